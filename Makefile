@@ -1,0 +1,42 @@
+# make demo   the whole platform on real data that is already on this machine
+# make test   everything that CI runs
+# make check  format, lint, types, import contracts, fast tests (under 90 s)
+# make bars   the full sizes; takes long, appends to benchmarks/results.csv
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Passed to pip as they are; for example, an index that holds PyTorch's CPU builds.
+PIP_FLAGS ?=
+
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bars format clean
+
+demo: $(STAMP)
+	$(BIN)/python scripts/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not gpu"
+
+check: $(STAMP)
+	$(BIN)/ruff format --check src tests recipes benchmarks scripts
+	$(BIN)/ruff check src tests recipes benchmarks scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not browser and not cluster"
+
+bars: $(STAMP)
+	$(BIN)/python benchmarks/bars.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix src tests recipes benchmarks scripts
+	$(BIN)/ruff format src tests recipes benchmarks scripts
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .tilth inputs

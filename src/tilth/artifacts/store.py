@@ -1,0 +1,195 @@
+"""The store: a folder of immutable artifacts, each found by the key of what made it.
+
+    <root>/artifacts/<step>/<key>/     manifest.json and the files it names
+    <root>/names/<kind>/<name>.json    what `corpus/demo` stands for now
+    <root>/work/<key>/                 a step in progress that can resume (a training run)
+    <root>/partial/                    outputs being written; whatever a kill leaves here is swept
+    <root>/catalog/                    the DuckDB projection, see tilth.catalog
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tilth.artifacts import naming
+from tilth.artifacts.atomic import disk_errors, is_locked, locked, sync_folder, write_atomically
+from tilth.artifacts.naming import Named, Part
+from tilth.artifacts.spec import Spec, canonical_json
+from tilth.errors import ContractError, NotFoundError, StoreError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished output. `digest` is over the bytes of its files; `stats` are counts that the step reported."""
+
+    path: Path
+    spec: Spec
+    key: str
+    digest: str
+    size_bytes: int
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def part(self) -> Part:
+        """How a name refers to this artifact."""
+        return Part(self.spec.step, self.spec.shard, self.key, self.digest)
+
+
+class Store:
+    """A folder that holds artifacts and names. Any number of processes may use it at once."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+
+    # -- artifacts ---------------------------------------------------------
+
+    def find(self, spec: Spec) -> Artifact | None:
+        """The finished output of `spec`, or None."""
+        try:
+            return self._load(self._folder(spec))
+        except FileNotFoundError:
+            return None
+
+    def artifact(self, part: Part) -> Artifact:
+        """The output that a name's part refers to; StoreError when it is gone."""
+        folder = self.root / "artifacts" / part.step / part.key
+        try:
+            return self._load(folder)
+        except FileNotFoundError:
+            raise StoreError(
+                f"the output of `{part.step}` for `{part.shard or 'all'}` is gone", where=str(folder), fix="Build again: it makes only what is missing."
+            ) from None
+
+    def make(self, spec: Spec, write: Callable[[Path], Mapping[str, Any] | None]) -> Artifact:
+        """Return the output of `spec`, calling `write(folder)` only if nobody has made it yet.
+
+        Two processes that want the same output wait for each other and make it once. A kill at any
+        moment leaves either the whole artifact or nothing but a folder under `partial/`.
+        `write` returns counts for the manifest (no times: equal inputs give equal bytes).
+        """
+        with locked(self.root / "locks" / spec.key):
+            done = self.find(spec)
+            if done is not None:
+                return done
+            partial = self.root / "partial" / f"{spec.key}.{uuid.uuid4().hex[:8]}"
+            started = time.monotonic()
+            with disk_errors(self.root):
+                try:
+                    partial.mkdir(parents=True)
+                    stats = dict(write(partial) or {})
+                    made = self._publish(spec, partial, stats)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+            self.note_time(spec, time.monotonic() - started)
+            return made
+
+    def adopt(self, spec: Spec, folder: Path, stats: Mapping[str, Any]) -> Artifact:
+        """Publish a folder that was filled elsewhere in the store (`work_folder`), moving it."""
+        with locked(self.root / "locks" / spec.key), disk_errors(self.root):
+            return self.find(spec) or self._publish(spec, folder, dict(stats))
+
+    def work_folder(self, spec: Spec) -> Path:
+        """A folder that stays between attempts at `spec`, for steps that resume by themselves."""
+        folder = self.root / "work" / spec.key
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def sweep(self) -> int:
+        """Remove what killed processes left half-written; returns how many folders. Running ones are spared."""
+        partials = self.root / "partial"
+        n_removed = 0
+        for name in os.listdir(partials) if partials.is_dir() else []:
+            if not is_locked(self.root / "locks" / name.split(".")[0]):
+                shutil.rmtree(partials / name, ignore_errors=True)
+                n_removed += 1
+        return n_removed
+
+    def verify(self, artifact: Artifact) -> None:
+        """Raise ContractError when a file of the artifact no longer has the bytes that were published."""
+        files = json.loads((artifact.path / MANIFEST).read_bytes())["files"]
+        for name, entry in files.items():
+            path = artifact.path / name
+            if not path.is_file() or _file_sha256(path) != entry["sha256"]:
+                raise ContractError(
+                    "a file is missing or is not what was published", where=str(path), fix=f"Remove {artifact.path} and build again."
+                )
+
+    def artifacts(self) -> Iterable[Artifact]:
+        """Every finished artifact, sorted by step and key."""
+        for manifest in sorted((self.root / "artifacts").glob(f"*/*/{MANIFEST}")):
+            yield self._load(manifest.parent)
+
+    # -- names ---------------------------------------------------------------
+
+    def save_named(self, kind: str, name: str, parts: Iterable[Part], meta: Mapping[str, Any] | None = None) -> Named:
+        """Let `kind/name` stand for `parts` from now on."""
+        named = Named(kind, name, tuple(parts), dict(meta or {}))
+        with locked(self.root / "locks" / f"name.{kind}.{name}"):
+            naming.save(self.root / "names", named)
+        return named
+
+    def get_named(self, kind: str, name: str) -> Named:
+        """What `kind/name` stands for; NotFoundError with the nearest name otherwise."""
+        return naming.load(self.root / "names", kind, name)
+
+    def find_named(self, kind: str, name: str) -> Named | None:
+        """As `get_named`, or None."""
+        try:
+            return self.get_named(kind, name)
+        except NotFoundError:
+            return None
+
+    def named(self, kind: str) -> list[Named]:
+        """All names of one kind, sorted."""
+        return list(naming.load_all(self.root / "names", kind))
+
+    # -- timings: beside the artifacts, never in them -------------------------
+
+    def note_time(self, spec: Spec, seconds: float) -> None:
+        """Append how long a step took to `log/seconds.jsonl` (a line is written in one call, so that writers interleave whole lines)."""
+        path = self.root / "log" / "seconds.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = {"step": spec.step, "shard": spec.shard, "key": spec.key, "seconds": round(seconds, 3), "at_unix": round(time.time(), 3)}
+        with disk_errors(path), open(path, "ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
+
+    # -- inside --------------------------------------------------------------
+
+    def _folder(self, spec: Spec) -> Path:
+        return self.root / "artifacts" / spec.step / spec.key
+
+    def _publish(self, spec: Spec, partial: Path, stats: dict[str, Any]) -> Artifact:
+        files = {
+            str(path.relative_to(partial)): {"sha256": _file_sha256(path), "size_bytes": path.stat().st_size}
+            for path in sorted(partial.rglob("*"))
+            if path.is_file() and path.name != MANIFEST
+        }
+        digest = hashlib.sha256(canonical_json({name: entry["sha256"] for name, entry in files.items()})).hexdigest()
+        body = {"contract": "manifest/1", "spec": asdict(spec), "digest": digest, "files": files, "stats": stats}
+        write_atomically(partial / MANIFEST, json.dumps(body, indent=1, sort_keys=True).encode())
+        folder = self._folder(spec)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(partial, folder)
+        sync_folder(folder.parent)
+        return self._load(folder)
+
+    def _load(self, folder: Path) -> Artifact:
+        body = json.loads((folder / MANIFEST).read_bytes())
+        size_bytes = sum(entry["size_bytes"] for entry in body["files"].values())
+        return Artifact(folder, Spec.from_dict(body["spec"]), folder.name, body["digest"], size_bytes, body["stats"])
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

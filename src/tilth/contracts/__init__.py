@@ -1,0 +1,27 @@
+"""The promises between rooms: Arrow schemas, versioned, one file a contract, and `check`."""
+
+from tilth.contracts.contract import Contract, check, uuid_array, uuid_bytes
+from tilth.contracts.documents import DOCUMENTS, OCCURRENCES, REJECTS
+from tilth.contracts.duplicates import DUPLICATES
+from tilth.contracts.licences import LICENCES
+from tilth.contracts.runs import LOSSES
+from tilth.contracts.signals import SIGNALS, family_contract
+from tilth.contracts.subset import SUBSET
+from tilth.contracts.tokens import TOKENS_INDEX
+
+__all__ = [
+    "DOCUMENTS",
+    "DUPLICATES",
+    "LICENCES",
+    "LOSSES",
+    "OCCURRENCES",
+    "REJECTS",
+    "SIGNALS",
+    "SUBSET",
+    "TOKENS_INDEX",
+    "Contract",
+    "check",
+    "family_contract",
+    "uuid_array",
+    "uuid_bytes",
+]

@@ -1,0 +1,26 @@
+"""licences/1: claims of a licence with their evidence, for each occurrence of a document."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tilth.contracts.contract import DOC_ID, ROW, SHARD, contract
+
+LICENCES = contract(
+    "licences",
+    1,
+    [
+        DOC_ID,
+        SHARD,
+        ROW,
+        pa.field("origin", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("spdx", pa.string(), nullable=False),  # an SPDX expression
+        pa.field("scope", pa.string(), nullable=False),  # file, ancestor, repository
+        pa.field("evidence_path", pa.string(), nullable=False),
+        pa.field("evidence_swhid", pa.string()),
+        pa.field("tool", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("effective", pa.bool_(), nullable=False),  # this claim (among others, perhaps) is in force
+    ],
+)

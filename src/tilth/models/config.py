@@ -1,0 +1,178 @@
+"""What a model is: every size, checked before any memory is spent; free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from tilth.errors import RecipeError
+from tilth.models.pattern import parse_pattern
+from tilth.models.residual import RESIDUALS
+
+VOCAB_MULTIPLE = 8
+MLP_MULTIPLE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One decoder. None means "derive it": the derived value replaces it, so a saved config is explicit.
+
+    n_heads may be 0 only in a model without attention. d_ff=0 means blocks without an MLP.
+    rope_theta=None means no positions (the mamba2 layers carry the order). Raises RecipeError.
+    """
+
+    vocab_size: int
+    d_model: int
+    layers: str = "MMMA*2"
+    n_heads: int = 0
+    n_kv_heads: int | None = None
+    head_dim: int | None = None
+    d_ff: int | None = None
+    d_state: int = 64
+    expand: int = 2
+    ssm_head_dim: int = 64
+    n_groups: int = 1
+    d_conv: int = 4
+    chunk_size: int = 64
+    rope_theta: float | None = 10_000.0
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+    residual: str = "standard"
+
+    def __post_init__(self) -> None:
+        """Check every field, and replace None by what it stands for."""
+        pattern = parse_pattern(self.layers)
+        for name in _POSITIVE:
+            _require_int(name, getattr(self, name), minimum=1)
+        _require_int("n_heads", self.n_heads, minimum=0)
+        if self.d_ff is None:
+            width = -(-8 * self.d_model // (3 * MLP_MULTIPLE)) * MLP_MULTIPLE
+            object.__setattr__(self, "d_ff", width)
+        _require_int("d_ff", self.d_ff, minimum=0)
+        self._resolve_attention(needed="A" in pattern)
+        if "M" in pattern:
+            self._check_mamba2()
+        if not 0 < self.norm_eps < 1:
+            raise _bad("norm_eps", self.norm_eps, "must lie between 0 and 1")
+        if self.residual not in RESIDUALS:
+            raise _bad("residual", repr(self.residual), _suggest(str(self.residual), RESIDUALS))
+
+    def _resolve_attention(self, *, needed: bool) -> None:
+        if needed and self.n_heads == 0:
+            raise _bad("n_heads", 0, f"but layers={self.layers!r} has attention (A): give n_heads")
+        if self.n_kv_heads is None:
+            object.__setattr__(self, "n_kv_heads", self.n_heads)
+        if self.head_dim is None:
+            if needed and self.d_model % self.n_heads:
+                raise _bad("n_heads", self.n_heads, f"must divide d_model={self.d_model}, or give head_dim")
+            object.__setattr__(self, "head_dim", self.d_model // max(self.n_heads, 1))
+        if not needed:
+            return
+        _require_int("n_kv_heads", self.n_kv_heads, minimum=1)
+        _require_int("head_dim", self.head_dim, minimum=1)
+        if self.n_heads % self.kv_heads:
+            raise _bad("n_kv_heads", self.n_kv_heads, f"must divide n_heads={self.n_heads}")
+        if self.rope_theta is not None and self.rope_theta <= 0:
+            raise _bad("rope_theta", self.rope_theta, "must be positive, or None for no positions")
+        if self.rope_theta is not None and self.attention_head_dim % 2:
+            raise _bad("head_dim", self.head_dim, "must be even to be rotated (or rope_theta=None)")
+
+    def _check_mamba2(self) -> None:
+        if self.d_inner % self.ssm_head_dim:
+            raise _bad("ssm_head_dim", self.ssm_head_dim, f"must divide expand * d_model = {self.d_inner}")
+        if self.n_ssm_heads % self.n_groups:
+            raise _bad("n_groups", self.n_groups, f"must divide the {self.n_ssm_heads} SSM heads")
+
+    @property
+    def pattern(self) -> str:
+        """One letter per layer."""
+        return parse_pattern(self.layers)
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads of an attention layer."""
+        return cast(int, self.n_kv_heads)
+
+    @property
+    def attention_head_dim(self) -> int:
+        """Channels of one attention head."""
+        return cast(int, self.head_dim)
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden channels of the SwiGLU MLP; 0 = the blocks have none."""
+        return cast(int, self.d_ff)
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding: aligned for the matrix units; the rows beyond vocab_size are never predicted."""
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    @property
+    def d_inner(self) -> int:
+        """Channels inside a mamba2 mixer."""
+        return self.expand * self.d_model
+
+    @property
+    def n_ssm_heads(self) -> int:
+        """Heads of a mamba2 mixer."""
+        return self.d_inner // self.ssm_head_dim
+
+    @property
+    def conv_width(self) -> int:
+        """Channels that pass the convolution of a mamba2 mixer: [x, B, C]."""
+        return self.d_inner + 2 * self.n_groups * self.d_state
+
+    @property
+    def n_sublayers(self) -> int:
+        """Outputs added to the residual stream over the whole depth."""
+        return len(self.pattern) * (2 if self.mlp_width else 1)
+
+    def n_parameters(self) -> int:
+        """Number of trained values, the padding rows of the embedding included."""
+        from tilth.models.sizes import count_parameters
+
+        return count_parameters(self)
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Training FLOPs (forward and backward) per token; see sizes.count_training_flops for the convention."""
+        from tilth.models.sizes import count_training_flops
+
+        return count_training_flops(self, seq_len)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, derived values filled in; from_dict gives an equal config."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The config of a mapping; raises RecipeError for an unknown or missing key."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in fields:
+                raise _bad(str(key), repr(values[key]), f"is no setting of a model. {_suggest(str(key), fields)}")
+        for name, field in fields.items():
+            if field.default is dataclasses.MISSING and name not in values:
+                raise _bad(name, "nothing", "must be given")
+        return cls(**values)
+
+
+_POSITIVE = ("vocab_size", "d_model", "d_state", "expand", "ssm_head_dim", "n_groups", "d_conv", "chunk_size")
+
+
+def _require_int(name: str, value: object, *, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise _bad(name, repr(value), f"must be an integer of at least {minimum}")
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}"
+
+
+def _bad(name: str, value: object, problem: str) -> RecipeError:
+    return RecipeError(f"the model's {name} is {value}", where=f"ModelConfig.{name}", fix=problem)

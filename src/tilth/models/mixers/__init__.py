@@ -1,0 +1,1 @@
+"""The sequence mixers of a block, one file each."""
