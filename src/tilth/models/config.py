@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tilth.errors import RecipeError
+from tilth.errors import RecipeError, did_you_mean
 from tilth.models.pattern import parse_pattern
 from tilth.models.residual import RESIDUALS
 
@@ -58,7 +57,7 @@ class ModelConfig:
         if not 0 < self.norm_eps < 1:
             raise _bad("norm_eps", self.norm_eps, "must lie between 0 and 1")
         if self.residual not in RESIDUALS:
-            raise _bad("residual", repr(self.residual), _suggest(str(self.residual), RESIDUALS))
+            raise _bad("residual", repr(self.residual), did_you_mean(str(self.residual), RESIDUALS))
 
     def _resolve_attention(self, *, needed: bool) -> None:
         if needed and self.n_heads == 0:
@@ -153,7 +152,7 @@ class ModelConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for key in values:
             if key not in fields:
-                raise _bad(str(key), repr(values[key]), f"is no setting of a model. {_suggest(str(key), fields)}")
+                raise _bad(str(key), repr(values[key]), f"is no setting of a model. {did_you_mean(str(key), fields)}")
         for name, field in fields.items():
             if field.default is dataclasses.MISSING and name not in values:
                 raise _bad(name, "nothing", "must be given")
@@ -166,12 +165,6 @@ _POSITIVE = ("vocab_size", "d_model", "d_state", "expand", "ssm_head_dim", "n_gr
 def _require_int(name: str, value: object, *, minimum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise _bad(name, repr(value), f"must be an integer of at least {minimum}")
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}"
 
 
 def _bad(name: str, value: object, problem: str) -> RecipeError:

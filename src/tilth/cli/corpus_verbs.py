@@ -1,0 +1,173 @@
+"""new, build, sql, pick: from sources to a curated subset."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tilth.cli.tables import as_json, say, size, table
+
+MAX_ROWS_SHOWN = 50
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def new(folder: Path) -> None:
+    """Make a project in FOLDER, with the demo recipe in it."""
+    from tilth.pipeline.project import create_project
+
+    recipe = create_project(folder)
+    say(f"made {recipe}\nnext: cd {folder} && tilth build demo")
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--explain", is_flag=True, help="Tell what would run and why; run nothing.")
+@click.option("--workers", default=1, show_default=True, help="Processes on this machine; 1 runs in this one.")
+@click.option("--scheduler", metavar="ADDRESS", help="Use an existing Dask scheduler: tcp://host:8786.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def build(recipe: str, overrides: tuple[str, ...], explain: bool, workers: int, scheduler: str | None, debug: bool) -> None:
+    """Build the corpus that RECIPE describes: read, score, mark duplicates."""
+    from tilth.pipeline import build as building
+    from tilth.pipeline.project import Project
+    from tilth.pipeline.recipe import Corpus
+    from tilth.pipeline.recipes import load_recipe
+
+    started = time.monotonic()
+    project = Project.find()
+    loaded = load_recipe(recipe, overrides, Corpus, project.folder)
+    if explain:
+        planned, _ = building.plan_build(project, loaded.name, loaded.description)
+        print(_explained(project, planned))
+        return
+    built = building.build(project, loaded.name, loaded.description, n_workers=workers, scheduler=scheduler)
+    seconds = time.monotonic() - started
+    if not built.n_made:
+        say(f"{built.named.label} is up to date ({seconds:.1f} s)")
+        return
+    rows = [(source, n["n_documents"] + n["n_rejected"], n["n_rejected"], n["n_documents"], size(n["n_bytes"])) for source, n in built.counts.items()]
+    print(table(["source", "read", "rejected", "documents", "text"], rows))
+    say(f"{built.named.label} built in {seconds:.1f} s; {built.n_made} outputs made, {len(built.named.parts) - built.n_made} were there")
+
+
+def _explained(project: Any, planned: list[Any]) -> str:
+    steps: dict[str, list[Any]] = {}
+    for item in planned:
+        steps.setdefault(item.node.step.name, []).append(item)
+    rows = []
+    for name, items in steps.items():
+        stale = [item for item in items if item.part is None]
+        n_bytes = sum(project.store.artifact(item.part).size_bytes for item in items if item.part is not None)
+        why = stale[0].why if stale else "up to date"
+        rows.append((name, len(items), len(stale), size(n_bytes) if n_bytes else "", why))
+    n_stale = sum(item.part is None for item in planned)
+    end = "Everything is up to date." if not n_stale else f"{n_stale} of {len(planned)} outputs would be made. Nothing was run."
+    return table(["step", "outputs", "to make", "on disk", "why"], rows) + f"\n  {end}"
+
+
+@click.command()
+@click.argument("query", required=False)
+@click.option("--json", "form", flag_value="json", help="Rows as JSON.")
+@click.option("--csv", "form", flag_value="csv", help="Rows as CSV.")
+@click.option("--parquet", type=click.Path(path_type=Path), help="Write the result to this Parquet file.")
+@click.option("-i", "--interactive", is_flag=True, help="A shell: one query a line.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def sql(query: str | None, form: str | None, parquet: Path | None, interactive: bool, debug: bool) -> None:
+    """Ask everything in the project with SQL (DuckDB). Without QUERY, reads it from standard input."""
+    from tilth.pipeline.curate import sql as run
+    from tilth.pipeline.project import Project
+
+    project = Project.find()
+    if interactive:
+        _shell(project)
+        return
+    answer = run(project, query if query else sys.stdin.read())
+    if parquet is not None:
+        import pyarrow.parquet as pq
+
+        pq.write_table(answer, parquet)
+        say(f"{answer.num_rows} rows in {parquet}")
+    elif form == "json":
+        print(as_json(answer.to_pylist()))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(answer.column_names)
+        writer.writerows(row.values() for row in answer.to_pylist())
+    else:
+        print(_result(answer))
+
+
+def _result(answer: Any) -> str:
+    shown = answer.slice(0, MAX_ROWS_SHOWN).to_pylist()
+    text = table(answer.column_names, [list(row.values()) for row in shown])
+    left = answer.num_rows - len(shown)
+    return text + (f"\n  … {left:,} more rows; `--csv`, `--json` and `--parquet` give all" if left else "")
+
+
+def _shell(project: Any) -> None:
+    import readline  # noqa: F401  (line editing for input())
+
+    from tilth.errors import QueryError
+    from tilth.pipeline.curate import sql as run
+
+    say("One query a line; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            query = input("tilth> ").strip()
+        except EOFError:
+            return
+        if not query:
+            return
+        try:
+            print(_result(run(project, query)))
+        except QueryError as error:
+            say(f"error: {error}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("where")
+@click.option("--from", "corpus", help="The corpus; may be left out where there is only one.")
+@click.option("--tokens", help="Stop at about so many tokens: 500k, 20M, 2B.")
+@click.option("--validation", default=0.05, show_default=True, help="Share of duplicate clusters kept for validation.")
+@click.option("--seed", default=0, show_default=True, help="Decides the split and which documents a budget takes.")
+@click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def pick(name: str, where: str, corpus: str | None, tokens: str | None, validation: float, seed: int, as_data: bool, debug: bool) -> None:
+    """Curate the subset NAME: the documents for which the SQL predicate WHERE is true."""
+    from tilth.pipeline import curate
+    from tilth.pipeline.project import Project
+
+    project = Project.find()
+    picked = curate.pick(
+        project, name, where, corpus=corpus or _only_corpus(project), max_tokens=_count(tokens), validation_share=validation, seed=seed
+    )
+    print(as_json(picked.to_dict()) if as_data else picked.describe())
+
+
+def _only_corpus(project: Any) -> str:
+    from tilth.errors import NotFoundError
+
+    names = [named.name for named in project.store.named("corpus")]
+    if len(names) == 1:
+        return str(names[0])
+    if not names:
+        raise NotFoundError("there is no corpus yet", str(project.folder), "Build one: `tilth build demo`.")
+    raise NotFoundError("which corpus?", str(project.folder), f"Name it: `--from {names[0]}` (there are {', '.join(names)}).")
+
+
+def _count(text: str | None) -> int | None:
+    """`20M` -> 20,000,000."""
+    if text is None:
+        return None
+    factor = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
+    try:
+        return int(float(text[:-1] if factor > 1 else text) * factor)
+    except ValueError:
+        raise click.BadParameter(f"`{text}` is not a number of tokens; write 500k, 20M or 2B") from None

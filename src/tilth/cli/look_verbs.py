@@ -1,0 +1,76 @@
+"""report, ls, show, check: look at what there is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from tilth.cli.tables import as_json, record, say, table
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it; .tilth/report.html otherwise.")
+@click.option("--from", "corpus", help="The corpus; may be left out where there is only one.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def report(output: Path | None, corpus: str | None, debug: bool) -> None:
+    """Write the report: one HTML file that needs no network."""
+    from tilth.pipeline.project import Project
+    from tilth.report import write_report
+
+    started = time.monotonic()
+    project = Project.find()
+    path = write_report(project.store, output or project.store.root / "report.html", corpus)
+    say(f"written in {time.monotonic() - started:.1f} s")
+    print(path)
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.option("--json", "as_data", is_flag=True, help="As JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def ls(kind: str | None, as_data: bool, debug: bool) -> None:
+    """List what there is: corpora, subsets, tokens, runs, deltas, recipes, signals, sources or contracts."""
+    from tilth.pipeline.inventory import inventory
+    from tilth.pipeline.project import Project
+
+    rows = inventory(Project.find(), kind)
+    if as_data:
+        print(as_json(rows))
+    elif rows:
+        print(table(["kind", "name", "what"], [(row["kind"], row["name"], row["what"]) for row in rows]))
+    else:
+        say("nothing yet; begin with `tilth build demo`")
+
+
+@click.command()
+@click.argument("name", metavar="KIND/NAME")
+@click.option("--json", "as_data", is_flag=True, help="As JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def show(name: str, as_data: bool, debug: bool) -> None:
+    """Show one thing and how it was made: corpus/demo, subset/clean, run/base, signal/language, contract/documents."""
+    from tilth.pipeline.inventory import describe
+    from tilth.pipeline.project import Project
+
+    shown = describe(Project.find(), name)
+    if as_data:
+        print(as_json(shown))
+        return
+    print(record({key: value for key, value in shown.items() if key != "rows"}))
+    if shown.get("rows"):
+        print(table(list(shown["rows"][0]), [list(row.values()) for row in shown["rows"]]))
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Remove damaged outputs (the next build makes them again) and rewrite the catalog.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def check(repair: bool, debug: bool) -> None:
+    """Check the environment, every file against its checksum, and the catalog."""
+    from tilth.pipeline.checking import check_project
+    from tilth.pipeline.project import Project
+
+    findings = check_project(Project.find(), repair=repair)
+    print(table(["what", "state", "detail"], [(finding.what, finding.state, finding.detail) for finding in findings]))
+    if any(finding.state == "bad" for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,90 @@
+"""train, deploy, trace: from a subset to a served fine-tune, and from a token back to its document."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import click
+
+from tilth.cli.tables import as_json, record, say, size
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
+    """Train the run that RECIPE (`demo:base`) describes. Under `torchrun` it trains on all processes."""
+    from tilth.pipeline import launch
+    from tilth.pipeline.progress import progress
+    from tilth.pipeline.project import Project
+    from tilth.pipeline.recipe import Train
+    from tilth.pipeline.recipes import load_recipe
+
+    started = time.monotonic()
+    project = Project.find()
+    loaded = load_recipe(recipe, overrides, Train, project.folder)
+    with progress(f"train {loaded.name}", loaded.description.settings.get("steps", 0)) as advance:
+        launched = launch.train(project, loaded.name, loaded.description, lambda metrics: advance(f"loss {metrics.loss:.3f}"))
+    meta = launched.named.meta
+    if launched.was_there:
+        say(f"{launched.named.label} is up to date ({time.monotonic() - started:.1f} s)")
+        return
+    fields = {
+        "run": launched.named.label,
+        "subset": meta["subset"],
+        "parameters": meta["n_parameters"],
+        "loss": f"{meta['start_loss']:.3f} -> {meta['end_loss']:.3f} in {meta['steps']} steps",
+        "validation loss": meta.get("validation_loss"),
+        "tokens/s": meta.get("tokens_per_second"),
+    }
+    print(record({name: value for name, value in fields.items() if value is not None}))
+
+
+@click.command()
+@click.argument("run")
+@click.option("--base", required=True, help="The run that RUN was fine-tuned from.")
+@click.option("--prompt", default="", help="What the sample continues.")
+@click.option("--distill-steps", default=60, show_default=True, help="Steps that train the scales; 0 leaves them at mean |delta|.")
+@click.option("--json", "as_data", is_flag=True, help="The facts as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, debug: bool) -> None:
+    """Compress RUN to one bit per weight against its base, verify it, and sample from it."""
+    from tilth.pipeline.deploy import deploy as compress
+    from tilth.pipeline.project import Project
+
+    named = compress(Project.find(), run, base, distill_steps=distill_steps, prompt=prompt)
+    meta = named.meta
+    if as_data:
+        print(as_json(meta))
+        return
+    ratio = meta["full_size_bytes"] / meta["size_bytes"]
+    fields = {
+        "delta": named.label,
+        "size": f"{size(meta['size_bytes'])} vs {size(meta['full_size_bytes'])} for the whole fine-tune ({ratio:.1f}x smaller)",
+        "loss": f"base {meta['loss_base']:.4f}, fine-tune {meta['loss_tuned']:.4f}, base + delta {meta['loss_delta']:.4f}",
+        "largest logit error": meta["max_logit_error"],
+        "sample": meta["sample"],
+    }
+    print(record(fields))
+
+
+@click.command()
+@click.argument("run")
+@click.option("--step", required=True, type=int, help="Training step.")
+@click.option("--sequence", default=0, show_default=True, help="Sequence within the step's global batch.")
+@click.option("--position", default=0, show_default=True, help="Token within the sequence.")
+@click.option("--json", "as_data", is_flag=True, help="All of it as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def trace(run: str, step: int, sequence: int, position: int, as_data: bool, debug: bool) -> None:
+    """Trace a token of a training step of RUN back to its document, file and licence."""
+    from tilth.pipeline.project import Project
+    from tilth.pipeline.trace import trace as find
+
+    traced = find(Project.find(), run, step, sequence, position)
+    if as_data:
+        print(as_json(dataclasses.asdict(traced)))
+        return
+    document = {name: value for name, value in traced.document.items() if value not in (None, [], "") and name != "text"}
+    print(record({"token": repr(traced.token), "context": traced.context, "epoch": traced.epoch, "offset": traced.offset, **document}))

@@ -1,0 +1,68 @@
+"""Where each token stands: its document inside the row, its position in it, and the rotations that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tilth.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """What all layers of one pass share.
+
+    segments_BT: int32 document number inside the row, rising; None = one document per row.
+    positions_BT: int64 position inside the document, (1, T) when all rows agree.
+    rotation: cosines and sines, each (B or 1, T, 1, head_dim / 2) fp32; None without RoPE.
+    young_rows: at j, the indices into the B * T tokens that have fewer than j tokens of their
+    document before them, for j < d_conv; None = without segments, when the shape alone says so.
+    """
+
+    segments_BT: Tensor | None
+    positions_BT: Tensor
+    rotation: tuple[Tensor, Tensor] | None
+    young_rows: tuple[Tensor, ...] | None
+
+
+def lay_out(config: ModelConfig, ids_BT: Tensor, segments_BT: Tensor | None, start: int) -> SequenceLayout:
+    """The layout of ids_BT; start is the number of tokens that the states already hold.
+
+    segments_BT (int, same shape) is constant inside one document and changes where a document
+    starts. Raises ValueError for a shape that does not fit, or segments in the middle of a row.
+    """
+    n_tokens = ids_BT.shape[1]
+    index_T = torch.arange(start, start + n_tokens, device=ids_BT.device)
+    positions_BT = index_T.unsqueeze(0)
+    if segments_BT is not None:
+        if segments_BT.shape != ids_BT.shape or start:
+            raise ValueError(
+                f"segments {tuple(segments_BT.shape)} must have the shape of the ids {tuple(ids_BT.shape)} "
+                "and belong to a row read from its start"
+            )
+        # renumbered, because an id may come back later in the row and must not see its namesake
+        segments_BT, positions_BT = _renumber(segments_BT, index_T)
+    young_rows = None
+    if segments_BT is not None and "M" in config.pattern:
+        young_rows = tuple((positions_BT < j).flatten().nonzero().squeeze(-1) for j in range(config.d_conv))
+    return SequenceLayout(segments_BT, positions_BT, _rotation(config, positions_BT), young_rows)
+
+
+def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
+    starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    numbers_BT = starts_BT.cumsum(1, dtype=torch.int32)
+    first_BT = torch.where(starts_BT, index_T, 0).cummax(1).values
+    return numbers_BT, index_T - first_BT
+
+
+def _rotation(config: ModelConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor] | None:
+    if config.rope_theta is None or "A" not in config.pattern:
+        return None
+    half = config.attention_head_dim // 2
+    # computed here in fp32: a buffer would follow the model into bf16, where positions above 256 collide
+    exponents = torch.arange(half, device=positions_BT.device, dtype=torch.float32) / half
+    angles = positions_BT[..., None, None].float() * config.rope_theta ** -exponents
+    return angles.cos(), angles.sin()

@@ -1,0 +1,44 @@
+"""Causal grouped-query attention with rotary positions that restart at each document."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tilth.kernels import attention
+from tilth.models.config import ModelConfig
+from tilth.models.layout import SequenceLayout
+from tilth.models.states import AttentionState
+
+
+class Attention(nn.Module):
+    """Softmax attention of n_heads queries over n_kv_heads keys; the rows of qkv_proj are [q, k, v]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.n_kv_heads = config.kv_heads
+        self.head_dim = config.attention_head_dim
+        n_rows = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
+        self.qkv_proj = nn.Linear(config.d_model, n_rows, bias=False)
+        self.out_proj = nn.Linear(self.n_heads * self.head_dim, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor, layout: SequenceLayout, state: AttentionState | None = None) -> Tensor:
+        """(B, T, d_model) -> (B, T, d_model); with a state, the T tokens follow those it holds, and join them."""
+        heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
+        qkv = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTHD, k_BTGD, v_BTGD = qkv.split(heads, dim=-2)
+        if layout.rotation is not None:
+            q_BTHD = rotate(q_BTHD, *layout.rotation)
+            k_BTGD = rotate(k_BTGD, *layout.rotation)
+        if state is not None:
+            k_BTGD, v_BTGD = state.append(k_BTGD, v_BTGD)
+        o_BTHD = attention(q_BTHD, k_BTGD, v_BTGD, causal=True, segments_BT=layout.segments_BT)
+        return self.out_proj(o_BTHD.flatten(-2))
+
+
+def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE (Su et al. 2021), half-split: channel i turns with channel i + D/2. cos, sin: (B or 1, T, 1, D/2)."""
+    cos, sin = cos.to(x_BTHD.dtype), sin.to(x_BTHD.dtype)
+    first, second = x_BTHD.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

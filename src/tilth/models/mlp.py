@@ -1,0 +1,22 @@
+"""The SwiGLU MLP."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tilth.models.config import ModelConfig
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020); gate and up are one matrix, gate's rows first."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Linear(config.d_model, 2 * config.mlp_width, bias=False)
+        self.out_proj = nn.Linear(config.mlp_width, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, d_model) -> (B, T, d_model)."""
+        gate, up = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
+        return self.out_proj(F.silu(gate) * up)

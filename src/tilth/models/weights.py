@@ -1,0 +1,142 @@
+"""A model on disk: model.safetensors, config.json and, if given, tokenizer.json; damage is found on reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tilth.errors import ContractError, NotFoundError, RecipeError
+from tilth.models.config import ModelConfig
+from tilth.models.decoder import Decoder, mark_parameters
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+FORMAT = "tilth.model/1"
+
+
+def save_model(folder: Path, model: Decoder, tokenizer_json: bytes | None = None) -> str:
+    """Write the model into folder (made if missing); returns its weights_digest.
+
+    Each file is replaced atomically and config.json comes last, so a folder with a config is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    digest = weights_digest(tensors)
+    metadata = {"format": "pt", "tilth.format": FORMAT, "tilth.weights_digest": digest}
+    _replace(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata))
+    if tokenizer_json is not None:
+        _replace(folder / TOKENIZER_FILE, lambda path: path.write_bytes(tokenizer_json))
+    text = json.dumps({"format": FORMAT, **model.config.to_dict()}, indent=2) + "\n"
+    _replace(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    return digest
+
+
+def load_model(folder: Path) -> Decoder:
+    """The model of save_model's folder, on the CPU, values bit for bit as saved.
+
+    Raises NotFoundError when a file is missing, ContractError when one is damaged or when the
+    weights are not those that the config describes.
+    """
+    config = load_config(folder)
+    path = folder / WEIGHTS_FILE
+    tensors = _read_tensors(path)
+    # built without memory: initialising would cost time and draw from the caller's random numbers
+    with torch.device("meta"):
+        model = Decoder(config)
+    _check_tensors(path, tensors, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    mark_parameters(model)
+    return model
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The config of a model folder; raises NotFoundError or ContractError."""
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(_existing(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"the model's config is not JSON: {error}", where=str(path)) from error
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise ContractError(f"this is not the config of a model in the format {FORMAT}", where=str(path))
+    try:
+        return ModelConfig.from_dict(values)
+    except RecipeError as error:
+        raise ContractError(error.what, where=f"{path}, {error.where}", fix=error.fix) from error
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over name, dtype, shape and little-endian bytes of each tensor, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        header = json.dumps([name, dtype, list(tensor.shape)]).encode()
+        # the header's length keeps two different lists of tensors from reading as the same bytes
+        digest.update(struct.pack("<Q", len(header)) + header)
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    _existing(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        fix = "copy the file again, or write it again from its run"
+        raise ContractError(f"the weights are truncated or damaged: {error}", str(path), fix) from error
+    promised = metadata.get("tilth.weights_digest")
+    if promised is not None and promised != weights_digest(tensors):
+        raise ContractError(
+            "the weights are damaged: they do not have the digest in their own header", str(path)
+        )
+    return tensors
+
+
+def _check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    if missing := sorted(expected.keys() - found.keys()):
+        raise ContractError(f"the weights lack {_names(missing)}", str(path), _MISMATCH)
+    if unknown := sorted(found.keys() - expected.keys()):
+        raise ContractError(f"the config has no place for the weights {_names(unknown)}", str(path), _MISMATCH)
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if tensor.shape != wanted.shape:
+            problem = f"{name} has shape {tuple(tensor.shape)}, the config asks for {tuple(wanted.shape)}"
+            raise ContractError(problem, str(path), _MISMATCH)
+        if not tensor.is_floating_point():
+            raise ContractError(f"{name} has dtype {tensor.dtype}, which is no weight's", str(path))
+
+
+_MISMATCH = f"use the {CONFIG_FILE} that was saved with these weights"
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise NotFoundError(f"there is no {path.name}, so this is not a saved model", where=str(path))
+    return path
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

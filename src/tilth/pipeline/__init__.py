@@ -1,0 +1,1 @@
+"""Puts the rooms together: build, curate, launch, deploy, trace. The only room that imports Dask."""

@@ -1,0 +1,126 @@
+"""Builds a corpus: plans, makes what is missing, names the result and refreshes the catalog."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tilth.artifacts import Named, Part, Store
+from tilth.errors import BuildError, TilthError
+from tilth.pipeline.corpus_graph import corpus_graph
+from tilth.pipeline.graph import Node
+from tilth.pipeline.plan import Planned, plan
+from tilth.pipeline.progress import progress
+from tilth.pipeline.project import Project
+from tilth.pipeline.recipe import Corpus
+
+
+@dataclass(frozen=True)
+class Built:
+    """A corpus that is whole: `n_made` outputs were made now, the others were there."""
+
+    named: Named
+    n_made: int
+    counts: dict[str, dict[str, int]]  # source -> n_documents, n_rejected, n_bytes
+
+
+def plan_build(project: Project, name: str, corpus: Corpus) -> tuple[list[Planned], dict[str, Node]]:
+    """What a build of `corpus` would do. Fetches what a source has to fetch first, but makes no output."""
+    fetched = Corpus(**{**vars(corpus), "sources": [_fetched(source, project) for source in corpus.sources]})
+    nodes = corpus_graph(fetched)
+    return plan(project.store, nodes, project.store.find_named("corpus", name)), nodes
+
+
+def build(project: Project, name: str, corpus: Corpus, *, n_workers: int = 1, scheduler: str | None = None) -> Built:
+    """Make every output of `corpus` that is not made yet and let `corpus/<name>` stand for them.
+
+    Whatever a kill or an error leaves unfinished is made by the same call again; what is finished stays.
+    Raises BuildError with every error there was.
+    """
+    from tilth.catalog.publish import publish
+
+    store = project.store
+    store.sweep()
+    planned, nodes = plan_build(project, name, corpus)
+    missing = [item for item in planned if item.part is None]
+    parts = {item.node.id: item.part for item in planned if item.part is not None}
+    if missing:
+        parts = _make(store, planned, n_workers, scheduler)
+    named = _name(store, name, parts)
+    publish(store)
+    return Built(named, len(missing), count_by_source(store, named))
+
+
+def count_by_source(store: Store, named: Named) -> dict[str, dict[str, int]]:
+    """Documents, rejects and bytes of text by source, as the read steps counted them."""
+    counts: dict[str, dict[str, int]] = {}
+    for part in named.of("read"):
+        source = (part.shard or "").split("/")[0]
+        total = counts.setdefault(source, {"n_documents": 0, "n_rejected": 0, "n_bytes": 0})
+        for key, value in store.artifact(part).stats.items():
+            total[key] += value
+    return counts
+
+
+def _fetched(source: Any, project: Project) -> Any:
+    """A source that lives elsewhere becomes one on this disk, fetched once and fixed from then on."""
+    if not hasattr(source, "fetch"):
+        return source
+    with progress(f"fetch {source.name}", source.max_pages) as advance:
+        return source.fetch(project.inputs, advance)
+
+
+def _make(store: Store, planned: list[Planned], n_workers: int, scheduler: str | None) -> dict[str, Part]:
+    from tilth.pipeline import execute
+
+    nodes = [item.node for item in planned]
+    with progress("build", len(nodes)) as advance, _runner(n_workers, scheduler, store) as client:
+
+        def on_done(outcome: execute.Outcome) -> None:
+            advance(outcome.node_id)
+
+        outcomes = execute.run_in_process(store, nodes, on_done) if client is None else execute.run_on_client(client, store, nodes, on_done)
+    _raise_errors(outcomes)
+    return {node_id: outcome.part for node_id, outcome in outcomes.items() if outcome.part is not None}
+
+
+@contextlib.contextmanager
+def _runner(n_workers: int, scheduler: str | None, store: Store) -> Iterator[Any]:
+    from tilth.pipeline import execute
+
+    if scheduler:
+        with execute.existing_cluster(scheduler, store) as client:
+            yield client
+    elif n_workers > 1:
+        with execute.local_cluster(n_workers) as client:
+            yield client
+    else:
+        yield None
+
+
+def _raise_errors(outcomes: Mapping[str, Any]) -> None:
+    failed = [outcome for outcome in outcomes.values() if outcome.error is not None]
+    if not failed:
+        return
+    if len(failed) == 1 and isinstance(failed[0].error, TilthError) and not failed[0].details:
+        raise failed[0].error
+    n_skipped = sum(outcome.skipped for outcome in outcomes.values())
+    lines = [f"{outcome.node_id}: {outcome.error.what}" for outcome in failed[:10]]
+    error = BuildError(
+        f"{len(failed)} steps failed, {n_skipped} more could not run; the others are kept",
+        where="\n       ".join(lines),
+        fix="Mend the cause and run the same command: it continues.",
+    )
+    error.add_note("\n".join(outcome.details for outcome in failed if outcome.details))
+    raise error
+
+
+def _name(store: Store, name: str, parts: Mapping[str, Part]) -> Named:
+    """Save the name only if it now stands for something else, so that an idle build changes no file."""
+    current = store.find_named("corpus", name)
+    wanted = Named("corpus", name, tuple(parts.values()), {})
+    if current is not None and current.parts == wanted.parts:
+        return current
+    return store.save_named("corpus", name, parts.values(), {})

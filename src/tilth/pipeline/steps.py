@@ -1,0 +1,174 @@
+"""The steps of a corpus build. Each reads the outputs that it needs and writes files into a folder; nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tilth.artifacts import Artifact
+from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, family_contract
+from tilth.pipeline.graph import Step
+from tilth.pipeline.parquet import Writer, read_columns, rows_of, stream, write_table
+
+Inputs = Mapping[str, Artifact]
+Params = Mapping[str, Any]
+
+SHARD_FILES = {
+    "documents": DOCUMENTS,
+    "occurrences": OCCURRENCES,
+    "licences": LICENCES,
+    "rejects": REJECTS,
+}
+
+
+def read(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Read one shard of a source: documents, where they were seen, their licences, and what could not be read."""
+    from tilth.corpus.reading import read_shard
+
+    source, shard = work
+    n_bytes = 0
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(Writer(folder / f"{name}.parquet", contract)) for name, contract in SHARD_FILES.items()}
+        for batch in read_shard(source, shard):
+            for name, writer in writers.items():
+                writer.write(getattr(batch, name))
+            n_bytes += sum(batch.documents.column("n_bytes").to_pylist())
+    return {"n_documents": writers["documents"].n_rows, "n_rejected": writers["rejects"].n_rows, "n_bytes": n_bytes}
+
+
+def score(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Compute one family of signals for one shard, with the family's trained model where it has one."""
+    from tilth.quality_signals.registry import compute_family, get_family
+
+    family = get_family(params["family"])
+    model = (inputs["quality_model"].path / "model.bin").read_bytes() if family.needs_model else None
+    (documents,) = _reads(inputs)
+    with Writer(folder / "signals.parquet", family_contract(family.name, dict(family.columns))) as writer:
+        for batch in stream(documents, "documents.parquet", ["shard", "row", "text"]):
+            writer.write(compute_family(family, batch, model))
+    return {"n_rows": writer.n_rows}
+
+
+def train_tokenizer(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Train a byte-level BPE on `max_bytes` of text, taken evenly from all shards."""
+    from tilth.tokenize.bpe import train_bpe
+
+    shares = _even_sample(inputs, params["max_bytes"])
+    (folder / "tokenizer.json").write_bytes(train_bpe(shares, params["vocab_size"]))
+    return {}
+
+
+def count_tokens(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """The signal `n_tokens`: how long each document is for the corpus' tokenizer, the separator included."""
+    from tilth.tokenize.bpe import Tokenizer
+
+    tokenizer = Tokenizer.open(inputs["tokenizer"].path)
+    (documents,) = _reads(inputs)
+    n_tokens = 0
+    with Writer(folder / "signals.parquet", family_contract("tokens", {"n_tokens": pa.int64()})) as writer:
+        for batch in stream(documents, "documents.parquet", ["shard", "row", "text"]):
+            counts = [len(ids) + 1 for ids in tokenizer.encode_batch(batch.column("text").to_pylist())]
+            n_tokens += sum(counts)
+            columns = {
+                "n_tokens": pa.array(counts, pa.int64()),
+                "tokens_undefined": pa.nulls(len(counts), pa.string()),
+            }
+            writer.write(pa.table({"shard": batch.column("shard"), "row": batch.column("row"), **columns}))
+    return {"n_tokens": n_tokens}
+
+
+def mark_exact(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Mark documents whose text is the same, byte for byte."""
+    from tilth.dedup.exact import exact_duplicates
+
+    columns = ["shard", "row", "doc_id", "text_swhid"]
+    keys = pa.concat_tables([read_columns(shard, "documents.parquet", columns) for shard in inputs.values()])
+    return {"n_marked": write_table(folder / "duplicates.parquet", exact_duplicates(keys), DUPLICATES)}
+
+
+def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """MinHash signatures of one shard, as band keys."""
+    import pyarrow.parquet as pq
+
+    from tilth.dedup.minhash import MinHashParameters, signatures
+
+    (documents,) = inputs.values()
+    parameters = MinHashParameters(**params)
+    tables = [signatures(batch, parameters) for batch in stream(documents, "documents.parquet", ["shard", "row", "doc_id", "text"])]
+    if tables:
+        pq.write_table(pa.concat_tables(tables), folder / "signatures.parquet", compression="zstd")
+    return {"n_rows": sum(table.num_rows for table in tables)}
+
+
+def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Mark near-duplicates: candidates that share a band, verified by exact Jaccard similarity, joined into clusters."""
+    from tilth.dedup.minhash import MinHashParameters, minhash_duplicates
+
+    texts = {artifact.spec.shard: artifact for artifact in _reads(inputs)}
+    signed = [artifact for artifact in inputs.values() if artifact.stats.get("n_rows") and artifact.spec.step == "dedup.signatures"]
+
+    def read_text(shard: str, rows: list[int]) -> list[str]:
+        return [found["text"] for found in rows_of(texts[shard], "documents.parquet", ["text"], rows)]
+
+    tables = [read_columns(artifact, "signatures.parquet") for artifact in signed]
+    marks = minhash_duplicates(tables, read_text, MinHashParameters(**params))
+    return {"n_marked": write_table(folder / "duplicates.parquet", marks, DUPLICATES)}
+
+
+def train_quality(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Train the quality classifier on documents of two sources."""
+    from tilth.quality_signals.quality import train_quality_model
+
+    def texts(source: str) -> list[str]:
+        shards = [artifact for artifact in inputs.values() if (artifact.spec.shard or "").split("/")[0] == source]
+        return list(_spread(shards, params["max_documents"]))
+
+    model, manifest = train_quality_model(texts(params["positive"]), texts(params["negative"]), seed=params["seed"])
+    (folder / "model.bin").write_bytes(model)
+    (folder / "model.json").write_text(json.dumps({**manifest, **params}, indent=1, sort_keys=True))
+    return {"n_positive": manifest["n_positive"], "n_negative": manifest["n_negative"]}
+
+
+def _reads(inputs: Inputs) -> list[Artifact]:
+    return [artifact for artifact in inputs.values() if artifact.spec.step == READ.name]
+
+
+def _even_sample(inputs: Inputs, max_bytes: int) -> Iterator[str]:
+    """Texts that add up to about `max_bytes`: every shard gives the same share of its bytes."""
+    total = sum(artifact.stats["n_bytes"] for artifact in inputs.values())
+    keep = min(1.0, max_bytes / max(total, 1))
+    for artifact in inputs.values():
+        credit = 0.0
+        for batch in stream(artifact, "documents.parquet", ["text", "n_bytes"]):
+            for text, n_bytes in zip(batch.column("text").to_pylist(), batch.column("n_bytes").to_pylist(), strict=True):
+                credit += keep * n_bytes
+                if credit >= n_bytes / 2:
+                    credit -= n_bytes
+                    yield text
+
+
+def _spread(artifacts: Iterable[Artifact], n_wanted: int) -> Iterator[str]:
+    """At most `n_wanted` texts at even distances over all rows."""
+    artifacts = list(artifacts)
+    n_rows = sum(artifact.stats["n_documents"] for artifact in artifacts)
+    stride, seen = max(n_rows / max(n_wanted, 1), 1.0), 0
+    for artifact in artifacts:
+        for batch in stream(artifact, "documents.parquet", ["text"]):
+            for text in batch.column("text").to_pylist():
+                if int(seen / stride) != int((seen - 1) / stride) or seen == 0:
+                    yield text
+                seen += 1
+
+
+READ = Step("read", 1, (), read)  # a source names its own libraries and version
+TOKENIZER = Step("tokenizer", 1, ("tokenizers",), train_tokenizer)
+TOKENS = Step("signals.tokens", 1, ("tokenizers",), count_tokens)
+EXACT = Step("dedup.exact", 1, (), mark_exact)
+SIGNATURES = Step("dedup.signatures", 1, (), sign)
+NEAR = Step("dedup.minhash", 1, (), mark_near)
+QUALITY_MODEL = Step("quality_model", 1, ("floret",), train_quality)

@@ -1,0 +1,1 @@
+"""Scores for documents: Arrow in, Arrow out, one family of signals a file; nothing is ever dropped here."""

@@ -1,0 +1,198 @@
+"""Byte-level BPE: trained to the same bytes from the same texts, lossless on any text, safe on huge or hostile input."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from tilth.errors import ContractError, RecipeError, SubsetError
+
+SEPARATOR = "<|endoftext|>"
+MIN_VOCAB_SIZE = 257  # the separator and the 256 bytes
+
+# The library needs about 290 bytes a token while it encodes, and more than linear time for one long run.
+MAX_CHUNK_CHARS = 65_536
+MAX_BATCH_CHARS = 1_000_000
+MAX_TRAINING_RUN_CHARS = 256
+# GPT-2's splitting pattern never joins a non-space to a space after it, so a cut there changes no token.
+_SAFE_CUT = re.compile(r"(?<=\S)[ \n]")
+_LONG_RUN = re.compile(rf"\S{{{MAX_TRAINING_RUN_CHARS}}}|\s{{{MAX_TRAINING_RUN_CHARS}}}")
+
+
+class Tokenizer:
+    """A trained tokenizer. Text never turns into the separator: only `write_tokens` places that one.
+
+    Raises ContractError when `data` is no tokenizer.json or lacks the separator.
+    """
+
+    def __init__(self, data: bytes, separator: str = SEPARATOR) -> None:
+        try:
+            self._library = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise ContractError(f"this is not a tokenizer.json: {error}", fix="Train one with `train_bpe`.") from error
+        separator_id = self._library.token_to_id(separator)
+        if separator_id is None:
+            raise ContractError(
+                f"the tokenizer has no separator token `{separator}`", fix="Name its end-of-text token as `separator`."
+            )
+        # Without this the literal text `<|endoftext|>` in a document would end that document.
+        self._library.encode_special_tokens = True
+        self.data, self.separator, self.separator_id = data, separator, int(separator_id)
+        self.vocab_size = max(self._library.get_vocab(with_added_tokens=True).values()) + 1
+        self.digest = hashlib.sha256(data).hexdigest()
+
+    @classmethod
+    def open(cls, path: Path, separator: str = SEPARATOR) -> Tokenizer:
+        """Read a tokenizer.json, or the one inside a folder."""
+        path = Path(path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise ContractError("there is no tokenizer.json", where=str(file))
+        return cls(file.read_bytes(), separator)
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes, str]]:
+        return Tokenizer, (self.data, self.separator)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+        """How ids are stored: little-endian uint16 while the vocabulary is at most 65,536, else uint32."""
+        return np.dtype("<u2") if self.vocab_size <= 65_536 else np.dtype("<u4")
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids (n_tokens,) of one text, without a separator."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids (n_tokens,) of each text, without separators; memory is bounded by the ids themselves."""
+        parts: list[list[np.ndarray]] = [[] for _ in texts]
+        for group in _groups(texts):
+            encodings = self._library.encode_batch_fast([chunk for _, chunk in group], add_special_tokens=False)
+            for (owner, _), encoding in zip(group, encodings, strict=True):
+                parts[owner].append(np.array(encoding.ids, dtype=self.dtype))
+        return [_joined(arrays, self.dtype) for arrays in parts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; the separator is shown as its name. `decode(encode(text)) == text` for every text."""
+        return self._library.decode([int(i) for i in ids], skip_special_tokens=False)
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, max_bytes: int | None = None) -> bytes:
+    """Train a byte-level BPE and return its tokenizer.json; the same texts in the same order give the same bytes.
+
+    The separator is id 0, then the 256 bytes, then merges; a small corpus may yield fewer than `vocab_size` tokens.
+    Only the first `max_bytes` (UTF-8) of the texts are read. Raises RecipeError for a vocabulary that cannot
+    hold every byte and SubsetError when there is no text.
+    Source: Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte level, splitting pattern).
+    """
+    if vocab_size < MIN_VOCAB_SIZE:
+        raise RecipeError(
+            f"a vocabulary of {vocab_size} cannot hold all bytes", where="vocab_size", fix=f"Use {MIN_VOCAB_SIZE} or more."
+        )
+    library = tokenizers.Tokenizer(tokenizers.models.BPE())
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[SEPARATOR],
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    counted = _Counted(texts, max_bytes)
+    library.train_from_iterator(counted.pieces(), trainer)
+    if counted.n_bytes == 0:
+        raise SubsetError("there is no text to train a tokenizer on", fix="Choose a subset that holds text.")
+    return library.to_str().encode("utf-8")
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
+    """Tokens that each text takes in token shards, (n_texts,) int64: its own and the separator."""
+    counts: list[int] = []
+    for group in _text_groups(texts):
+        counts.extend(len(ids) + 1 for ids in tokenizer.encode_batch(group))
+    return np.array(counts, dtype=np.int64)
+
+
+def split_text(text: str, max_chars: int = MAX_CHUNK_CHARS) -> Iterator[str]:
+    """Cut a text into chunks of at most `max_chars` that join to it, where no token changes if there is such a place."""
+    start = 0
+    while len(text) - start > max_chars:
+        cut = _last_safe_cut(text, start + 1, start + max_chars)
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
+
+
+def _last_safe_cut(text: str, low: int, high: int) -> int:
+    for begin in (max(low, high - 2_048), low):
+        cuts = [match.start() for match in _SAFE_CUT.finditer(text, begin, high)]
+        if cuts:
+            return cuts[-1]
+    return high
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+    """Yield (text index, chunk) lists of bounded size."""
+    group: list[tuple[int, str]] = []
+    n_chars = 0
+    for owner, text in enumerate(texts):
+        for chunk in split_text(text):
+            group.append((owner, chunk))
+            n_chars += len(chunk)
+            if n_chars >= MAX_BATCH_CHARS:
+                yield group
+                group, n_chars = [], 0
+    if group:
+        yield group
+
+
+def _text_groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    group: list[str] = []
+    n_chars = 0
+    for text in texts:
+        group.append(text)
+        n_chars += len(text)
+        if n_chars >= MAX_BATCH_CHARS or len(group) >= 10_000:
+            yield group
+            group, n_chars = [], 0
+    if group:
+        yield group
+
+
+def _joined(arrays: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)
+
+
+class _Counted:
+    """The texts to train on, cut to `max_bytes` and into pieces that the trainer digests, with a count of bytes."""
+
+    def __init__(self, texts: Iterable[str], max_bytes: int | None) -> None:
+        self.texts, self.max_bytes, self.n_bytes = texts, max_bytes, 0
+
+    def pieces(self) -> Iterator[str]:
+        for text in self.texts:
+            data = text.encode("utf-8")
+            if self.max_bytes is not None and self.n_bytes + len(data) > self.max_bytes:
+                # A cut may fall inside a character: its torn bytes are left out.
+                text = data[: self.max_bytes - self.n_bytes].decode("utf-8", errors="ignore")
+                self.n_bytes = self.max_bytes
+                yield from _training_pieces(text)
+                return
+            self.n_bytes += len(data)
+            yield from _training_pieces(text)
+
+
+def _training_pieces(text: str) -> Iterator[str]:
+    """Every merge visits the whole of each distinct run that it occurs in: a long run without spaces must be cut."""
+    for chunk in split_text(text):
+        start = 0
+        for match in _LONG_RUN.finditer(chunk):
+            yield chunk[start : match.end()]
+            start = match.end()
+        yield chunk[start:]
