@@ -1,15 +1,15 @@
 """The main job on real input that is already on this machine; copy it and put your own sources in.
 
-    tilth build demo
-    tilth pick clean "is_keeper and ..." --from demo
-    tilth train demo:base
-    tilth train demo:tuned
-    tilth deploy tuned --base base
+tilth build demo
+tilth pick clean "is_keeper and ..." --from demo
+tilth train demo:base
+tilth train demo:tuned
+tilth deploy tuned --base base
 """
 
 from pathlib import Path
 
-from tilth import Bpe, Corpus, GitRepository, MinHash, PackageDescriptions, PackageSource, QualityModel, Train, Website
+from tilth import Bpe, Corpus, GitRepository, MinHashParameters, PackageDescriptions, PackageSource, QualityModel, Train, Website
 from tilth.corpus.pydoc_site import allow, pydoc_site
 
 PROJECT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7
         sources.append(GitRepository("git", str(PROJECT), history=True, max_bytes=n_bytes // 10))
     return Corpus(
         sources=sources,
-        near_duplicates=MinHash(threshold=threshold),
+        near_duplicates=MinHashParameters(threshold=threshold),
         tokenizer=Bpe(vocab_size),
         quality=QualityModel(positive="readmes", negative="web"),
     )

@@ -1,19 +1,19 @@
 """One exception tree: every error that Tilth raises on purpose says what happened, where, and how to fix it.
 
-    TilthError                 a job failed                               exit code 1
-    ├── ContractError          data does not have the promised shape
-    ├── StoreError             the store could not be read or written (disk full, permissions)
-    ├── BuildError             steps of a build failed; the finished ones are kept
-    ├── TrainError             training cannot go on (loss not finite, a rank died)
-    └── UserError              something that was asked for cannot be   exit code 2
-        ├── RecipeError        a recipe is missing, wrong, or has no such parameter
-        ├── SourceError        an input is missing or is not what it should be
-        ├── QueryError         SQL that DuckDB refuses
-        ├── SubsetError        a subset that selects nothing, or the same document twice
-        ├── NotFoundError      no artifact of that kind and name
-        ├── StaleError         a resume with other inputs than the ones it began with
-        ├── DeltaError         a delta that is damaged or made for another base
-        └── BackendError       a kernel backend or cluster that cannot run here
+TilthError                 a job failed                               exit code 1
+├── ContractError          data does not have the promised shape
+├── StoreError             the store could not be read or written (disk full, permissions)
+├── BuildError             steps of a build failed; the finished ones are kept
+├── TrainError             training cannot go on (loss not finite, a rank died)
+└── UserError              something that was asked for cannot be   exit code 2
+    ├── RecipeError        a recipe is missing, wrong, or has no such parameter
+    ├── SourceError        an input is missing or is not what it should be
+    ├── QueryError         SQL that DuckDB refuses
+    ├── SubsetError        a subset that selects nothing, or the same document twice
+    ├── NotFoundError      no artifact of that kind and name
+    ├── StaleError         a resume with other inputs than the ones it began with
+    ├── DeltaError         a delta that is damaged or made for another base
+    └── BackendError       a kernel backend or cluster that cannot run here
 """
 
 from __future__ import annotations

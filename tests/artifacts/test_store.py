@@ -166,11 +166,16 @@ def test_the_difference_names_what_changed() -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.dictionaries(st.text(max_size=4), inner, max_size=3), max_leaves=5
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
 )
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=4), values, max_size=3), st.dictionaries(st.text(min_size=1, max_size=4), values, max_size=3))
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=4), values, max_size=3),
+    st.dictionaries(st.text(min_size=1, max_size=4), values, max_size=3),
+)
 def test_equal_specs_have_equal_keys_and_others_do_not(one: dict[str, Any], other: dict[str, Any]) -> None:
     same = Spec("s", 1, dict(reversed(one.items())))
     assert Spec("s", 1, one).key == same.key

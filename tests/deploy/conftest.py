@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import pydoc_data.topics
 import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
-import pydoc_data.topics
 import pytest
 import torch
 
@@ -25,7 +25,16 @@ N_TUNING_STEPS = 30
 
 # 48 and 72 are no multiples of 32: the padding of the packed signs is always in play
 CONFIG = ModelConfig(
-    vocab_size=512, d_model=48, layers="MA", n_heads=4, n_kv_heads=2, head_dim=12, d_ff=72, d_state=16, ssm_head_dim=16, chunk_size=16
+    vocab_size=512,
+    d_model=48,
+    layers="MA",
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=12,
+    d_ff=72,
+    d_state=16,
+    ssm_head_dim=16,
+    chunk_size=16,
 )
 
 

@@ -41,7 +41,10 @@ def test_files_and_functions_stay_small(repository: Path) -> None:
         for node in ast.walk(ast.parse("\n".join(lines))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
-                if length > (MAX_KERNEL_FUNCTION_LINES if is_kernel else MAX_FUNCTION_LINES) and node.name not in LONGER_FUNCTIONS:
+                if (
+                    length > (MAX_KERNEL_FUNCTION_LINES if is_kernel else MAX_FUNCTION_LINES)
+                    and node.name not in LONGER_FUNCTIONS
+                ):
                     too_long.append(f"{path}: {node.name} has {length} lines")
     assert not too_long, "\n".join(too_long)
 
@@ -59,7 +62,11 @@ def test_public_functions_are_annotated_and_documented(repository: Path) -> None
     bare = []
     for path in source_files(repository):
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and (node.returns is None or not ast.get_docstring(node)):
+            if (
+                isinstance(node, ast.FunctionDef)
+                and not node.name.startswith("_")
+                and (node.returns is None or not ast.get_docstring(node))
+            ):
                 bare.append(f"{path}: {node.name}")
     assert not bare, "\n".join(bare)
 

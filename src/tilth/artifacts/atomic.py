@@ -27,7 +27,9 @@ def disk_errors(where: Path) -> Iterator[None]:
                 fix="Free some space (`df -h` shows where) and run the same command again: it continues.",
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise StoreError("the store cannot be written", where=str(where), fix="Check the folder's owner and permissions.") from error
+            raise StoreError(
+                "the store cannot be written", where=str(where), fix="Check the folder's owner and permissions."
+            ) from error
         raise
 
 

@@ -67,7 +67,9 @@ class Named:
 def check_name(name: str) -> None:
     """Names become SQL identifiers and file names: letters, digits, `_` and `-`, first a letter."""
     if not _NAME.fullmatch(name):
-        raise RecipeError(f"`{name}` cannot be a name", fix="Use letters, digits, `_` and `-`, beginning with a letter (at most 64).")
+        raise RecipeError(
+            f"`{name}` cannot be a name", fix="Use letters, digits, `_` and `-`, beginning with a letter (at most 64)."
+        )
 
 
 def save(folder: Path, named: Named) -> None:

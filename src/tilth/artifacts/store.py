@@ -1,10 +1,10 @@
 """The store: a folder of immutable artifacts, each found by the key of what made it.
 
-    <root>/artifacts/<step>/<key>/     manifest.json and the files it names
-    <root>/names/<kind>/<name>.json    what `corpus/demo` stands for now
-    <root>/work/<key>/                 a step in progress that can resume (a training run)
-    <root>/partial/                    outputs being written; whatever a kill leaves here is swept
-    <root>/catalog/                    the DuckDB projection, see tilth.catalog
+<root>/artifacts/<step>/<key>/     manifest.json and the files it names
+<root>/names/<kind>/<name>.json    what `corpus/demo` stands for now
+<root>/work/<key>/                 a step in progress that can resume (a training run)
+<root>/partial/                    outputs being written; whatever a kill leaves here is swept
+<root>/catalog/                    the DuckDB projection, see tilth.catalog
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Store:
             return self._load(folder)
         except FileNotFoundError:
             raise StoreError(
-                f"the output of `{part.step}` for `{part.shard or 'all'}` is gone", where=str(folder), fix="Build again: it makes only what is missing."
+                f"the output of `{part.step}` for `{part.shard or 'all'}` is gone",
+                where=str(folder),
+                fix="Build again: it makes only what is missing.",
             ) from None
 
     def make(self, spec: Spec, write: Callable[[Path], Mapping[str, Any] | None]) -> Artifact:
@@ -122,7 +124,9 @@ class Store:
             path = artifact.path / name
             if not path.is_file() or _file_sha256(path) != entry["sha256"]:
                 raise ContractError(
-                    "a file is missing or is not what was published", where=str(path), fix=f"Remove {artifact.path} and build again."
+                    "a file is missing or is not what was published",
+                    where=str(path),
+                    fix=f"Remove {artifact.path} and build again.",
                 )
 
     def artifacts(self) -> Iterable[Artifact]:
@@ -160,7 +164,13 @@ class Store:
         """Append how long a step took to `log/seconds.jsonl` (a line is written in one call, so that writers interleave whole lines)."""
         path = self.root / "log" / "seconds.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        line = {"step": spec.step, "shard": spec.shard, "key": spec.key, "seconds": round(seconds, 3), "at_unix": round(time.time(), 3)}
+        line = {
+            "step": spec.step,
+            "shard": spec.shard,
+            "key": spec.key,
+            "seconds": round(seconds, 3),
+            "at_unix": round(time.time(), 3),
+        }
         with disk_errors(path), open(path, "ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
 

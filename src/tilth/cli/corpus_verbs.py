@@ -51,9 +51,14 @@ def build(recipe: str, overrides: tuple[str, ...], explain: bool, workers: int, 
     if not built.n_made:
         say(f"{built.named.label} is up to date ({seconds:.1f} s)")
         return
-    rows = [(source, n["n_documents"] + n["n_rejected"], n["n_rejected"], n["n_documents"], size(n["n_bytes"])) for source, n in built.counts.items()]
+    rows = [
+        (source, n["n_documents"] + n["n_rejected"], n["n_rejected"], n["n_documents"], size(n["n_bytes"]))
+        for source, n in built.counts.items()
+    ]
     print(table(["source", "read", "rejected", "documents", "text"], rows))
-    say(f"{built.named.label} built in {seconds:.1f} s; {built.n_made} outputs made, {len(built.named.parts) - built.n_made} were there")
+    say(
+        f"{built.named.label} built in {seconds:.1f} s; {built.n_made} outputs made, {len(built.named.parts) - built.n_made} were there"
+    )
 
 
 def _explained(project: Any, planned: list[Any]) -> str:
@@ -139,16 +144,42 @@ def _shell(project: Any) -> None:
 @click.option("--seed", default=0, show_default=True, help="Decides the split and which documents a budget takes.")
 @click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def pick(name: str, where: str, corpus: str | None, tokens: str | None, validation: float, seed: int, as_data: bool, debug: bool) -> None:
+def pick(
+    name: str, where: str, corpus: str | None, tokens: str | None, validation: float, seed: int, as_data: bool, debug: bool
+) -> None:
     """Curate the subset NAME: the documents for which the SQL predicate WHERE is true."""
     from tilth.pipeline import curate
     from tilth.pipeline.project import Project
 
     project = Project.find()
     picked = curate.pick(
-        project, name, where, corpus=corpus or _only_corpus(project), max_tokens=_count(tokens), validation_share=validation, seed=seed
+        project,
+        name,
+        where,
+        corpus=corpus or _only_corpus(project),
+        max_tokens=_count(tokens),
+        validation_share=validation,
+        seed=seed,
     )
-    print(as_json(picked.to_dict()) if as_data else picked.describe())
+    print(as_json(picked.named.meta) if as_data else _picked(picked))
+
+
+def _picked(picked: Any) -> str:
+    """Before and after, then what each clause cost: documents that fail it, that are null for it, that only it drops."""
+    cuts = picked.cuts
+    rows = [
+        (clause.sql, clause.failed.n_documents, clause.unknown.n_documents, clause.alone.n_documents, clause.failed.n_tokens)
+        for clause in cuts.clauses
+    ]
+    before, after = f"{cuts.before.n_documents:,}", f"{picked.n_documents:,}"
+    lines = [
+        f"  {picked.named.label}: {after} of {before} documents ({picked.n_train:,} train, {picked.n_validation:,} validation)",
+        f"  tokens: {picked.n_tokens or 0:,} of {cuts.before.n_tokens or 0:,}; lost to null: {cuts.unknown.n_documents:,} documents",
+        table(["clause", "fail", "null", "only this", "tokens"], rows),
+    ]
+    if cuts.biggest is not None:
+        lines.append(f"  biggest cut: {cuts.biggest.sql} ({cuts.biggest.n_dropped:,} documents)")
+    return "\n".join(lines)
 
 
 def _only_corpus(project: Any) -> str:

@@ -74,7 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = 0
     except Exception as error:
         kept = _keep_traceback(debug)
-        print(f"error: {type(error).__name__}: {error}\n   at: {kept or 'see above'}\n  fix: this is a defect of Tilth; please report it", file=sys.stderr)
+        print(
+            f"error: {type(error).__name__}: {error}\n   at: {kept or 'see above'}\n  fix: this is a defect of Tilth; please report it",
+            file=sys.stderr,
+        )
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

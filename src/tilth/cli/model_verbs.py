@@ -26,7 +26,7 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     project = Project.find()
     loaded = load_recipe(recipe, overrides, Train, project.folder)
     with progress(f"train {loaded.name}", loaded.description.settings.get("steps", 0)) as advance:
-        launched = launch.train(project, loaded.name, loaded.description, lambda metrics: advance(f"loss {metrics.loss:.3f}"))
+        launched = launch.train(project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"))
     meta = launched.named.meta
     if launched.was_there:
         say(f"{launched.named.label} is up to date ({time.monotonic() - started:.1f} s)")
@@ -46,7 +46,9 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
 @click.argument("run")
 @click.option("--base", required=True, help="The run that RUN was fine-tuned from.")
 @click.option("--prompt", default="", help="What the sample continues.")
-@click.option("--distill-steps", default=60, show_default=True, help="Steps that train the scales; 0 leaves them at mean |delta|.")
+@click.option(
+    "--distill-steps", default=60, show_default=True, help="Steps that train the scales; 0 leaves them at mean |delta|."
+)
 @click.option("--json", "as_data", is_flag=True, help="The facts as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, debug: bool) -> None:
@@ -87,4 +89,8 @@ def trace(run: str, step: int, sequence: int, position: int, as_data: bool, debu
         print(as_json(dataclasses.asdict(traced)))
         return
     document = {name: value for name, value in traced.document.items() if value not in (None, [], "") and name != "text"}
-    print(record({"token": repr(traced.token), "context": traced.context, "epoch": traced.epoch, "offset": traced.offset, **document}))
+    print(
+        record(
+            {"token": repr(traced.token), "context": traced.context, "epoch": traced.epoch, "offset": traced.offset, **document}
+        )
+    )

@@ -23,7 +23,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = "
     widths = [max([len(columns[i]), *(len(row[i]) for row in texts)]) for i in range(len(columns))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(cells, widths, numeric, strict=True)]
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(cells, widths, numeric, strict=True)
+        ]
         return (indent + "  ".join(padded)).rstrip()
 
     return "\n".join([line(columns), *(line(row) for row in texts)])
@@ -32,7 +34,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = "
 def record(fields: dict[str, Any]) -> str:
     """One thing, a line for each of its fields."""
     width = max((len(name) for name in fields), default=0)
-    return "\n".join(f"  {name.ljust(width)}  {_cell(value, limit=shutil.get_terminal_size((120, 24)).columns)}" for name, value in fields.items())
+    return "\n".join(
+        f"  {name.ljust(width)}  {_cell(value, limit=shutil.get_terminal_size((120, 24)).columns)}"
+        for name, value in fields.items()
+    )
 
 
 def as_json(value: Any) -> str:

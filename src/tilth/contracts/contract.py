@@ -43,12 +43,18 @@ def check(table: pa.Table | pa.RecordBatch, against: Contract) -> None:
     missing = [name for name in wanted if name not in found.names]
     extra = [] if against.open else [name for name in found.names if name not in wanted]
     if missing or extra:
-        raise ContractError(f"`{against.label}` is violated: missing columns {missing}, unknown columns {extra}", where=against.label)
+        raise ContractError(
+            f"`{against.label}` is violated: missing columns {missing}, unknown columns {extra}", where=against.label
+        )
     for name, field in wanted.items():
         if found.field(name).type != field.type:
-            raise ContractError(f"`{against.label}`: column `{name}` is {found.field(name).type}, not {field.type}", where=against.label)
+            raise ContractError(
+                f"`{against.label}`: column `{name}` is {found.field(name).type}, not {field.type}", where=against.label
+            )
         if not field.nullable and table.column(name).null_count:
-            raise ContractError(f"`{against.label}`: column `{name}` holds {table.column(name).null_count} nulls", where=against.label)
+            raise ContractError(
+                f"`{against.label}`: column `{name}` holds {table.column(name).null_count} nulls", where=against.label
+            )
     if against.key:
         _check_unique(table, against)
 
@@ -57,7 +63,9 @@ def _check_unique(table: pa.Table | pa.RecordBatch, against: Contract) -> None:
     keys = pa.table({name: table.column(name) for name in against.key})
     n_groups = keys.group_by(list(against.key)).aggregate([([], "count_all")]).num_rows
     if n_groups != table.num_rows:
-        raise ContractError(f"`{against.label}`: {table.num_rows - n_groups} rows repeat the key {against.key}", where=against.label)
+        raise ContractError(
+            f"`{against.label}`: {table.num_rows - n_groups} rows repeat the key {against.key}", where=against.label
+        )
 
 
 def uuid_array(ids: list[bytes]) -> pa.Array[Any]:

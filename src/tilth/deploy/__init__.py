@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Verification", "apply_delta", "deploy", "load_delta", "verify"]
 
-_HOMES = {"Verification": "verification", "apply_delta": "delta_file", "deploy": "release", "load_delta": "delta_file", "verify": "verification"}
+_HOMES = {
+    "Verification": "verification",
+    "apply_delta": "delta_file",
+    "deploy": "release",
+    "load_delta": "delta_file",
+    "verify": "verification",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,14 +19,18 @@ from tilth.deploy.token_batches import TokenBatch
 from tilth.errors import DeltaError
 from tilth.models.decoder import Decoder
 
-LEARNING_RATE = 0.02
+# the lowest error of 0.005 ... 0.1 on a small fine-tune, at 25, 100 and 200 steps
+LEARNING_RATE = 0.05
 N_WATCHED_BATCHES = 8
 N_LOOKS = 4
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """What scale distillation did: logit MSE over the watched batches; None = no step was taken. best_step 0 = the start was best."""
+    """What scale distillation did: logit MSE over the watched batches (None = no step was taken).
+
+    best_step 0 = the start was best.
+    """
 
     delta: Delta
     loss_start: float | None = None
@@ -52,7 +56,7 @@ def distill(
     """
     if not delta.encoded or n_steps == 0:
         return Distillation(delta)
-    batches = [batch for batch in batches if bool(batch.kept_BT.any())]
+    batches = [batch for batch in batches if bool(batch.kept.any())]
     if not batches:
         raise DeltaError("there is no token to distil on", where="scale distillation", fix="Give tokens of longer documents.")
     watched = batches[:N_WATCHED_BATCHES]
@@ -103,7 +107,9 @@ def _train_step(base: Decoder, tuned: Decoder, delta: Delta, batch: TokenBatch, 
         wanted_SV = _logits(tuned, batch)
     loss = (_logits(base, batch, _weights(base, delta)) - wanted_SV).square().mean()
     if not torch.isfinite(loss):
-        raise DeltaError("the logits are not finite", where="scale distillation", fix="Check the fine-tune, or lower the learning rate.")
+        raise DeltaError(
+            "the logits are not finite", where="scale distillation", fix="Check the fine-tune, or lower the learning rate."
+        )
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -118,4 +124,4 @@ def _logits(model: Decoder, batch: TokenBatch, weights: dict[str, Tensor] | None
     """fp32 (kept positions, vocab_size), with `weights` in place of the model's own."""
     inputs = (batch.ids_BT, batch.segments_BT)
     logits_BTV = model(*inputs) if weights is None else functional_call(model, weights, inputs)
-    return logits_BTV[batch.kept_BT].float()
+    return logits_BTV[batch.kept].float()

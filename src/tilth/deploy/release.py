@@ -6,17 +6,17 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from tilth.artifacts.atomic import write_atomically
-from tilth.deploy.codec import Delta, compress
+from tilth.deploy.codec import compress
 from tilth.deploy.delta_file import CONTRACT, save_delta
 from tilth.deploy.distill import Distillation, distill
 from tilth.deploy.token_batches import read_batches
 from tilth.deploy.verification import Verification, verify
-from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model
 from tilth.tokenize.shards import TokenSet
 
@@ -39,28 +39,27 @@ def deploy(
 ) -> Verification:
     """Write the delta of a fine-tune to out_folder (made if missing), and verify the file that was written.
 
-    Distils on the first distill_steps batches of 4 sequences in the order of `seed`, and verifies on
-    the 4 batches after them: other sequences, as long as the tokens last. Raises DeltaError when
-    the two are not base and fine-tune, and what load_model and TokenSet raise.
+    Verifies on the first 4 batches of 4 sequences in the order of `seed`, so that the figures of
+    other distill_steps compare, and distils on the distill_steps batches after them: other
+    sequences, as long as the tokens last. Raises DeltaError when the two are not models of one
+    shape, and what load_model and TokenSet raise.
     """
     out_folder = Path(out_folder)
     out_folder.mkdir(parents=True, exist_ok=True)
     with _one_thread():
         base, tuned = load_model(Path(base_folder)), load_model(Path(tuned_folder))
         delta = compress(base.state_dict(), tuned.state_dict())
-        batches = read_batches(tokens, n_batches=distill_steps, batch_size=BATCH_SIZE, seq_len=seq_len, seed=seed)
+        read = partial(read_batches, tokens, batch_size=BATCH_SIZE, seq_len=seq_len, seed=seed)
+        batches = read(n_batches=distill_steps, first=N_VERIFY_BATCHES)
         distilled = distill(base, tuned, delta, batches, n_steps=distill_steps, on_step=on_step)
         save_delta(out_folder / DELTA_FILE, distilled.delta, delta.base_digest)
-        held_out = read_batches(
-            tokens, n_batches=N_VERIFY_BATCHES, batch_size=BATCH_SIZE, seq_len=seq_len, seed=seed, first=distill_steps
-        )
-        verification = verify(base_folder, tuned_folder, out_folder / DELTA_FILE, held_out)
-    settings = {"distill_steps": distill_steps, "seq_len": seq_len, "seed": seed, "tokens": tokens.digest}
+        verification = verify(base_folder, tuned_folder, out_folder / DELTA_FILE, read(n_batches=N_VERIFY_BATCHES))
+    settings: dict[str, object] = {"distill_steps": distill_steps, "seq_len": seq_len, "seed": seed, "tokens": tokens.digest}
     _write_description(out_folder / DELTA_JSON, distilled, verification, settings)
     return verification
 
 
-def _write_description(path: Path, distilled: Distillation, verification: Verification, settings: dict[str, int | str]) -> None:
+def _write_description(path: Path, distilled: Distillation, verification: Verification, settings: dict[str, object]) -> None:
     delta = distilled.delta
     described = {
         "contract": CONTRACT,

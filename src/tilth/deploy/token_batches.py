@@ -21,12 +21,14 @@ class TokenBatch:
     segments_BT: Tensor
 
     @property
-    def kept_BT(self) -> Tensor:
-        """True where a prediction counts."""
+    def kept(self) -> Tensor:
+        """bool (B, T): where a prediction counts."""
         return self.targets_BT != IGNORED
 
 
-def read_batches(tokens: TokenSet, *, n_batches: int, batch_size: int, seq_len: int, seed: int, first: int = 0) -> list[TokenBatch]:
+def read_batches(
+    tokens: TokenSet, *, n_batches: int, batch_size: int, seq_len: int, seed: int, first: int = 0
+) -> list[TokenBatch]:
     """Batches first .. first + n_batches - 1; batches of different numbers are disjoint within one epoch of the tokens."""
     order = RunOrder(tokens.lengths, seq_len, batch_size, seed)
     return [_stack([tokens.sequence(plan) for plan in order.sequences(first + i)]) for i in range(n_batches)]

@@ -52,7 +52,9 @@ def verify(base_folder: Path, tuned_folder: Path, delta_path: Path, batches: Seq
     base, tuned = load_model(base_folder), load_model(tuned_folder)
     delta = load_delta(delta_path)
     if weights_digest(tuned.state_dict()) != delta.tuned_digest:
-        raise DeltaError("the delta was made from another fine-tune", where=str(tuned_folder), fix="Give the run that was deployed.")
+        raise DeltaError(
+            "the delta was made from another fine-tune", where=str(tuned_folder), fix="Give the run that was deployed."
+        )
     sums = _compare(base, tuned, rebuilt, batches)
     size_bytes, full_size_bytes = delta_path.stat().st_size, (tuned_folder / WEIGHTS_FILE).stat().st_size
     parts = [part for matrix in delta.encoded.values() for part in matrix.parts.values()]
@@ -72,10 +74,10 @@ def _compare(
     losses = [0.0, 0.0, 0.0]
     largest, squares, n_values, n_predictions = 0.0, 0.0, 0, 0
     for batch in batches:
-        if not bool(batch.kept_BT.any()):
+        if not bool(batch.kept.any()):
             continue
-        targets_S = batch.targets_BT[batch.kept_BT]
-        logits = [model(batch.ids_BT, batch.segments_BT)[batch.kept_BT].float() for model in (base, tuned, rebuilt)]
+        targets_S = batch.targets_BT[batch.kept]
+        logits = [model(batch.ids_BT, batch.segments_BT)[batch.kept].float() for model in (base, tuned, rebuilt)]
         for i, logits_SV in enumerate(logits):
             losses[i] += token_cross_entropy(logits_SV, targets_S)[0].item()
         error_SV = (logits[2] - logits[1]).double()
@@ -84,6 +86,6 @@ def _compare(
         n_values += error_SV.numel()
         n_predictions += len(targets_S)
     if not n_predictions:
-        raise DeltaError("there is no token to verify on", where=f"{len(batches)} batches", fix="Give tokens of longer documents.")
+        raise DeltaError("there is no token to verify on", where=f"{len(batches)} batches", fix="Give longer documents.")
     loss_base, loss_tuned, loss_delta = (loss / n_predictions for loss in losses)
     return loss_base, loss_tuned, loss_delta, largest, squares / n_values, n_predictions

@@ -16,9 +16,7 @@ def check_sampling(temperature: float, top_k: int | None) -> None:
         raise UserError(f"top_k is {top_k}", fix="use at least 1, or None for no limit")
 
 
-def sample(
-    logits_BV: Tensor, generator: torch.Generator, temperature: float = 0.0, top_k: int | None = None
-) -> Tensor:
+def sample(logits_BV: Tensor, generator: torch.Generator, temperature: float = 0.0, top_k: int | None = None) -> Tensor:
     """ids_B (int64), one per row: the argmax at temperature 0, else drawn with generator (on logits' device).
 
     top_k keeps exactly the k largest logits (of equal ones, those that torch.topk takes).

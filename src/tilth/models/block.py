@@ -35,9 +35,7 @@ class Block(nn.Module):
         mix = partial(self._mix, layout=layout, state=state)
         return [mix, self._transform] if self.has_mlp else [mix]
 
-    def _mix(
-        self, x_BTD: Tensor, *, layout: SequenceLayout, state: AttentionState | Mamba2State | None
-    ) -> Tensor:
+    def _mix(self, x_BTD: Tensor, *, layout: SequenceLayout, state: AttentionState | Mamba2State | None) -> Tensor:
         mixed: Tensor = self.mixer(self.mixer_norm(x_BTD), layout, state)
         return mixed
 

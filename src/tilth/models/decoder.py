@@ -51,7 +51,7 @@ class Decoder(nn.Module):
                 weight /= math.sqrt(self.config.n_sublayers)
 
     @property
-    def head_weight_VD(self) -> Tensor:
+    def head_weight(self) -> Tensor:
         """The head's rows for real tokens: the padding rows take no part in any softmax."""
         table = self.embedding if self.head is None else self.head
         return table.weight[: self.config.vocab_size]
@@ -60,32 +60,24 @@ class Decoder(nn.Module):
         """Logits (B, T, vocab_size) of the next token; segments_BT (int) separates packed documents."""
         return self._predict(self.hidden(ids_BT, segments_BT))
 
-    def loss(
-        self, ids_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def loss(self, ids_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy (sum, count) over the targets other than -100, without holding all logits."""
-        return linear_cross_entropy(self.hidden(ids_BT, segments_BT), self.head_weight_VD, targets_BT)
+        return linear_cross_entropy(self.hidden(ids_BT, segments_BT), self.head_weight, targets_BT)
 
-    def hidden(
-        self, ids_BT: Tensor, segments_BT: Tensor | None = None, states: DecoderStates | None = None
-    ) -> Tensor:
+    def hidden(self, ids_BT: Tensor, segments_BT: Tensor | None = None, states: DecoderStates | None = None) -> Tensor:
         """The normalised stream (B, T, d_model) before the head; states are advanced by T tokens."""
         start = 0 if states is None else states.n_tokens
         layout = lay_out(self.config, ids_BT, segments_BT, start)
         layers = [None] * len(self.blocks) if states is None else states.layers
         sublayers = [
-            sublayer
-            for block, state in zip(self.blocks, layers, strict=True)
-            for sublayer in block.sublayers(layout, state)
+            sublayer for block, state in zip(self.blocks, layers, strict=True) for sublayer in block.sublayers(layout, state)
         ]
         hidden_BTD: Tensor = self.norm(self.residual.run(sublayers, self.embedding(ids_BT)))
         if states is not None:
             states.n_tokens += ids_BT.shape[1]
         return hidden_BTD
 
-    def empty_states(
-        self, batch: int, device: torch.device | str | None = None, capacity: int = 64
-    ) -> DecoderStates:
+    def empty_states(self, batch: int, device: torch.device | str | None = None, capacity: int = 64) -> DecoderStates:
         """States of `batch` rows before their first token, on device (default: the model's)."""
         weight = self.embedding.weight
         where = weight.device if device is None else torch.device(device)
@@ -102,7 +94,7 @@ class Decoder(nn.Module):
         return self.prefill(ids_B.unsqueeze(1), states)
 
     def _predict(self, hidden: Tensor) -> Tensor:
-        return hidden @ self.head_weight_VD.T
+        return hidden @ self.head_weight.T
 
 
 def mark_parameters(model: nn.Module) -> None:
@@ -110,6 +102,6 @@ def mark_parameters(model: nn.Module) -> None:
     for module in model.modules():
         exempt = ("weight",) if isinstance(module, nn.Embedding) else getattr(module, "no_weight_decay", ())
         for name in exempt:
-            setattr(getattr(module, name), "_no_weight_decay", True)
+            getattr(module, name)._no_weight_decay = True
         for name in getattr(module, "keep_fp32", ()):
-            setattr(getattr(module, name), "_keep_fp32", True)
+            getattr(module, name)._keep_fp32 = True

@@ -62,7 +62,7 @@ def _rotation(config: ModelConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor
     if config.rope_theta is None or "A" not in config.pattern:
         return None
     half = config.attention_head_dim // 2
-    # computed here in fp32: a buffer would follow the model into bf16, where positions above 256 collide
-    exponents = torch.arange(half, device=positions_BT.device, dtype=torch.float32) / half
-    angles = positions_BT[..., None, None].float() * config.rope_theta ** -exponents
-    return angles.cos(), angles.sin()
+    # fp64: in fp32 an angle at position 100,000 is off by 0.004; no buffer, which would follow the model into bf16
+    exponents = torch.arange(half, device=positions_BT.device, dtype=torch.float64) / half
+    angles = positions_BT[..., None, None] * config.rope_theta**-exponents
+    return angles.cos().float(), angles.sin().float()

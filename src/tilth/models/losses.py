@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy, log_softmax
 
 IGNORE_INDEX = -100
 CHUNK_TOKENS = 512
@@ -14,9 +14,7 @@ CHUNK_TOKENS = 512
 
 def token_cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of -log p(target) in fp32 and the number of targets that count (those other than -100)."""
-    loss = F.cross_entropy(
-        logits_BTV.flatten(0, -2).float(), targets_BT.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-    )
+    loss = cross_entropy(logits_BTV.flatten(0, -2).float(), targets_BT.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
     return loss, (targets_BT != IGNORE_INDEX).sum()
 
 
@@ -36,9 +34,7 @@ def linear_cross_entropy(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor, chunk_tokens: int
-    ) -> Tensor:
+    def forward(ctx: Any, hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor, chunk_tokens: int) -> Tensor:
         ctx.dtypes = hidden_SD.dtype, weight_VD.dtype
         # autocast is off inside a Function's out= and in-place products, so its dtype is applied here
         dtype = _product_dtype(hidden_SD)
@@ -52,7 +48,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, len(hidden_SD), chunk_tokens):
                 part = slice(start, start + chunk_tokens)
                 hidden_CD, targets_C1 = hidden_SD[part], targets_S[part, None]
-                log_p_CV = F.log_softmax(hidden_CD @ weight_VD.T, dim=-1, dtype=sums)
+                log_p_CV = log_softmax(hidden_CD @ weight_VD.T, dim=-1, dtype=sums)
                 loss -= log_p_CV.gather(1, targets_C1).sum()
                 if grad_hidden is None or grad_weight is None:
                     continue

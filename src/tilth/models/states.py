@@ -47,9 +47,7 @@ class DecoderStates:
     n_tokens: int = 0
 
 
-def empty_states(
-    config: ModelConfig, batch: int, device: torch.device, dtype: torch.dtype, capacity: int = 64
-) -> DecoderStates:
+def empty_states(config: ModelConfig, batch: int, device: torch.device, dtype: torch.dtype, capacity: int = 64) -> DecoderStates:
     """States before the first token, for `batch` rows; capacity is the room for keys before they must grow."""
     layers = [_empty(letter, config, batch, device, dtype, capacity) for letter in config.pattern]
     return DecoderStates(layers)
@@ -61,10 +59,11 @@ def _empty(
     if letter == "A":
         shape = (batch, capacity, config.kv_heads, config.attention_head_dim)
         return AttentionState(*(torch.zeros(shape, device=device, dtype=dtype) for _ in range(2)))
+    wide = torch.promote_types(dtype, torch.float32)
     # zeros stand for "before the document": the convolution pads with them and the recurrence starts there
     return Mamba2State(
         torch.zeros(batch, config.d_conv - 1, config.conv_width, device=device, dtype=dtype),
-        torch.zeros(batch, config.n_ssm_heads, config.ssm_head_dim, config.d_state, device=device),
+        torch.zeros(batch, config.n_ssm_heads, config.ssm_head_dim, config.d_state, device=device, dtype=wide),
     )
 
 

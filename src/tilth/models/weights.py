@@ -23,6 +23,7 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
 FORMAT = "tilth.model/1"
+HEADER_KEY = "tilth"
 
 
 def save_model(folder: Path, model: Decoder, tokenizer_json: bytes | None = None) -> str:
@@ -33,11 +34,12 @@ def save_model(folder: Path, model: Decoder, tokenizer_json: bytes | None = None
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     digest = weights_digest(tensors)
-    metadata = {"format": "pt", "tilth.format": FORMAT, "tilth.weights_digest": digest}
-    _replace(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata))
+    # one key only: safetensors writes several in an order that changes from call to call
+    header = {HEADER_KEY: json.dumps({"format": FORMAT, "weights_digest": digest})}
+    _replace(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, header))
     if tokenizer_json is not None:
         _replace(folder / TOKENIZER_FILE, lambda path: path.write_bytes(tokenizer_json))
-    text = json.dumps({"format": FORMAT, **model.config.to_dict()}, indent=2) + "\n"
+    text = json.dumps(model.config.to_dict(), indent=2) + "\n"
     _replace(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     return digest
 
@@ -50,7 +52,8 @@ def load_model(folder: Path) -> Decoder:
     """
     config = load_config(folder)
     path = folder / WEIGHTS_FILE
-    tensors = _read_tensors(path)
+    tensors, header = _read_tensors(path)
+    _check_header(path, tensors, header)
     # built without memory: initialising would cost time and draw from the caller's random numbers
     with torch.device("meta"):
         model = Decoder(config)
@@ -67,8 +70,8 @@ def load_config(folder: Path) -> ModelConfig:
         values = json.loads(_existing(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ContractError(f"the model's config is not JSON: {error}", where=str(path)) from error
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise ContractError(f"this is not the config of a model in the format {FORMAT}", where=str(path))
+    if not isinstance(values, dict):
+        raise ContractError("the model's config is not a mapping of settings", where=str(path))
     try:
         return ModelConfig.from_dict(values)
     except RecipeError as error:
@@ -88,21 +91,24 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, and what save_model said about them: nothing in a file that another program wrote."""
     _existing(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+            header: dict[str, str] = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
         fix = "copy the file again, or write it again from its run"
         raise ContractError(f"the weights are truncated or damaged: {error}", str(path), fix) from error
-    promised = metadata.get("tilth.weights_digest")
+
+
+def _check_header(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    if header.get("format", FORMAT) != FORMAT:
+        raise ContractError(f"the weights have the format {header['format']}, not {FORMAT}", str(path))
+    promised = header.get("weights_digest")
     if promised is not None and promised != weights_digest(tensors):
-        raise ContractError(
-            "the weights are damaged: they do not have the digest in their own header", str(path)
-        )
-    return tensors
+        raise ContractError("the weights are damaged: their digest is not the one in their header", str(path))
 
 
 def _check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -81,7 +81,11 @@ def _make(store: Store, planned: list[Planned], n_workers: int, scheduler: str |
         def on_done(outcome: execute.Outcome) -> None:
             advance(outcome.node_id)
 
-        outcomes = execute.run_in_process(store, nodes, on_done) if client is None else execute.run_on_client(client, store, nodes, on_done)
+        outcomes = (
+            execute.run_in_process(store, nodes, on_done)
+            if client is None
+            else execute.run_on_client(client, store, nodes, on_done)
+        )
     _raise_errors(outcomes)
     return {node_id: outcome.part for node_id, outcome in outcomes.items() if outcome.part is not None}
 

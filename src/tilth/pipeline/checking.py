@@ -64,7 +64,9 @@ def _files(store: Store, repair: bool) -> list[Finding]:
             try:
                 store.verify(artifact)
             except ContractError as error:
-                bad.append(Finding(f"{artifact.spec.step} {artifact.spec.shard or ''}".strip(), "bad", f"{error.what}: {error.where}"))
+                bad.append(
+                    Finding(f"{artifact.spec.step} {artifact.spec.shard or ''}".strip(), "bad", f"{error.what}: {error.where}")
+                )
                 if repair:
                     shutil.rmtree(artifact.path)
                     bad[-1] = Finding(bad[-1].what, "note", "damaged, removed; build again to make it")

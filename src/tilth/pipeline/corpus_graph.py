@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,10 @@ def corpus_graph(corpus: Corpus) -> dict[str, Node]:
             add(Node(steps.TOKENS, nodes[read].shard, needs=(read, model)))
     add(Node(steps.EXACT, needs=tuple(reads)))
     if corpus.near_duplicates is not None:
-        params = dataclasses.asdict(corpus.near_duplicates)
-        signed = [add(Node(steps.SIGNATURES, nodes[read].shard, params, needs=(read,))) for read in reads]
-        add(Node(steps.NEAR, params=params, needs=(*reads, *signed)))
+        near = corpus.near_duplicates
+        label = json.loads(near.label())
+        signed = [add(Node(steps.SIGNATURES, nodes[read].shard, label, needs=(read,), work=near)) for read in reads]
+        add(Node(steps.NEAR, params=dataclasses.asdict(near), needs=(*reads, *signed)))
     if corpus.quality is not None:
         model = add(Node(steps.QUALITY_MODEL, params=dataclasses.asdict(corpus.quality), needs=tuple(reads)))
         (family,) = _families(["quality"])
@@ -64,5 +66,7 @@ def _families(names: Sequence[str]) -> list[SignalFamily]:
     known = families()
     for name in names:
         if name not in known:
-            raise RecipeError(f"there is no family of signals `{name}`", where="Corpus(signals=...)", fix=did_you_mean(name, known))
+            raise RecipeError(
+                f"there is no family of signals `{name}`", where="Corpus(signals=...)", fix=did_you_mean(name, known)
+            )
     return [known[name] for name in names]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from tilth.artifacts.naming import check_name
 from tilth.pipeline.project import Project
 
 if TYPE_CHECKING:
@@ -18,7 +20,14 @@ def sql(project: Project, query: str) -> pa.Table:
 
 
 def pick(
-    project: Project, name: str, where: str, *, corpus: str, max_tokens: int | None = None, validation_share: float = 0.05, seed: int = 0
+    project: Project,
+    name: str,
+    where: str,
+    *,
+    corpus: str,
+    max_tokens: int | None = None,
+    validation_share: float = 0.05,
+    seed: int = 0,
 ) -> Any:
     """Select the documents of `corpus` for which the SQL predicate `where` is true, as `subset/<name>`.
 
@@ -27,8 +36,11 @@ def pick(
     from tilth.catalog.pick import pick as pick_documents
     from tilth.catalog.publish import publish
 
-    picked = pick_documents(
-        project.store, corpus, name, where, max_tokens=max_tokens, validation_share=validation_share, seed=seed
-    )
-    publish(project.store)
-    return picked
+    store = project.store
+    check_name(name)
+    picked = pick_documents(store, corpus, name, where, max_tokens=max_tokens, validation_share=validation_share, seed=seed)
+    # The tokenizer that counted its tokens belongs to the subset: the corpus may get another one later.
+    parts = [*picked.named.parts, *store.get_named("corpus", corpus).of("tokenizer")]
+    named = store.save_named("subset", name, parts, picked.named.meta)
+    publish(store)
+    return dataclasses.replace(picked, named=named)

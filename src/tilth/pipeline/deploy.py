@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,20 @@ def deploy(
     The sample continues `prompt` (or the separator) with the model that base and delta give together.
     """
     from tilth.catalog.publish import publish
-    from tilth.deploy.deploy import deploy as compress
+    from tilth.deploy.release import deploy as compress
     from tilth.tokenize.shards import TokenSet
 
     store = project.store
     tuned_run, base_run = store.get_named("run", run), store.get_named("run", base)
     if tuned_run.meta.get("base") != base:
-        fix = f"Its base is `{tuned_run.meta['base']}`." if tuned_run.meta.get("base") else "A delta needs a fine-tune: a run with `initial`."
+        fix = (
+            f"Its base is `{tuned_run.meta['base']}`."
+            if tuned_run.meta.get("base")
+            else "A delta needs a fine-tune: a run with `initial`."
+        )
         raise RecipeError(f"run `{run}` was not fine-tuned from `{base}`", f"run/{run}", fix)
     tuned, original = store.artifact(tuned_run.one("train")), store.artifact(base_run.one("train"))
-    tokens = store.artifact(store.get_named("tokens", tuned_run.meta["tokens"]).one("tokens.train"))
+    tokens = store.artifact(tuned_run.one("tokens.train"))
     params = {"distill_steps": distill_steps, "prompt": prompt, "n_sample_tokens": n_sample_tokens, "seed": seed}
     inputs = {"run": tuned.digest, "base": original.digest, "tokens": tokens.digest}
     spec = Spec("deploy", DEPLOY_VERSION, params, inputs, library_versions(("torch", "safetensors")))
@@ -46,7 +49,8 @@ def deploy(
         return {**asdict(verification), "sample": sample}
 
     made = store.make(spec, write)
-    named = store.save_named("delta", run, [made.part()], {"run": run, "base": base, **made.stats})
+    parts = [made.part(), tuned.part(), original.part()]
+    named = store.save_named("delta", run, parts, {"run": run, "base": base, **made.stats})
     publish(store)
     return named
 
@@ -61,8 +65,3 @@ def _sample(delta: Path, base: Path, prompt: str, n_tokens: int, seed: int) -> s
     prompt_ids = [tokenizer.separator_id, *tokenizer.encode(prompt).tolist()]
     ids = generate(model, prompt_ids, n_tokens, temperature=0.8, top_k=40, seed=seed, stop_id=tokenizer.separator_id)
     return prompt + tokenizer.decode(ids)
-
-
-def delta_facts(named: Named) -> dict[str, Any]:
-    """What `deploy` measured, as JSON-ready values."""
-    return json.loads(json.dumps(named.meta))

@@ -83,7 +83,9 @@ def run_on_client(client: Any, store: Store, nodes: list[Node], on_done: OnDone)
                 outcomes[node_id] = future.result()
             except KilledWorker:
                 fix = "The shard may need more memory than a worker has: start fewer workers, or make the shards smaller."
-                outcomes[node_id] = Outcome(node_id, None, {}, TilthError("workers died while making this", where=node_id, fix=fix))
+                outcomes[node_id] = Outcome(
+                    node_id, None, {}, TilthError("workers died while making this", where=node_id, fix=fix)
+                )
             on_done(outcomes[node_id])
     except BaseException:
         client.cancel(list(futures.values()))
@@ -97,7 +99,9 @@ def local_cluster(n_workers: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -43,7 +43,9 @@ class Node:
     def spec(self, parts: Mapping[str, Part]) -> Spec:
         """The spec of this output, once the outputs it needs are known."""
         inputs = {**self.external, **{need: parts[need].digest for need in self.needs}}
-        return Spec(self.step.name, self.step.version, dict(self.params), inputs, library_versions(self.step.libraries), self.shard)
+        return Spec(
+            self.step.name, self.step.version, dict(self.params), inputs, library_versions(self.step.libraries), self.shard
+        )
 
 
 def in_order(nodes: Mapping[str, Node]) -> list[Node]:

@@ -49,7 +49,10 @@ def _describe_named(project: Project, named: Named) -> Row:
     rows: dict[str, Row] = {}
     for part in named.parts:
         artifact = project.store.artifact(part)
-        row = rows.setdefault(part.step, {"step": part.step, "version": artifact.spec.version, "outputs": 0, "size_bytes": 0, "digest": part.digest[:12]})
+        row = rows.setdefault(
+            part.step,
+            {"step": part.step, "version": artifact.spec.version, "outputs": 0, "size_bytes": 0, "digest": part.digest[:12]},
+        )
         row["outputs"] += 1
         row["size_bytes"] += artifact.size_bytes
     facts = {"name": named.label, **{key: value for key, value in named.meta.items() if not isinstance(value, dict | list)}}
@@ -119,7 +122,14 @@ def _source_fields(name: str) -> list[Row]:
     from tilth.corpus.registry import sources
 
     fields = dataclasses.fields(sources()[name])
-    return [{"field": field.name, "type": str(field.type), "default": "" if field.default is dataclasses.MISSING else repr(field.default)} for field in fields]
+    return [
+        {
+            "field": field.name,
+            "type": str(field.type),
+            "default": "" if field.default is dataclasses.MISSING else repr(field.default),
+        }
+        for field in fields
+    ]
 
 
 def _contract_columns(name: str) -> list[Row]:

@@ -25,7 +25,14 @@ def progress(title: str, total: int) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def _bar(title: str, total: int) -> Iterator[Advance]:
-    columns = [TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}")]
+    columns = [
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}"),
+    ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total, what="")
         yield lambda what: bar.update(task, advance=1, what=what)

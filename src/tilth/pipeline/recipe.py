@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilth.errors import RecipeError
 
 if TYPE_CHECKING:
-    from tilth.dedup.minhash import MinHashParameters
+    from tilth.dedup.parameters import MinHashParameters
 
 # Families that need nothing but the text; `quality` and `tokens` follow from the recipe's models.
 DEFAULT_SIGNALS = ("natural_language", "repetition", "language", "code_shape")
@@ -70,4 +70,6 @@ class Train:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.initial is None):
-            raise RecipeError("a run needs either `model` settings or an `initial` run to begin from", fix="Give exactly one of them.")
+            raise RecipeError(
+                "a run needs either `model` settings or an `initial` run to begin from", fix="Give exactly one of them."
+            )

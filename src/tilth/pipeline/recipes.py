@@ -43,7 +43,9 @@ def load_recipe(target: str, overrides: Iterable[str], wanted: type[T], folder: 
     if not function_name:
         function_name = _only(makers, path, wanted)
     if function_name not in makers:
-        raise RecipeError(f"`{path.name}` has no {wanted.__name__} recipe `{function_name}`", str(path), did_you_mean(function_name, makers))
+        raise RecipeError(
+            f"`{path.name}` has no {wanted.__name__} recipe `{function_name}`", str(path), did_you_mean(function_name, makers)
+        )
     maker = makers[function_name]
     name = path.stem if wanted is Corpus and len(makers) == 1 else function_name
     check_name(name)
@@ -108,7 +110,9 @@ def _import(path: Path) -> ModuleType:
 
 
 def _makers(module: ModuleType, wanted: type) -> dict[str, Callable[..., Any]]:
-    functions = {name: value for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__}
+    functions = {
+        name: value for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
+    }
     return {name: value for name, value in functions.items() if _returns(value) == wanted.__name__}
 
 
@@ -121,7 +125,9 @@ def _only(makers: dict[str, Callable[..., Any]], path: Path, wanted: type) -> st
     if len(makers) == 1:
         return next(iter(makers))
     if not makers:
-        raise RecipeError(f"no function here returns a {wanted.__name__}", str(path), f"Annotate one: `def name() -> {wanted.__name__}:`.")
+        raise RecipeError(
+            f"no function here returns a {wanted.__name__}", str(path), f"Annotate one: `def name() -> {wanted.__name__}:`."
+        )
     raise RecipeError(f"which one? {', '.join(sorted(makers))}", str(path), f"Name it: `{path.stem}:{next(iter(makers))}`.")
 
 
@@ -133,7 +139,11 @@ def _call(maker: Callable[..., Any], given: dict[str, Any], path: Path, wanted: 
     except Exception as error:
         raise RecipeError(f"`{maker.__name__}` failed: {error}", _last_line_in(path, error), "Mend that line.") from error
     if not isinstance(made, wanted):
-        raise RecipeError(f"`{maker.__name__}` returned {type(made).__name__}, not {wanted.__name__}", str(path), "Return what it is annotated with.")
+        raise RecipeError(
+            f"`{maker.__name__}` returned {type(made).__name__}, not {wanted.__name__}",
+            str(path),
+            "Return what it is annotated with.",
+        )
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,7 +32,9 @@ def read(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
     source, shard = work
     n_bytes = 0
     with ExitStack() as stack:
-        writers = {name: stack.enter_context(Writer(folder / f"{name}.parquet", contract)) for name, contract in SHARD_FILES.items()}
+        writers = {
+            name: stack.enter_context(Writer(folder / f"{name}.parquet", contract)) for name, contract in SHARD_FILES.items()
+        }
         for batch in read_shard(source, shard):
             for name, writer in writers.items():
                 writer.write(getattr(batch, name))
@@ -92,17 +93,19 @@ def mark_exact(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
 
 
 def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """MinHash signatures of one shard, as band keys."""
+    """MinHash signatures of one shard, as band keys. `work` holds the parameters; only what decides the keys is in `params`."""
     import pyarrow.parquet as pq
 
-    from tilth.dedup.minhash import MinHashParameters, signatures
+    from tilth.dedup.minhash import signatures
+    from tilth.dedup.signatures import signature_schema
 
     (documents,) = inputs.values()
-    parameters = MinHashParameters(**params)
-    tables = [signatures(batch, parameters) for batch in stream(documents, "documents.parquet", ["shard", "row", "doc_id", "text"])]
-    if tables:
-        pq.write_table(pa.concat_tables(tables), folder / "signatures.parquet", compression="zstd")
-    return {"n_rows": sum(table.num_rows for table in tables)}
+    n_rows = 0
+    with pq.ParquetWriter(folder / "signatures.parquet", signature_schema(work), compression="zstd") as file:
+        for batch in stream(documents, "documents.parquet", ["shard", "row", "doc_id", "text"]):
+            file.write_table(signatures(batch, work))
+            n_rows += batch.num_rows
+    return {"n_rows": n_rows}
 
 
 def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[s
     from tilth.dedup.minhash import MinHashParameters, minhash_duplicates
 
     texts = {artifact.spec.shard: artifact for artifact in _reads(inputs)}
-    signed = [artifact for artifact in inputs.values() if artifact.stats.get("n_rows") and artifact.spec.step == "dedup.signatures"]
+    signed = [artifact for artifact in inputs.values() if artifact.spec.step == SIGNATURES.name]
 
     def read_text(shard: str, rows: list[int]) -> list[str]:
         return [found["text"] for found in rows_of(texts[shard], "documents.parquet", ["text"], rows)]
@@ -122,16 +125,15 @@ def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[s
 
 def train_quality(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Train the quality classifier on documents of two sources."""
-    from tilth.quality_signals.quality import train_quality_model
+    from tilth.quality_signals.quality import quality_manifest, train_quality_model
 
     def texts(source: str) -> list[str]:
         shards = [artifact for artifact in inputs.values() if (artifact.spec.shard or "").split("/")[0] == source]
         return list(_spread(shards, params["max_documents"]))
 
-    model, manifest = train_quality_model(texts(params["positive"]), texts(params["negative"]), seed=params["seed"])
+    model = train_quality_model(texts(params["positive"]), texts(params["negative"]), seed=params["seed"])
     (folder / "model.bin").write_bytes(model)
-    (folder / "model.json").write_text(json.dumps({**manifest, **params}, indent=1, sort_keys=True))
-    return {"n_positive": manifest["n_positive"], "n_negative": manifest["n_negative"]}
+    return {f"n_{side}": n for side, n in quality_manifest(model)["n_texts"].items()}
 
 
 def _reads(inputs: Inputs) -> list[Artifact]:

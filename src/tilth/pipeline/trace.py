@@ -25,7 +25,7 @@ class Traced:
 
 
 def trace(project: Project, run: str, step: int, sequence: int = 0, position: int = 0, n_context: int = 12) -> Traced:
-    """Trace the token at `position` of `sequence` in `step` (counted from 1, as losses are) of `run/<run>`.
+    """Trace the token at `position` of `sequence` in `step` (counted from 0, as losses are) of `run/<run>`.
 
     Nothing was logged for this: the order of a run is a pure function of its settings.
     Raises NotFoundError where the run has no such step, sequence or position.
@@ -38,21 +38,20 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     named = store.get_named("run", run)
     meta = named.meta
     for what, value, low, high in (
-        ("step", step, 1, meta["steps"]),
+        ("step", step, 0, meta["steps"] - 1),
         ("sequence", sequence, 0, meta["global_batch"] - 1),
         ("position", position, 0, meta["seq_len"] - 1),
     ):
         if not low <= value <= high:
             raise NotFoundError(f"run `{run}` has no {what} {value}", f"run/{run}", f"Its {what}s go from {low} to {high}.")
-    tokens = TokenSet.open(store.artifact(store.get_named("tokens", meta["tokens"]).one("tokens.train")).path)
+    tokens = TokenSet.open(store.artifact(named.one("tokens.train")).path)
     order = RunOrder(tokens.lengths, meta["seq_len"], meta["global_batch"], meta["seed"])
-    found = order.locate(step - 1, sequence, position)
+    found = order.locate(step, sequence, position)
     ids = tokens.document(found.document)
     tokenizer = tokens.tokenizer()
     before = tokenizer.decode(ids[max(0, found.offset - n_context) : found.offset])
     after = tokenizer.decode(ids[found.offset + 1 : found.offset + 1 + n_context])
     token = tokenizer.decode(ids[found.offset : found.offset + 1])
     row = tokens.rows([found.document]).to_pylist()[0]
-    corpus = store.get_named("subset", meta["subset"]).meta["corpus"]
-    document = documents_at(store, corpus, [(row["shard"], row["row"])]).to_pylist()[0]
+    document = documents_at(store, named, [(row["shard"], row["row"])]).to_pylist()[0]
     return Traced(run, step, sequence, position, token, f"{before}⟦{token}⟧{after}", found.epoch, found.offset, document)

@@ -46,9 +46,7 @@ class TextView:
     @cached_property
     def normalized(self) -> str:
         """Without ASCII punctuation, lower case, single spaces, canonically decomposed (NFD)."""
-        # ASCII bytes occur in UTF-8 only as themselves, and deleting bytes is far faster than str.translate.
-        bare = self.text.encode("utf-8").translate(None, _ASCII_PUNCTUATION).decode("utf-8")
-        return unicodedata.normalize("NFD", " ".join(bare.lower().split()))
+        return normalize(self.text)
 
     @cached_property
     def words(self) -> list[str]:
@@ -70,3 +68,10 @@ class TextView:
     def char_counts(self) -> Counter[str]:
         """How often each character occurs."""
         return Counter(self.text)
+
+
+def normalize(text: str) -> str:
+    """RedPajama-V2's normal form: see `TextView.normalized`."""
+    # ASCII bytes occur in UTF-8 only as themselves, and deleting bytes is far faster than str.translate.
+    bare = text.encode("utf-8").translate(None, _ASCII_PUNCTUATION).decode("utf-8")
+    return unicodedata.normalize("NFD", " ".join(bare.lower().split()))

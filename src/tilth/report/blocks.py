@@ -30,7 +30,9 @@ class Figure:
 
     def html(self) -> Markup:
         shown = self.shown if self.shown is not None else number(self.value)
-        return tag("div", tag("dt", self.label), tag("dd", value_of(self.name, self.value, shown), _small(self.note)), class_="figure")
+        return tag(
+            "div", tag("dt", self.label), tag("dd", value_of(self.name, self.value, shown), _small(self.note)), class_="figure"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Table:
 
     def html(self) -> Markup:
         numeric = [all(isinstance(row[index], Cell) for row in self.rows) for index in range(len(self.columns))]
-        head = tag("tr", *(tag("th", name, scope="col", class_=_right(right)) for name, right in zip(self.columns, numeric, strict=True)))
+        head = tag(
+            "tr", *(tag("th", name, scope="col", class_=_right(right)) for name, right in zip(self.columns, numeric, strict=True))
+        )
         body = [tag("tr", *(_cell(cell) for cell in row)) for row in self.rows]
         table = tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll", tabindex="0")
         if self.folded:
@@ -158,7 +162,13 @@ class Excerpt:
     def html(self) -> Markup:
         badges = [tag("span", label, class_=f"badge {kind}") for label, kind in self.marks]
         facts = [tag("li", fact) for fact in self.facts]
-        return tag("article", tag("header", tag("strong", self.head), *badges), tag("ul", *facts), tag("pre", self.body), class_="excerpt")
+        return tag(
+            "article",
+            tag("header", tag("strong", self.head), *badges),
+            tag("ul", *facts),
+            tag("pre", self.body),
+            class_="excerpt",
+        )
 
 
 @dataclass(frozen=True)

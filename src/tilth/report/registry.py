@@ -18,7 +18,7 @@ Draw = Callable[["Scope"], "Iterable[Block]"]
 
 @dataclass(frozen=True)
 class Panel:
-    """A section of the page. `draw` asks SQL and returns blocks; it raises Absent when there is nothing to show yet."""
+    """A section of the page. `draw` asks SQL and returns blocks; it raises AbsentError when there is nothing to show yet."""
 
     name: str
     title: str

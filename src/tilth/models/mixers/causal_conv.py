@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import silu
 
 from tilth.models.layout import SequenceLayout
 
@@ -35,9 +35,7 @@ class _CausalConvSiLU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor, young_rows: tuple[Tensor, ...] | None
-    ) -> Tensor:
+    def forward(ctx: Any, x_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor, young_rows: tuple[Tensor, ...] | None) -> Tensor:
         dtype = torch.promote_types(x_BTC.dtype, torch.float32)
         n_tokens, n_taps = x_BTC.shape[1], weight_CK.shape[1]
         taps_KC = weight_CK.T.to(dtype).contiguous()
@@ -49,7 +47,7 @@ class _CausalConvSiLU(torch.autograd.Function):
         sum_BTC += bias_C
         ctx.save_for_backward(x_BTC, taps_KC, sum_BTC, bias_C)
         ctx.young_rows = young_rows
-        return F.silu(sum_BTC).to(x_BTC.dtype)
+        return silu(sum_BTC).to(x_BTC.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:

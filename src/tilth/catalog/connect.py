@@ -1,0 +1,51 @@
+"""In-memory connections with Tilth's views: they take no file lock, load no extension and ask no network."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Collection
+
+import duckdb
+
+from tilth.artifacts import Store
+from tilth.catalog.project import project
+
+_MEMORY_SHARE = 0.6  # of what DuckDB would take by itself (80 % of what the machine or container has)
+
+
+def connect(store: Store, corpora: Collection[str] | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with all views (of `corpora` alone, where given). Raises StoreError when a named file is gone."""
+    connection = open_in_memory(store)
+    project(connection, store, corpora=corpora)
+    return connection
+
+
+def open_in_memory(store: Store) -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database with Tilth's settings; what exceeds its memory is spilled beside the store."""
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",  # `from store` must not find a Python variable
+            "threads": str(len(os.sched_getaffinity(0))),
+            "temp_directory": _spill_folder(store),
+        },
+    )
+    number, unit = _one(connection, "select current_setting('memory_limit')").split()
+    connection.execute(f"set memory_limit = '{float(number) * _MEMORY_SHARE:.1f}{unit}'")
+    return connection
+
+
+def _spill_folder(store: Store) -> str:
+    # DuckDB makes it on the first spill and removes it on close; two connections must not share one.
+    catalog = store.root / "catalog"
+    parent = str(catalog) if os.access(catalog, os.W_OK) else tempfile.gettempdir()
+    return os.path.join(parent, f".spill-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    row = connection.execute(query).fetchone()
+    return str(row[0]) if row else ""

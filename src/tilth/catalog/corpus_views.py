@@ -1,0 +1,184 @@
+"""The views of one corpus: a schema with its tables, and a wide view with one row a document.
+
+    <corpus>.documents, .occurrences, .licences, .rejects, .duplicates     as the contracts say
+    <corpus>.signals_<family>, .signals                                    one family; all of them
+    <corpus>                                                               documents, signals, marks, licence
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import duckdb
+
+from tilth.artifacts import Named, Part, Store
+from tilth.catalog.complaints import reading_store
+from tilth.catalog.quoting import identifier, no_rows, read_parquet
+from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, Contract
+
+_READ_TABLES = {"documents": DOCUMENTS, "occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
+_FAMILY_PREFIX = "signals."
+_ROW_KEY = ("shard", "row")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A relation with at most one row a document, to be joined by (shard, row); `columns` maps its names to those of the wide view."""
+
+    relation: str
+    columns: dict[str, str]
+    defaults: dict[str, str] = dataclasses.field(default_factory=dict)  # SQL for documents without a row here
+    family: str | None = None
+
+    def gives(self, wanted: Collection[str] | None) -> bool:
+        """True when a query that names the columns `wanted` (lower case; None = any) needs this side."""
+        return wanted is None or any(name.lower() in wanted for name in self.columns.values())
+
+
+@dataclass(frozen=True)
+class CorpusViews:
+    """What `create_corpus_views` made; `relation` is the name of the schema and of the wide view."""
+
+    named: Named
+    relation: str
+    document_columns: tuple[str, ...]
+    sides: tuple[Side, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the wide view's columns, in order."""
+        return (*self.document_columns, *(name for side in self.sides for name in side.columns.values()))
+
+    def select(self, wanted: Collection[str] | None = None) -> str:
+        """SQL of the wide view; with `wanted` only what these columns need is joined (lower case, unknown ones are ignored)."""
+        chosen = [side for side in self.sides if side.gives(wanted)]
+        columns, joins = ["d.*"], []
+        for number, side in enumerate(chosen):
+            alias = f"s{number}"
+            for name, shown in side.columns.items():
+                value = f"{alias}.{identifier(name)}"
+                value = f"coalesce({value}, {side.defaults[name]})" if name in side.defaults else value
+                columns.append(f"{value} as {identifier(shown)}")
+            joins.append(f"left join {side.relation} as {alias} on d.shard = {alias}.shard and d.row = {alias}.row")
+        return f"select {', '.join(columns)} from {table(self.relation, 'documents')} as d {' '.join(joins)}"
+
+    def steps_of(self, wanted: Collection[str]) -> set[str]:
+        """Steps of the corpus on which the values of the columns `wanted` depend."""
+        families = {side.family for side in self.sides if side.family and side.gives(wanted)}
+        return {"read", *(step for step in self.named.steps() if step.startswith("dedup.") or step.removeprefix(_FAMILY_PREFIX) in families)}
+
+
+def table(schema: str, name: str) -> str:
+    """`"demo"."documents"`."""
+    return f"{identifier(schema)}.{identifier(name)}"
+
+
+def restrict(named: Named, shards: Collection[str]) -> Named:
+    """The same corpus with the parts of these shards alone (and those that belong to no shard)."""
+    return dataclasses.replace(named, parts=tuple(part for part in named.parts if part.shard is None or part.shard in shards))
+
+
+def create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str) -> CorpusViews:
+    """Create the schema `relation` and the wide view of that name. Raises StoreError for a missing or damaged file."""
+    with reading_store():
+        return _create_corpus_views(connection, store, named, relation)
+
+
+def _create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str) -> CorpusViews:
+    connection.execute(f"create schema {identifier(relation)}")
+    for name, contract in _READ_TABLES.items():
+        _create_table_view(connection, store, table(relation, name), named.of("read"), f"{name}.parquet", contract)
+    marks = [part for part in named.parts if part.step in ("dedup.exact", "dedup.minhash")]
+    _create_table_view(connection, store, table(relation, "duplicates"), marks, "duplicates.parquet", DUPLICATES)
+    document_columns = tuple(DOCUMENTS.schema.names)
+    sides = (*_family_sides(connection, store, named, relation, document_columns), *_mark_sides(relation))
+    views = CorpusViews(named, relation, document_columns, sides)
+    families = dataclasses.replace(views, sides=tuple(side for side in sides if side.family))
+    signals = f"select {', '.join(map(identifier, ('doc_id', *_ROW_KEY, *families.columns[len(document_columns) :])))} from ({families.select()})"
+    connection.execute(f"create view {table(relation, 'signals')} as {signals}")
+    connection.execute(f"create view main.{identifier(relation)} as {views.select()}")
+    return views
+
+
+def contract_types(connection: duckdb.DuckDBPyConnection, contract: Contract) -> dict[str, str]:
+    """The contract's columns with DuckDB's names of their types."""
+    empty = connection.from_arrow(contract.schema.empty_table())
+    return dict(zip(empty.columns, map(str, empty.types), strict=True))
+
+
+def _create_table_view(
+    connection: duckdb.DuckDBPyConnection, store: Store, view: str, parts: Iterable[Part], file: str, contract: Contract
+) -> None:
+    paths = [store.artifact(part).path / file for part in parts]
+    relation = read_parquet(paths) if paths else no_rows(contract_types(connection, contract))
+    columns = ", ".join(map(identifier, contract.schema.names))
+    connection.execute(f"create view {view} as select {columns} from {relation}")
+
+
+def _family_sides(
+    connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str, taken: Iterable[str]
+) -> Iterable[Side]:
+    seen = {name.lower() for name in taken}
+    for step in sorted(step for step in named.steps() if step.startswith(_FAMILY_PREFIX)):
+        family = step.removeprefix(_FAMILY_PREFIX)
+        paths = [store.artifact(part).path / "signals.parquet" for part in named.of(step)]
+        view = table(relation, f"signals_{family}")
+        connection.execute(f"create view {view} as select * from {read_parquet(paths)}")
+        found = connection.execute(
+            "select column_name from duckdb_columns() where schema_name = ? and table_name = ? order by column_index",
+            [relation, f"signals_{family}"],
+        ).fetchall()
+        columns = {}
+        for (name,) in found:
+            if name not in _ROW_KEY:
+                columns[name] = f"{family}_{name}" if name.lower() in seen else name
+                seen.add(columns[name].lower())
+        yield Side(view, columns, family=family)
+
+
+def _mark_sides(relation: str) -> Iterable[Side]:
+    duplicates, licences, occurrences = (table(relation, name) for name in ("duplicates", "licences", "occurrences"))
+    marks = ("is_keeper", "is_exact_keeper", "cluster_id", "duplicate_similarity")
+    defaults = {"is_keeper": "true", "is_exact_keeper": "true", "cluster_id": "d.doc_id"}
+    yield Side(_duplicate_marks(duplicates), {name: name for name in marks}, defaults)
+    yield Side(_effective_licence(licences), {"licence": "licence"})
+    places = ("origin", "path", "revision", "n_occurrences")
+    yield Side(_first_occurrence(occurrences), {name: name for name in places}, {"n_occurrences": "0"})
+
+
+def _duplicate_marks(duplicates: str) -> str:
+    # A document that only the exact pass saw belongs to the near-duplicate cluster of its identical twins,
+    # or a split by cluster would put one text on both sides.
+    return f"""(
+    with marked as (
+        select shard, row,
+            bool_and(is_keeper) as is_keeper,
+            coalesce(bool_and(is_keeper) filter (where method = 'exact'), true) as is_exact_keeper,
+            min(cluster_id) filter (where method = 'exact') as exact_id,
+            min(cluster_id) filter (where method <> 'exact') as near_id,
+            max(similarity) as duplicate_similarity
+        from {duplicates} group by shard, row),
+    twins as (select exact_id, min(near_id) as near_id from marked where exact_id is not null group by exact_id)
+    select marked.shard, marked.row, is_keeper, is_exact_keeper,
+        coalesce(twins.near_id, marked.near_id, marked.exact_id) as cluster_id, duplicate_similarity
+    from marked left join twins on marked.exact_id = twins.exact_id)"""
+
+
+def _effective_licence(licences: str) -> str:
+    return f"""(
+    select shard, row,
+        case when count(distinct spdx) = 1 then min(spdx) else string_agg(distinct term, ' AND ' order by term) end as licence
+    from (select shard, row, spdx, case when contains(spdx, ' OR ') then '(' || spdx || ')' else spdx end as term
+        from {licences} where effective)
+    group by shard, row)"""
+
+
+def _first_occurrence(occurrences: str) -> str:
+    return f"""(
+    select shard, row, place.origin as origin, place.path as path, place.revision as revision, n_occurrences
+    from (select shard, row, count(*) as n_occurrences,
+            arg_min({{'origin': origin, 'path': path, 'revision': revision}},
+                (coalesce(date, '9999'), origin, path, coalesce(revision, ''))) as place
+        from {occurrences} group by shard, row))"""

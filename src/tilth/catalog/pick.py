@@ -1,0 +1,211 @@
+"""`pick`: a curated subset from a SQL predicate, with what each clause cost and a split that no duplicate cluster crosses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tilth.artifacts import Named, Part, Spec, Store
+from tilth.artifacts.atomic import disk_errors
+from tilth.catalog.complaints import complain
+from tilth.catalog.connect import open_in_memory
+from tilth.catalog.corpus_views import CorpusViews, create_corpus_views
+from tilth.catalog.cuts import Cuts, count_cuts
+from tilth.catalog.predicate import Predicate, check_binds, parse_predicate
+from tilth.catalog.project import relation_names
+from tilth.catalog.quoting import identifier
+from tilth.catalog.subset_file import write_subset
+from tilth.errors import SubsetError
+
+STEP, VERSION = "pick", 1
+_ALWAYS = frozenset({"n_bytes", "n_tokens", "cluster_id"})
+_HASH_RANGE = 2**64
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What was picked. `selected` counts are those of the subset: after the predicate and after `max_tokens`."""
+
+    named: Named
+    where: str
+    cuts: Cuts
+    n_documents: int
+    n_tokens: int | None
+    n_bytes: int
+    n_train: int
+    n_validation: int
+
+
+def pick(
+    store: Store,
+    corpus: str,
+    name: str,
+    where: str,
+    *,
+    max_tokens: int | None = None,
+    validation_share: float = 0.0,
+    seed: int = 0,
+) -> Pick:
+    """Let `subset/<name>` be the documents of `corpus` for which `where` is true.
+
+    With `max_tokens` documents are taken in the order of a hash of (seed, doc_id) while their sum does not
+    exceed it. A duplicate cluster goes to validation when the hash of (seed, cluster_id) falls into the
+    first `validation_share` of its range. The same arguments over the same data give the same bytes.
+
+    Raises NotFoundError (no such corpus), QueryError (the predicate), SubsetError (nothing selected, a
+    document twice, no token counts where they are needed).
+    """
+    if not 0.0 <= validation_share < 1.0:
+        raise SubsetError(f"validation_share is {validation_share}", fix="Give a share from 0 up to, not including, 1.")
+    named = store.get_named("corpus", corpus)
+    relation = relation_names(thing.name for thing in store.named("corpus"))[corpus]
+    with open_in_memory(store) as connection:
+        views = create_corpus_views(connection, store, named, relation)
+        predicate = parse_predicate(connection, where)
+        check_binds(connection, f"main.{identifier(relation)}", where)
+        parts = _parts_used(views, predicate)
+        params = {"where": predicate.sql, "max_tokens": max_tokens, "validation_share": validation_share, "seed": seed}
+        spec = Spec(STEP, VERSION, params, {f"{part.step}/{part.shard or 'all'}": part.digest for part in parts})
+        selection = _Selection(connection, views, predicate, spec)
+        with disk_errors(store.root):
+            try:
+                artifact = store.make(spec, selection.write)
+            except duckdb.Error as error:
+                raise _failure(error, store) from error
+    report = json.loads((artifact.path / "pick.json").read_bytes())
+    meta = {"corpus": corpus, "corpus_digest": named.digest, **_summary(report)}
+    # The parts that were picked from belong to the subset, so that its documents are found after the corpus changed.
+    saved = store.save_named("subset", name, [artifact.part(), *parts], meta)
+    counts = {key: report[key] for key in ("n_documents", "n_tokens", "n_bytes", "n_train", "n_validation")}
+    return Pick(saved, predicate.sql, Cuts.from_dict(report["cuts"]), **counts)
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """One evaluation of a predicate over a corpus, written as an artifact."""
+
+    connection: duckdb.DuckDBPyConnection
+    views: CorpusViews
+    predicate: Predicate
+    spec: Spec
+
+    def write(self, folder: Path) -> Mapping[str, Any]:
+        has_tokens = "n_tokens" in self.views.columns
+        params = self.spec.params
+        source = f"({self.views.select(self.predicate.names | _ALWAYS)}) as {identifier(self.views.relation)}"
+        cuts = count_cuts(self.connection, source, self.predicate.clauses, has_tokens)
+        if not cuts.after.n_documents:
+            raise _nothing_selected(cuts)
+        tokens = "n_tokens" if has_tokens else "null::bigint"
+        self.connection.execute(
+            f"create temp table chosen as select doc_id, shard, row, n_bytes, {tokens} as n_tokens, cluster_id "
+            f"from {source} where {self.predicate.sql}"
+        )
+        self._refuse_repeats()
+        if params["max_tokens"] is not None:
+            self._keep_within(int(params["max_tokens"]), int(params["seed"]), has_tokens)
+        self._split(float(params["validation_share"]), int(params["seed"]))
+        totals = _one_row(
+            self.connection,
+            "select count(*), sum(n_tokens), sum(n_bytes), count(*) filter (where split = 'train') from subset_rows",
+        )
+        n_documents, n_tokens, n_bytes, n_train = totals
+        metadata = {"tilth.where": self.predicate.sql, "tilth.inputs": json.dumps(dict(self.spec.inputs), sort_keys=True)}
+        write_subset(self.connection, folder / "subset.parquet", metadata)
+        counted = {
+            "n_documents": n_documents,
+            "n_tokens": None if n_tokens is None else int(n_tokens),
+            "n_bytes": int(n_bytes),
+            "n_train": n_train,
+            "n_validation": n_documents - n_train,
+        }
+        report = {**params, **counted, "cuts": cuts.to_dict()}
+        (folder / "pick.json").write_text(json.dumps(report, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+        return counted
+
+    def _refuse_repeats(self) -> None:
+        n_repeated, example, places = _one_row(
+            self.connection,
+            "select count(*), min(doc_id), arg_min(places, doc_id) from (select doc_id, "
+            "list(shard || ':' || row order by shard, row) as places from chosen group by doc_id having count(*) > 1)",
+        )
+        if n_repeated:
+            is_marked = any(step.startswith("dedup.") for step in self.views.named.steps())
+            raise SubsetError(
+                f"{n_repeated} documents are selected more than once",
+                where=f"{example} at {', '.join(places[:3])}",
+                fix="Add `and is_keeper` to the predicate." if is_marked else "Build the corpus with exact deduplication, then add `and is_keeper`.",
+            )
+
+    def _keep_within(self, max_tokens: int, seed: int, has_tokens: bool) -> None:
+        (n_unknown,) = _one_row(self.connection, "select count(*) from chosen where n_tokens is null")
+        if n_unknown:
+            raise SubsetError(
+                f"{n_unknown} selected documents have no token count, which a budget needs",
+                where=f"corpus `{self.views.named.name}`",
+                fix="Add `and n_tokens is not null`." if has_tokens else "Build the corpus with a tokenizer.",
+            )
+        self.connection.execute(
+            "create or replace temp table chosen as select * exclude (n_so_far) from (select *, sum(n_tokens) over ("
+            f"order by md5('{seed}:' || doc_id::varchar), doc_id rows unbounded preceding) as n_so_far from chosen) where n_so_far <= {max_tokens}"
+        )
+        (n_left,) = _one_row(self.connection, "select count(*) from chosen")
+        if not n_left:
+            raise SubsetError("no document fits into the budget", where=f"max_tokens {max_tokens}", fix="Allow more tokens.")
+
+    def _split(self, validation_share: float, seed: int) -> None:
+        # MD5, not DuckDB's hash(): that one may change with DuckDB's version.
+        limit = int(validation_share * _HASH_RANGE)
+        self.connection.execute(
+            "create temp view subset_rows as select *, case when "
+            f"md5_number_upper('{seed}:' || cluster_id::varchar) < {limit}::ubigint then 'validation' else 'train' end as split from chosen"
+        )
+
+
+def _parts_used(views: CorpusViews, predicate: Predicate) -> list[Part]:
+    """The corpus' parts on which the outcome depends; others may change without making the subset stale."""
+    steps = views.steps_of(predicate.names | _ALWAYS)
+    return [part for part in views.named.parts if part.step in steps and part.step != "dedup.signatures"]
+
+
+def _nothing_selected(cuts: Cuts) -> SubsetError:
+    biggest = cuts.biggest
+    if not biggest:
+        return SubsetError("the corpus has no documents", fix="Look at `rejects` for what could not be read.")
+    lost = f", {biggest.unknown.n_documents} of them because it is null" if biggest.unknown.n_documents else ""
+    return SubsetError(
+        f"the predicate selects none of {cuts.before.n_documents} documents",
+        where=f"`{biggest.sql}` drops {biggest.n_dropped}{lost}",
+        fix="Loosen that clause; `tilth sql \"summarize CORPUS\"` shows the range of each signal.",
+    )
+
+
+def _failure(error: duckdb.Error, store: Store) -> Exception:
+    # DuckDB reports a full disk in words only; as an OSError it becomes the store's usual advice.
+    if "No space left" in str(error):
+        return OSError(str(error))
+    return complain(error, store_root=store.root)
+
+
+def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
+    cuts = Cuts.from_dict(report["cuts"])
+    biggest = cuts.biggest
+    return {
+        **{key: value for key, value in report.items() if key != "cuts"},
+        "clauses": [clause.sql for clause in cuts.clauses],
+        "n_documents_before": cuts.before.n_documents,
+        "n_tokens_before": cuts.before.n_tokens,
+        "n_bytes_before": cuts.before.n_bytes,
+        "n_lost_to_null": cuts.unknown.n_documents,
+        "biggest_cut": biggest.sql if biggest else None,
+        "n_biggest_cut": biggest.n_dropped if biggest else 0,
+    }
+
+
+def _one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    return connection.execute(query).fetchone() or ()

@@ -1,0 +1,102 @@
+"""`tilth sql`: one question, one Arrow table; nothing on disk is changed by it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from tilth.artifacts import Store
+from tilth.catalog.complaints import complain
+from tilth.catalog.connect import connect
+from tilth.errors import QueryError
+
+_EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
+_TO_FILE = "Save the answer with `tilth sql QUERY --parquet FILE` or `--csv FILE`."
+_OWN_DATABASE = "The catalog is a projection that is rebuilt; keep tables of your own in a DuckDB file and attach the catalog there."
+
+
+def run_sql(store: Store, query: str) -> pa.Table:
+    """Answer `query` over everything in the store.
+
+    UUIDs come as strings, HUGEINT (DuckDB's sums) as int64 (as text where it does not fit) and DECIMAL as
+    float64, so that every value prints and turns into JSON. Raises QueryError for what DuckDB refuses and
+    for statements that would write.
+    """
+    with connect(store, corpora=_mentioned(store, query)) as connection:
+        try:
+            _refuse_writing(connection, query)
+            answer = connection.sql(query)
+            if answer is None:
+                raise QueryError("there is no question in this", where=query.strip()[:80] or "(empty)", fix='Try `tilth sql "from corpora"`.')
+            return plain_table(answer.to_arrow_table())
+        except duckdb.Error as error:
+            known = _known_names(connection) | {named.name for named in store.named("corpus")}
+            located, first_line = _located(connection, query, error)
+            raise complain(located, known=known, first_line=first_line, store_root=store.root) from error
+
+
+def plain_table(answer: pa.Table) -> pa.Table:
+    """Cast the decimals of `answer`, also nested ones, to numbers that JSON has."""
+    columns = []
+    for column in answer.columns:
+        wanted = _plain_type(column.type)
+        try:
+            columns.append(column if wanted == column.type else column.cast(wanted))
+        except pa.ArrowInvalid:  # beyond int64: text keeps every digit
+            columns.append(column.cast(_plain_type(column.type, whole=pa.string())))
+    return pa.table(columns, names=answer.column_names)
+
+
+def _plain_type(kind: pa.DataType, whole: pa.DataType | None = None) -> Any:
+    if pa.types.is_decimal(kind):
+        return (whole or pa.int64()) if kind.scale == 0 else pa.float64()
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type, whole))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _plain_type(field.type, whole)) for field in kind])
+    return kind
+
+
+def _mentioned(store: Store, query: str) -> list[str] | None:
+    """Corpora that the query may name; all of them for questions about the catalog itself.
+
+    Views over a thousand shards cost a second to make, so those that cannot matter are not made.
+    """
+    text = query.lower()
+    if re.search(r"\b(show|describe|desc|pragma|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+)\b", text):
+        return None
+    return [named.name for named in store.named("corpus") if named.name.lower() in text]
+
+
+def _refuse_writing(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    statements = connection.extract_statements(query)
+    kinds = [statement.type for statement in statements]
+    words = query.split()
+    first = words[0].upper() if words else ""
+    if kinds and kinds[-1] == duckdb.StatementType.EXPLAIN:
+        return _refuse_writing(connection, _EXPLAIN.sub("", query, count=1))
+    if len(kinds) > 1 and set(kinds[:-1]) != {duckdb.StatementType.CREATE}:
+        raise QueryError("one question at a time", where=f"{len(kinds)} statements", fix="Ask the others in further calls.")
+    # PIVOT is parsed into a CREATE TYPE (in memory) before its SELECT.
+    is_pivot = len(kinds) > 1 and first != "CREATE"
+    if any(kind != duckdb.StatementType.SELECT for kind in (kinds[-1:] if is_pivot else kinds)):
+        writes_file = kinds[0] in (duckdb.StatementType.COPY, duckdb.StatementType.EXPORT)
+        raise QueryError(f"`tilth sql` answers questions and runs no {first}", where=" ".join(words)[:80], fix=_TO_FILE if writes_file else _OWN_DATABASE)
+
+
+def _located(connection: duckdb.DuckDBPyConnection, query: str, error: duckdb.Error) -> tuple[duckdb.Error, int]:
+    """The same error with its place, and the line at which the query begins there: DuckDB's relational interface leaves it out, its statements do not."""
+    try:
+        connection.execute(f"explain\n{query}")
+    except duckdb.Error as located:
+        if type(located) is type(error) and str(located).startswith(str(error).split("\n")[0]):
+            return located, 2
+    return error, 1
+
+
+def _known_names(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    views = "select view_name from duckdb_views() where not internal union select table_name from duckdb_tables()"
+    return {name for (name,) in connection.execute(views).fetchall()}

@@ -1,0 +1,162 @@
+"""The relations that are about names and artifacts, not about one corpus: `corpora`, `subsets`, `runs`, `artifacts`, ..."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from tilth.artifacts import Named, Store
+from tilth.catalog.corpus_views import contract_types
+from tilth.catalog.quoting import identifier, literal, no_rows, read_parquet
+from tilth.contracts import LOSSES, SUBSET, TOKENS_INDEX
+
+# Columns that come from a name's meta; a key that is not there is null. `meta` holds all of it as JSON.
+_FROM_META = {
+    "corpora": {"recipe": "VARCHAR", "n_read": "BIGINT", "n_rejected": "BIGINT"},
+    "subsets": {
+        "corpus": "VARCHAR",
+        "corpus_digest": "VARCHAR",
+        "where": "VARCHAR",
+        "n_documents": "BIGINT",
+        "n_tokens": "BIGINT",
+        "n_bytes": "BIGINT",
+        "n_documents_before": "BIGINT",
+        "n_tokens_before": "BIGINT",
+        "n_train": "BIGINT",
+        "n_validation": "BIGINT",
+    },
+    "tokens": {"subset": "VARCHAR", "subset_digest": "VARCHAR"},
+    "runs": {
+        "subset": "VARCHAR",
+        "tokens": "VARCHAR",
+        "base": "VARCHAR",
+        "seed": "BIGINT",
+        "steps": "BIGINT",
+        "seq_len": "BIGINT",
+        "global_batch": "BIGINT",
+    },
+    "deltas": {
+        "run": "VARCHAR",
+        "base": "VARCHAR",
+        "size_bytes": "BIGINT",
+        "full_size_bytes": "BIGINT",
+        "loss_base": "DOUBLE",
+        "loss_tuned": "DOUBLE",
+        "loss_delta": "DOUBLE",
+        "sample": "VARCHAR",
+    },
+}
+_KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta"}
+_ARTIFACTS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR", "size_bytes": "BIGINT", "stats": "JSON"}
+_PARTS = {"kind": "VARCHAR", "name": "VARCHAR", "step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR"}
+_SECONDS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "seconds": "DOUBLE", "at_unix": "DOUBLE"}
+GLOBAL_RELATIONS = (*_FROM_META, "subset_documents", "token_documents", "losses", "artifacts", "parts", "step_seconds")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def create_global_relations(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    names: Mapping[str, list[Named]],
+    relations: Mapping[str, str],
+    seconds_log: Path,
+) -> None:
+    """Create all GLOBAL_RELATIONS; `relations` maps a corpus to the name of its wide view."""
+    for relation, columns in _FROM_META.items():
+        extra = {"relation": "VARCHAR", "n_shards": "BIGINT"} if relation == "corpora" else {}
+        rows = [_thing_row(named, relations) for named in names[_KIND_OF[relation]]]
+        _create_table(connection, relation, {"name": "VARCHAR", "digest": "VARCHAR", **extra, **columns, "meta": "JSON"}, rows)
+    named = [thing for group in names.values() for thing in group]
+    rows = [{"kind": thing.kind, "name": thing.name, **vars(part)} for thing in named for part in thing.parts]
+    _create_table(connection, "parts", _PARTS, rows)
+    _create_table(connection, "artifacts", _ARTIFACTS, _artifact_rows(store, named))
+    _create_document_views(connection, store, names)
+    times = (
+        f"read_json({literal(str(seconds_log))}, format = 'newline_delimited', columns = {_struct(_SECONDS)})"
+        if seconds_log.exists()
+        else no_rows(_SECONDS)
+    )
+    connection.execute(f"create view step_seconds as select * from {times}")
+
+
+def _create_document_views(connection: duckdb.DuckDBPyConnection, store: Store, names: Mapping[str, list[Named]]) -> None:
+    picks = [({"subset": named.name}, path) for named, path in _files(store, names["subset"], "pick", "subset.parquet")]
+    _create_union(connection, "subset_documents", ["subset"], "*", picks, contract_types(connection, SUBSET))
+    indexes = [
+        ({"tokens": named.name, "split": split}, path)
+        for split in ("train", "validation")
+        for named, path in _files(store, names["tokens"], f"tokens.{split}", "index.parquet")
+    ]
+    numbered = "file_row_number as document, * exclude (file_row_number)"
+    types = {"document": "BIGINT", **contract_types(connection, TOKENS_INDEX)}
+    _create_union(connection, "token_documents", ["tokens", "split"], numbered, indexes, types, row_number=True)
+    losses = [({"run": named.name}, path) for named, path in _files(store, names["run"], "train", "losses.parquet")]
+    _create_union(connection, "losses", ["run"], "*", losses, contract_types(connection, LOSSES))
+
+
+def _files(store: Store, things: Iterable[Named], step: str, file: str) -> list[tuple[Named, Path]]:
+    return [(named, store.artifact(part).path / file) for named in things for part in named.of(step)]
+
+
+def _create_union(
+    connection: duckdb.DuckDBPyConnection,
+    view: str,
+    labels: list[str],
+    columns: str,
+    files: list[tuple[dict[str, str], Path]],
+    types: dict[str, str],
+    row_number: bool = False,
+) -> None:
+    # One branch a file and a constant label: `where subset = 'clean'` then opens that subset's file alone.
+    branches = [
+        f"select {', '.join(f'{literal(label[name])} as {identifier(name)}' for name in labels)}, {columns} "
+        f"from {read_parquet([path], row_number=row_number)}"
+        for label, path in files
+    ] or [f"select * from {no_rows({**dict.fromkeys(labels, 'VARCHAR'), **types})}"]
+    connection.execute(f"create view {identifier(view)} as {' union all by name '.join(branches)}")
+
+
+def _thing_row(named: Named, relations: Mapping[str, str]) -> dict[str, Any]:
+    fixed = {"name": named.name, "digest": named.digest, "meta": json.dumps(named.meta, sort_keys=True)}
+    if named.kind == "corpus":
+        fixed |= {"relation": relations[named.name], "n_shards": len(named.of("read"))}
+    return {**named.meta, **fixed}
+
+
+def _artifact_rows(store: Store, things: Iterable[Named]) -> Rows:
+    """Each artifact that some name stands for, once."""
+    parts = {(part.step, part.key): part for named in things for part in named.parts}
+    return [
+        {
+            "step": part.step,
+            "shard": part.shard,
+            "key": part.key,
+            "digest": artifact.digest,
+            "size_bytes": artifact.size_bytes,
+            "stats": json.dumps(artifact.stats, sort_keys=True),
+        }
+        for _, part in sorted(parts.items())
+        for artifact in [store.artifact(part)]
+    ]
+
+
+def _create_table(connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], rows: Rows) -> None:
+    incoming = pa.table({column: pa.array([_plain(row.get(column)) for row in rows], pa.string()) for column in columns})
+    connection.register("incoming_rows", incoming)
+    typed = ", ".join(f"{identifier(column)}::{kind} as {identifier(column)}" for column, kind in columns.items())
+    connection.execute(f"create table {identifier(name)} as select {typed} from incoming_rows")
+    connection.unregister("incoming_rows")
+
+
+def _plain(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _struct(columns: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in columns.items()) + "}"

@@ -1,0 +1,56 @@
+"""The few chart shapes of the page, in Altair; panels give rows and say what stands on the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tilth.report.theme import MAIN_COLOUR
+
+BAR_HEIGHT = 20
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def stacked_bars(
+    rows: Rows, *, category: str, value: str, title: str, part: str | None = None, colours: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Horizontal bars in the order of the rows; with `part`, stacked by it in the order and the colours of `colours`.
+
+    Each row has a `label`: what a screen reader says and the pointer shows.
+    """
+    import altair as alt
+
+    order = list(dict.fromkeys(row[category] for row in rows))
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar().encode(
+        y=alt.Y(f"{category}:N", sort=order, title=None),
+        x=alt.X(f"{value}:Q", title=title, axis=alt.Axis(format="~s")),
+        description="label:N",
+        tooltip="label:N",
+    )  # fmt: skip
+    if part and colours:
+        domain = list(colours)
+        ranked = [{**row, "rank": domain.index(row[part])} for row in rows]
+        scale = alt.Scale(domain=domain, range=list(colours.values()))
+        chart = chart.encode(color=alt.Color(f"{part}:N", scale=scale, legend=None), order=alt.Order("rank:Q"))
+        chart.data = alt.Data(values=ranked)
+    return finished(chart, height=alt.Step(BAR_HEIGHT + 6))
+
+
+def columns(rows: Rows, *, category: str, value: str, x_title: str, y_title: str, height: int = 150) -> dict[str, Any]:
+    """Upright bars over categories, in the order of the rows."""
+    import altair as alt
+
+    order = list(dict.fromkeys(row[category] for row in rows))
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(color=MAIN_COLOUR).encode(
+        x=alt.X(f"{category}:N", sort=order, title=x_title, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y(f"{value}:Q", title=y_title, axis=alt.Axis(format="~s", tickMinStep=1, tickCount=4)),
+        description="label:N",
+        tooltip="label:N",
+    )  # fmt: skip
+    return finished(chart, height=height)
+
+
+def finished(chart: Any, height: Any) -> dict[str, Any]:
+    """The spec of a chart that takes the width it is given."""
+    return chart.properties(width="container", height=height).to_dict()

@@ -1,0 +1,91 @@
+"""Training runs: the loss, how fast, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tilth.report.blocks import Block, Cell, Chart, Legend, Sql, Table
+from tilth.report.charts import finished
+from tilth.report.registry import panel
+from tilth.report.scope import Row, Scope
+from tilth.report.theme import SOURCE_COLOURS
+
+MAX_RUNS = len(SOURCE_COLOURS)
+_POINTS = 400  # of a curve; longer ones are averaged within equal spans of steps
+
+
+@panel("Training runs", order=70, per_corpus=False)
+def draw(scope: Scope) -> Iterable[Block]:
+    """Loss in nats per token. The line is training (averaged where there are more steps than points), the dots are
+    the loss on the validation split. Below it, the predicate that chose the documents."""
+    scope.need("runs", ("name", "meta"), "No model has been trained yet: `tilth train RECIPE` does.")
+    runs = scope.rows(
+        f"""select r.name, r.subset, r.base, s."where" as predicate, r.steps, r.seq_len, r.global_batch,
+                   (r.meta ->> '$.n_parameters')::bigint as n_parameters,
+                   (r.meta ->> '$.tokens_per_second')::double as tokens_per_second,
+                   l.n_tokens, l.first_loss, l.last_loss, l.validation_loss
+            from runs as r left join subsets as s on s.name = r.subset left join (
+                select run, sum(n_tokens)::bigint as n_tokens, arg_min(loss, step) as first_loss,
+                       arg_max(loss, step) as last_loss,
+                       arg_max(validation_loss, step) filter (validation_loss is not null) as validation_loss
+                from losses group by run) as l on l.run = r.name
+            order by r.base is not null, r.name limit {MAX_RUNS}"""
+    )
+    names = [row["name"] for row in runs]
+    colours = dict(zip(names, SOURCE_COLOURS, strict=False))
+    yield Legend(list(colours.items()))
+    yield Chart("loss", "Loss by step", _curves(scope, names, colours))
+    yield _table(runs)
+    for name, predicate in dict.fromkeys((row["subset"], row["predicate"]) for row in runs):
+        if predicate:
+            yield Sql(f"Subset {name}: documents where", predicate)
+
+
+def _curves(scope: Scope, names: Sequence[str], colours: dict[str, str]) -> dict[str, Any]:
+    import altair as alt
+
+    rows = scope.rows(
+        f"""with spans as (
+                select *, greatest(1, max(step) over (partition by run) // {_POINTS}) as span
+                from losses where list_contains(?, run))
+            select run, max(step) as step, avg(loss) as loss, max(validation_loss) as validation from spans
+            group by run, step // span order by run, step""",
+        list(names),
+    )
+    train = [{"run": row["run"], "step": row["step"], "loss": round(row["loss"], 5)} for row in rows]
+    checked = [
+        {"run": row["run"], "step": row["step"], "loss": round(row["validation"], 5),
+         "label": f"{row['run']}, validation at step {row['step']:,}: {row['validation']:.4f}"}
+        for row in rows if row["validation"] is not None
+    ]  # fmt: skip
+    color = alt.Color("run:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=None)
+    x = alt.X("step:Q", title="step", axis=alt.Axis(format="~s", tickMinStep=1))
+    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    line = alt.Chart(alt.Data(values=train)).mark_line().encode(x=x, y=y, color=color)
+    layers = [line]
+    if checked:
+        dots = alt.Chart(alt.Data(values=checked)).mark_point(
+            filled=True, size=55, opacity=1, stroke="var(--paper)", strokeWidth=1.5
+        )
+        layers.append(dots.encode(x=x, y=y, color=color, description="label:N", tooltip="label:N"))
+    return finished(alt.layer(*layers), height=260)
+
+
+def _table(runs: Sequence[Row]) -> Table:
+    columns = ["run", "subset", "from", "parameters", "steps", "tokens", "first loss", "last loss", "validation loss", "tokens/s"]
+    rows = []
+    for row in runs:
+        losses = [row[key] for key in ("first_loss", "last_loss", "validation_loss")]
+        exact = [
+            Cell(loss, _loss(loss), f"{key}/{row['name']}")
+            for key, loss in zip(("first-loss", "last-loss", "validation-loss"), losses, strict=True)
+        ]
+        counts = [Cell(row[key]) for key in ("n_parameters", "steps", "n_tokens")]
+        speed = row["tokens_per_second"]
+        rows.append([row["name"], row["subset"], row["base"] or "scratch", *counts, *exact, Cell(speed and round(speed))])
+    return Table(columns, rows)
+
+
+def _loss(loss: float | None) -> str:
+    return "–" if loss is None else f"{loss:.3f}"

@@ -1,0 +1,1 @@
+"""Training: one loop for one process or many, resumed to the bit; import `tilth.trainer.loop` for `train`."""

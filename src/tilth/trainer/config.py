@@ -1,0 +1,117 @@
+"""What a training run is asked to do: every setting, checked before anything is read; free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tilth.errors import RecipeError, did_you_mean
+
+DECAYS = ("cosine", "wsd")
+DEVICES = ("auto", "cpu", "cuda")
+# These say when to look and where to run, not what to compute: a resumed run may change them.
+_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run. Batches are counted in sequences of `seq_len` tokens. Raises RecipeError.
+
+    `micro_batch` is how many sequences one process takes at a time (None = its whole share): it changes memory
+    and speed, and the loss within rounding. `decay_share` is the part of all steps over which "wsd" decays.
+    0 for `checkpoint_every` or `eval_every` means only at the end. One evaluation reads `eval_batches` global batches.
+    """
+
+    steps: int
+    seq_len: int
+    global_batch: int
+    micro_batch: int | None = None
+    lr: float = 1e-3
+    min_lr_ratio: float = 0.1
+    warmup_steps: int = 0
+    decay: str = "cosine"
+    decay_share: float = 0.1
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip_norm: float = 1.0
+    seed: int = 0
+    checkpoint_every: int = 100
+    eval_every: int = 0
+    eval_batches: int = 8
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "seq_len", "global_batch", "eval_batches"):
+            self._require_int(name, 1)
+        for name in ("warmup_steps", "checkpoint_every", "eval_every"):
+            self._require_int(name, 0)
+        if self.micro_batch is not None:
+            self._require_int("micro_batch", 1)
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise _bad("seed", self.seed, "must be an integer from 0 to 2**63 - 1")
+        if self.warmup_steps >= self.steps > 1:
+            raise _bad("warmup_steps", self.warmup_steps, f"must be below steps={self.steps}")
+        for name in ("lr", "clip_norm"):
+            self._require_number(name, above=0, at_most=float("inf"))
+        self._require_number("decay_share", above=0, at_most=1)
+        self._require_number("min_lr_ratio", above=None, at_most=1)
+        self._require_number("weight_decay", above=None, at_most=float("inf"))
+        for name in ("beta1", "beta2"):
+            self._require_number(name, above=None, at_most=0.999999)
+        for name, known in (("decay", DECAYS), ("device", DEVICES)):
+            if getattr(self, name) not in known:
+                raise _bad(name, repr(getattr(self, name)), did_you_mean(str(getattr(self, name)), known))
+
+    def _require_int(self, name: str, minimum: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise _bad(name, repr(value), f"must be an integer of at least {minimum}")
+
+    def _require_number(self, name: str, above: float | None, at_most: float) -> None:
+        """`above=None` means at least 0. Neither end lets NaN or infinity pass."""
+        value = getattr(self, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not (value >= 0 if above is None else value > above) or value > at_most or value == float("inf"):
+            low = "at least 0" if above is None else f"above {above}"
+            raise _bad(
+                name, repr(value), f"must be a finite number {low}" + (f", at most {at_most}" if at_most != float("inf") else "")
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; from_dict gives an equal config."""
+        return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide what is computed: those that a resumed run must share."""
+        return {name: value for name, value in self.to_dict().items() if name not in _FREE}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The config of a mapping; raises RecipeError for an unknown or missing key."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in fields:
+                raise _bad(str(key), repr(values[key]), f"is no setting of a run. {did_you_mean(str(key), fields)}")
+        for name, field in fields.items():
+            if field.default is dataclasses.MISSING and name not in values:
+                raise _bad(name, "nothing", "must be given")
+        return cls(**values)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`train.lr: 0.001 -> 0.01` for each value that differs, nested mappings included."""
+    lines: list[str] = []
+    for key in sorted({*old, *new}):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            lines += differences(was, now, f"{prefix}{key}.")
+        elif was != now:
+            lines.append(f"{prefix}{key}: {was} -> {now}")
+    return lines
+
+
+def _bad(name: str, value: object, problem: str) -> RecipeError:
+    return RecipeError(f"the run's {name} is {value}", where=f"TrainConfig.{name}", fix=problem)

@@ -1,0 +1,50 @@
+"""Token shards to tensors: the batch of a step is what the order of the run says, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tilth.errors import TrainError
+from tilth.models.config import ModelConfig
+from tilth.tokenize.order import SequencePlan
+from tilth.tokenize.shards import TokenSet
+
+Batch = tuple[Tensor, Tensor, Tensor]  # ids_BT int64, targets_BT int64 (-100: no loss), segments_BT int32
+
+
+def open_tokens(folder: Path, model_config: ModelConfig) -> TokenSet:
+    """The token set of a run. Raises ContractError when it is damaged, TrainError when the model cannot read it."""
+    tokens = TokenSet.open(folder)
+    if tokens.vocab_size > model_config.vocab_size:
+        raise TrainError(
+            f"the tokens use a vocabulary of {tokens.vocab_size}, the model knows {model_config.vocab_size}",
+            where=str(folder),
+            fix=f"Set the model's vocab_size to {tokens.vocab_size} or more.",
+        )
+    return tokens
+
+
+def micro_batches(tokens: TokenSet, plans: Sequence[SequencePlan], size: int | None, device: torch.device) -> Iterator[Batch]:
+    """The sequences of `plans`, `size` at a time (None = all at once)."""
+    size = size or max(1, len(plans))
+    for start in range(0, len(plans), size):
+        rows = [tokens.sequence(plan) for plan in plans[start : start + size]]
+        ids_BT, targets_BT, segments_BT = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*rows, strict=True))
+        yield ids_BT, targets_BT, segments_BT
+
+
+def count_targets(plans: Sequence[SequencePlan], where: str) -> int:
+    """Targets of all `plans`. Raises TrainError when there are none, since a mean over nothing is no loss."""
+    n_targets = sum(plan.n_targets for plan in plans)
+    if n_targets == 0:
+        raise TrainError(
+            "no token of the batch has a next token in its own document",
+            where=where,
+            fix="Leave out empty documents, or use longer sequences.",
+        )
+    return n_targets

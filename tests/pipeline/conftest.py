@@ -1,0 +1,142 @@
+"""A small project on inputs made here: text files with planted duplicates, and a git repository."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RECIPE = '''
+"""A small corpus."""
+from pathlib import Path
+
+from tilth import Bpe, Corpus, Folder, GitRepository, MinHashParameters, QualityModel, Train
+
+INPUTS = Path({inputs!r})
+
+
+def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False) -> Corpus:
+    return Corpus(
+        sources=[
+            Folder("prose", str(INPUTS / "prose")),
+            Folder("noise", str(INPUTS / "noise")),
+            GitRepository("code", str(INPUTS / "repository")),
+        ],
+        near_duplicates=MinHashParameters(threshold=threshold),
+        tokenizer=Bpe(vocab_size),
+        quality=QualityModel(positive="prose", negative="noise"),
+    )
+
+
+def base(subset: str = "clean", steps: int = 12, seed: int = 0) -> Train:
+    model = {{"layers": "MA", "d_model": 32, "n_heads": 2, "d_state": 16, "ssm_head_dim": 32, "chunk_size": 16}}
+    return Train(subset=subset, model=model, settings=settings(steps, seed))
+
+
+def tuned(subset: str = "code", steps: int = 6, seed: int = 1) -> Train:
+    return Train(subset=subset, initial="base", settings=settings(steps, seed))
+
+
+def settings(steps: int, seed: int) -> dict:
+    return {{"steps": steps, "seq_len": 32, "global_batch": 4, "lr": 0.01, "checkpoint_every": 2, "eval_every": 4, "eval_batches": 1, "seed": seed}}
+'''
+
+WORDS = "soil seed root leaf rain field plough harvest barn furrow clover rye oat meadow hedge stone brook sun frost wind".split()
+
+
+def sentence(random_: random.Random, n: int) -> str:
+    return " ".join(random_.choice(WORDS) for _ in range(n)).capitalize() + "."
+
+
+def write_inputs(folder: Path, n_documents: int = 60) -> None:
+    """Prose with exact and near copies, noise, a repository with two commits."""
+    random_ = random.Random(7)
+    prose, noise = folder / "prose", folder / "noise"
+    prose.mkdir(parents=True)
+    noise.mkdir()
+    for i in range(n_documents):
+        text = "\n".join(sentence(random_, 12) for _ in range(8))
+        (prose / f"{i:03d}.txt").write_text(text)
+        if i < 5:
+            (prose / f"copy-{i:03d}.txt").write_text(text)
+            (prose / f"near-{i:03d}.txt").write_text(text + " Amen.")
+        (noise / f"{i:03d}.txt").write_text(" ".join(str(random_.randrange(10**6)) for _ in range(60)))
+    (noise / "empty.txt").write_text("")
+    (noise / "nul.txt").write_bytes(b"zero \0 byte")
+    write_repository(folder / "repository", random_)
+
+
+def write_repository(folder: Path, random_: random.Random) -> None:
+    folder.mkdir()
+    (folder / "LICENSE").write_text("SPDX-License-Identifier: MIT\n")
+    for i in range(20):
+        body = "\n".join(f"    {random_.choice(WORDS)}_{j} = {random_.randrange(1000)}" for j in range(12))
+        (folder / f"module_{i}.py").write_text(f'"""Module {i}."""\n\ndef {random_.choice(WORDS)}_{i}():\n{body}\n    return {i}\n')
+    environment = {**os.environ, **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in IDENTITY.items()}}
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "one"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True, env=environment)
+
+
+IDENTITY = {"NAME": "A", "EMAIL": "a@example.org", "DATE": "2026-01-01T00:00:00Z"}
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty documents of prose, as many of noise, and a repository."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_project() -> Callable[[Path, Path], Path]:
+    """Make a project folder with `recipes/small.py` on some inputs."""
+
+    def make(folder: Path, inputs: Path) -> Path:
+        (folder / "recipes").mkdir(parents=True)
+        (folder / "recipes" / "small.py").write_text(RECIPE.format(inputs=str(inputs)))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def project(tmp_path: Path, inputs: Path, make_project: Callable[[Path, Path], Path]) -> Path:
+    """A fresh project."""
+    return make_project(tmp_path / "project", inputs)
+
+
+@pytest.fixture(scope="session")
+def tilth() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a verb as a user would; stdout and stderr as text."""
+
+    def run(*words: str, cwd: Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tilth", *words]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment})
+        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[Path], dict[str, bytes]]:
+    """Every file below a folder with its bytes."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, inputs: Path, make_project: Callable[[Path, Path], Path], tilth: Callable[..., object]) -> Path:
+    """A project that was built once, for tests that only look (or work on a copy)."""
+    project = make_project(tmp_path_factory.mktemp("built") / "project", inputs)
+    tilth("build", "small", cwd=project)
+    return project

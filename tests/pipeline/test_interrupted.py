@@ -1,0 +1,74 @@
+"""kill -9, Ctrl-C and a full disk: nothing finished is lost, the same command continues, the bytes are the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Tree = Callable[[Path], dict[str, bytes]]
+N_KILLS = int(os.environ.get("TILTH_KILLS", "10"))
+
+
+def start_build(project: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tilth", "build", "small"]
+    return subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_build_ends_with_the_same_bytes(project: Path, built: Path, tilth: Run, tree: Tree) -> None:
+    random_ = random.Random(time.time_ns())
+    n_killed = 0
+    artifacts = project / ".tilth" / "artifacts"
+    for _ in range(N_KILLS):
+        process = start_build(project)
+        n_before = len(list(artifacts.glob("*/*/manifest.json")))
+        # Wait until it works, so that the kill does not always hit the interpreter's start.
+        deadline = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline and len(list(artifacts.glob("*/*/manifest.json"))) == n_before:
+            time.sleep(0.005)
+        time.sleep(random_.uniform(0, 0.3))
+        if process.poll() is None:
+            n_killed += 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert n_killed >= N_KILLS // 2, "the builds ended before they could be killed"
+    tilth("build", "small", cwd=project)
+    assert tree(artifacts) == tree(built / ".tilth" / "artifacts")
+    assert list((project / ".tilth" / "partial").iterdir()) == []
+    assert "up to date" in tilth("build", "small", cwd=project).stderr
+
+
+def test_ctrl_c_exits_with_130_and_the_same_command_resumes(project: Path, tilth: Run) -> None:
+    command = [sys.executable, "-m", "tilth", "build", "small"]
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    artifacts = project / ".tilth" / "artifacts"
+    while not list(artifacts.glob("*/*/manifest.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command resumes" in said
+    assert "outputs made" in tilth("build", "small", cwd=project).stderr
+
+
+def test_a_full_disk_stops_the_build_with_words_and_it_continues_with_space(project: Path, tilth: Run) -> None:
+    """A limit on the size of a file stands in for the full disk; only the limited process sees it."""
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        "from tilth.cli import main; main(['build', 'small'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "outputs made" in tilth("build", "small", cwd=project).stderr

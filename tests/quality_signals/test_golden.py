@@ -1,0 +1,48 @@
+"""A family whose values change must raise its version: digests of its output for a few texts, by version.
+
+When one of these fails, and the change is meant, raise the family's version and write the new digest here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import pyarrow as pa
+import pytest
+
+from tilth.quality_signals.quality import train_quality_model
+from tilth.quality_signals.registry import compute_family, families, get_family
+
+TEXTS = [
+    "",
+    "One line.\nAnother line, which ENDS with an ellipsis...\n",
+    "the same five words again, the same five words again; the same five words again!",
+    "def f(x):\r\n    return {'key': x}  # lorem ipsum\r\n",
+    "Größe, naïve café; Ελληνικά και ΣΑΣ…\n• 漢字かな交じり文",
+    "data = '" + "QUJDREVG" * 16 + "'",
+]
+GOLDEN = {
+    "code_shape": (1, "db2199dbb057cce8"),
+    "language": (1, "7f7ec41f90d3d76a"),
+    "lines": (1, "9d72f0e4c4b2a5e8"),
+    "natural_language": (1, "eaebcf8e55a2cbd3"),
+    "quality": (1, "2fd55489243112dd"),
+    "repetition": (1, "e71a05988fb2017a"),
+}
+
+
+def test_every_family_has_a_golden_digest() -> None:
+    assert GOLDEN.keys() == families().keys()
+
+
+@pytest.mark.parametrize("family", GOLDEN)
+def test_values_change_only_with_the_version(family: str, documents: Callable[[list[str]], pa.Table]) -> None:
+    needs_model = get_family(family).needs_model
+    model = train_quality_model(TEXTS[1:3] * 5, TEXTS[3:] * 5) if needs_model else None
+    rows = compute_family(get_family(family), documents(TEXTS), model).to_pylist()
+    # Five digits: floating-point sums in C libraries may differ in their last bits from machine to machine.
+    rounded = [{name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows]
+    digest = hashlib.sha256(json.dumps(rounded, sort_keys=True).encode()).hexdigest()[:16]
+    assert (get_family(family).version, digest) == GOLDEN[family]

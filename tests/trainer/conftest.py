@@ -1,0 +1,119 @@
+"""A run small enough to be killed, repeated and compared in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tilth.models.config import ModelConfig
+from tilth.tokenize.bpe import Tokenizer, train_bpe
+from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer.config import TrainConfig
+
+SCRIPT = Path(__file__).with_name("run_tiny.py")
+Setup = dict[str, Any]
+
+
+def make_texts(n_documents: int, seed: int) -> list[str]:
+    """Sentences with something to learn: each word tells the next."""
+    rng = np.random.default_rng(seed)
+    words = ["soil", "seed", "rain", "root", "leaf", "stem", "sun", "worm"]
+    texts = []
+    for _ in range(n_documents):
+        at, said = int(rng.integers(8)), []
+        for _ in range(int(rng.integers(1, 60))):
+            said.append(words[at])
+            at = (3 * at + 1 + int(rng.random() < 0.1)) % 8
+        texts.append(" ".join(said))
+    return texts
+
+
+def write_set(folder: Path, texts: list[str], tokenizer: Tokenizer) -> Path:
+    folder.mkdir()
+    rows = ((row.to_bytes(16, "big"), "web/0", row, ids) for row, ids in enumerate(tokenizer.encode_batch(texts)))
+    write_tokens(folder, rows, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = make_texts(300, seed=0)
+    return write_set(tmp_path_factory.mktemp("sets") / "train", texts, Tokenizer(train_bpe(texts, 290)))
+
+
+@pytest.fixture(scope="session")
+def validation(tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = TokenSet.open(tokens).tokenizer()
+    return write_set(tmp_path_factory.mktemp("sets") / "validation", make_texts(20, seed=1), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def model_config() -> ModelConfig:
+    return ModelConfig(vocab_size=290, d_model=32, layers="MA", n_heads=2, d_ff=64, d_state=8, ssm_head_dim=16, chunk_size=16)
+
+
+@pytest.fixture(scope="session")
+def config() -> TrainConfig:
+    return TrainConfig(
+        steps=20,
+        seq_len=48,
+        global_batch=4,
+        micro_batch=2,
+        lr=3e-3,
+        warmup_steps=4,
+        checkpoint_every=5,
+        eval_every=10,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="session")
+def setup(
+    tokens: Path, validation: Path, model_config: ModelConfig, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Setup:
+    """Everything that `run_tiny.py` needs, as JSON values."""
+    return {
+        "model": model_config.to_dict(),
+        "train": config.to_dict(),
+        "tokens": str(tokens),
+        "validation": str(validation),
+    }
+
+
+@pytest.fixture
+def run_tiny(setup: Setup) -> Callable[..., subprocess.Popen[str]]:
+    """Start `run_tiny.py` in a process of its own, under `launcher` if given; `options` are merged into the setup."""
+
+    def start(
+        work_dir: Path, launcher: tuple[str, ...] = (), env: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
+        work_dir.mkdir(exist_ok=True)
+        path = work_dir.with_suffix(".setup.json")
+        path.write_text(json.dumps({**setup, "work_dir": str(work_dir), **options}))
+        return subprocess.Popen(
+            [sys.executable, *launcher, str(SCRIPT), str(path)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of a run of 20 steps in one process that nothing disturbed."""
+    work_dir = tmp_path_factory.mktemp("whole") / "run"
+    path = work_dir.with_suffix(".json")
+    path.write_text(json.dumps({**setup, "work_dir": str(work_dir)}))
+    subprocess.run([sys.executable, str(SCRIPT), str(path)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    return work_dir
