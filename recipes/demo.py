@@ -19,7 +19,7 @@ def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7
     """Python's documentation as a web crawl, this repository's history, installed packages and their descriptions."""
     n_bytes = int(megabytes * 1_000_000)
     sources = [
-        Website("web", site=pydoc_site, allow=allow, max_pages=max_pages, max_bytes=n_bytes * 4 // 10),
+        Website("web", site=pydoc_site, allow=allow, max_pages=max_pages, max_bytes=n_bytes * 4 // 10, delay_seconds=0),
         PackageSource("packages", max_bytes=n_bytes * 3 // 10),
         PackageDescriptions("readmes", max_bytes=n_bytes * 2 // 10),
     ]

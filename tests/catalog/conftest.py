@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from tilth.artifacts import Named, Part, Spec, Store
-from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, LOSSES, OCCURRENCES, REJECTS, TOKENS_INDEX, check, family_contract, uuid_array
+from tilth.contracts import (
+    DOCUMENTS,
+    DUPLICATES,
+    LICENCES,
+    LOSSES,
+    OCCURRENCES,
+    REJECTS,
+    TOKENS_INDEX,
+    check,
+    family_contract,
+    uuid_array,
+)
 
 Row = dict[str, Any]
 FAMILIES = {
@@ -41,7 +51,7 @@ def table(rows: list[Row], contract: Any) -> pa.Table:
 def document(shard: str, row: int, text: str, rng: random.Random) -> Row:
     n_words = len(text.split())
     return {
-        "doc_id": doc_id(text) if shard.startswith("code") else doc_id(f"{shard}:{row}"),
+        "doc_id": doc_id(text) if text and shard.startswith("code") else doc_id(f"{shard}:{row}"),
         "shard": shard,
         "row": row,
         "source": shard.split("/")[0],
@@ -161,7 +171,11 @@ def demo(store: Store, docs: list[Row]) -> Named:
     licences.append(claim(docs[6], "https://example.org/code", "file6.py", "GPL-3.0-only", effective=False, scope="repository"))
     rejects = [{"shard": "web/00000", "source": "web", "location": "a.warc@7", "reason": "truncated", "detail": "half a record"}]
     marks = {
-        "exact": [mark(docs[0], "exact", docs[0], True), mark(docs[1], "exact", docs[0], False), mark(docs[2], "exact", docs[0], False)],
+        "exact": [
+            mark(docs[0], "exact", docs[0], True),
+            mark(docs[1], "exact", docs[0], False),
+            mark(docs[2], "exact", docs[0], False),
+        ],
         "minhash": [
             mark(docs[1], "minhash", docs[1], True, 0.75),
             mark(docs[20], "minhash", docs[1], False, 0.875),
@@ -182,16 +196,25 @@ def lineage(store: Store, demo: Named, docs: list[Row]) -> None:
     index = [{**docs[number], "offset": 10 * number, "length": 10} for number in (3, 4)]
     tokens = put(store, "tokens.train", None, {"index.parquet": table(index, TOKENS_INDEX)})
     store.save_named("tokens", "clean", [tokens], {"subset": "clean", "subset_digest": "0"})
-    losses = [{"step": step, "loss": 3.0 - step, "lr": 0.1, "grad_norm": 1.0, "n_tokens": 64, "validation_loss": None} for step in (1, 2)]
+    losses = [
+        {"step": step, "loss": 3.0 - step, "lr": 0.1, "grad_norm": 1.0, "n_tokens": 64, "validation_loss": None}
+        for step in (1, 2)
+    ]
     run = put(store, "train", None, {"losses.parquet": table(losses, LOSSES)})
     store.save_named("run", "small", [run], {"subset": "clean", "tokens": "clean", "seed": 3, "steps": 2, "base": None})
     store.save_named("delta", "small-on-base", [], {"run": "small", "base": "base", "size_bytes": 10, "loss_delta": 3.5})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_document() -> Callable[..., Row]:
     return document
 
 
-def read_pick(path: Path) -> dict[str, Any]:
-    return json.loads((path / "pick.json").read_bytes())
+@pytest.fixture(scope="session")
+def new_mark() -> Callable[..., Row]:
+    return mark
+
+
+@pytest.fixture(scope="session")
+def corpus_builder() -> Callable[..., Named]:
+    return save_corpus

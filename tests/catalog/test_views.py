@@ -18,13 +18,26 @@ def test_wide_view_has_each_document_once_with_its_signals(store: Store, demo, d
     rows = run_sql(store, "select * from demo order by shard, row").to_pylist()
     assert [(row["shard"], row["row"]) for row in rows] == [(doc["shard"], doc["row"]) for doc in docs]
     for row, doc in zip(rows, docs, strict=True):
-        for name in ("source", "url", "text", "n_bytes", "n_words", "mean_word_length", "lid_language", "lid_score", "n_tokens", "words_undefined"):
+        for name in (
+            "source",
+            "url",
+            "text",
+            "n_bytes",
+            "n_words",
+            "mean_word_length",
+            "lid_language",
+            "lid_score",
+            "n_tokens",
+            "words_undefined",
+        ):
             assert row[name] == doc[name], name
         assert bytes.fromhex(row["doc_id"].replace("-", "")) == doc["doc_id"]
 
 
 def test_duplicate_marks(store: Store, demo, docs):
-    rows = run_sql(store, "select is_keeper, is_exact_keeper, cluster_id, doc_id, duplicate_similarity s from demo order by shard, row").to_pylist()
+    rows = run_sql(
+        store, "select is_keeper, is_exact_keeper, cluster_id, doc_id, duplicate_similarity s from demo order by shard, row"
+    ).to_pylist()
     assert [number for number, row in enumerate(rows) if not row["is_keeper"]] == [1, 2, 20, 21]
     assert [number for number, row in enumerate(rows) if not row["is_exact_keeper"]] == [1, 2]
     near = docs[1]["doc_id"].hex()
@@ -45,8 +58,19 @@ def test_licence_and_first_occurrence(store: Store, demo, docs):
 
 def test_schema_holds_the_tables(store: Store, demo, docs):
     count = lambda name: run_sql(store, f"select count(*) n from demo.{name}").to_pylist()[0]["n"]  # noqa: E731
-    counts = {name: count(name) for name in ("documents", "occurrences", "licences", "rejects", "signals", "duplicates", "signals_words")}
-    expected = {"documents": 75, "occurrences": 76, "licences": 12, "rejects": 1, "signals": 75, "duplicates": 6, "signals_words": 75}
+    counts = {
+        name: count(name)
+        for name in ("documents", "occurrences", "licences", "rejects", "signals", "duplicates", "signals_words")
+    }
+    expected = {
+        "documents": 75,
+        "occurrences": 76,
+        "licences": 12,
+        "rejects": 1,
+        "signals": 75,
+        "duplicates": 6,
+        "signals_words": 75,
+    }
     assert counts == expected
     by_source = run_sql(store, "select source, count(*) n, sum(n_tokens) t from demo group by all").to_pylist()
     assert {row["source"]: row["n"] for row in by_source} == dict(Counter(doc["source"] for doc in docs))
@@ -57,7 +81,10 @@ def test_corpus_without_signals_duplicates_or_licences(store: Store, docs, corpu
     corpus_saver("plain", docs, families=())
     rows = run_sql(store, "select is_keeper, cluster_id, doc_id, licence, origin, n_occurrences from plain").to_pylist()
     assert len(rows) == 75
-    assert all(row["is_keeper"] and row["cluster_id"] == row["doc_id"] and row["licence"] is None and row["n_occurrences"] == 0 for row in rows)
+    assert all(
+        row["is_keeper"] and row["cluster_id"] == row["doc_id"] and row["licence"] is None and row["n_occurrences"] == 0
+        for row in rows
+    )
     assert run_sql(store, "select count(*) n from plain.duplicates").to_pylist() == [{"n": 0}]
     with connect(store) as connection:
         assert "n_words" not in [row[0] for row in connection.execute("describe plain").fetchall()]
@@ -98,22 +125,43 @@ def test_things_and_lineage(store: Store, lineage):
     assert run_sql(store, "select name, subset, seed, steps, base from runs").to_pylist() == [
         {"name": "small", "subset": "clean", "seed": 3, "steps": 2, "base": None}
     ]
-    assert run_sql(store, "select run, step, loss from losses order by step").to_pylist()[1] == {"run": "small", "step": 2, "loss": 1.0}
+    assert run_sql(store, "select run, step, loss from losses order by step").to_pylist()[1] == {
+        "run": "small",
+        "step": 2,
+        "loss": 1.0,
+    }
     rows = run_sql(store, 'select tokens, split, document, row, "offset" from token_documents order by document').to_pylist()
     assert rows == [
         {"tokens": "clean", "split": "train", "document": 0, "row": 3, "offset": 30},
         {"tokens": "clean", "split": "train", "document": 1, "row": 4, "offset": 40},
     ]
-    assert run_sql(store, "select size_bytes, loss_delta, meta->>'base' b from deltas").to_pylist() == [{"size_bytes": 10, "loss_delta": 3.5, "b": "base"}]
+    assert run_sql(store, "select size_bytes, loss_delta, meta->>'base' b from deltas").to_pylist() == [
+        {"size_bytes": 10, "loss_delta": 3.5, "b": "base"}
+    ]
     n_parts = sum(len(named.parts) for kind in ("corpus", "tokens", "run") for named in store.named(kind))
     (row,) = run_sql(store, "select count(*) n, sum(size_bytes) s, sum((stats->>'n_rows')::int) r from artifacts").to_pylist()
-    assert row["n"] == n_parts and row["s"] == sum(artifact.size_bytes for artifact in store.artifacts()) and row["r"] > 75
+    assert row["n"] == n_parts
+    assert row["s"] == sum(artifact.size_bytes for artifact in store.artifacts())
+    assert row["r"] > 75
     steps = run_sql(store, "select step, count(*) n, min(seconds) s from step_seconds group by all").to_pylist()
-    assert {row["step"]: row["n"] for row in steps}["read"] == 3 and all(row["s"] >= 0 for row in steps)
+    assert {row["step"]: row["n"] for row in steps}["read"] == 3
+    assert all(row["s"] >= 0 for row in steps)
 
 
 def test_empty_store_has_all_relations(store: Store):
-    for name in ("corpora", "subsets", "subset_documents", "tokens", "token_documents", "runs", "losses", "deltas", "artifacts", "parts", "step_seconds"):
+    for name in (
+        "corpora",
+        "subsets",
+        "subset_documents",
+        "tokens",
+        "token_documents",
+        "runs",
+        "losses",
+        "deltas",
+        "artifacts",
+        "parts",
+        "step_seconds",
+    ):
         assert run_sql(store, f"from {name}").num_rows == 0
     assert run_sql(store, "from subset_documents").schema.field("weight").type == pa.float32()
 

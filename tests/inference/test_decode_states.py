@@ -41,3 +41,12 @@ def test_size_counts_every_buffer(make_model: Callable[..., Decoder]) -> None:
     keys = 2 * 5 * 10 * 2 * 8
     mamba2 = 5 * (3 * (64 + 2 * 8) + 4 * 16 * 8)
     assert size_bytes(model.empty_states(5, capacity=10)) == 4 * (keys + mamba2)
+
+
+def test_key_buffers_double_so_that_decoding_copies_little(make_model: Callable[..., Decoder]) -> None:
+    states = make_model("A").empty_states(1, capacity=4)
+    capacities = []
+    for _ in range(9):
+        states.layers[0].append(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 2, 8))  # type: ignore[union-attr]
+        capacities.append(states.layers[0].keys.shape[1])  # type: ignore[union-attr]
+    assert capacities == [4, 4, 4, 4, 8, 8, 8, 8, 16]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder, mark_parameters
+from tilth.models.layout import lay_out
 
 PATTERNS = ["M", "A", "MMA", "AM"]
 
@@ -119,3 +120,24 @@ def test_bfloat16_autocast_stays_close(make_model: Callable[..., Decoder]) -> No
     (rough / count).backward()
     assert abs(float((rough - exact).detach() / count)) < 0.02
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_blocks_are_pre_norm_around_one_stream(make_model: Callable[..., Decoder]) -> None:
+    """The composition written out: SwiGLU by its formula, norms by theirs, the mixers taken as they are."""
+    model = make_model("AM", tie_embeddings=False).double()
+    ids = torch.randint(0, 43, (2, 11))
+    layout = lay_out(model.config, ids, None, 0)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weights[name]
+
+    x = weights["embedding.weight"][ids]
+    for index, block in enumerate(model.blocks):
+        mixer: Any = block.mixer
+        x = x + mixer(norm(x, f"blocks.{index}.mixer_norm.weight"), layout).detach()
+        rows = norm(x, f"blocks.{index}.mlp_norm.weight") @ weights[f"blocks.{index}.mlp.gate_up_proj.weight"].T
+        gate, up = rows[..., :48], rows[..., 48:]
+        x = x + (gate * up / (1 + torch.exp(-gate))) @ weights[f"blocks.{index}.mlp.out_proj.weight"].T
+    wanted = norm(x, "norm.weight") @ weights["head.weight"][:43].T
+    assert (model(ids) - wanted).abs().max() < 1e-12

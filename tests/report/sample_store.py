@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,16 @@ import pyarrow.parquet as pq
 from tilth.artifacts import Part, Spec, Store
 from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, LOSSES, OCCURRENCES, REJECTS, Contract, family_contract, uuid_array
 
-HOSTILE = "<script>window.pwned = 1</script><img src=x onerror=\"window.pwned = 1\"></script><!-- </pre> & \x00\x1b \u202e \"'"
+HOSTILE = '<script>window.pwned = 1</script><img src=x onerror="window.pwned = 1"></script><!-- </pre> & \x00\x1b \u202e "\''
+WORDS = ("soil", "seed", "water", "root", "leaf", "grain", "field", "plough", "harvest", "the", "a", "of", "in", "and")
 SOURCES = {"web": 0.45, "packages": 0.4, "git <b>": 0.15}
-TUNED_LOSSES = {"size_bytes": 812_345, "full_size_bytes": 6_543_210, "loss_base": 4.1234, "loss_tuned": 3.2101, "loss_delta": 3.2407}
+TUNED_LOSSES = {
+    "size_bytes": 812_345,
+    "full_size_bytes": 6_543_210,
+    "loss_base": 4.1234,
+    "loss_tuned": 3.2101,
+    "loss_delta": 3.2407,
+}
 WHERE = {
     "clean": "is_keeper and lid_score >= 0.5 and rps_doc_word_count between 20 and 5000 and not quality_score < -0.25",
     "code": "is_keeper and source = 'packages' and rps_doc_word_count > 30",
@@ -55,7 +63,7 @@ def _shards(documents: list[dict[str, Any]]) -> list[str]:
 def _document(index: int, chance: random.Random) -> dict[str, Any]:
     source = chance.choices(list(SOURCES), list(SOURCES.values()))[0]
     n_words = max(1, int(chance.lognormvariate(5.2, 1.3)))
-    words = [chance.choice("soil seed water root leaf grain field plough harvest the a of in and".split()) for _ in range(n_words)]
+    words = [chance.choice(WORDS) for _ in range(n_words)]
     text = " ".join(words)
     if index % 9 == 0:
         text = HOSTILE + " " + text
@@ -74,7 +82,8 @@ def _read(store: Store, shard: str, documents: list[dict[str, Any]]) -> list[Par
     swhids = ["swh:1:cnt:" + hashlib.sha1(d["text"].encode()).hexdigest() for d in documents]
     tables = {
         "documents": (DOCUMENTS, key | {
-            "source": [d["source"] for d in documents], "url": [d["url"] for d in documents], "text": [d["text"] for d in documents],
+            "source": [d["source"] for d in documents], "url": [d["url"] for d in documents],
+            "text": [d["text"] for d in documents],
             "text_swhid": swhids, "raw_swhid": swhids, "encoding": ["utf-8"] * n, "extraction": ["none/1"] * n,
             "n_bytes": [len(d["text"].encode()) for d in documents], "n_chars": [len(d["text"]) for d in documents],
             "language": [d["language"] for d in documents], "meta": [[] for _ in documents],
@@ -111,19 +120,21 @@ def _rejects(shard: str, documents: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _signals(store: Store, shard: str, documents: list[dict[str, Any]], chance: random.Random) -> Part:
-    columns = {"rps_doc_word_count": pa.int64(), "lid_score": pa.float32(), "lid_language": pa.string(), "quality_score": pa.float32(),
-               "n_tokens": pa.int64(), "rps_doc_frac_unique_words": pa.float64(), "rps_doc_stop_word_fraction": pa.float64(),
-               "code_alnum_share": pa.float32(), "constant_signal": pa.float64()}  # fmt: skip
+    columns = {"rps_doc_word_count": pa.int64(), "lid_score": pa.float32(), "lid_language": pa.string(),
+               "quality_score": pa.float32(), "n_tokens": pa.int64(), "rps_doc_frac_unique_words": pa.float64(),
+               "rps_doc_stop_word_fraction": pa.float64(), "code_alnum_share": pa.float32(), "constant_signal": pa.float64()}  # fmt: skip
     contract = family_contract("made", columns)
     values = {
         "shard": [shard] * len(documents), "row": [d["row"] for d in documents],
         "rps_doc_word_count": [d["n_words"] for d in documents],
-        "lid_score": [None if d["n_words"] < 12 else chance.betavariate(6 if d["source"] == "web" else 2, 1.5) for d in documents],
+        "lid_score": [
+            None if d["n_words"] < 12 else chance.betavariate(6 if d["source"] == "web" else 2, 1.5) for d in documents
+        ],
         "lid_language": [chance.choice(["en", "en", "en", "fr", "de", "sw"]) for _ in documents],
         "quality_score": [chance.gauss(0.4 if d["source"] == "packages" else 0.0, 0.5) for d in documents],
         "n_tokens": [int(d["n_words"] * 1.3) + 1 for d in documents],
         "rps_doc_frac_unique_words": [min(1.0, 15 / d["n_words"]) for d in documents],
-        "rps_doc_stop_word_fraction": [float("nan") if d["n_words"] < 3 else chance.random() for d in documents],
+        "rps_doc_stop_word_fraction": [math.nan if d["n_words"] < 3 else chance.random() for d in documents],
         "code_alnum_share": [chance.betavariate(8, 2) for _ in documents], "constant_signal": [1.5] * len(documents),
         "made_undefined": ["no words" if d["n_words"] < 12 else None for d in documents],
     }  # fmt: skip

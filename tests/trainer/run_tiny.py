@@ -68,7 +68,9 @@ def main() -> None:
             Path(setup["validation"]),
             Path(setup["work_dir"]),
         )
-        print(json.dumps({"digest": result.weights_digest, "resumed_from": result.resumed_from, "loss": result.final_loss}))
+        report = {"digest": result.weights_digest, "resumed_from": result.resumed_from, "loss": result.final_loss}
+        # one write: `print` makes two, and the lines of two processes would run into each other
+        os.write(1, (json.dumps(report) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def test_two_processes_give_the_curve_of_one(run_tiny: RunTiny, uninterrupted: P
         np.testing.assert_allclose(value, wanted[name], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_resume_to_the_bit(run_tiny: RunTiny, tmp_path: Path) -> None:
     digests = []
     for name, interruption in (("whole", {}), ("halved", {"act": "interrupt", "where": "step:9", "rank": 1})):
@@ -62,7 +63,10 @@ def test_two_processes_resume_to_the_bit(run_tiny: RunTiny, tmp_path: Path) -> N
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize(("act", "rank"), [("fail", 1), ("fail", 0), ("die", 1)])
+@pytest.mark.parametrize(
+    ("act", "rank"),
+    [("fail", 1), pytest.param("fail", 0, marks=pytest.mark.slow), pytest.param("die", 1, marks=pytest.mark.slow)],
+)
 def test_a_process_that_fails_stops_the_other(act: str, rank: int, run_tiny: RunTiny, tmp_path: Path) -> None:
     began = time.monotonic()
     pair = start_pair(run_tiny, tmp_path / "run", act=act, where="step:8", rank=rank)

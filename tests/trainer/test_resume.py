@@ -93,11 +93,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(run_tiny: RunTiny, 
 @pytest.mark.parametrize(
     ("where", "resumed_from"),
     [
-        ("step:8", 5),  # between two checkpoints
-        ("digest:4", 5),  # the weights of the second checkpoint are written, no more
-        ("rename:2", 5),  # all of it is written, not yet published
-        ("rename:4", 15),  # the third is published, the first not yet dropped
-        ("publish:1", 20),  # trained to the end, the model not yet published
+        pytest.param("step:8", 5, marks=pytest.mark.slow),  # between two checkpoints
+        pytest.param("digest:4", 5, marks=pytest.mark.slow),  # the second's weights are written, no more
+        ("rename:2", 5),  # all of the second is written, not yet published
+        pytest.param("rename:4", 15, marks=pytest.mark.slow),  # the third is published, the first not yet dropped
+        pytest.param("publish:1", 20, marks=pytest.mark.slow),  # trained to the end, the model not yet published
     ],
 )
 def test_killed_in_the_middle_of_saving(

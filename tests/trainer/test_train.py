@@ -36,7 +36,9 @@ def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: 
     """Train into tmp_path/<name>; keyword arguments replace those of `train` or fields of the config."""
 
     def call(name: str = "run", **changed: Any) -> TrainResult:
-        arguments = {key: changed.pop(key) for key in ("model_config", "tokens", "validation", "initial", "on_step") if key in changed}
+        arguments = {
+            key: changed.pop(key) for key in ("model_config", "tokens", "validation", "initial", "on_step") if key in changed
+        }
         values = {"model_config": model_config, "tokens": tokens, "validation": None, **arguments}
         return train(config=TrainConfig.from_dict({**config.to_dict(), **changed}), work_dir=tmp_path / name, **values)
 

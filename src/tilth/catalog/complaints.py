@@ -18,7 +18,9 @@ _CANDIDATES = re.compile(r"Candidate (?:bindings|tables): (?P<list>.*)")
 _MAX_CHARS = 200
 
 
-def complain(error: duckdb.Error, *, known: Iterable[str] = (), first_line: int = 1, store_root: Path | None = None) -> TilthError:
+def complain(
+    error: duckdb.Error, *, known: Iterable[str] = (), first_line: int = 1, store_root: Path | None = None
+) -> TilthError:
     """Turn what DuckDB raised for a user's SQL into an error of three lines.
 
     `known` are names to suggest; `first_line` is the line of the full statement at which the user's text
@@ -28,7 +30,9 @@ def complain(error: duckdb.Error, *, known: Iterable[str] = (), first_line: int 
     if store_root is not None and str(store_root) in _without_escapes(message):
         return _damaged(message)
     if isinstance(error, duckdb.OutOfMemoryException):
-        return QueryError("the query needs more memory or disk than there is", where=_shorten(message), fix="Select fewer columns or rows.")
+        return QueryError(
+            "the query needs more memory or disk than there is", where=_shorten(message), fix="Select fewer columns or rows."
+        )
     place = _PLACE.search(message)
     what = _shorten(message[: place.start()] if place else message)
     return QueryError(what, where=_where(place, first_line), fix=_fix(message, known))
@@ -45,7 +49,11 @@ def reading_store() -> Iterator[None]:
 
 def _damaged(message: str) -> StoreError:
     first = _without_escapes(message.strip().splitlines()[0])
-    return StoreError("a file of the store is missing or damaged", where=first, fix="Remove its folder and build again: it makes only what is missing.")
+    return StoreError(
+        "a file of the store is missing or damaged",
+        where=first,
+        fix="Remove its folder and build again: it makes only what is missing.",
+    )
 
 
 def _without_escapes(message: str) -> str:
@@ -72,7 +80,7 @@ def _fix(message: str, known: Iterable[str]) -> str:
         return did_you_mean(unknown["word"].split(".")[-1], names)
     if suggested:
         return f"Did you mean `{suggested['word']}`?"
-    return "`tilth show NAME` lists the columns of a corpus; `tilth sql \"show all tables\"` lists what there is."
+    return '`tilth show NAME` lists the columns of a corpus; `tilth sql "show all tables"` lists what there is.'
 
 
 def _shorten(message: str) -> str:

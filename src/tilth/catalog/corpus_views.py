@@ -1,8 +1,8 @@
 """The views of one corpus: a schema with its tables, and a wide view with one row a document.
 
-    <corpus>.documents, .occurrences, .licences, .rejects, .duplicates     as the contracts say
-    <corpus>.signals_<family>, .signals                                    one family; all of them
-    <corpus>                                                               documents, signals, marks, licence
+<corpus>.documents, .occurrences, .licences, .rejects, .duplicates     as the contracts say
+<corpus>.signals_<family>, .signals                                    one family; all of them
+<corpus>                                                               documents, signals, marks, licence
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 
-from tilth.artifacts import Named, Part, Store
+from tilth.artifacts import Named, Store
 from tilth.catalog.complaints import reading_store
 from tilth.catalog.quoting import identifier, no_rows, read_parquet
 from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, Contract
@@ -25,7 +26,7 @@ _ROW_KEY = ("shard", "row")
 
 @dataclass(frozen=True)
 class Side:
-    """A relation with at most one row a document, to be joined by (shard, row); `columns` maps its names to those of the wide view."""
+    """A relation with at most one row a document, joined by (shard, row); `columns` maps its names to those of the wide view."""
 
     relation: str
     columns: dict[str, str]
@@ -67,7 +68,10 @@ class CorpusViews:
     def steps_of(self, wanted: Collection[str]) -> set[str]:
         """Steps of the corpus on which the values of the columns `wanted` depend."""
         families = {side.family for side in self.sides if side.family and side.gives(wanted)}
-        return {"read", *(step for step in self.named.steps() if step.startswith("dedup.") or step.removeprefix(_FAMILY_PREFIX) in families)}
+        return {
+            "read",
+            *(step for step in self.named.steps() if step.startswith("dedup.") or step.removeprefix(_FAMILY_PREFIX) in families),
+        }
 
 
 def table(schema: str, name: str) -> str:
@@ -88,15 +92,19 @@ def create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, nam
 
 def _create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str) -> CorpusViews:
     connection.execute(f"create schema {identifier(relation)}")
+    shards = [store.artifact(part).path for part in named.of("read")]
     for name, contract in _READ_TABLES.items():
-        _create_table_view(connection, store, table(relation, name), named.of("read"), f"{name}.parquet", contract)
-    marks = [part for part in named.parts if part.step in ("dedup.exact", "dedup.minhash")]
-    _create_table_view(connection, store, table(relation, "duplicates"), marks, "duplicates.parquet", DUPLICATES)
+        _create_table_view(connection, table(relation, name), [folder / f"{name}.parquet" for folder in shards], contract)
+    marks = [
+        store.artifact(part).path / "duplicates.parquet" for part in named.parts if part.step in ("dedup.exact", "dedup.minhash")
+    ]
+    _create_table_view(connection, table(relation, "duplicates"), marks, DUPLICATES)
     document_columns = tuple(DOCUMENTS.schema.names)
     sides = (*_family_sides(connection, store, named, relation, document_columns), *_mark_sides(relation))
     views = CorpusViews(named, relation, document_columns, sides)
     families = dataclasses.replace(views, sides=tuple(side for side in sides if side.family))
-    signals = f"select {', '.join(map(identifier, ('doc_id', *_ROW_KEY, *families.columns[len(document_columns) :])))} from ({families.select()})"
+    keys_and_signals = ", ".join(map(identifier, ("doc_id", *_ROW_KEY, *families.columns[len(document_columns) :])))
+    signals = f"select {keys_and_signals} from ({families.select()})"
     connection.execute(f"create view {table(relation, 'signals')} as {signals}")
     connection.execute(f"create view main.{identifier(relation)} as {views.select()}")
     return views
@@ -108,10 +116,7 @@ def contract_types(connection: duckdb.DuckDBPyConnection, contract: Contract) ->
     return dict(zip(empty.columns, map(str, empty.types), strict=True))
 
 
-def _create_table_view(
-    connection: duckdb.DuckDBPyConnection, store: Store, view: str, parts: Iterable[Part], file: str, contract: Contract
-) -> None:
-    paths = [store.artifact(part).path / file for part in parts]
+def _create_table_view(connection: duckdb.DuckDBPyConnection, view: str, paths: list[Path], contract: Contract) -> None:
     relation = read_parquet(paths) if paths else no_rows(contract_types(connection, contract))
     columns = ", ".join(map(identifier, contract.schema.names))
     connection.execute(f"create view {view} as select {columns} from {relation}")

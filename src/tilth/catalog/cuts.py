@@ -58,7 +58,8 @@ class Cuts:
         """The inverse of `to_dict`."""
         parts = {name: Counts(**fields[name]) for name in ("before", "after", "failed", "unknown")}
         clauses = tuple(
-            ClauseCut(clause["sql"], *(Counts(**clause[name]) for name in ("failed", "unknown", "alone"))) for clause in fields["clauses"]
+            ClauseCut(clause["sql"], *(Counts(**clause[name]) for name in ("failed", "unknown", "alone")))
+            for clause in fields["clauses"]
         )
         return Cuts(**parts, clauses=clauses)
 
@@ -87,7 +88,9 @@ def count_cuts(connection: duckdb.DuckDBPyConnection, source: str, clauses: Sequ
     )
     row = connection.execute(query).fetchone() or ()
     counts = [
-        Counts(int(row[at]), int(row[at + 1]), int(row[at + 2]) if has_tokens else None) for at in range(0, 3 * len(conditions), 3)
+        Counts(int(row[at]), int(row[at + 1]), int(row[at + 2]) if has_tokens else None)
+        for at in range(0, 3 * len(conditions), 3)
     ]
     by_clause = tuple(ClauseCut(clause, *counts[4 + 3 * number : 7 + 3 * number]) for number, clause in enumerate(clauses))
-    return Cuts(*counts[:4], clauses=by_clause)
+    before, after, failed, unknown = counts[:4]
+    return Cuts(before, after, failed, unknown, by_clause)

@@ -139,7 +139,9 @@ class _Selection:
             raise SubsetError(
                 f"{n_repeated} documents are selected more than once",
                 where=f"{example} at {', '.join(places[:3])}",
-                fix="Add `and is_keeper` to the predicate." if is_marked else "Build the corpus with exact deduplication, then add `and is_keeper`.",
+                fix="Add `and is_keeper` to the predicate."
+                if is_marked
+                else "Build the corpus with exact deduplication, then add `and is_keeper`.",
             )
 
     def _keep_within(self, max_tokens: int, seed: int, has_tokens: bool) -> None:
@@ -151,8 +153,9 @@ class _Selection:
                 fix="Add `and n_tokens is not null`." if has_tokens else "Build the corpus with a tokenizer.",
             )
         self.connection.execute(
-            "create or replace temp table chosen as select * exclude (n_so_far) from (select *, sum(n_tokens) over ("
-            f"order by md5('{seed}:' || doc_id::varchar), doc_id rows unbounded preceding) as n_so_far from chosen) where n_so_far <= {max_tokens}"
+            "create or replace temp table chosen as select * exclude (n_so_far) from (select *, sum(n_tokens) over (order by "
+            f"md5('{seed}:' || doc_id::varchar), doc_id rows unbounded preceding) as n_so_far from chosen) "
+            f"where n_so_far <= {max_tokens}"
         )
         (n_left,) = _one_row(self.connection, "select count(*) from chosen")
         if not n_left:
@@ -162,8 +165,8 @@ class _Selection:
         # MD5, not DuckDB's hash(): that one may change with DuckDB's version.
         limit = int(validation_share * _HASH_RANGE)
         self.connection.execute(
-            "create temp view subset_rows as select *, case when "
-            f"md5_number_upper('{seed}:' || cluster_id::varchar) < {limit}::ubigint then 'validation' else 'train' end as split from chosen"
+            f"create temp view subset_rows as select *, case when md5_number_upper('{seed}:' || cluster_id::varchar) "
+            f"< {limit}::ubigint then 'validation' else 'train' end as split from chosen"
         )
 
 
@@ -181,7 +184,7 @@ def _nothing_selected(cuts: Cuts) -> SubsetError:
     return SubsetError(
         f"the predicate selects none of {cuts.before.n_documents} documents",
         where=f"`{biggest.sql}` drops {biggest.n_dropped}{lost}",
-        fix="Loosen that clause; `tilth sql \"summarize CORPUS\"` shows the range of each signal.",
+        fix='Loosen that clause; `tilth sql "summarize CORPUS"` shows the range of each signal.',
     )
 
 

@@ -42,7 +42,9 @@ class Predicate:
 def parse_predicate(connection: duckdb.DuckDBPyConnection, where: str) -> Predicate:
     """Parse `where`. Raises QueryError for what is not one condition on a document."""
     if not where.strip() or where.rstrip().endswith(";"):
-        raise QueryError("a predicate is one condition, not empty and without `;`", where=where.strip() or "(empty)", fix=_ONE_DOCUMENT)
+        raise QueryError(
+            "a predicate is one condition, not empty and without `;`", where=where.strip() or "(empty)", fix=_ONE_DOCUMENT
+        )
     expression = _where_clause(connection, where)
     nodes = list(_walk(expression))
     _refuse_other_than_conditions(connection, nodes, where)
@@ -79,7 +81,11 @@ def _refuse_other_than_conditions(connection: duckdb.DuckDBPyConnection, nodes: 
     for node in nodes:
         word = _NOT_A_CONDITION.get(str(node.get("class")))
         if word:
-            raise QueryError(f"a predicate cannot hold {word}", where=_place(where, node.get("query_location"), len(_PREFIX)), fix=_ONE_DOCUMENT)
+            raise QueryError(
+                f"a predicate cannot hold {word}",
+                where=_place(where, node.get("query_location"), len(_PREFIX)),
+                fix=_ONE_DOCUMENT,
+            )
     clocks = [node for node in nodes if node.get("class") == "COLUMN_REF" and str(node["column_names"][-1]).lower() in _CLOCKS]
     if clocks:
         at = _place(where, clocks[0].get("query_location"), len(_PREFIX))

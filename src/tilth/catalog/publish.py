@@ -58,6 +58,13 @@ def publish(store: Store) -> Path:
     return path
 
 
+def is_current(store: Store) -> bool:
+    """True when the link leads to an unchanged file that shows what the names stand for now, where the store lies now."""
+    folder = store.root / "catalog"
+    path = _intact(folder, projection_digest(store, read_names(store)), _read_record(folder))
+    return path is not None and _links_to(folder / LINK, path)
+
+
 def _write(store: Store, names: Names, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
@@ -69,7 +76,9 @@ def _write(store: Store, names: Names, path: Path) -> None:
         except duckdb.Error as error:
             if "No space left" in str(error):
                 raise OSError(str(error)) from error
-            raise StoreError("the catalog cannot be written", where=str(error).splitlines()[0], fix="Check the disk and `tilth check`.") from error
+            raise StoreError(
+                "the catalog cannot be written", where=str(error).splitlines()[0], fix="Check the disk and `tilth check`."
+            ) from error
         finally:
             for leftover in (partial, partial.with_name(partial.name + ".wal")):
                 leftover.unlink(missing_ok=True)

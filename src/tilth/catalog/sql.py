@@ -14,8 +14,11 @@ from tilth.catalog.connect import connect
 from tilth.errors import QueryError
 
 _EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
+_PIVOTS = (["CREATE", "SELECT"], ["MULTI"])  # PIVOT makes a type in memory first: two statements in DuckDB 1, one in DuckDB 2
 _TO_FILE = "Save the answer with `tilth sql QUERY --parquet FILE` or `--csv FILE`."
-_OWN_DATABASE = "The catalog is a projection that is rebuilt; keep tables of your own in a DuckDB file and attach the catalog there."
+_OWN_DATABASE = (
+    "The catalog is a projection that is rebuilt; keep tables of your own in a DuckDB file and attach the catalog there."
+)
 
 
 def run_sql(store: Store, query: str) -> pa.Table:
@@ -30,7 +33,9 @@ def run_sql(store: Store, query: str) -> pa.Table:
             _refuse_writing(connection, query)
             answer = connection.sql(query)
             if answer is None:
-                raise QueryError("there is no question in this", where=query.strip()[:80] or "(empty)", fix='Try `tilth sql "from corpora"`.')
+                raise QueryError(
+                    "there is no question in this", where=query.strip()[:80] or "(empty)", fix='Try `tilth sql "from corpora"`.'
+                )
             return plain_table(answer.to_arrow_table())
         except duckdb.Error as error:
             known = _known_names(connection) | {named.name for named in store.named("corpus")}
@@ -72,23 +77,27 @@ def _mentioned(store: Store, query: str) -> list[str] | None:
 
 
 def _refuse_writing(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    statements = connection.extract_statements(query)
-    kinds = [statement.type for statement in statements]
+    kinds = [statement.type.name for statement in connection.extract_statements(query)]
     words = query.split()
-    first = words[0].upper() if words else ""
-    if kinds and kinds[-1] == duckdb.StatementType.EXPLAIN:
-        return _refuse_writing(connection, _EXPLAIN.sub("", query, count=1))
-    if len(kinds) > 1 and set(kinds[:-1]) != {duckdb.StatementType.CREATE}:
-        raise QueryError("one question at a time", where=f"{len(kinds)} statements", fix="Ask the others in further calls.")
-    # PIVOT is parsed into a CREATE TYPE (in memory) before its SELECT.
-    is_pivot = len(kinds) > 1 and first != "CREATE"
-    if any(kind != duckdb.StatementType.SELECT for kind in (kinds[-1:] if is_pivot else kinds)):
-        writes_file = kinds[0] in (duckdb.StatementType.COPY, duckdb.StatementType.EXPORT)
-        raise QueryError(f"`tilth sql` answers questions and runs no {first}", where=" ".join(words)[:80], fix=_TO_FILE if writes_file else _OWN_DATABASE)
+    if kinds == ["EXPLAIN"]:
+        # EXPLAIN ANALYZE runs what it explains.
+        explained = _EXPLAIN.sub("", query, count=1)
+        if explained != query:
+            return _refuse_writing(connection, explained)
+    is_pivot = kinds in _PIVOTS and "pivot" in query.lower()
+    if not kinds or kinds == ["SELECT"] or is_pivot:
+        return None
+    where = " ".join(words)[:80]
+    if len(kinds) > 1:
+        raise QueryError(
+            "one question at a time", where=f"{len(kinds)} statements in {where}", fix="Ask the others in further calls."
+        )
+    fix = _TO_FILE if kinds[0] in ("COPY", "EXPORT") else _OWN_DATABASE
+    raise QueryError(f"`tilth sql` answers questions and runs no {words[0].upper()}", where=where, fix=fix)
 
 
 def _located(connection: duckdb.DuckDBPyConnection, query: str, error: duckdb.Error) -> tuple[duckdb.Error, int]:
-    """The same error with its place, and the line at which the query begins there: DuckDB's relational interface leaves it out, its statements do not."""
+    """The same error with its place, which DuckDB's relational interface omits, and the line where the query begins there."""
     try:
         connection.execute(f"explain\n{query}")
     except duckdb.Error as located:

@@ -21,10 +21,14 @@ def write_subset(connection: duckdb.DuckDBPyConnection, path: Path, metadata: Ma
     """Write the relation `subset_rows` in the order of (shard, row); `metadata` is added to the contract's."""
     connection.execute("set arrow_lossless_conversion = true")  # UUIDs stay UUIDs
     reader = connection.sql(_QUERY).to_arrow_reader(_ROWS_PER_GROUP)
-    schema = SUBSET.schema.with_metadata({**(SUBSET.schema.metadata or {}), **{key.encode(): value.encode() for key, value in metadata.items()}})
+    schema = SUBSET.schema.with_metadata(
+        {**(SUBSET.schema.metadata or {}), **{key.encode(): value.encode() for key, value in metadata.items()}}
+    )
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _regroup(reader):
-            rows = pa.Table.from_arrays([group.column(name).combine_chunks() for name in SUBSET.schema.names], schema=SUBSET.schema)
+            rows = pa.Table.from_arrays(
+                [group.column(name).combine_chunks() for name in SUBSET.schema.names], schema=SUBSET.schema
+            )
             check(rows, SUBSET)
             writer.write_table(rows.cast(schema), row_group_size=_ROWS_PER_GROUP)
 

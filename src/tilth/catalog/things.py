@@ -52,7 +52,14 @@ _FROM_META = {
     },
 }
 _KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta"}
-_ARTIFACTS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR", "size_bytes": "BIGINT", "stats": "JSON"}
+_ARTIFACTS = {
+    "step": "VARCHAR",
+    "shard": "VARCHAR",
+    "key": "VARCHAR",
+    "digest": "VARCHAR",
+    "size_bytes": "BIGINT",
+    "stats": "JSON",
+}
 _PARTS = {"kind": "VARCHAR", "name": "VARCHAR", "step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR"}
 _SECONDS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "seconds": "DOUBLE", "at_unix": "DOUBLE"}
 GLOBAL_RELATIONS = (*_FROM_META, "subset_documents", "token_documents", "losses", "artifacts", "parts", "step_seconds")
@@ -123,7 +130,7 @@ def _create_union(
 
 
 def _thing_row(named: Named, relations: Mapping[str, str]) -> dict[str, Any]:
-    fixed = {"name": named.name, "digest": named.digest, "meta": json.dumps(named.meta, sort_keys=True)}
+    fixed: dict[str, Any] = {"name": named.name, "digest": named.digest, "meta": json.dumps(named.meta, sort_keys=True)}
     if named.kind == "corpus":
         fixed |= {"relation": relations[named.name], "n_shards": len(named.of("read"))}
     return {**named.meta, **fixed}

@@ -19,10 +19,23 @@ from tilth.catalog.sql import plain_table
 from tilth.contracts import uuid_bytes
 from tilth.errors import NotFoundError, QueryError, StoreError, did_you_mean
 
-_PROVENANCE = ("source", "url", "text_swhid", "raw_swhid", "origin", "revision", "path", "n_occurrences", "licence", "language", "n_bytes")
+_PROVENANCE = (
+    "source",
+    "url",
+    "text_swhid",
+    "raw_swhid",
+    "origin",
+    "revision",
+    "path",
+    "n_occurrences",
+    "licence",
+    "language",
+    "n_bytes",
+)
 _MARKS = ("is_keeper", "cluster_id", "duplicate_similarity")
 _RELATION = "corpus"
-_ROWS_PER_BATCH = 256
+_ROWS_PER_BATCH = 64
+_BUFFER_BYTES = 1 << 20  # a column chunk is read in pieces, not whole
 
 
 class SubsetDocument(NamedTuple):
@@ -55,16 +68,26 @@ def documents_at(
         if unknown:
             raise QueryError(f"there is no signal `{unknown[0]}`", where=named.label, fix=did_you_mean(unknown[0], views.columns))
         asked = pa.table(
-            {"place": range(len(places)), "shard": pa.array([shard for shard, _ in places], pa.string()), "row": pa.array([row for _, row in places], pa.int32())}
+            {
+                "place": range(len(places)),
+                "shard": pa.array([shard for shard, _ in places], pa.string()),
+                "row": pa.array([row for _, row in places], pa.int32()),
+            }
         )
         connection.register("asked", asked)
         try:
-            found = connection.sql(_provenance_query(views.select({name.lower() for name in wanted}), wanted, places)).to_arrow_table()
+            found = connection.sql(
+                _provenance_query(views.select({name.lower() for name in wanted}), wanted, places)
+            ).to_arrow_table()
         except duckdb.Error as error:
             raise complain(error, store_root=store.root) from error
     missing = [place for place, doc_id in zip(places, found.column("doc_id").to_pylist(), strict=True) if doc_id is None]
     if missing:
-        raise NotFoundError("no document lies there", where=f"{named.label} {missing[0][0]}:{missing[0][1]}", fix=_shards_known(named, missing[0][0]))
+        raise NotFoundError(
+            "no document lies there",
+            where=f"{named.label} {missing[0][0]}:{missing[0][1]}",
+            fix=_shards_known(named, missing[0][0]),
+        )
     return plain_table(found)
 
 
@@ -78,16 +101,24 @@ def subset_documents(store: Store, subset: str | Named) -> Iterator[SubsetDocume
     for shard, doc_ids, rows, splits in _selected_by_shard(pq.ParquetFile(file)):
         part = next((part for part in named.of("read") if part.shard == shard), None)
         if part is None:
-            raise StoreError(f"subset `{named.name}` names a shard that it was not picked from", where=shard, fix="Pick it again.")
+            raise StoreError(
+                f"subset `{named.name}` names a shard that it was not picked from", where=shard, fix="Pick it again."
+            )
         path = store.artifact(part).path / "documents.parquet"
         at = 0
-        for doc_id, row, text in _texts_at(pq.ParquetFile(path), rows):
+        for doc_id, row, text in _texts_at(pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False), rows):
             if doc_id != doc_ids[at]:
-                raise StoreError("the shard holds another document than was picked", where=f"{path} row {row}", fix="Pick the subset again.")
+                raise StoreError(
+                    "the shard holds another document than was picked", where=f"{path} row {row}", fix="Pick the subset again."
+                )
             yield SubsetDocument(doc_id, shard, row, text, splits[at])
             at += 1
         if at != len(rows):
-            raise StoreError(f"the shard lacks {len(rows) - at} of the documents that were picked", where=str(path), fix="Build and pick again.")
+            raise StoreError(
+                f"the shard lacks {len(rows) - at} of the documents that were picked",
+                where=str(path),
+                fix="Build and pick again.",
+            )
 
 
 def _provenance_query(wide: str, wanted: Sequence[str], places: Sequence[tuple[str, int]]) -> str:
@@ -98,14 +129,14 @@ def _provenance_query(wide: str, wanted: Sequence[str], places: Sequence[tuple[s
     text = ", here.text" if "text" in wanted else ""
     evidence = (
         "select shard, row, origin, path, list({'spdx': spdx, 'scope': scope, 'evidence_path': evidence_path, "
-        f"'evidence_swhid': evidence_swhid, 'tool': tool}} order by spdx, evidence_path) as evidence from {table(_RELATION, 'licences')} "
-        f"where effective and row in ({rows}) group by all"
+        "'evidence_swhid': evidence_swhid, 'tool': tool} order by spdx, evidence_path) as evidence "
+        f"from {table(_RELATION, 'licences')} where effective and row in ({rows}) group by all"
     )
     return (
         f"with here as ({here}), proof as ({evidence}) select asked.shard, asked.row, here.doc_id, {columns}, "
         f"coalesce(proof.evidence, []) as evidence{text} from asked left join here using (shard, row) "
-        "left join proof on proof.shard = here.shard and proof.row = here.row and proof.origin = here.origin and proof.path = here.path "
-        "order by place"
+        "left join proof on proof.shard = here.shard and proof.row = here.row and proof.origin = here.origin "
+        "and proof.path = here.path order by place"
     )
 
 
@@ -140,7 +171,9 @@ def _texts_at(file: pq.ParquetFile, rows: np.ndarray) -> Iterator[tuple[bytes, i
             for batch in file.iter_batches(_ROWS_PER_BATCH, row_groups=[group], columns=["doc_id", "text"]):
                 inside = rows[np.searchsorted(rows, here) : np.searchsorted(rows, here + batch.num_rows)]
                 chosen = batch.take(pa.array(inside - here))
-                yield from zip(uuid_bytes(chosen.column("doc_id")), inside.tolist(), chosen.column("text").to_pylist(), strict=True)
+                yield from zip(
+                    uuid_bytes(chosen.column("doc_id")), inside.tolist(), chosen.column("text").to_pylist(), strict=True
+                )
                 here += batch.num_rows
         first += n_rows
 

@@ -76,11 +76,15 @@ def is_licence_path(path: str) -> bool:
 
 @dataclass
 class LicenceTree:
-    """The licence files of one repository or package, and what it says of itself as a whole."""
+    """The licence files of one repository or package, and what it says of itself as a whole.
+
+    `repository` decides where neither the file nor its folders speak; `noted` is further evidence that never decides.
+    """
 
     origin: str
     by_folder: dict[str, list[LicenceClaim]] = field(default_factory=dict)
     repository: list[LicenceClaim] = field(default_factory=list)
+    noted: list[LicenceClaim] = field(default_factory=list)
 
     def add(self, path: str, text: str, swhid: str | None) -> None:
         """Take in a licence file. One that is not recognised claims LicenseRef-unknown; an empty one claims nothing."""
@@ -91,10 +95,6 @@ class LicenceTree:
             LicenceClaim(self.origin, "", spdx, "ancestor", path, swhid, tool, score) for spdx, score, tool in found
         )
 
-    def declare(self, spdx: str, evidence_path: str, swhid: str | None, tool: str, score: float = 1.0) -> None:
-        """Take in what the whole repository or package says of itself."""
-        self.repository.append(LicenceClaim(self.origin, "", spdx, "repository", evidence_path, swhid, tool, score))
-
     def claims(self, path: str, text: str, swhid: str | None) -> list[LicenceClaim]:
         """All claims on one file, those in force marked `effective`."""
         own = [
@@ -102,7 +102,8 @@ class LicenceTree:
         ]  # fmt: skip
         inherited = [claim for folder in ancestors(path) for claim in self.by_folder.get(folder, [])]
         found = [*own, *(replace(claim, path=path) for claim in [*inherited, *self.repository])]
-        return mark_effective(list(dict.fromkeys(found)))
+        noted = [replace(claim, path=path) for claim in self.noted]
+        return [*mark_effective(list(dict.fromkeys(found))), *dict.fromkeys(noted)]
 
 
 def ancestors(path: str) -> list[str]:

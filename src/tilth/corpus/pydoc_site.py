@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pydoc
 import re
@@ -27,7 +28,9 @@ REFUSED = frozenset({
     "antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "this", "tkinter", "turtle", "turtledemo",
     "venv",
 })  # fmt: skip
-MODULES = frozenset(name for name in sys.stdlib_module_names if not name.startswith("_")) - REFUSED
+PUBLIC = (name for name in sys.stdlib_module_names if not name.startswith("_") and name not in REFUSED)
+# some modules exist on other systems only
+MODULES = frozenset(name for name in PUBLIC if importlib.util.find_spec(name) is not None)
 TOPICS = frozenset(pydoc.Helper.topics) | frozenset(pydoc.Helper.keywords)
 INDEXES = frozenset({"/", "/index.html", "/topics.html", "/keywords.html"})
 

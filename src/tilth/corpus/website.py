@@ -25,7 +25,7 @@ class Website:
     allow: Callable[[str], bool] = allow_all
     max_pages: int = 1_000
     max_bytes: int | None = None
-    delay_seconds: float = 0.0
+    delay_seconds: float = 1.0
 
     def fetch(self, inputs: Path, advance: Callable[[str], None]) -> Warc:
         """The WARC of an earlier fetch if there is one, else crawl now; an interrupted crawl leaves nothing behind."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from tilth.dedup.shingles import Hashes, Shingler, mix
 from tilth.errors import ContractError
 
 PARAMETERS_KEY = b"tilth.minhash"
-_TEXTS_AT_ONCE = 256
+_TEXTS_AT_ONCE, _CHARS_AT_ONCE = 256, 4 << 20
 _SHINGLES_AT_ONCE = 1024  # keeps the block of permuted shingles inside the second-level cache
 
 
@@ -38,12 +38,13 @@ def signatures(documents: pa.Table | pa.RecordBatch, parameters: MinHashParamete
     table = pa.Table.from_batches([documents]) if isinstance(documents, pa.RecordBatch) else documents
     keys = np.zeros((table.num_rows, parameters.n_bands), dtype=np.uint64)
     n_shingles = np.zeros(table.num_rows, dtype=np.int64)
-    for start in range(0, table.num_rows, _TEXTS_AT_ONCE):
-        texts = table.column("text").slice(start, _TEXTS_AT_ONCE).to_pylist()
-        for row, shingles in enumerate(shingler.shingle_sets(texts), start):
+    row = 0
+    for texts in _portions(table.column("text")):
+        for shingles in shingler.shingle_sets(texts):
             n_shingles[row] = len(shingles)
             if len(shingles):
                 keys[row] = minhash.band_keys(shingles)
+            row += 1
     bands = pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), parameters.n_bands, mask=pa.array(n_shingles == 0))
     columns = [_flat(table, "doc_id"), _flat(table, "shard"), _flat(table, "row"), pa.array(n_shingles), bands]
     return pa.Table.from_arrays(columns, schema=signature_schema(parameters))
@@ -62,6 +63,20 @@ def join_signatures(tables: Iterable[pa.Table], parameters: MinHashParameters) -
                 fix="make the signatures again",
             )
     return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def _portions(column: pa.ChunkedArray) -> Iterator[list[str]]:
+    """The texts in lists that stay small, since tokens take many times the memory of their text."""
+    portion: list[str] = []
+    n_chars = 0
+    for chunk in column.chunks:
+        for value in chunk:
+            portion.append(value.as_py())
+            n_chars += len(portion[-1])
+            if len(portion) == _TEXTS_AT_ONCE or n_chars >= _CHARS_AT_ONCE:
+                yield portion
+                portion, n_chars = [], 0
+    yield portion
 
 
 class _MinHash:

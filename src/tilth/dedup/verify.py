@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from tilth.errors import ContractError
 
 Ints = npt.NDArray[np.int64]
 ReadText = Callable[[str, list[int]], Sequence[str]]  # shard, ascending rows -> their texts
-_TEXTS_AT_ONCE = 256
+_TEXTS_AT_ONCE, _SHINGLES_AT_ONCE = 256, 1_000_000
 
 
 class Verifier:
@@ -73,12 +73,24 @@ class Verifier:
         if self._n_kept + int(self.n_shingles[missing].sum()) > self.max_shingles:
             self._sets = {document: self._sets[document] for document in wanted if document in self._sets}
             self._n_kept = sum(len(found) for found in self._sets.values())
-        for start in range(0, len(missing), _TEXTS_AT_ONCE):
+        for portion in self._portions(missing):
             by_shard: dict[str, list[int]] = {}
-            for document in missing[start : start + _TEXTS_AT_ONCE]:
+            for document in portion:
                 by_shard.setdefault(self.shards[document], []).append(document)
             for shard, part in by_shard.items():
                 self._read(shard, part)
+
+    def _portions(self, documents: list[int]) -> Iterator[list[int]]:
+        """Lists of documents whose tokens stay small together."""
+        portion: list[int] = []
+        n_shingles = 0
+        for document in documents:
+            portion.append(document)
+            n_shingles += int(self.n_shingles[document])
+            if len(portion) == _TEXTS_AT_ONCE or n_shingles >= _SHINGLES_AT_ONCE:
+                yield portion
+                portion, n_shingles = [], 0
+        yield portion
 
     def _read(self, shard: str, documents: list[int]) -> None:
         texts = self.read_text(shard, [int(self.rows[document]) for document in documents])

@@ -90,10 +90,10 @@ class Chart:
 
     def html(self) -> Markup:
         notes = [tag("p", note) for note in self.notes]
-        caption = tag("figcaption", tag("h4", self.title), *notes)
         # Vega-Embed adds its own class to the box, so the box is found by its attribute.
         box = tag("div", class_="chart", data_chart=self.name, role="group", aria_label=self.title)
-        return tag("figure", caption, box, json_script(bare_spec(self.spec), data_spec=self.name))
+        below = tag("figcaption", *notes) if notes else None
+        return tag("figure", tag("h4", self.title), box, json_script(bare_spec(self.spec), data_spec=self.name), below)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from typing import Any
 
 from tilth.report.theme import MAIN_COLOUR
 
-BAR_HEIGHT = 20
+BAR_HEIGHT = 26
+# Thousands as k, M, G; below them plain digits, for `50m` would be read as fifty minutes.
+NUMBER_LABELS = "abs(datum.value) >= 1000 ? format(datum.value, '~s') : format(datum.value, '~g')"
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -24,7 +26,7 @@ def stacked_bars(
     order = list(dict.fromkeys(row[category] for row in rows))
     chart = alt.Chart(alt.Data(values=list(rows))).mark_bar().encode(
         y=alt.Y(f"{category}:N", sort=order, title=None),
-        x=alt.X(f"{value}:Q", title=title, axis=alt.Axis(format="~s")),
+        x=alt.X(f"{value}:Q", title=title, axis=alt.Axis(labelExpr=NUMBER_LABELS)),
         description="label:N",
         tooltip="label:N",
     )  # fmt: skip
@@ -34,7 +36,7 @@ def stacked_bars(
         scale = alt.Scale(domain=domain, range=list(colours.values()))
         chart = chart.encode(color=alt.Color(f"{part}:N", scale=scale, legend=None), order=alt.Order("rank:Q"))
         chart.data = alt.Data(values=ranked)
-    return finished(chart, height=alt.Step(BAR_HEIGHT + 6))
+    return finished(chart, height=BAR_HEIGHT * len(order))
 
 
 def columns(rows: Rows, *, category: str, value: str, x_title: str, y_title: str, height: int = 150) -> dict[str, Any]:
@@ -43,8 +45,8 @@ def columns(rows: Rows, *, category: str, value: str, x_title: str, y_title: str
 
     order = list(dict.fromkeys(row[category] for row in rows))
     chart = alt.Chart(alt.Data(values=list(rows))).mark_bar(color=MAIN_COLOUR).encode(
-        x=alt.X(f"{category}:N", sort=order, title=x_title, axis=alt.Axis(labelAngle=0)),
-        y=alt.Y(f"{value}:Q", title=y_title, axis=alt.Axis(format="~s", tickMinStep=1, tickCount=4)),
+        x=alt.X(f"{category}:N", sort=order, title=x_title, axis=alt.Axis(labelAngle=0, grid=False)),
+        y=alt.Y(f"{value}:Q", title=y_title, axis=alt.Axis(labelExpr=NUMBER_LABELS, tickMinStep=1, tickCount=4)),
         description="label:N",
         tooltip="label:N",
     )  # fmt: skip
@@ -53,4 +55,4 @@ def columns(rows: Rows, *, category: str, value: str, x_title: str, y_title: str
 
 def finished(chart: Any, height: Any) -> dict[str, Any]:
     """The spec of a chart that takes the width it is given."""
-    return chart.properties(width="container", height=height).to_dict()
+    return chart.properties(width="container", height=height, autosize={"type": "fit-x", "contains": "padding"}).to_dict()

@@ -59,6 +59,25 @@ class Range:
         """The first and the last edge."""
         return self.edge(0), self.edge(self.n_bins)
 
+    def holds(self, at: float) -> bool:
+        """Whether a line at this value is in the picture, give or take a rounding."""
+        low, high = self.ends
+        room = 1e-9 * (high - low)
+        return low - room <= at <= high + room
+
+    @property
+    def ticks(self) -> list[float] | None:
+        """Round values for a logarithmic axis, where Vega would label too many; None leaves them to Vega."""
+        if not self.log:
+            return None
+        low, high = self.ends
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for steps in ((1,), (1, 3), (1, 2, 5)):
+            found = [step * 10.0**power for power in powers for step in steps if self.holds(step * 10.0**power)]
+            if len(found) > 2:
+                break
+        return found
+
 
 def numeric_table(scope: Scope) -> str:
     """A temporary table with every numeric signal as a finite double or null; made once for a corpus."""
@@ -103,9 +122,10 @@ def choose_range(measure: Measure) -> Range | None:
     log = low > 0 and high / low > _LOG_RATIO
     reach = math.inf if log else high - low
     for _, cut in measure.cuts:
-        inside = measure.minimum <= cut.value <= measure.maximum and (cut.value > 0 or not log)
-        if inside and low - reach <= cut.value <= high + reach:
-            low, high = min(low, cut.value), max(high, cut.value)
+        at = line_position(cut, measure.whole)
+        inside = measure.minimum <= at <= measure.maximum and (at > 0 or not log)
+        if inside and low - reach <= at <= high + reach:
+            low, high = min(low, at), max(high, at)
     if log:
         return Range(math.log(low), (math.log(high) - math.log(low)) / N_BINS, N_BINS, log=True)
     if measure.whole:

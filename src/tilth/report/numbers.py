@@ -39,9 +39,11 @@ def share(part: float | int | None, whole: float | int | None) -> str:
 
 
 def seconds(value: float | int | None) -> str:
-    """`0.42 s`, `12.3 s`, `4 min 05 s`, `2 h 10 min`."""
+    """`4 ms`, `0.42 s`, `12.3 s`, `4 min 05 s`, `2 h 10 min`."""
     if value is None:
         return "–"
+    if value < 0.1:
+        return f"{value * 1000:.0f} ms"
     if value < 60:
         return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

@@ -18,7 +18,6 @@ def chart_config() -> dict[str, Any]:
         "background": "transparent",
         "font": FONT,
         "padding": {"left": 2, "right": 6, "top": 4, "bottom": 2},
-        "autosize": {"type": "fit-x", "contains": "padding", "resize": True},
         "view": {"stroke": None},
         "axis": {
             "labelColor": "var(--soft)",

@@ -41,11 +41,12 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    work_dir: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any], world_size: int
+    work_dir: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any], place: dict[str, Any]
 ) -> Path:
     """Publish checkpoints/step-<step> at once and drop all but the last two.
 
-    `identity` is what a resumed run must share. Raises StoreError when the disk is full: what was published before stays.
+    `identity` is what a resumed run must share, `place` what its bits alone depend on.
+    Raises StoreError when the disk is full: what was published before stays.
     """
     parent = work_dir / "checkpoints"
     final = parent / f"step-{step:08d}"
@@ -64,9 +65,7 @@ def save_checkpoint(
                 "identity": identity,
                 "files": digests,
                 "rng": _rng_state(),
-                "n_threads": torch.get_num_threads(),
-                "world_size": world_size,
-                "torch": torch.__version__,
+                "place": place,
             }
             (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
             _synced_digest(partial / "state.json")
@@ -119,7 +118,7 @@ def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
         )
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, world_size: int) -> None:
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, place: dict[str, Any]) -> None:
     """Put model, optimiser and random state back to the bit; says in the log when they cannot stay bit-equal."""
     try:
         weights, moments = (load_file(checkpoint.folder / name) for name in _FILES)
@@ -132,8 +131,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
         kind, name = key.split("/", 1)
         optimizer.state[parameters[name]][kind] = value.to(parameters[name].device)
     _set_rng_state(checkpoint.state["rng"])
-    here = {"world_size": world_size, "n_threads": torch.get_num_threads(), "torch": torch.__version__}
-    changed = differences({key: checkpoint.state[key] for key in here}, here)
+    changed = differences(checkpoint.state["place"], place)
     if changed:
         log.warning("resumed with %s: the same batches, but not the same bits", "; ".join(changed))
 

@@ -135,7 +135,7 @@ def _prepare(
     optimizer = make_optimizer(model, config)
     if checkpoint:
         log.info("resuming from %s", checkpoint.folder)
-        restore(checkpoint, model, optimizer, world.size)
+        restore(checkpoint, model, optimizer, world.place)
     resumed_from = checkpoint.step if checkpoint else None
     return _Run(config, work_dir, world, tokens, validation, order, model, optimizer, identity, resumed_from)
 
@@ -179,7 +179,7 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
                 if is_stopping or _is_due(n_done, config.checkpoint_every, config.steps):
                     if metrics:
                         metrics.sync()
-                        save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.size)
+                        save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place)
                     if is_stopping and n_done < config.steps:
                         log.info("stopped after step %d as asked", step)
                         raise KeyboardInterrupt

@@ -37,6 +37,12 @@ class World:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """What the rounding of sums depends on: a run resumed elsewhere keeps its batches, not its bits."""
+        where = {"world_size": self.size, "n_threads": torch.get_num_threads(), "device": self.device.type}
+        return {**where, "torch": torch.__version__}
+
     def add_up(self, values: list[float]) -> list[float]:
         """The sums of `values` over all processes, in double precision."""
         if self.size == 1:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.attention.reference import visible
+from tilth.kernels.backend import compute_dtype
 
 # What F.scaled_dot_product_attention calls on the CPU. Called directly because it also returns the log-sum-exp, without
 # which the backward would have to run the forward once more.
@@ -13,18 +14,23 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
+# Below this many tokens per document the calls cost more than the scores that they save (benchmarks/kernels_cpu.py).
+_MIN_TOKENS_PER_DOCUMENT = 48
+
+
 def forward(
     q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, segments_BT: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return (o_BTHD, lse_BHT)."""
     q, k, v = _by_head(q_BTHD, k_BTGD, v_BTGD)
-    n_queries, n_keys = q.shape[2], k.shape[2]
-    if q.shape[0] == 0 or q.shape[1] == 0:
-        dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-        return torch.empty_like(q_BTHD, memory_format=torch.contiguous_format), q.new_empty(q.shape[:3], dtype=dtype)
-    mask, is_causal = _mask(n_queries, n_keys, causal, segments_BT, q)
-    o, lse = _flash(q, k, v, 0.0, is_causal, attn_mask=mask, scale=scale)
-    return o.transpose(1, 2).contiguous(), lse.contiguous()
+    o = torch.empty_like(q_BTHD, memory_format=torch.contiguous_format)
+    lse = q.new_empty(q.shape[:3], dtype=compute_dtype(q))
+    for rows, tokens, mask, is_causal in _parts(q, k, causal, segments_BT):
+        part_o, lse[rows, :, tokens] = _flash(
+            q[rows, :, tokens], k[rows, :, tokens], v[rows, :, tokens], 0.0, is_causal, attn_mask=mask, scale=scale
+        )
+        o[rows, tokens] = part_o.transpose(1, 2)
+    return o, lse
 
 
 def backward(
@@ -39,13 +45,50 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
-    q, k, v = _by_head(q_BTHD, k_BTGD, v_BTGD)
-    if q.shape[0] == 0 or q.shape[1] == 0:
-        return torch.zeros_like(q_BTHD), torch.zeros_like(k_BTGD), torch.zeros_like(v_BTGD)
-    mask, is_causal = _mask(q.shape[2], k.shape[2], causal, segments_BT, q)
+    inputs = _by_head(q_BTHD, k_BTGD, v_BTGD)
+    gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
     o, do = o_BTHD.transpose(1, 2), do_BTHD.transpose(1, 2)
-    dq, dk, dv = _flash_backward(do, q, k, v, o, lse_BHT, 0.0, is_causal, attn_mask=mask, scale=scale)
+    for rows, tokens, mask, is_causal in _parts(inputs[0], inputs[1], causal, segments_BT):
+        part = (t[rows, :, tokens] for t in (do, *inputs, o, lse_BHT))
+        found = _flash_backward(*part, 0.0, is_causal, attn_mask=mask, scale=scale)
+        for gradient, values in zip(gradients, found, strict=True):
+            gradient[rows, :, tokens] = values
+    dq, dk, dv = gradients
     return dq.transpose(1, 2).contiguous(), _to_groups(dk, k_BTGD), _to_groups(dv, v_BTGD)
+
+
+def _parts(
+    q: Tensor, k: Tensor, causal: bool, segments_BT: Tensor | None
+) -> list[tuple[slice, slice, Tensor | None, bool]]:
+    """Return the calls to make: rows, tokens, additive mask if one is needed, and whether to use the kernel's causal rule."""
+    n_queries, n_keys, everything = q.shape[2], k.shape[2], slice(None)
+    if q.shape[0] == 0 or q.shape[1] == 0:
+        return []
+    if segments_BT is None and (not causal or n_queries == 1):
+        return [(everything, everything, None, False)]
+    if n_queries == n_keys:
+        if segments_BT is None:
+            return [(everything, everything, None, causal)]
+        documents = _documents(segments_BT)
+        if documents is not None:
+            return [(slice(row, row + 1), slice(start, end), None, causal) for row, start, end in documents]
+    seen = visible(n_queries, n_keys, causal, segments_BT, q.device)
+    return [(everything, everything, torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, float("-inf")), False)]
+
+
+def _documents(segments_BT: Tensor) -> list[tuple[int, int, int]] | None:
+    """Return (row, start, end) of every document, or None where one masked call is the better or the only way."""
+    n_batch, n_tokens = segments_BT.shape
+    is_start = torch.ones_like(segments_BT, dtype=torch.bool)
+    is_start[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    rows, starts = (column.tolist() for column in is_start.nonzero(as_tuple=True))
+    if len(rows) * _MIN_TOKENS_PER_DOCUMENT > n_batch * n_tokens:
+        return None
+    ids = segments_BT[is_start].tolist()
+    if len(set(zip(rows, ids, strict=True))) < len(rows):
+        return None  # an id comes back later in its row: its tokens see each other across what lies between
+    ends = [n_tokens if i + 1 == len(rows) or rows[i + 1] != rows[i] else starts[i + 1] for i in range(len(rows))]
+    return list(zip(rows, starts, ends, strict=True))
 
 
 def _by_head(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,17 +104,6 @@ def _by_head(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> tuple[Tensor, Te
 
 def _to_groups(gradient_BHTD: Tensor, like_BTGD: Tensor) -> Tensor:
     n_batch, n_tokens, n_groups, head_dim = like_BTGD.shape
-    by_group = gradient_BHTD.reshape(n_batch, n_groups, -1, n_tokens, head_dim).sum(dim=2)
+    n_per_group = gradient_BHTD.shape[1] // n_groups
+    by_group = gradient_BHTD.reshape(n_batch, n_groups, n_per_group, n_tokens, head_dim).sum(dim=2)
     return by_group.transpose(1, 2).to(like_BTGD.dtype).contiguous()
-
-
-def _mask(
-    n_queries: int, n_keys: int, causal: bool, segments_BT: Tensor | None, like: Tensor
-) -> tuple[Tensor | None, bool]:
-    """Return the additive mask, if one is needed, and whether the kernel's own causal rule is enough."""
-    if segments_BT is None and (not causal or n_queries == 1):
-        return None, False
-    if segments_BT is None and n_queries == n_keys:
-        return None, True
-    seen = visible(n_queries, n_keys, causal, segments_BT, like.device)
-    return torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, float("-inf")), False

@@ -89,10 +89,7 @@ def backward(
     dentering_BcHPN = (dread.transpose(-1, -2) @ chunks.C_BcGqN).reshape(states_BcHPN.shape)
     da_BcqH += (_read_states(chunks, states_BcHPN) * from_states_BcqHP).sum(dim=-1)
 
-    dleaving_BcHPN, dinitial_BHPN = _pass_states(
-        dentering_BcHPN.flip(1), chunks.carry_BcH.flip(1), dfinal_BHPN
-    )
-    dleaving_BcHPN = dleaving_BcHPN.flip(1)
+    dleaving_BcHPN, dinitial_BHPN = _pass_states(dentering_BcHPN, chunks.carry_BcH, dfinal_BHPN, reverse=True)
     da_BcqH[:, :, -1] += chunks.carry_BcH * (dleaving_BcHPN * states_BcHPN).sum(dim=(-1, -2))
 
     out_BcqH = chunks.decay_out_BcqH
@@ -102,13 +99,10 @@ def backward(
     weighted_x_BcqHP = x * (out_BcqH * dt).unsqueeze(-1)
     dB_BcGqN += _by_group(weighted_x_BcqHP, chunks) @ dleaving_BcGRN
     dxdt_BcqHP += into_states
-    # The last token reaches the leaving state undecayed, so its own log-decay has no gradient through it.
+    # What token s sends to the leaving state decays by the tokens after s, so each collects from those before it.
     through_BcqH = (into_states * x).sum(dim=-1).mul_(dt)
-    through_BcqH[:, :, -1] = 0
-    da_BcqH -= through_BcqH
-    da_BcqH[:, :, -1] += through_BcqH.sum(dim=2)
-
     da_BcqH = da_BcqH.flip(2).cumsum(dim=2).flip(2)
+    da_BcqH[:, :, 1:] += through_BcqH[:, :, :-1].cumsum(dim=2)
     dx_BcqHP = dxdt_BcqHP * dt.unsqueeze(-1)
     if D_H is not None:
         dx_BcqHP.addcmul_(dy_BcqHP, D_H.to(dtype).unsqueeze(-1))
@@ -171,6 +165,13 @@ def _decay(log_decay: Tensor, seen: Tensor, dtype: torch.dtype) -> Tensor:
     return log_decay.to(dtype).clamp(lowest, 0.0).exp_().mul_(seen)
 
 
+def number_documents(segments_BT: Tensor) -> Tensor:
+    """Return 0, 1, 2 ... in order of appearance: an id that comes back later still begins a new document."""
+    number_BT = torch.zeros_like(segments_BT)
+    number_BT[:, 1:] = (segments_BT[:, 1:] != segments_BT[:, :-1]).cumsum(dim=1)
+    return number_BT
+
+
 def _same_document(
     segments_BT: Tensor | None, n_batch: int, n_chunks: int, n_q: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,9 +180,7 @@ def _same_document(
     if segments_BT is None:
         yes = torch.ones(1, 1, n_q, dtype=torch.bool, device=device)
         return causal_qq[None, None], yes, yes
-    # Numbered in order of appearance: an id that comes back later still begins a new document.
-    number_BT = torch.zeros_like(segments_BT)
-    number_BT[:, 1:] = (segments_BT[:, 1:] != segments_BT[:, :-1]).cumsum(dim=1)
+    number_BT = number_documents(segments_BT)
     n_missing = n_chunks * n_q - number_BT.shape[1]
     number_BT = torch.cat([number_BT, number_BT[:, -1:].expand(-1, n_missing)], dim=1)
     number_Bcq = number_BT.reshape(n_batch, n_chunks, n_q)
@@ -207,14 +206,20 @@ def _inside_backward(chunks: _Chunks, dy_BcqHP: Tensor) -> tuple[Tensor, Tensor,
     return da_BcHq.transpose(2, 3).contiguous(), dxdt_BcHqP.transpose(2, 3).contiguous(), dscores_BcGqq
 
 
-def _pass_states(added_BcHPN: Tensor, carry_BcH: Tensor, first_BHPN: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the state entering each chunk and the state leaving the last: S' = carry S + added."""
-    entering_BcHPN = torch.empty_like(added_BcHPN)
+def _pass_states(
+    added_BcHPN: Tensor, carry_BcH: Tensor, first_BHPN: Tensor | None, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the state that each chunk gets and the one the last hands on: S' = carry S + added.
+
+    With `reverse` from the last chunk to the first, which is how gradients of states travel.
+    """
+    received_BcHPN = torch.empty_like(added_BcHPN)
     state = torch.zeros_like(added_BcHPN[:, 0]) if first_BHPN is None else first_BHPN.to(added_BcHPN.dtype, copy=True)
-    for c in range(added_BcHPN.shape[1]):
-        entering_BcHPN[:, c] = state
+    order = range(added_BcHPN.shape[1])
+    for c in reversed(order) if reverse else order:
+        received_BcHPN[:, c] = state
         state.mul_(carry_BcH[:, c, :, None, None]).add_(added_BcHPN[:, c])
-    return entering_BcHPN, state.contiguous()
+    return received_BcHPN, state.contiguous()
 
 
 def _states_added(chunks: _Chunks) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tilth.report.blocks import Block, Chart, Excerpt, Figure, Figures, Grid, Heading, Note
-from tilth.report.charts import columns
+from tilth.report.charts import columns, stacked_bars
 from tilth.report.documents import excerpt, fetch, first_difference
 from tilth.report.numbers import number
 from tilth.report.registry import panel
@@ -46,8 +46,8 @@ def _sizes(scope: Scope, duplicates: str) -> Iterable[Chart]:
         )
         data = [{**row, "label": f"{row['n']:,} clusters of {row['bucket']}"} for row in rows]
         if data:
-            spec = columns(data, category="bucket", value="n", x_title="documents in the cluster", y_title="clusters")
-            yield Chart(f"sizes-{method}", f"Cluster sizes, {method}", spec)
+            spec = stacked_bars(data, category="bucket", value="n", title="clusters")
+            yield Chart(f"sizes-{method}", f"Documents in a cluster, {method}", spec)
 
 
 def _similarities(scope: Scope, duplicates: str) -> Iterable[Chart]:

@@ -10,8 +10,8 @@ from tilth.report.numbers import number
 from tilth.report.registry import panel
 from tilth.report.scope import Row, Scope
 
-_STAGES = ("read", "readable", "unique text", "unique")
 _LOST = ("rejected", "exact duplicate", "near duplicate")
+_FIXED = 5  # columns of the table before the subsets: read, what was lost, unique
 
 
 @panel("What came in and what left", order=10)
@@ -54,7 +54,8 @@ def _sql(scope: Scope) -> str:
             select doc_id, shard, row, source, is_exact_keeper, is_keeper, {scope.n_tokens} as n_tokens from {scope.wide}),
         stages as ({" union all by name ".join(stages)})
         select stage, source, count(*) as n_documents, sum(n_tokens)::bigint as n_tokens,
-               sum(count(*)) over (partition by stage)::bigint as n_stage
+               sum(count(*)) over (partition by stage)::bigint as n_stage,
+               sum(sum(n_tokens)) over (partition by stage)::bigint as n_tokens_stage
         from stages group by stage, source order by min(step), n_stage desc, stage, n_documents desc, source"""
 
 
@@ -78,8 +79,15 @@ def _table(scope: Scope, rows: Sequence[Row]) -> Table:
     found = {(row["stage"], row["source"]): row for row in rows}
     body: list[list[Cell | str]] = []
     for source in scope.sources:
-        counts = [found.get((stage, source), {}).get("n_documents", 0) for stage in stages]
-        tokens = [found.get((stage, source), {}).get("n_tokens", 0) for stage in ("readable", *stages[5:])]
-        cells = [Cell(n, name=f"flow/{stage}/{source}") for stage, n in zip(stages, counts, strict=True)]
-        body.append([source, *cells, *(Cell(n) for n in tokens)])
-    return Table(["source", *stages, "tokens", *(f"tokens {stage}" for stage in stages[5:])], body)
+        row = [found.get((stage, source), {}) for stage in stages]
+        body.append(_line(source, stages, row, "n_documents", "n_tokens"))
+    if len(scope.sources) > 1:
+        whole = {row["stage"]: row for row in rows}
+        body.append(_line("all", stages, [whole.get(stage, {}) for stage in stages], "n_stage", "n_tokens_stage"))
+    return Table(["source", *stages, "tokens", *(f"tokens {stage}" for stage in stages[_FIXED:])], body)
+
+
+def _line(source: str, stages: Sequence[str], row: Sequence[Row], n_documents: str, n_tokens: str) -> list[Cell | str]:
+    counts = [Cell(part.get(n_documents, 0), name=f"flow/{stage}/{source}") for stage, part in zip(stages, row, strict=True)]
+    tokens = [Cell(part.get(n_tokens, 0)) for part in (row[0], *row[_FIXED:])]
+    return [source, *counts, *tokens]

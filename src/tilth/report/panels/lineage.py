@@ -32,7 +32,8 @@ class Thing:
 
 @panel("Lineage", order=90, per_corpus=False)
 def draw(scope: Scope) -> Iterable[Block]:
-    """Read from left to right: each box was made from those that point to it. The key is a hash of its content."""
+    """Read from left to right: each box was made from those that point to it. A dashed
+    line leads from a base to what began from it or needs it. The key is a hash of what the thing is made of."""
     things = _things(scope)
     if not things:
         raise AbsentError("Nothing has a name yet: `tilth build RECIPE` makes the first thing that does.")
@@ -103,4 +104,4 @@ def _edge(parent: Thing, child: Thing, role: str) -> Markup:
         bend = (x2 - x1) // 2
         path = f"M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
     link = f"{parent.kind}/{parent.name} {child.kind}/{child.name}"
-    return tag("path", class_="edge", d=path, data_link=link, data_role=role)
+    return tag("path", class_="edge base" if role == "base" else "edge", d=path, data_link=link, data_role=role)

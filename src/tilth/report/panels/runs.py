@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tilth.report.blocks import Block, Cell, Chart, Legend, Sql, Table
-from tilth.report.charts import finished
+from tilth.report.charts import NUMBER_LABELS, finished
 from tilth.report.registry import panel
 from tilth.report.scope import Row, Scope
 from tilth.report.theme import SOURCE_COLOURS
@@ -60,7 +60,7 @@ def _curves(scope: Scope, names: Sequence[str], colours: dict[str, str]) -> dict
         for row in rows if row["validation"] is not None
     ]  # fmt: skip
     color = alt.Color("run:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=None)
-    x = alt.X("step:Q", title="step", axis=alt.Axis(format="~s", tickMinStep=1))
+    x = alt.X("step:Q", title="step", axis=alt.Axis(labelExpr=NUMBER_LABELS, tickMinStep=1))
     y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
     line = alt.Chart(alt.Data(values=train)).mark_line().encode(x=x, y=y, color=color)
     layers = [line]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tilth.report.blocks import Block, Cell, Chart, Grid, Note, Table
-from tilth.report.charts import finished
+from tilth.report.charts import NUMBER_LABELS, finished
 from tilth.report.cuts import Cut
 from tilth.report.measures import (
     MAX_SOURCES,
@@ -34,6 +34,7 @@ _ROW_HEIGHT = 30
 def draw(scope: Scope) -> Iterable[Block]:
     """One row a source, each drawn to the height of its own fullest bin, so that a small source can be compared with
     a large one. The dashed line is the subset's cut; the shaded side is what it leaves out."""
+    scope.need_corpus()
     columns = measured_columns(scope)
     if not columns:
         raise AbsentError("No signals have been computed for this corpus.")
@@ -62,20 +63,18 @@ def _chart(scope: Scope, measure: Measure, bins: Range) -> Chart:
     present = {row["source"] for row in rows}
     names = [name for name in [*shown, OTHER] if name in present]
     outside = tails(scope, measure, bins)
-    notes = [_explain(scope, subset, cut, bins) for subset, cut in measure.cuts]
-    notes += (
-        [f"{outside['below']:,} documents below and {outside['above']:,} above"] if outside["below"] or outside["above"] else []
-    )
-    notes += [f"undefined for {measure.n_undefined:,}"] if measure.n_undefined else []
+    notes = [_explain(scope, subset, cut, bins, measure.whole) for subset, cut in measure.cuts]
+    beyond = [f"{n:,} {side} the picture" for side, n in (("below", outside["below"]), ("above", outside["above"])) if n]
+    beyond += [f"{measure.n_undefined:,} undefined"] if measure.n_undefined else []
+    notes += ["Documents: " + ", ".join(beyond) + "."] if beyond else []
     spec = _spec(scope, measure, bins, rows, names)
     return Chart(f"signal-{measure.column}", measure.column, spec, notes)
 
 
-def _explain(scope: Scope, subset: str, cut: Cut, bins: Range) -> str:
+def _explain(scope: Scope, subset: str, cut: Cut, bins: Range, whole: bool) -> str:
     row = effect(scope, cut)
     tokens = f" ({row['n_tokens_pass']:,} tokens)" if row["n_tokens_pass"] is not None else ""
-    low, high = bins.ends
-    far = "" if low <= cut.value <= high else " The line lies outside the picture."
+    far = "" if bins.holds(line_position(cut, whole)) else " The line lies outside the picture."
     return f"{subset} keeps {cut.operator} {number(cut.value)}: {row['n_pass']:,}{tokens} pass, {row['n_fail']:,} do not.{far}"
 
 
@@ -83,8 +82,12 @@ def _spec(scope: Scope, measure: Measure, bins: Range, rows: Sequence[Row], name
     import altair as alt
 
     low, high = bins.ends
-    scale = alt.Scale(domain=[low, high], nice=False, zero=False, type="log" if bins.log else "linear")
-    axis = alt.Axis(tickCount=4, format="~s" if high >= 1000 else "", grid=False)
+    scale = (
+        alt.Scale(domain=[low, high], nice=False, type="log")
+        if bins.log
+        else alt.Scale(domain=[low, high], nice=False, zero=False)
+    )
+    axis = alt.Axis(**_ticks(bins), labelExpr=NUMBER_LABELS, grid=False)
     x = alt.X("a:Q", scale=scale, axis=axis, title=None)
     data = [_bar(bins, row, len(names) - 1 - names.index(row["source"])) for row in rows]
     colours = [scope.colour(name) if name != OTHER else OTHER_COLOUR for name in names]
@@ -120,7 +123,7 @@ def _cut_layers(measure: Measure, bins: Range, scale: Any) -> list[Any]:
     layers = []
     for cut in dict.fromkeys(cut for _, cut in measure.cuts):
         at = line_position(cut, measure.whole)
-        if not low <= at <= high:
+        if not bins.holds(at):
             continue
         x = alt.X("a:Q", scale=scale, title=None)
         label = f"cut: {cut}"
@@ -140,6 +143,11 @@ def _label_expression(names: Sequence[str]) -> str:
     import json
 
     return f"{json.dumps(list(reversed(names)))}[datum.value]"
+
+
+def _ticks(bins: Range) -> dict[str, Any]:
+    values = bins.ticks
+    return {"tickCount": 4} if values is None else {"values": values}
 
 
 def _digits(value: float) -> float:

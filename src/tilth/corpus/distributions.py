@@ -1,0 +1,165 @@
+"""Installed Python distributions as data: what their metadata says, which files they brought, under which licence."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from importlib.metadata import Distribution, PackagePath, distributions
+
+from tilth.corpus.licences import LicenceTree, is_licence_path, licence_file_claims, normalise_expression
+from tilth.corpus.records import LicenceClaim
+from tilth.corpus.swhid import content_swhid
+
+OWN_NAME = "tilth"
+CLASSIFIER = "License :: "
+MAX_LICENCE_BYTES = 1 << 20
+CLASSIFIERS = {
+    "OSI Approved :: MIT License": "MIT",
+    "OSI Approved :: MIT No Attribution License (MIT-0)": "MIT-0",
+    "OSI Approved :: Apache Software License": "Apache-2.0",
+    "OSI Approved :: ISC License (ISCL)": "ISC",
+    "OSI Approved :: Python Software Foundation License": "PSF-2.0",
+    "OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "OSI Approved :: Mozilla Public License 1.1 (MPL 1.1)": "MPL-1.1",
+    "OSI Approved :: The Unlicense (Unlicense)": "Unlicense",
+    "OSI Approved :: zlib/libpng License": "Zlib",
+    "OSI Approved :: Boost Software License 1.0 (BSL-1.0)": "BSL-1.0",
+    "OSI Approved :: Eclipse Public License 2.0 (EPL-2.0)": "EPL-2.0",
+    "OSI Approved :: GNU General Public License v2 (GPLv2)": "GPL-2.0-only",
+    "OSI Approved :: GNU General Public License v2 or later (GPLv2+)": "GPL-2.0-or-later",
+    "OSI Approved :: GNU General Public License v3 (GPLv3)": "GPL-3.0-only",
+    "OSI Approved :: GNU General Public License v3 or later (GPLv3+)": "GPL-3.0-or-later",
+    "OSI Approved :: GNU Lesser General Public License v2 (LGPLv2)": "LGPL-2.0-only",
+    "OSI Approved :: GNU Lesser General Public License v2 or later (LGPLv2+)": "LGPL-2.0-or-later",
+    "OSI Approved :: GNU Lesser General Public License v3 (LGPLv3)": "LGPL-3.0-only",
+    "OSI Approved :: GNU Lesser General Public License v3 or later (LGPLv3+)": "LGPL-3.0-or-later",
+    "OSI Approved :: GNU Affero General Public License v3": "AGPL-3.0-only",
+    "OSI Approved :: GNU Affero General Public License v3 or later (AGPLv3+)": "AGPL-3.0-or-later",
+    "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication": "CC0-1.0",
+}
+
+
+@dataclass(frozen=True)
+class Package:
+    """One installed distribution. `metadata` is the raw METADATA file, `files` the entries of RECORD that carry a hash."""
+
+    name: str
+    version: str
+    metadata: bytes
+    record_digest: str
+    files: tuple[PackagePath, ...]
+
+    @property
+    def label(self) -> str:
+        """`name==version`."""
+        return f"{self.name}=={self.version}"
+
+    def headers(self) -> Message:
+        """The fields of METADATA (core metadata specification); its body is the long description."""
+        text = self.metadata.decode("utf-8", "replace")
+        return email.parser.Parser(policy=email.policy.compat32).parsestr(text)
+
+
+def installed_packages(search_path: Sequence[str] = ()) -> Iterator[Package]:
+    """The distributions of this environment (or of the given folders) by normalised name; the first of a name counts.
+
+    Left out: tilth itself, editable installations, and distributions without RECORD or METADATA (of other installers).
+    """
+    found: dict[str, Distribution] = {}
+    for distribution in distributions(path=list(search_path)) if search_path else distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution)
+    for name, distribution in sorted(found.items()):
+        record, metadata = distribution.read_text("RECORD"), distribution.read_text("METADATA")
+        if name == OWN_NAME or record is None or metadata is None or _is_editable(distribution):
+            continue
+        files = tuple(file for file in distribution.files or () if file.hash is not None and file.hash.mode == "sha256")
+        digest = hashlib.sha256(record.encode("utf-8", "surrogatepass")).hexdigest()
+        yield Package(name, distribution.version, metadata.encode("utf-8", "surrogatepass"), digest, files)
+
+
+def _is_editable(distribution: Distribution) -> bool:
+    try:
+        url = json.loads(distribution.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return False
+    return bool(isinstance(url, dict) and url.get("dir_info", {}).get("editable"))
+
+
+def packages_fingerprint(packages: Sequence[Package]) -> str:
+    """sha256 over names, versions, and digests of RECORD and METADATA."""
+    digest = hashlib.sha256()
+    for package in packages:
+        digest.update(f"{package.label}\0{package.record_digest}\0{content_swhid(package.metadata)}\n".encode())
+    return digest.hexdigest()
+
+
+def licence_tree(package: Package) -> LicenceTree:
+    """What the package says of its own licence: its expression decides, else its licence files, else the older fields.
+
+    Everything said is kept as evidence. Licence files in the package's folders (vendored code) hold for what is below them.
+    """
+    tree = LicenceTree(package.label)
+    decided = False
+    for level in (_expression(package), _licence_files(package), _fields(package)):
+        deciding = not decided and any(claim.score > 0 for claim in level)
+        decided = decided or deciding
+        (tree.repository if deciding else tree.noted).extend(level)
+    if not decided:
+        tree.repository, tree.noted = tree.noted, []
+    for file in package.files:
+        if is_licence_path(file.as_posix()) and not in_metadata(file):
+            data = read_file(file, MAX_LICENCE_BYTES)
+            tree.add(file.as_posix(), data.decode("utf-8", "replace"), content_swhid(data))
+    return tree
+
+
+def in_metadata(file: PackagePath) -> bool:
+    """Whether a file belongs to the installation's own notes."""
+    return file.parts[0].endswith(".dist-info")
+
+
+def read_file(file: PackagePath, max_bytes: int) -> bytes:
+    """At most `max_bytes` of an installed file; nothing where it cannot be read."""
+    try:
+        with open(file.locate(), "rb") as opened:
+            return opened.read(max_bytes)
+    except OSError:
+        return b""
+
+
+def _claim(package: Package, spdx: str, tool: str, path: str = "METADATA", data: bytes = b"", score: float = 1.0) -> LicenceClaim:
+    return LicenceClaim(package.label, "", spdx, "repository", path, content_swhid(data or package.metadata), tool, score)
+
+
+def _expression(package: Package) -> list[LicenceClaim]:
+    given = package.headers().get("License-Expression", "")
+    spdx = normalise_expression(given) if given else None
+    return [_claim(package, spdx, "License-Expression")] if spdx else []
+
+
+def _licence_files(package: Package) -> list[LicenceClaim]:
+    claims = []
+    for file in package.files:
+        if in_metadata(file) and (is_licence_path(file.name) or "licenses" in file.parts):
+            data = read_file(file, MAX_LICENCE_BYTES)
+            found = licence_file_claims(data.decode("utf-8", "replace")) if data.strip() else []
+            # AUTHORS and NOTICE lie there too; only a file that is named like a licence may be an unknown one
+            known = [claim for claim in found if claim[1] > 0 or is_licence_path(file.name)]
+            claims += [_claim(package, spdx, tool, file.as_posix(), data, score) for spdx, score, tool in known]
+    return claims
+
+
+def _fields(package: Package) -> list[LicenceClaim]:
+    headers = package.headers()
+    names = [value.removeprefix(CLASSIFIER) for value in headers.get_all("Classifier", []) if value.startswith(CLASSIFIER)]
+    claims = [_claim(package, CLASSIFIERS[name], "Classifier") for name in names if name in CLASSIFIERS]
+    spdx = normalise_expression(str(headers.get("License", "")))
+    return [*claims, _claim(package, spdx, "License")] if spdx else claims
