@@ -17,7 +17,7 @@ _HOMES = {
     "GitRepository": "tilth.corpus.sources.git",
     "MinHashParameters": "tilth.dedup.parameters",
     "PackageDescriptions": "tilth.corpus.sources.package_descriptions",
-    "PackageSource": "tilth.corpus.sources.package_source",
+    "PackageSource": "tilth.corpus.sources.packages",
     "Project": "tilth.pipeline.project",
     "QualityModel": "tilth.pipeline.recipe",
     "Store": "tilth.artifacts",

@@ -101,7 +101,9 @@ def mark(doc: Row, method: str, cluster: Row, is_keeper: bool, similarity: float
     }
 
 
-def put(store: Store, step: str, shard: str | None, files: dict[str, pa.Table], row_group_size: int = 1024) -> Part:
+def put(
+    store: Store, step: str, shard: str | None, files: dict[str, pa.Table], row_group_size: int = 1024, **counts: int
+) -> Part:
     content = hashlib.sha256()
     for name in sorted(files):
         content.update(name.encode() + repr(files[name].to_pydict()).encode())
@@ -109,7 +111,7 @@ def put(store: Store, step: str, shard: str | None, files: dict[str, pa.Table], 
     def write(folder: Path) -> dict[str, int]:
         for name, rows in files.items():
             pq.write_table(rows, folder / name, row_group_size=row_group_size)
-        return {"n_rows": sum(rows.num_rows for rows in files.values())}
+        return {"n_rows": sum(rows.num_rows for rows in files.values()), **counts}
 
     return store.make(Spec(step, 1, {"content": content.hexdigest()}, shard=shard), write).part()
 
@@ -135,13 +137,14 @@ def save_corpus(
             "licences.parquet": table([row for row in licences if row["shard"] == shard], LICENCES),
             "rejects.parquet": table([row for row in rejects if row["shard"] == shard], REJECTS),
         }
-        parts.append(put(store, "read", shard, read, row_group_size))
+        n_rejected = read["rejects.parquet"].num_rows
+        parts.append(put(store, "read", shard, read, row_group_size, n_documents=len(here), n_rejected=n_rejected))
         for family in families:
             contract = family_contract(family, FAMILIES[family])
             parts.append(put(store, f"signals.{family}", shard, {"signals.parquet": table(here, contract)}))
     for method, rows in (marks or {}).items():
         parts.append(put(store, f"dedup.{method}", None, {"duplicates.parquet": table(rows, DUPLICATES)}))
-    return store.save_named("corpus", name, parts, {"recipe": "test", "n_read": len(docs), "n_rejected": len(rejects)})
+    return store.save_named("corpus", name, parts, {"recipe": "test"})
 
 
 @pytest.fixture

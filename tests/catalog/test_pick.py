@@ -53,7 +53,7 @@ clauses_strategy = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(clauses=clauses_strategy, data=st.data())
 def test_counts_of_clauses_equal_brute_force(clauses, data, new_document, corpus_builder):
     texts = data.draw(
@@ -98,7 +98,7 @@ def test_counts_of_clauses_equal_brute_force(clauses, data, new_document, corpus
     assert (cuts.biggest.n_dropped if cuts.biggest else 0) == max(drops)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**40), share=st.floats(0.05, 0.9), sizes=st.lists(st.integers(1, 4), min_size=3, max_size=12))
 def test_splits_never_cross_clusters(seed, share, sizes, new_document, corpus_builder, new_mark):
     import random
@@ -305,4 +305,4 @@ def test_golden_rows(store: Store, demo):
     """These change only with a new VERSION of the step: DuckDB's or Arrow's version must not move a document."""
     pick(store, "demo", "clean", "n_words > 1 and is_keeper", max_tokens=500, validation_share=0.3, seed=11)
     rows = [f"{row['shard']}:{row['row']}:{row['split']}" for row in subset_rows(store, "clean")]
-    assert hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16] == "GOLDEN"
+    assert hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16] == "87431906fc858d68"

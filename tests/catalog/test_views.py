@@ -116,12 +116,14 @@ def test_taken_names_get_a_prefix(store: Store, docs, corpus_saver, name):
 def test_names_that_differ_in_case_alone(store: Store, docs, corpus_saver):
     corpus_saver("Demo", docs[:20])
     corpus_saver("demo", docs)
-    rows = run_sql(store, "select relation, n_read from corpora order by n_read").to_pylist()
-    assert rows == [{"relation": "Demo", "n_read": 20}, {"relation": "corpus_demo", "n_read": 75}]
+    rows = run_sql(store, "select relation, n_documents n from corpora order by n").to_pylist()
+    assert rows == [{"relation": "Demo", "n": 20}, {"relation": "corpus_demo", "n": 75}]
     assert run_sql(store, "select count(*) n from corpus_demo").to_pylist() == [{"n": 75}]
 
 
 def test_things_and_lineage(store: Store, lineage):
+    (corpus,) = run_sql(store, "select name, recipe, n_shards, n_documents, n_rejected, n_tokens from corpora").to_pylist()
+    assert corpus == {"name": "demo", "recipe": "test", "n_shards": 3, "n_documents": 75, "n_rejected": 1, "n_tokens": None}
     assert run_sql(store, "select name, subset, seed, steps, base from runs").to_pylist() == [
         {"name": "small", "subset": "clean", "seed": 3, "steps": 2, "base": None}
     ]

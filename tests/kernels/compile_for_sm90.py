@@ -112,9 +112,7 @@ def _resource_usage(cubin: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run(
-            [tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
-        ).stdout
+        text = subprocess.run([tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True).stdout
     found = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text))
     return {"registers": int(found["REG"]), "stack": int(found["STACK"]), "local": int(found["LOCAL"])}
 

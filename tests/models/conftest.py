@@ -14,6 +14,15 @@ from tilth.models.decoder import Decoder
 MakeModel = Callable[..., Decoder]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """These tensors are tiny: a second thread only waits, and waits long where others use the machine."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> Iterator[None]:
     with torch.random.fork_rng():

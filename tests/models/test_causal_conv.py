@@ -29,9 +29,9 @@ def _by_conv1d(x_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor, lengths: list[i
     return silu(torch.cat(outputs, dim=1))
 
 
-def _inputs(n_taps: int, n_tokens: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    sizes = [(1, n_tokens, 5), (5, n_taps), (5,)]
-    return [torch.randn(size, dtype=dtype, requires_grad=True) for size in sizes]
+def _inputs(n_taps: int, n_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight, bias = (torch.randn(size, dtype=dtype, requires_grad=True) for size in [(1, n_tokens, 5), (5, n_taps), (5,)])
+    return x, weight, bias
 
 
 @pytest.mark.parametrize("n_taps", [1, 2, 4, 6])
@@ -49,7 +49,7 @@ def test_values_and_gradients_are_those_of_conv1d(n_taps: int, lengths: list[int
 
 def test_gradients_match_finite_differences() -> None:
     layout = _layout(3, [2, 1, 4])
-    assert torch.autograd.gradcheck(lambda *inputs: causal_conv_silu(*inputs, layout), _inputs(3, 7))
+    assert torch.autograd.gradcheck(lambda x, w, b: causal_conv_silu(x, w, b, layout), _inputs(3, 7))
 
 
 def test_a_nan_stays_in_its_document() -> None:

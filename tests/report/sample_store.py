@@ -120,9 +120,11 @@ def _rejects(shard: str, documents: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _signals(store: Store, shard: str, documents: list[dict[str, Any]], chance: random.Random) -> Part:
-    columns = {"rps_doc_word_count": pa.int64(), "lid_score": pa.float32(), "lid_language": pa.string(),
-               "quality_score": pa.float32(), "n_tokens": pa.int64(), "rps_doc_frac_unique_words": pa.float64(),
-               "rps_doc_stop_word_fraction": pa.float64(), "code_alnum_share": pa.float32(), "constant_signal": pa.float64()}  # fmt: skip
+    columns = {
+        "rps_doc_word_count": pa.int64(), "lid_score": pa.float32(), "lid_language": pa.string(), "quality_score": pa.float32(),
+        "n_tokens": pa.int64(), "rps_doc_frac_unique_words": pa.float64(), "rps_doc_stop_word_fraction": pa.float64(),
+        "code_alnum_share": pa.float32(), "constant_signal": pa.float64(),
+    }  # fmt: skip
     contract = family_contract("made", columns)
     values = {
         "shard": [shard] * len(documents), "row": [d["row"] for d in documents],

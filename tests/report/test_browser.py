@@ -79,7 +79,8 @@ def test_bars_of_the_flow_are_those_of_sql(opened: Opened, connection: Any) -> N
     labels = opened.labels("flow-documents")
     rows = connection.execute(
         """select 'readable, ' || source || ': ' || format('{:,}', count(*)) || ' documents' from demo group by source
-           union all select 'unique, ' || source || ': ' || format('{:,}', count(*)) || ' documents' from demo where is_keeper group by source
+           union all select 'unique, ' || source || ': ' || format('{:,}', count(*)) || ' documents' from demo
+           where is_keeper group by source
            union all select 'picked: clean, ' || d.source || ': ' || format('{:,}', count(*)) || ' documents'
            from demo as d join subset_documents as p using (shard, row) where subset = 'clean' group by d.source"""
     ).fetchall()

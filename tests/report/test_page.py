@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tilth.artifacts import Store
-from tilth.errors import NotFoundError
+from tilth.errors import NotFoundError, UserError
 from tilth.report import write_report
 from tilth.report.registry import panels
 
@@ -199,6 +200,17 @@ def test_an_empty_store_gives_a_page_that_says_so(tmp_path: Path) -> None:
 def test_an_unknown_corpus_is_refused_with_the_nearest_name(full_store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="demo"):
         write_report(full_store, tmp_path / "report.html", corpus="dem")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_missing_library_is_named_with_its_remedy(full_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tilth.report.bundle import chart_script
+
+    chart_script.cache_clear()
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(UserError, match="vl-convert") as raised:
+        write_report(full_store, tmp_path / "report.html")
+    assert "tilth[report]" in str(raised.value)
     assert not (tmp_path / "report.html").exists()
 
 

@@ -128,6 +128,13 @@ def test_cuts_are_drawn_where_documents_begin_to_be_kept(charts: dict[str, dict[
     assert lines("n_tokens") == {}
 
 
+def test_similarities_are_counted_with_the_empty_bins_between(charts: dict[str, dict[str, Any]], connection: Any) -> None:
+    bars = rows(charts["similarity"], "low")
+    assert [bar["low"] for bar in bars] == ["0.68", "0.72", "0.76", "0.80", "0.84", "0.88", "0.92", "0.96"]
+    n = connection.execute("select count(*) from demo.duplicates where method = 'minhash' and not is_keeper").fetchone()[0]
+    assert sum(bar["n"] for bar in bars) == n > 0
+
+
 def test_every_bar_says_what_it_is(charts: dict[str, dict[str, Any]]) -> None:
     for name, spec in charts.items():
         encodings = [

@@ -10,14 +10,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from tilth.artifacts import Named, Store
+from tilth.artifacts import Artifact, Named, Store
 from tilth.catalog.corpus_views import contract_types
 from tilth.catalog.quoting import identifier, literal, no_rows, read_parquet
 from tilth.contracts import LOSSES, SUBSET, TOKENS_INDEX
 
 # Columns that come from a name's meta; a key that is not there is null. `meta` holds all of it as JSON.
 _FROM_META = {
-    "corpora": {"recipe": "VARCHAR", "n_read": "BIGINT", "n_rejected": "BIGINT"},
+    "corpora": {"recipe": "VARCHAR"},
     "subsets": {
         "corpus": "VARCHAR",
         "corpus_digest": "VARCHAR",
@@ -39,6 +39,12 @@ _FROM_META = {
         "steps": "BIGINT",
         "seq_len": "BIGINT",
         "global_batch": "BIGINT",
+        "layers": "VARCHAR",
+        "n_parameters": "BIGINT",
+        "start_loss": "DOUBLE",
+        "end_loss": "DOUBLE",
+        "validation_loss": "DOUBLE",
+        "tokens_per_second": "DOUBLE",
     },
     "deltas": {
         "run": "VARCHAR",
@@ -51,6 +57,13 @@ _FROM_META = {
         "sample": "VARCHAR",
     },
 }
+_CORPUS_COUNTS = {
+    "n_documents": "read",
+    "n_rejected": "read",
+    "n_bytes": "read",
+    "n_tokens": "signals.tokens",
+}  # -> step that counts it
+_CORPUS_ONLY = {"relation": "VARCHAR", "n_shards": "BIGINT", **dict.fromkeys(_CORPUS_COUNTS, "BIGINT")}
 _KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta"}
 _ARTIFACTS = {
     "step": "VARCHAR",
@@ -75,14 +88,15 @@ def create_global_relations(
     seconds_log: Path,
 ) -> None:
     """Create all GLOBAL_RELATIONS; `relations` maps a corpus to the name of its wide view."""
-    for relation, columns in _FROM_META.items():
-        extra = {"relation": "VARCHAR", "n_shards": "BIGINT"} if relation == "corpora" else {}
-        rows = [_thing_row(named, relations) for named in names[_KIND_OF[relation]]]
-        _create_table(connection, relation, {"name": "VARCHAR", "digest": "VARCHAR", **extra, **columns, "meta": "JSON"}, rows)
     named = [thing for group in names.values() for thing in group]
+    made = {(part.step, part.key): store.artifact(part) for thing in named for part in thing.parts}
+    for relation, columns in _FROM_META.items():
+        extra = _CORPUS_ONLY if relation == "corpora" else {}
+        rows = [_thing_row(thing, relations, made) for thing in names[_KIND_OF[relation]]]
+        _create_table(connection, relation, {"name": "VARCHAR", "digest": "VARCHAR", **extra, **columns, "meta": "JSON"}, rows)
     rows = [{"kind": thing.kind, "name": thing.name, **vars(part)} for thing in named for part in thing.parts]
     _create_table(connection, "parts", _PARTS, rows)
-    _create_table(connection, "artifacts", _ARTIFACTS, _artifact_rows(store, named))
+    _create_table(connection, "artifacts", _ARTIFACTS, [_artifact_row(made[key]) for key in sorted(made)])
     _create_document_views(connection, store, names)
     times = (
         f"read_json({literal(str(seconds_log))}, format = 'newline_delimited', columns = {_struct(_SECONDS)})"
@@ -129,28 +143,25 @@ def _create_union(
     connection.execute(f"create view {identifier(view)} as {' union all by name '.join(branches)}")
 
 
-def _thing_row(named: Named, relations: Mapping[str, str]) -> dict[str, Any]:
+def _thing_row(named: Named, relations: Mapping[str, str], made: Mapping[tuple[str, str], Artifact]) -> dict[str, Any]:
     fixed: dict[str, Any] = {"name": named.name, "digest": named.digest, "meta": json.dumps(named.meta, sort_keys=True)}
     if named.kind == "corpus":
         fixed |= {"relation": relations[named.name], "n_shards": len(named.of("read"))}
+        for count, step in _CORPUS_COUNTS.items():
+            found = [made[part.step, part.key].stats.get(count) for part in named.of(step)]
+            fixed[count] = sum(found) if found and None not in found else None
     return {**named.meta, **fixed}
 
 
-def _artifact_rows(store: Store, things: Iterable[Named]) -> Rows:
-    """Each artifact that some name stands for, once."""
-    parts = {(part.step, part.key): part for named in things for part in named.parts}
-    return [
-        {
-            "step": part.step,
-            "shard": part.shard,
-            "key": part.key,
-            "digest": artifact.digest,
-            "size_bytes": artifact.size_bytes,
-            "stats": json.dumps(artifact.stats, sort_keys=True),
-        }
-        for _, part in sorted(parts.items())
-        for artifact in [store.artifact(part)]
-    ]
+def _artifact_row(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "step": artifact.spec.step,
+        "shard": artifact.spec.shard,
+        "key": artifact.key,
+        "digest": artifact.digest,
+        "size_bytes": artifact.size_bytes,
+        "stats": json.dumps(artifact.stats, sort_keys=True),
+    }
 
 
 def _create_table(connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], rows: Rows) -> None:

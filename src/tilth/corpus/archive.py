@@ -19,6 +19,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord
 
 GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08")
 FIRST_LINE = re.compile(rb"WARC/[0-9]\.[0-9]{1,2}\r?\n")
+VERSIONS = (b"1.0", b"1.1", b"0.17", b"0.18")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 FOLD = re.compile(r"\r?\n[ \t]+")
 CHUNK_BYTES = 1 << 20
@@ -63,11 +64,14 @@ def read_archive(path: Path, kinds: frozenset[str], max_block_bytes: int) -> Ite
         yield from _Reader(file, kinds, max_block_bytes).read()
 
 
+Run = Generator[ArchivedRecord | Damage, None, _Ending]
+
+
 class _Reader:
     def __init__(self, file: BinaryIO, kinds: frozenset[str], max_block_bytes: int) -> None:
         self.file, self.kinds, self.max_block_bytes = file, kinds, max_block_bytes
         magic = file.read(4)
-        self.form = "gzip" if magic[:2] == b"\x1f\x8b" else "plain" if magic[:1] in (b"W", b"") else "other"
+        self.form = "gzip" if magic[:1] == b"\x1f" else "plain" if magic[:1] in (b"W", b"") else "other"
 
     def read(self) -> Iterator[ArchivedRecord | Damage]:
         start: int | None = 0
@@ -88,28 +92,33 @@ class _Reader:
                 yield from [Damage(at, self._reason(at, following), ending.problem)] if found is None else found
                 unplaced = None
             else:
-                reason = "truncated" if following is None and self._ends_like_a_record() else "bad_record"
-                unplaced = Damage(ending.last, reason, f"after this record: {ending.problem}")
+                unplaced = self._damage_after(ending.last, following, ending.problem)
             start = following
         if unplaced is not None:
             yield unplaced
 
-    def _run(self, start: int) -> Generator[ArchivedRecord | Damage, None, _Ending]:
+    def _run(self, start: int) -> Run:
         """Parse from `start` to the first problem."""
         last: int | None = None
+        held: ArchivedRecord | Damage | None = None  # until what follows shows that its gzip member was whole
         self.file.seek(start)
         try:
             for record in ArchiveIterator(self.file, parse_http=False):
-                offset = last = record.stream_pos
-                found, problem = self._take(record, offset)
+                if held is not None:
+                    yield held
+                last = record.stream_pos
+                held, problem = self._take(record, last)
                 if problem is not None:
                     return _Ending(last, problem, inside=True)
-                if found is not None:
-                    yield found
         except (OSError, ValueError, OverflowError) as error:
-            return _Ending(last, str(error))
+            inside = last is not None and self.form == "gzip" and self._member_end(last) in (None, last)
+            if held is not None and not inside:
+                yield held
+            return _Ending(last, str(error), inside)
         cut = self._cut_member(start if last is None else last) if self.form == "gzip" else None
-        if cut is not None and cut != last:
+        if held is not None and cut != last:
+            yield held
+        if cut is not None:
             yield Damage(cut, "truncated", "the file ends inside this gzip member")
         return _Ending(start if cut is not None else last, None)
 
@@ -136,6 +145,13 @@ class _Reader:
         except (OSError, ValueError) as error:
             return None, str(error)
         return (found, None) if n_bytes == length else (None, f"{n_bytes} of {length} bytes of block")
+
+    def _damage_after(self, last: int, following: int | None, problem: str) -> Damage:
+        """The damage behind a record that is itself whole."""
+        if self.form == "gzip" and (end := self._member_end(last)):
+            return Damage(end, "truncated" if self._member_end(end) is None else "bad_record", problem)
+        reason = "truncated" if following is None and self._ends_like_a_record() else "bad_record"
+        return Damage(last, reason, f"after this record: {problem}")
 
     def _second_opinion(self, offset: int) -> list[ArchivedRecord] | None:
         """Read one record without FastWARC: a whole one of a wanted kind, none of an unwanted one, None if it is damaged."""
@@ -166,14 +182,15 @@ class _Reader:
         head = self.file.read(MAX_HEAD_BYTES)
         end = HEAD_END.search(head)
         complete = end is not None and not _headers(head[: end.start()]).get("content-length", "").isdigit()
-        return "truncated" if FIRST_LINE.match(head) and not complete else "bad_record"
+        begun = FIRST_LINE.match(head) or _is_cut_line(head)
+        return "truncated" if begun and not complete else "bad_record"
 
     def _ends_like_a_record(self) -> bool:
         """Whether the file ends within the first line of a record."""
         size = self.file.seek(0, 2)
         self.file.seek(max(0, size - 9))
         tail = self.file.read()
-        return any(b"WARC/1.0\r".startswith(tail[i:]) for i in range(len(tail)))
+        return any(_is_cut_line(tail[i:]) for i in range(len(tail)))
 
     def _next_start(self, position: int) -> int | None:
         """The next offset from `position` on where a record can begin."""
@@ -229,7 +246,7 @@ class _Reader:
         return None
 
 
-def _after(pending: Damage | None, run: Generator[ArchivedRecord | Damage, None, _Ending]) -> Generator[ArchivedRecord | Damage, None, _Ending]:
+def _after(pending: Damage | None, run: Run) -> Run:
     """Yield `pending` before the first record of `run`, if it has one."""
     while True:
         try:
@@ -248,6 +265,11 @@ def _skip(record: WarcRecord, length: int) -> int:
     while n_bytes < length and (n := record.reader.consume(min(length - n_bytes, 1 << 24))):
         n_bytes += n
     return n_bytes
+
+
+def _is_cut_line(data: bytes) -> bool:
+    """Whether `data` is the beginning of a record's first line."""
+    return data != b"" and any((b"WARC/%s\r\n" % version).startswith(data) for version in VERSIONS)
 
 
 def _headers(head: bytes) -> dict[str, str]:

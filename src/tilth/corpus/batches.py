@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -68,21 +68,20 @@ class _Collector:
 
     def _add_reject(self, reject: Reject) -> None:
         row = {"location": reject.location, "reason": reject.reason, "detail": reject.detail}
-        fixed = {key: value.encode("utf-8", "backslashreplace").decode("utf-8") for key, value in row.items()}
-        self.rejects.append({"shard": self.shard.name, "source": self.shard.source, **fixed})
+        self.rejects.append({"shard": self.shard.name, "source": self.shard.source, **_printable(row)})
 
     def _add_document(self, document: Document, data: bytes) -> None:
         identity = {"doc_id": document.doc_id, "shard": self.shard.name, "row": self.next_row}
         self.next_row += 1
         self.n_text_bytes += len(data)
         self.documents.append({
-            **identity, "source": self.shard.source, "url": document.url, "text": document.text,
+            **identity, "source": self.shard.source, **_printable({"url": document.url}), "text": document.text,
             "text_swhid": content_swhid(data), "raw_swhid": document.raw_swhid, "encoding": document.encoding,
             "extraction": document.extraction, "n_bytes": len(data), "n_chars": len(document.text),
-            "language": document.language, "meta": sorted(document.meta.items()),
+            "language": document.language, "meta": sorted(_printable(document.meta).items()),
         })  # fmt: skip
-        self.occurrences += [{**identity, **vars(occurrence)} for occurrence in document.occurrences]
-        self.licences += [{**identity, **vars(claim)} for claim in document.licences]
+        self.occurrences += [{**identity, **_printable(vars(occurrence))} for occurrence in document.occurrences]
+        self.licences += [{**identity, **_printable(vars(claim))} for claim in document.licences]
 
     def finish(self) -> ShardBatch:
         """The four record batches."""
@@ -100,3 +99,11 @@ def _record_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBat
         values = [row[field.name] for row in rows]
         arrays.append(uuid_array(values) if field.name == "doc_id" else pa.array(values, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _printable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """File names need not be UTF-8; what is not is shown as `\\udcff`, as Python prints it."""
+    return {
+        key: value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+        for key, value in row.items()
+    }

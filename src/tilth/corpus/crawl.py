@@ -109,7 +109,9 @@ def crawl(
 
 def _refuse(start_url: str, report: CrawlReport) -> None:
     if report.forbidden:
-        raise SourceError("robots.txt forbids the start of the crawl", where=start_url, fix="crawl another site, or start at an allowed page")
+        raise SourceError(
+            "robots.txt forbids the start of the crawl", where=start_url, fix="crawl another site, or start at an allowed page"
+        )
     raise SourceError("the site gave no page", where=start_url, fix="is the server running, and does it stay on this host?")
 
 
@@ -150,7 +152,12 @@ class _Fetcher:
             self.connection = kind(self.netloc, timeout=self.timeout_seconds)
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = [("Host", self.netloc), ("User-Agent", self.user_agent), ("Accept", "text/html,*/*;q=0.5"), ("Accept-Encoding", "identity")]
+        headers = [
+            ("Host", self.netloc),
+            ("User-Agent", self.user_agent),
+            ("Accept", "text/html,*/*;q=0.5"),
+            ("Accept-Encoding", "identity"),
+        ]
         self.connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
             self.connection.putheader(name, value)
@@ -161,7 +168,9 @@ class _Fetcher:
             self._close()
         protocol = "HTTP/1.0" if response.version == 10 else "HTTP/1.1"
         is_cut = len(body) > self.max_page_bytes
-        return Page(url, response.status, response.reason, protocol, headers, response.getheaders(), body[: self.max_page_bytes], is_cut)
+        return Page(
+            url, response.status, response.reason, protocol, headers, response.getheaders(), body[: self.max_page_bytes], is_cut
+        )
 
     def _body(self, response: http.client.HTTPResponse, deadline: float) -> bytes:
         parts, n_bytes = [], 0
@@ -200,7 +209,9 @@ def normalise_url(target: str, base: str) -> str:
     try:
         url = urldefrag(urljoin(base, target.strip())).url
         parts = urlsplit(url)
-        return parts._replace(path=quote(parts.path or "/", safe="/%:@!$&'()*+,;=~"), query=quote(parts.query, safe="/%:@!$&'()*+,;=?~")).geturl()
+        return parts._replace(
+            path=quote(parts.path or "/", safe="/%:@!$&'()*+,;=~"), query=quote(parts.query, safe="/%:@!$&'()*+,;=?~")
+        ).geturl()
     except ValueError:
         return ""
 
@@ -255,7 +266,9 @@ def _write(writer: WARCWriter, page: Page) -> None:
     kept = [(f"X-Crawler-{name}" if name.lower() == "transfer-encoding" else name, value) for name, value in page.headers]
     head = StatusAndHeaders(f"{page.status} {page.reason}".strip(), kept, protocol=page.protocol)
     marks = {"WARC-Truncated": "length"} if page.is_cut else {}
-    response = writer.create_warc_record(page.url, "response", payload=io.BytesIO(page.body), http_headers=head, warc_headers_dict=marks)
+    response = writer.create_warc_record(
+        page.url, "response", payload=io.BytesIO(page.body), http_headers=head, warc_headers_dict=marks
+    )
     parts = urlsplit(page.url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     asked = StatusAndHeaders(f"GET {target} HTTP/1.1", page.request_headers, is_http_request=True)

@@ -75,16 +75,22 @@ class GitObjects:
     def __init__(self, path: str | Path, where: str) -> None:
         self.path, self.where = Path(path).expanduser(), where
         if not self.path.is_dir():
-            raise SourceError("there is no such folder", where=where, fix="give the path of a git repository, bare or with a work tree")
+            raise SourceError(
+                "there is no such folder", where=where, fix="give the path of a git repository, bare or with a work tree"
+            )
         self.env = _environment(self.path)
         try:
             found = self._run("rev-parse", "--git-dir", "--show-object-format", check=False)
         except FileNotFoundError:
             raise SourceError("git is not installed", where=where, fix="install git 2.30 or newer") from None
         if found.returncode:
-            raise SourceError("this folder is not a git repository", where=where, fix="give the folder that holds .git, or a bare repository")
+            raise SourceError(
+                "this folder is not a git repository", where=where, fix="give the folder that holds .git, or a bare repository"
+            )
         if b"sha256" in found.stdout:
-            raise SourceError("the repository names objects by SHA-256, which SWHIDs cannot", where=where, fix="read it with Folder")
+            raise SourceError(
+                "the repository names objects by SHA-256, which SWHIDs cannot", where=where, fix="read it with Folder"
+            )
 
     def _run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(["git", "-C", str(self.path), *args], env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
@@ -97,7 +103,11 @@ class GitObjects:
         """Raises SourceError for a repository without commits."""
         found = self._run("rev-parse", "--verify", "--quiet", "HEAD^{commit}", check=False)
         if found.returncode:
-            raise SourceError("the repository has no commit at HEAD", where=self.where, fix="commit something, or check out a branch that has commits")
+            raise SourceError(
+                "the repository has no commit at HEAD",
+                where=self.where,
+                fix="commit something, or check out a branch that has commits",
+            )
         lines = self._run("rev-list", "--max-count=1", "--format=%T %cI", "HEAD").stdout.decode("ascii").split()
         return Head(lines[1], lines[2], lines[3], self._snapshot(), self._origin())
 
@@ -185,7 +195,9 @@ class _Pipe:
 
     def __init__(self, command: list[str], env: dict[str, str], stdin: BinaryIO | None) -> None:
         given = stdin if stdin is not None else subprocess.DEVNULL
-        self.process = subprocess.Popen(command, env=env, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=CHUNK_BYTES)
+        self.process = subprocess.Popen(
+            command, env=env, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=CHUNK_BYTES
+        )
 
     def __enter__(self) -> BinaryIO:
         assert self.process.stdout is not None
@@ -221,7 +233,9 @@ def public_origin(url: str) -> str | None:
 def _environment(path: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     parent = str(path.resolve().parent)
-    config = {f"GIT_CONFIG_{part}_{i}": text for i, pair in enumerate(CONFIG.items()) for part, text in zip(("KEY", "VALUE"), pair)}
+    config = {
+        f"GIT_CONFIG_{part}_{i}": text for i, pair in enumerate(CONFIG.items()) for part, text in zip(("KEY", "VALUE"), pair)
+    }
     return {
         **kept, **config, "GIT_CONFIG_COUNT": str(len(CONFIG)), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CEILING_DIRECTORIES": parent, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_NO_LAZY_FETCH": "1",

@@ -15,7 +15,13 @@ NAMES = {
     "VimL": "vim", "Vue": "vue", "XML": "xml xsd xsl", "YAML": "yml yaml", "Zig": "zig", "reStructuredText": "rst",
 }  # fmt: skip
 BY_EXTENSION = {extension: name for name, extensions in NAMES.items() for extension in extensions.split()}
-BY_NAME = {"makefile": "Makefile", "gnumakefile": "Makefile", "dockerfile": "Dockerfile", "cmakelists.txt": "CMake", "rakefile": "Ruby"}
+BY_NAME = {
+    "makefile": "Makefile",
+    "gnumakefile": "Makefile",
+    "dockerfile": "Dockerfile",
+    "cmakelists.txt": "CMake",
+    "rakefile": "Ruby",
+}
 
 
 def language_of(path: str) -> str | None:

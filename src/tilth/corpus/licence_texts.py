@@ -30,6 +30,12 @@ class Wording(NamedTuple):
 _MIT = "permission is hereby granted free of charge to any person obtaining a copy of this software"
 _NOTICE = "the above copyright notice and this permission notice"
 _ISC = "permission to use copy modify and or distribute this software for any purpose with or without fee is hereby granted"
+_ISC_AND = "permission to use copy modify and distribute this software for any purpose with or without fee is hereby granted"
+_HPND = "permission to use copy modify and distribute this software and its"
+_APACHE = "terms and conditions for use reproduction and distribution"
+_LGPL_3 = "incorporates the terms and conditions of version 3 of the gnu general public license"
+_COPYING, _EPL = "the precise terms and conditions for copying", "accompanying program is provided under the terms"
+_NOT_BY = ("noncommercial 4 0", "sharealike 4 0", "noderivatives 4 0")
 _SOURCE, _BINARY = "redistributions of source code must retain", "redistributions in binary form must reproduce"
 _ENDORSE, _ADVERT = "endorse or promote products derived from this software", "all advertising materials mentioning features"
 
@@ -37,32 +43,32 @@ TEXTS = (
     Wording("MIT", (_MIT, _NOTICE, "without limitation the rights to use copy modify merge")),
     Wording("MIT-0", (_MIT, "without limitation the rights to use copy modify merge"), unless=(_NOTICE,)),
     Wording("ISC", (_ISC, "notice appear in all copies")),
-    Wording("ISC", ("permission to use copy modify and distribute this software for any purpose with or without fee is hereby granted", "notice appear in all copies"), unless=("prior permission", "supporting documentation")),
-    Wording("HPND", ("permission to use copy modify and distribute this software and its", "without fee is hereby granted", "supporting documentation")),
+    Wording("ISC", (_ISC_AND, "notice appear in all copies"), unless=("supporting documentation",)),
+    Wording("HPND", (_HPND, "without fee is hereby granted", "supporting documentation")),
     Wording("0BSD", (_ISC,), unless=("notice appear in all copies",)),
     Wording("BSD-2-Clause", (_SOURCE, _BINARY), unless=(_ENDORSE, _ADVERT, "may not be used to endorse")),
     Wording("BSD-3-Clause", (_SOURCE, _BINARY, _ENDORSE), unless=(_ADVERT,)),
     Wording("BSD-4-Clause", (_ADVERT, _SOURCE, _BINARY, _ENDORSE)),
-    Wording("Apache-2.0", ("apache license version 2 0 january 2004", "terms and conditions for use reproduction and distribution", "grant of patent license")),
-    Wording("GPL-2.0-only", ("gnu general public license version 2 june 1991", "the precise terms and conditions for copying")),
-    Wording("GPL-3.0-only", ("gnu general public license version 3 29 june 2007", "the gnu general public license is a free copyleft license for software")),
+    Wording("Apache-2.0", ("apache license version 2 0 january 2004", _APACHE, "grant of patent license")),
+    Wording("GPL-2.0-only", ("gnu general public license version 2 june 1991", _COPYING)),
+    Wording("GPL-3.0-only", ("gnu general public license version 3 29 june 2007", "a free copyleft license for software")),
     Wording("AGPL-3.0-only", ("gnu affero general public license version 3 19 november 2007", "remote network interaction")),
-    Wording("LGPL-2.0-only", ("gnu library general public license version 2 june 1991", "the precise terms and conditions for copying")),
-    Wording("LGPL-2.1-only", ("gnu lesser general public license version 2 1 february 1999", "the precise terms and conditions for copying")),
-    Wording("LGPL-3.0-only", ("gnu lesser general public license version 3 29 june 2007", "incorporates the terms and conditions of version 3 of the gnu general public license")),
+    Wording("LGPL-2.0-only", ("gnu library general public license version 2 june 1991", _COPYING)),
+    Wording("LGPL-2.1-only", ("gnu lesser general public license version 2 1 february 1999", _COPYING)),
+    Wording("LGPL-3.0-only", ("gnu lesser general public license version 3 29 june 2007", _LGPL_3)),
     Wording("MPL-1.1", ("mozilla public license version 1 1", "covered code")),
     Wording("MPL-2.0", ("mozilla public license version 2 0", "covered software")),
-    Wording("EPL-1.0", ("eclipse public license v 1 0", "accompanying program is provided under the terms")),
-    Wording("EPL-2.0", ("eclipse public license v 2 0", "accompanying program is provided under the terms")),
+    Wording("EPL-1.0", ("eclipse public license v 1 0", _EPL)),
+    Wording("EPL-2.0", ("eclipse public license v 2 0", _EPL)),
     Wording("CDDL-1.0", ("common development and distribution license cddl version 1 0", "covered software")),
     Wording("Unlicense", ("this is free and unencumbered software released into the public domain",)),
     Wording("CC0-1.0", ("cc0 1 0 universal", "affirmer")),
-    Wording("CC-BY-4.0", ("attribution 4 0 international", "creative commons"), unless=("noncommercial 4 0", "sharealike 4 0", "noderivatives 4 0")),
+    Wording("CC-BY-4.0", ("attribution 4 0 international", "creative commons"), unless=_NOT_BY),
     Wording("CC-BY-SA-4.0", ("attribution sharealike 4 0 international", "creative commons")),
     Wording("CC-BY-NC-4.0", ("attribution noncommercial 4 0 international", "creative commons")),
     Wording("CC-BY-NC-SA-4.0", ("attribution noncommercial sharealike 4 0 international", "creative commons")),
     Wording("CC-BY-NC-ND-4.0", ("attribution noncommercial noderivatives 4 0 international", "creative commons")),
-    Wording("Zlib", ("altered source versions must be plainly marked as such", "the origin of this software must not be misrepresented")),
+    Wording("Zlib", ("altered source versions must be plainly marked as such", "must not be misrepresented")),
     Wording("BSL-1.0", ("boost software license version 1 0", "obtaining a copy of the software and accompanying documentation")),
     Wording("PSF-2.0", ("python software foundation license version 2", "psf is making python available to licensee")),
     Wording("Artistic-2.0", ("the artistic license 2 0", "copyright holder")),
@@ -78,10 +84,13 @@ NOTICES = (
     Wording("Unlicense", ("this is free and unencumbered software released into the public domain",)),
     Wording("Zlib", ("altered source versions must be plainly marked as such",)),
 )
-# "either version 2 of the License, or (at your option) any later version" and the ways it is shortened
+# "under the terms of version 2 of the GNU ... License", "GNU ... License as published by ...; either version 2", "GPLv2+"
 GNU = re.compile(
-    r"(?:under|by|of) (?:the )?(?:terms of )?(?:version ([0-9](?: [0-9])?) of )?(?:the )?(gnu (?:(lesser|library|affero) )?general public license|[al]?gpl)"
-    r"(?: as published by the free software foundation)?(?: (?:either )?(?:v|version) ?([0-9](?: [0-9])?))?"
+    r"(?:under|by|of) (?:the )?(?:terms of )?(?:version ([0-9](?: [0-9])?) of )?(?:the )?"
+    r"(gnu (?:(lesser|library|affero) )?general public license|[al]?gpl)"
+)
+GNU_VERSION = re.compile(
+    r"(?: as published by the free software foundation)?(?: inc)? ?(?:either )?(?:v|version) ?([0-9])(?: ([0-9])\b)?"
 )
 LATER = re.compile(r"or (?:at your option )?(?:any )?later")
 FAMILIES = {"lesser": "LGPL", "library": "LGPL", "affero": "AGPL", "lgpl": "LGPL", "agpl": "AGPL"}
@@ -110,24 +119,24 @@ def _find(words: str, known: tuple[Wording, ...]) -> list[Recognised]:
         if phrases[0] not in words or any(phrase in words for phrase in unless):
             continue
         score = sum(phrase in words for phrase in phrases) / len(phrases)
-        if score >= MIN_SHARE or (len(phrases) == 2 and score >= 0.5 and len(phrases[0]) > 40):
+        if score >= MIN_SHARE:
             found[spdx] = Recognised(spdx, score)
     return list(found.values())
 
 
 def _find_gnu(words: str) -> list[Recognised]:
-    found = {}
+    found: dict[str, Recognised] = {}
+    unversioned: dict[str, Recognised] = {}
     for match in GNU.finditer(words):
         family = FAMILIES.get(match[3] or match[2], "GPL")
-        version = (match[1] or match[4] or "").replace(" ", ".")
-        version = version if "." in version else f"{version}.0"
-        after = words[match.end() : match.end() + 80]
-        if version == ".0" and (late := re.match(r"(?: as published by the free software foundation)? (?:either )?version ([0-9])(?: ([0-9])\b)?", after)):
-            version = f"{late[1]}.{late[2] or 0}"
-        suffix = "or-later" if LATER.search(after) else "only"
-        if version not in VERSIONS[family]:
+        rest = words[match.end() : match.end() + 120]
+        stated = GNU_VERSION.match(rest)
+        version = match[1].replace(" ", ".") if match[1] else f"{stated[1]}.{stated[2] or 0}" if stated else ""
+        version = version if not version or "." in version else f"{version}.0"
+        if version in VERSIONS[family]:
+            spdx = f"{family}-{version}-{'or-later' if LATER.search(rest) else 'only'}"
+            found[family] = Recognised(spdx, 1.0)
+        else:
             # a GNU licence of no stated version may be used under any version (GPL-2.0, section 9)
-            version, suffix = VERSIONS[family][0], "or-later"
-        spdx = f"{family}-{version}-{suffix}"
-        found[spdx] = Recognised(spdx, 1.0)
-    return list(found.values())
+            unversioned[family] = Recognised(f"{family}-{VERSIONS[family][0]}-or-later", 0.8)
+    return list({**unversioned, **found}.values())

@@ -1,9 +1,10 @@
-"""Claims of licences, and which of them is in force: the strictest of a file and its ancestors, else what the whole repository says."""
+"""Claims of licences, and which is in force: the strictest of a file and its ancestors, else what the whole repository says."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -18,15 +19,21 @@ MENTIONS_LICENCE = re.compile(r"licen[cs]e|redistribut|permission|\bA?L?GPL|publ
 LICENCE_FILE = re.compile(
     r"(?:[a-z0-9.+]+[-_])?(?:licen[cs]es?|copying|unlicen[cs]e|copyright)(?:[-_.](?:[a-z0-9.+-]+))?", re.IGNORECASE
 )
-CODE_FILE = re.compile(r"\.(?:py[icdxw]?|[ch]|cc|cpp|hpp|js|mjs|ts|tsx|jsx|go|rs|java|rb|php|sh|json|ya?ml|toml|csv|xml|css|html?|svg|png|gif|jpe?g|db|sql|tmpl|in|snap|lock)$", re.IGNORECASE)
+CODE_SUFFIXES = (
+    ".py", ".pyi", ".pyx", ".c", ".h", ".cc", ".cpp", ".hpp", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".go", ".rs", ".java", ".rb",
+    ".php", ".sh", ".json", ".yml", ".yaml", ".toml", ".csv", ".xml", ".css", ".html", ".htm", ".svg", ".png", ".gif", ".jpg",
+    ".jpeg", ".db", ".sql", ".in", ".lock", ".tmpl",
+)  # fmt: skip
 
 # How much a licence asks of who passes the work on. What nobody here knows asks the most.
 STRICTNESS = (
-    (0, r"CC0-1\.0|Unlicense|0BSD|MIT-0|WTFPL|LicenseRef-public-domain|PDDL-1\.0|blessing"),
-    (1, r"MIT(-.*)?|BSD-.*|Apache-.*|ISC|Zlib|BSL-1\.0|PSF-2\.0|Python-2\.0(\..*)?|CNRI-.*|HPND.*|NCSA|X11|Unicode-.*|PostgreSQL|AFL-.*|CC-BY-[0-9.]+|BlueOak-.*|MulanPSL-.*|zlib-.*|libtiff|OpenSSL|curl|bzip2-.*|NTP|OFL-1\.1|Artistic-2\.0|ImageMagick|FTL|UPL-1\.0"),
-    (2, r"LGPL-.*|MPL-.*|EPL-.*|CDDL-.*|EUPL-.*|CC-BY-SA-.*|CPL-.*|IPL-.*|Artistic-1\.0.*|OSL-.*|MS-RL"),
-    (3, r"GPL-.*"),
-    (4, r"AGPL-.*|SSPL-1\.0"),
+    (0, "CC0-1.0 Unlicense 0BSD MIT-0 WTFPL PDDL-1.0 blessing LicenseRef-public-domain LicenseRef-scancode-public-domain"),
+    (1, "MIT MIT-* BSD-* Apache-* ISC Zlib zlib-* BSL-1.0 PSF-2.0 Python-2.0 Python-2.0.* CNRI-* HPND HPND-* NCSA X11 Unicode-*"),
+    (1, "PostgreSQL AFL-* CC-BY-1.0 CC-BY-2.* CC-BY-3.* CC-BY-4.* BlueOak-* MulanPSL-* libtiff OpenSSL curl bzip2-* NTP OFL-1.1"),
+    (1, "Artistic-2.0 ImageMagick FTL UPL-1.0"),
+    (2, "LGPL-* MPL-* EPL-* CDDL-* EUPL-* CC-BY-SA-* CPL-* IPL-* Artistic-1.0 Artistic-1.0-* OSL-* MS-RL"),
+    (3, "GPL-*"),
+    (4, "AGPL-* SSPL-1.0"),
 )
 STRICTEST = 5
 
@@ -65,13 +72,13 @@ def _strictness(node: Any) -> int:
     if operator in ("OR", "AND"):
         return (min if operator == "OR" else max)(_strictness(part) for part in node.args)
     key = str(getattr(node, "license_symbol", node).key)
-    return next((level for level, pattern in STRICTNESS if re.fullmatch(pattern, key, re.IGNORECASE)), STRICTEST)
+    return next((level for level, names in STRICTNESS if any(fnmatchcase(key, name) for name in names.split())), STRICTEST)
 
 
 def is_licence_path(path: str) -> bool:
     """Whether a file's name says that it holds a licence: LICENSE, LICENCE.md, COPYING.LESSER, MIT-LICENSE, ..."""
     name = path.rpartition("/")[2]
-    return LICENCE_FILE.fullmatch(name) is not None and CODE_FILE.search(name) is None
+    return LICENCE_FILE.fullmatch(name) is not None and not name.lower().endswith(CODE_SUFFIXES)
 
 
 @dataclass

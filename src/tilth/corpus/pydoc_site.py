@@ -25,8 +25,8 @@ MAX_START_SECONDS = 30.0
 # The server imports what it documents. These open windows, browsers or files when imported, or are tests;
 # `lib2to3` and `distutils` warn that they are deprecated, `this` prints a poem.
 REFUSED = frozenset({
-    "antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "this", "tkinter", "turtle", "turtledemo",
-    "venv",
+    "antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "this", "tkinter", "turtle",
+    "turtledemo", "venv",
 })  # fmt: skip
 PUBLIC = (name for name in sys.stdlib_module_names if not name.startswith("_") and name not in REFUSED)
 # some modules exist on other systems only
@@ -36,7 +36,7 @@ INDEXES = frozenset({"/", "/index.html", "/topics.html", "/keywords.html"})
 
 
 def allow(url: str) -> bool:
-    """Whether a page of the server may be fetched: the indexes, topics and keywords, and public standard modules that import quietly."""
+    """Whether a page may be fetched: the indexes, topics and keywords, and public standard modules that import quietly."""
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.query:
@@ -47,7 +47,9 @@ def allow(url: str) -> bool:
 
 def _is_module(name: str) -> bool:
     first, *rest = name.split(".")
-    return first in MODULES and all(part.isidentifier() and not part.startswith("_") and part not in ("test", "tests") for part in rest)
+    return first in MODULES and all(
+        part.isidentifier() and not part.startswith("_") and part not in ("test", "tests") for part in rest
+    )
 
 
 @contextmanager
@@ -62,7 +64,8 @@ def pydoc_site() -> Iterator[str]:
         env["HOME"] = folder
         # stdin stays open: the server ends when it reads the end of its input
         server = subprocess.Popen(
-            command, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            command, cwd=folder, env=env, text=True, bufsize=1,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
             yield _wait_until_ready(server) + "topics.html"
@@ -83,7 +86,11 @@ def _wait_until_ready(server: subprocess.Popen[str]) -> str:
     announced.wait(MAX_START_SECONDS)
     match = READY.search("".join(said))
     if match is None:
-        raise SourceError("pydoc did not start", where="".join(said).strip()[-200:] or "no output", fix="try `python -m pydoc -p 0 -n 127.0.0.1`")
+        raise SourceError(
+            "pydoc did not start",
+            where="".join(said).strip()[-200:] or "no output",
+            fix="try `python -m pydoc -p 0 -n 127.0.0.1`",
+        )
     while time.monotonic() < deadline:
         try:
             urllib.request.build_opener(urllib.request.ProxyHandler({})).open(match[1] + "topics.html", timeout=5).close()

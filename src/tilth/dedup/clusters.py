@@ -22,8 +22,9 @@ class Clusters:
             if not apart.any():
                 return
             left, right, a, b = left[apart], right[apart], a[apart], b[apart]
-            # Every larger root hangs under its smallest neighbour; roots only get smaller, so no cycle can arise.
-            np.minimum.at(self.roots, np.maximum(a, b), np.minimum(a, b))
+            # Each larger root hangs under one of its smaller neighbours, so no cycle can arise and only the smallest
+            # member of a component can stay a root; which neighbour wins a round does not change where it ends.
+            self.roots[np.maximum(a, b)] = np.minimum(a, b)
             self._flatten()
 
     def together(self, left: Ints, right: Ints) -> npt.NDArray[np.bool_]:

@@ -108,9 +108,7 @@ def _check_can_run(name: str, device: str, dtype: torch.dtype) -> None:
 def _check_triton_can_run(device: str, dtype: torch.dtype) -> None:
     where = f"a {dtype} tensor on {device}"
     if dtype == torch.float64:
-        raise BackendError(
-            "The Triton kernels have no float64 form.", where=where, fix="Use the backend `cpu` or `reference`."
-        )
+        raise BackendError("The Triton kernels have no float64 form.", where=where, fix="Use the backend `cpu` or `reference`.")
     if importlib.util.find_spec("triton") is None:
         raise BackendError("Triton is not installed.", where=where, fix="pip install triton")
     if device == "cuda":
@@ -122,6 +120,4 @@ def _check_triton_can_run(device: str, dtype: torch.dtype) -> None:
             fix="Move the data to a CUDA device, or set TRITON_INTERPRET=1 before Python starts (slow; for tests).",
         )
     if dtype == torch.bfloat16:
-        raise BackendError(
-            "Triton's interpreter computes bfloat16 wrongly.", where=where, fix="Use float32 or float16 there."
-        )
+        raise BackendError("Triton's interpreter computes bfloat16 wrongly.", where=where, fix="Use float32 or float16 there.")

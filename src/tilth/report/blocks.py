@@ -101,10 +101,10 @@ class Grid:
     """Blocks in as many columns as there is room for."""
 
     blocks: Sequence[Block]
-    wide: bool = False  # columns of readable text rather than of charts
+    kind: str = "charts"  # or "texts", or "pairs": two texts beside each other
 
     def html(self) -> Markup:
-        return tag("div", *(block.html() for block in self.blocks), class_="grid wide" if self.wide else "grid")
+        return tag("div", *(block.html() for block in self.blocks), class_=f"grid {self.kind}")
 
 
 @dataclass(frozen=True)

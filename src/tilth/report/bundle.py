@@ -12,14 +12,14 @@ from tilth.errors import UserError
 def chart_script() -> str:
     """Vega, Vega-Lite and Vega-Embed with the page's own code; about 0.9 MB, 1-2 s to make, once a process.
 
-    Raises UserError if vl-convert is not installed.
+    Raises UserError if Altair or vl-convert is not installed.
     """
     try:
+        import altair  # noqa: F401 (the panels need it: better to know at once)
         import vl_convert
     except ImportError as error:
-        raise UserError(
-            "the report needs Altair and vl-convert, which are not installed", str(error), "pip install 'tilth[report]'"
-        ) from error
+        what = "the report needs Altair and vl-convert, which are not installed"
+        raise UserError(what, str(error), "pip install 'tilth[report]'") from error
     own = files("tilth.report").joinpath("embed.js").read_text("utf-8")
     script = vl_convert.javascript_bundle(own).replace("\r\n", "\n").replace("\r", "\n")
     # Inside a script element, these would end it or change how its end is found.

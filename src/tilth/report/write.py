@@ -46,10 +46,10 @@ def render(connection: Any, corpus: str | None = None) -> str:
     from tilth.report.bundle import chart_script
     from tilth.report.theme import chart_config
 
+    script = chart_script()
     scopes = _scopes(connection, corpus)
     sections = [_section(panel, scopes) for panel in panels()]
     style = files("tilth.report").joinpath("page.css").read_text("utf-8")
-    script = chart_script()
     head = tag(
         "head",
         Markup('<meta charset="utf-8"/>'),

@@ -10,6 +10,7 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 META = re.compile(rb"<meta[^>]{0,400}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]{1,40})", re.IGNORECASE)
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 META_BYTES = 4096
 MAX_DAMAGED = 0.001  # share of characters that may be U+FFFD when damage is repaired
 
@@ -49,7 +50,7 @@ def decode_text(data: bytes) -> tuple[str, str]:
             return text, encoding
     encoding = _detected(data)
     text = _strict(data, encoding)
-    if text is None or b"\0" in data or any(ch < " " and ch not in "\t\n\r\f\v\x1b" or "\x7f" <= ch < "\xa0" for ch in set(text)):
+    if text is None or b"\0" in data or CONTROL.search(text):
         raise CharsetError(f"not UTF-8, nor plain text in {encoding}")
     return text, encoding
 

@@ -65,7 +65,8 @@ def decode_body(response: Response, max_bytes: int) -> bytes:
 
 def dechunk(body: bytes) -> bytes:
     """Undo chunked transfer coding (RFC 9112, 7.1). A body that does not begin with a chunk size is returned unchanged."""
-    position, parts = 0, []
+    position = 0
+    parts: list[bytes] = []
     while True:
         match = CHUNK_SIZE.match(body, position)
         if match is None:

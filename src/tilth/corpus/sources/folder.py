@@ -120,7 +120,9 @@ class Folder:
     def _files(self, root: Path) -> Iterator[Found]:
         """What the pattern matches, sorted by path; folders are entered once, links to folders never."""
         if not root.is_dir():
-            raise SourceError("there is no such folder", where=f"Folder {self.name}: {self.path}", fix="give the path of a folder")
+            raise SourceError(
+                "there is no such folder", where=f"Folder {self.name}: {self.path}", fix="give the path of a folder"
+            )
         wanted = pattern_regex(self.pattern)
         matched = [path for path in _walk(root) if wanted.fullmatch(path)]
         for path in sorted(matched, key=_printable):
@@ -149,7 +151,10 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a regular file, without ever waiting for a FIFO or device. Raises OSError, NotTextError (too_large, special_file)."""
+    """The bytes of a regular file, without ever waiting for a FIFO or device.
+
+    Raises OSError, and NotTextError (too_large, special_file).
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(handle, "rb", buffering=0) as file:
         facts = os.fstat(handle)

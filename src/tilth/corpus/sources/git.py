@@ -49,7 +49,9 @@ class GitRepository:
         objects = self._objects(shard.location)
         head = objects.head()
         if self.plan()[0].fingerprint != shard.fingerprint:
-            raise SourceError("the repository has changed since the build was planned", where=shard.location, fix="run the same command again")
+            raise SourceError(
+                "the repository has changed since the build was planned", where=shard.location, fix="run the same command again"
+            )
         seen = _occurrences(objects, head, self.history)
         licences = self._licences(objects, head)
         for blob in objects.blobs(seen, self.max_blob_bytes):

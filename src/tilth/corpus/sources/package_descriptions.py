@@ -34,7 +34,9 @@ class PackageDescriptions:
         """One shard, fingerprinted by names, versions and metadata. Raises SourceError if nothing is installed."""
         packages = list(installed_packages(self.search_path))
         if not packages:
-            raise SourceError("no package is installed here", where=f"PackageDescriptions {self.name}", fix="leave `search_path` empty")
+            raise SourceError(
+                "no package is installed here", where=f"PackageDescriptions {self.name}", fix="leave `search_path` empty"
+            )
         return [Shard(f"{self.name}/00000", self.name, packages_fingerprint(packages), {"max_bytes": self.max_bytes}, "")]
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
@@ -63,7 +65,9 @@ def description(headers: Message) -> str:
     """The long description: the body, or the field of older metadata with its indentation taken off; empty if there is none."""
     body = str(headers.get_payload()).strip()
     if not body:
-        body = "\n".join(line.removeprefix("        ").removeprefix("|") for line in str(headers.get("Description", "")).splitlines())
+        body = "\n".join(
+            line.removeprefix("        ").removeprefix("|") for line in str(headers.get("Description", "")).splitlines()
+        )
     return "" if body.strip() == "UNKNOWN" else body.strip()
 
 

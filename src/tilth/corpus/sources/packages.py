@@ -20,7 +20,9 @@ from tilth.corpus.sources.folder import read_regular_file
 from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
 
-SUFFIXES = frozenset({".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cuh", ".rs", ".md", ".rst"})
+SUFFIXES = frozenset(
+    {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cuh", ".rs", ".md", ".rst"}
+)
 
 Entry = tuple[Package, PackagePath]
 
@@ -61,7 +63,7 @@ class PackageSource:
         contents: dict[str, list[Entry]] = {}
         for package in packages:
             for file in _within(wanted[package.label], min(self.max_package_bytes, limit)):
-                contents.setdefault(file.hash.value, []).append((package, file))
+                contents.setdefault(_hash(file), []).append((package, file))
         trees: dict[str, LicenceTree] = {}
         for digest, entries in contents.items():
             for package, _ in entries:
@@ -80,7 +82,9 @@ class PackageSource:
         except NotTextError as error:
             return Reject(location, error.reason, error.detail)
         except OSError as error:
-            return Reject(location, "vanished" if isinstance(error, FileNotFoundError) else "unreadable", error.strerror or str(error))
+            return Reject(
+                location, "vanished" if isinstance(error, FileNotFoundError) else "unreadable", error.strerror or str(error)
+            )
         swhid = content_swhid(data)
         occurrences = [Occurrence("package", package.label, file.as_posix()) for package, file in entries]
         claims = [claim for place in occurrences for claim in trees[place.origin].claims(place.path, text, swhid)]
@@ -116,6 +120,10 @@ def _within(files: list[PackagePath], limit: int) -> Iterator[PackagePath]:
         if (size := file.size or 0) <= limit:
             limit -= size
             yield file
+
+
+def _hash(file: PackagePath) -> str:
+    return file.hash.value if file.hash is not None else ""
 
 
 def _record_hash(data: bytes) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tilth.corpus.archive import ArchivedRecord, Damage, read_archive
 from tilth.corpus.extract.charset import CharsetError, decode_html
@@ -44,7 +44,9 @@ class Warc:
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """One shard a file, in the order of their paths. Raises SourceError if there is none, or no such extraction."""
         if self.extract not in MODES:
-            raise SourceError(f"unknown extraction `{self.extract}`", where=f"Warc {self.name}", fix=f"one of: {', '.join(MODES)}")
+            raise SourceError(
+                f"unknown extraction `{self.extract}`", where=f"Warc {self.name}", fix=f"one of: {', '.join(MODES)}"
+            )
         root, files = find_archives(self.path, self.name)
         caps = share(self.max_bytes, [file.stat().st_size for file in files])
         return [
@@ -53,10 +55,15 @@ class Warc:
         ]
 
     def _params(self, archive: Path, cap: int | None) -> dict[str, object]:
-        return {"archive": archive.as_posix(), "extract": self.extract, "max_bytes": cap, "max_record_bytes": self.max_record_bytes}
+        return {
+            "archive": archive.as_posix(),
+            "extract": self.extract,
+            "max_bytes": cap,
+            "max_record_bytes": self.max_record_bytes,
+        }
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a row for every response and conversion record, and a reject for every damage. Raises SourceError if unreadable."""
+        """Yield a row for every response and conversion record, a reject for every damage. Raises SourceError if unreadable."""
         archive = shard.params["archive"]
         try:
             for found in read_archive(Path(shard.location), KINDS, self.max_record_bytes):
@@ -65,7 +72,9 @@ class Warc:
                 else:
                     yield self._row(found, archive)
         except OSError as error:
-            raise SourceError(f"cannot read the archive: {error.strerror}", where=shard.location, fix="is it still there?") from error
+            raise SourceError(
+                f"cannot read the archive: {error.strerror}", where=shard.location, fix="is it still there?"
+            ) from error
 
     def _row(self, record: ArchivedRecord, archive: str) -> Document | Reject:
         url = record.headers.get("warc-target-uri", "").strip("<> ") or None
@@ -85,9 +94,12 @@ class Warc:
             date=record.headers.get("warc-date"),
         )  # fmt: skip
         doc_id = document_id("warc", self.name, archive, str(record.offset), raw_swhid)
-        return Document(doc_id=doc_id, text=text, raw_swhid=raw_swhid, occurrences=[occurrence], url=url, **fields)  # type: ignore[arg-type]
+        return Document(doc_id=doc_id, text=text, raw_swhid=raw_swhid, occurrences=[occurrence], url=url, **fields)
 
-    def _from_response(self, record: ArchivedRecord) -> tuple[str, bytes, dict[str, object]]:
+    def _from_response(self, record: ArchivedRecord) -> tuple[str, bytes, dict[str, Any]]:
+        wrapped = record.headers.get("content-type", "application/http")
+        if not wrapped.lower().startswith("application/http"):
+            raise BodyError("not_html", f"not an HTTP response: {wrapped[:80]}")  # DNS answers, FTP files
         response = parse_response(record.block)
         media_type, charset = content_type(response)
         if not 200 <= response.status < 300:
@@ -111,7 +123,7 @@ class Warc:
         return page.text, response.body, fields
 
 
-def _from_conversion(record: ArchivedRecord) -> tuple[str, bytes, dict[str, object]]:
+def _from_conversion(record: ArchivedRecord) -> tuple[str, bytes, dict[str, Any]]:
     media_type = record.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
     if media_type != "text/plain":
         raise BodyError("not_text", media_type)
@@ -126,7 +138,9 @@ def _from_conversion(record: ArchivedRecord) -> tuple[str, bytes, dict[str, obje
 def content_type(response: Response) -> tuple[str, str | None]:
     """The media type in lower case (empty if not given) and the charset of an HTTP response."""
     media_type, *params = response.headers.get("content-type", "").split(";")
-    charsets = [value.strip(" \"'") for name, _, value in (param.partition("=") for param in params) if name.strip().lower() == "charset"]
+    charsets = [
+        value.strip(" \"'") for name, _, value in (param.partition("=") for param in params) if name.strip().lower() == "charset"
+    ]
     return media_type.strip().lower(), charsets[0] if charsets else None
 
 
@@ -142,5 +156,9 @@ def find_archives(pattern: str, name: str) -> tuple[Path, list[Path]]:
     found = [expanded] if os.path.isfile(expanded) else glob.glob(expanded, recursive=True)
     files = sorted(Path(file) for file in found if os.path.isfile(file))
     if not files:
-        raise SourceError("no WARC file is there", where=f"Warc {name}: {pattern}", fix="give the path of a file, or a pattern such as crawl/*.warc.gz")
+        raise SourceError(
+            "no WARC file is there",
+            where=f"Warc {name}: {pattern}",
+            fix="give the path of a file, or a pattern such as crawl/*.warc.gz",
+        )
     return Path(os.path.commonpath([file.parent for file in files])), files

@@ -12,10 +12,8 @@ from tilth.kernels.backend import compute_dtype
 # which the backward would have to run the forward once more.
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-
-
-# Below this many tokens per document the calls cost more than the scores that they save (benchmarks/kernels_cpu.py).
-_MIN_TOKENS_PER_DOCUMENT = 48
+# A call of its own for a document costs as much as this many scores of the masked form (benchmarks/kernels_cpu.py).
+_SCORES_PER_CALL = 16_384
 
 
 def forward(
@@ -57,9 +55,7 @@ def backward(
     return dq.transpose(1, 2).contiguous(), _to_groups(dk, k_BTGD), _to_groups(dv, v_BTGD)
 
 
-def _parts(
-    q: Tensor, k: Tensor, causal: bool, segments_BT: Tensor | None
-) -> list[tuple[slice, slice, Tensor | None, bool]]:
+def _parts(q: Tensor, k: Tensor, causal: bool, segments_BT: Tensor | None) -> list[tuple[slice, slice, Tensor | None, bool]]:
     """Return the calls to make: rows, tokens, additive mask if one is needed, and whether to use the kernel's causal rule."""
     n_queries, n_keys, everything = q.shape[2], k.shape[2], slice(None)
     if q.shape[0] == 0 or q.shape[1] == 0:
@@ -70,25 +66,34 @@ def _parts(
         if segments_BT is None:
             return [(everything, everything, None, causal)]
         documents = _documents(segments_BT)
-        if documents is not None:
-            return [(slice(row, row + 1), slice(start, end), None, causal) for row, start, end in documents]
+        if len(documents) == len(segments_BT):
+            return [(everything, everything, None, causal)]
+        if _is_faster_apart(documents, n_keys, q.shape[0], q.shape[1]) and not _has_returning_id(documents):
+            return [(slice(row, row + 1), slice(start, end), None, causal) for row, start, end, _ in documents]
     seen = visible(n_queries, n_keys, causal, segments_BT, q.device)
     return [(everything, everything, torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, float("-inf")), False)]
 
 
-def _documents(segments_BT: Tensor) -> list[tuple[int, int, int]] | None:
-    """Return (row, start, end) of every document, or None where one masked call is the better or the only way."""
-    n_batch, n_tokens = segments_BT.shape
+def _documents(segments_BT: Tensor) -> list[tuple[int, int, int, int]]:
+    """Return (row, start, end, id) of every run of equal ids."""
+    n_tokens = segments_BT.shape[1]
     is_start = torch.ones_like(segments_BT, dtype=torch.bool)
     is_start[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
     rows, starts = (column.tolist() for column in is_start.nonzero(as_tuple=True))
-    if len(rows) * _MIN_TOKENS_PER_DOCUMENT > n_batch * n_tokens:
-        return None
-    ids = segments_BT[is_start].tolist()
-    if len(set(zip(rows, ids, strict=True))) < len(rows):
-        return None  # an id comes back later in its row: its tokens see each other across what lies between
-    ends = [n_tokens if i + 1 == len(rows) or rows[i + 1] != rows[i] else starts[i + 1] for i in range(len(rows))]
-    return list(zip(rows, starts, ends, strict=True))
+    is_last = [i + 1 == len(rows) or rows[i + 1] != rows[i] for i in range(len(rows))]
+    ends = [n_tokens if last else starts[i + 1] for i, last in enumerate(is_last)]
+    return list(zip(rows, starts, ends, segments_BT[is_start].tolist(), strict=True))
+
+
+def _is_faster_apart(documents: list[tuple[int, int, int, int]], n_tokens: int, n_batch: int, n_heads: int) -> bool:
+    n_scores_apart = sum((end - start) ** 2 for _, start, end, _ in documents) // 2
+    n_scores_saved = (n_batch * n_tokens**2 - n_scores_apart) * n_heads
+    return len(documents) * _SCORES_PER_CALL < n_scores_saved
+
+
+def _has_returning_id(documents: list[tuple[int, int, int, int]]) -> bool:
+    """Whether an id comes back later in its row: its tokens see each other across what lies between."""
+    return len({(row, segment) for row, _, _, segment in documents}) < len(documents)
 
 
 def _by_head(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,9 @@ One program owns a block of queries (forward, dq) or a block of keys and all the
 sum needs atomics and every run gives the same bits. Source: Dao 2023, "FlashAttention-2", algorithms 1 and 2.
 """
 
+# Triton reads the annotations of a kernel: only tl.constexpr may stand there.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -69,15 +72,11 @@ def backward(
     dkv_constants = _constants(q, k, segments_BT, causal, dkv_config)
     dq_constants = _constants(q, k, segments_BT, causal, dq_config)
     dq_grid = (triton.cdiv(n_queries, dq_config.block_m) * n_batch * n_heads,)
-    _delta_kernel[dq_grid](
-        o, do, delta, n_queries, n_heads, head_dim, BLOCK_M=dq_config.block_m, BLOCK_D=dq_constants["BLOCK_D"]
-    )
+    _delta_kernel[dq_grid](o, do, delta, n_queries, n_heads, head_dim, BLOCK_M=dq_config.block_m, BLOCK_D=dq_constants["BLOCK_D"])
     _dkv_kernel[(triton.cdiv(n_keys, dkv_config.block_n) * n_batch * n_groups,)](
         q, k, v, ids, do, lse_BHT, delta, dk, dv, scale, n_queries, n_keys, n_heads, **dkv_constants
     )
-    _dq_kernel[dq_grid](
-        q, k, v, ids, do, lse_BHT, delta, dq, scale, n_queries, n_keys, n_heads, **dq_constants
-    )
+    _dq_kernel[dq_grid](q, k, v, ids, do, lse_BHT, delta, dq, scale, n_queries, n_keys, n_heads, **dq_constants)
     return dq, dk, dv
 
 
@@ -198,9 +197,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _delta_kernel(
-    o_ptr, do_ptr, delta_ptr, n_queries, n_heads, head_dim, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
-):
+def _delta_kernel(o_ptr, do_ptr, delta_ptr, n_queries, n_heads, head_dim, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):
     """delta = sum over D of o * do, which is what the softmax subtracts from every gradient of its row."""
     n_blocks = tl.cdiv(n_queries, BLOCK_M)
     bh = (tl.program_id(0) // n_blocks).to(tl.int64)
@@ -254,9 +251,7 @@ def _dkv_kernel(
             if HAS_SEGMENTS:
                 row_ids = tl.load(ids_ptr + b * n_keys + m + shift, mask=m < n_queries, other=-1)
             s_NM = tl.dot(k, tl.trans(q), input_precision=PRECISION)
-            seen = _seen(
-                (m + shift)[None, :], cols[:, None], row_ids[None, :], col_ids[:, None], n_keys, CAUSAL, HAS_SEGMENTS
-            )
+            seen = _seen((m + shift)[None, :], cols[:, None], row_ids[None, :], col_ids[:, None], n_keys, CAUSAL, HAS_SEGMENTS)
             seen = seen & (m < n_queries)[None, :]
             # Masked before exp2: what is not seen may have a score far above the row's log-sum-exp.
             p_NM = tl.exp2(tl.where(seen, (s_NM * scale - lse[None, :]) * _LOG2_E, float("-inf")))
@@ -306,9 +301,7 @@ def _dq_kernel(
         if HAS_SEGMENTS:
             col_ids = tl.load(ids_ptr + b * n_keys + cols, mask=cols < n_keys, other=0)
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        seen = _seen(
-            (m + shift)[:, None], cols[None, :], row_ids[:, None], col_ids[None, :], n_keys, CAUSAL, HAS_SEGMENTS
-        )
+        seen = _seen((m + shift)[:, None], cols[None, :], row_ids[:, None], col_ids[None, :], n_keys, CAUSAL, HAS_SEGMENTS)
         p = tl.exp2(tl.where(seen, (s * scale - lse[:, None]) * _LOG2_E, float("-inf")))
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         ds = p * (dp - delta[:, None])
@@ -316,9 +309,7 @@ def _dq_kernel(
     tl.store(dq_ptr + q_offsets, (dq * scale).to(dq_ptr.dtype.element_ty), mask=inside)
 
 
-def _constants(
-    q: Tensor, k: Tensor, segments_BT: Tensor | None, causal: bool, config: Config
-) -> dict[str, int | bool | str]:
+def _constants(q: Tensor, k: Tensor, segments_BT: Tensor | None, causal: bool, config: Config) -> dict[str, int | bool | str]:
     return {
         "HEADS_PER_GROUP": q.shape[2] // k.shape[2],
         "HEAD_DIM": q.shape[3],

@@ -46,9 +46,7 @@ def _(x_D: Tensor, weight_D: Tensor, eps: float, backend: str) -> tuple[Tensor, 
 
 
 @_rms_norm_backward.register_fake
-def _(
-    dy_D: Tensor, x_D: Tensor, weight_D: Tensor, rstd: Tensor, eps: float, backend: str
-) -> tuple[Tensor, Tensor]:
+def _(dy_D: Tensor, x_D: Tensor, weight_D: Tensor, rstd: Tensor, eps: float, backend: str) -> tuple[Tensor, Tensor]:
     return x_D.new_empty(x_D.shape), weight_D.new_empty(weight_D.shape)
 
 

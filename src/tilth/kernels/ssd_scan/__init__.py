@@ -104,9 +104,7 @@ def _ssd_scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Third output: the state that enters each chunk (B, n_chunks, H, P, N), kept for the backward; the reference has none."""
     module = implementation("ssd_scan", backend)
-    return module.forward(
-        x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN, chunk_size
-    )
+    return module.forward(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN, chunk_size)
 
 
 @torch.library.custom_op("tilth::ssd_scan_backward", mutates_args=())
@@ -186,9 +184,7 @@ def _(
     inputs = (x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN)
     dx, ddt, dA, dB, dC = (tensor.new_empty(tensor.shape) for tensor in inputs)
     dD = x_BTHP.new_empty((0,)) if D_H is None else D_H.new_empty(D_H.shape)
-    dinitial = (
-        x_BTHP.new_empty((0,)) if initial_state_BHPN is None else initial_state_BHPN.new_empty(initial_state_BHPN.shape)
-    )
+    dinitial = x_BTHP.new_empty((0,)) if initial_state_BHPN is None else initial_state_BHPN.new_empty(initial_state_BHPN.shape)
     return dx, ddt, dA, dB, dC, dD, dinitial
 
 

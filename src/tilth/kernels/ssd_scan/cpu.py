@@ -28,8 +28,8 @@ class _Chunks:
     decay_out_BcqH: Tensor  # from token s to the state that leaves the chunk
 
     @property
-    def carry_BcH(self) -> Tensor:
-        """What is left of the entering state when it leaves the chunk."""
+    def carry(self) -> Tensor:
+        """What is left of the entering state when it leaves the chunk (B, c, H)."""
         return self.decay_in_BcqH[:, :, -1]
 
 
@@ -48,7 +48,7 @@ def forward(
     chunks = _cut(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, segments_BT, chunk_size)
     n_batch, n_chunks, n_q, n_heads, head_dim = chunks.x_BcqHP.shape
     added_BcHPN = _states_added(chunks)
-    states_BcHPN, final_BHPN = _pass_states(added_BcHPN, chunks.carry_BcH, initial_state_BHPN)
+    states_BcHPN, final_BHPN = _pass_states(added_BcHPN, chunks.carry, initial_state_BHPN)
 
     weights_BcHqq = _times_scores(chunks.decay_BcHqq, _scores(chunks))
     inside_BcHqP = torch.matmul(weights_BcHqq, _by_head(chunks.x_BcqHP, chunks.dt_BcqH))
@@ -79,7 +79,7 @@ def backward(
     x, dt, dtype = chunks.x_BcqHP, chunks.dt_BcqH, chunks.x_BcqHP.dtype
     dy_BcqHP = _pad(dy_BTHP.to(dtype), x.shape[1] * x.shape[2]).reshape(x.shape)
 
-    da_BcqH, dxdt_BcqHP, dscores_BcGqq = _inside_backward(chunks, dy_BcqHP)
+    da_inside_BcqH, dxdt_BcqHP, dscores_BcGqq = _inside_backward(chunks, dy_BcqHP)
     dB_BcGqN = dscores_BcGqq.transpose(-1, -2) @ chunks.C_BcGqN
     dC_BcGqN = dscores_BcGqq @ chunks.B_BcGqN
 
@@ -87,10 +87,10 @@ def backward(
     dread = _by_group(from_states_BcqHP, chunks)
     dC_BcGqN += dread @ _group_states(states_BcHPN, chunks)
     dentering_BcHPN = (dread.transpose(-1, -2) @ chunks.C_BcGqN).reshape(states_BcHPN.shape)
-    da_BcqH += (_read_states(chunks, states_BcHPN) * from_states_BcqHP).sum(dim=-1)
+    da_BcqH = (_read_states(chunks, states_BcHPN) * from_states_BcqHP).sum(dim=-1)
 
-    dleaving_BcHPN, dinitial_BHPN = _pass_states(dentering_BcHPN, chunks.carry_BcH, dfinal_BHPN, reverse=True)
-    da_BcqH[:, :, -1] += chunks.carry_BcH * (dleaving_BcHPN * states_BcHPN).sum(dim=(-1, -2))
+    dleaving_BcHPN, dinitial_BHPN = _pass_states(dentering_BcHPN, chunks.carry, dfinal_BHPN, reverse=True)
+    da_BcqH[:, :, -1] += chunks.carry * (dleaving_BcHPN * states_BcHPN).sum(dim=(-1, -2))
 
     out_BcqH = chunks.decay_out_BcqH
     dleaving_BcGRN = _group_states(dleaving_BcHPN, chunks)
@@ -101,7 +101,7 @@ def backward(
     dxdt_BcqHP += into_states
     # What token s sends to the leaving state decays by the tokens after s, so each collects from those before it.
     through_BcqH = (into_states * x).sum(dim=-1).mul_(dt)
-    da_BcqH = da_BcqH.flip(2).cumsum(dim=2).flip(2)
+    da_BcqH = da_BcqH.flip(2).cumsum(dim=2).flip(2).add_(da_inside_BcqH)
     da_BcqH[:, :, 1:] += through_BcqH[:, :, :-1].cumsum(dim=2)
     dx_BcqHP = dxdt_BcqHP * dt.unsqueeze(-1)
     if D_H is not None:
@@ -109,9 +109,7 @@ def backward(
     ddt_BcqH = (dxdt_BcqHP * x).sum(dim=-1) + da_BcqH * A_H.to(dtype)
     dA_H = (da_BcqH * dt).sum(dim=(0, 1, 2))
     dD_H = x_BTHP.new_empty((0,)) if D_H is None else (dy_BcqHP * x).sum(dim=(0, 1, 2, 4)).to(D_H.dtype)
-    dinitial = (
-        x_BTHP.new_empty((0,)) if initial_state_BHPN is None else dinitial_BHPN.to(initial_state_BHPN.dtype)
-    )
+    dinitial = x_BTHP.new_empty((0,)) if initial_state_BHPN is None else dinitial_BHPN.to(initial_state_BHPN.dtype)
     return (
         _join(dx_BcqHP, x_BTHP),
         _join(ddt_BcqH, dt_BTH),
@@ -191,7 +189,7 @@ def _same_document(
 
 
 def _inside_backward(chunks: _Chunks, dy_BcqHP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the running log-decay, of dt * x, and of C B^T through the tokens of the same chunk."""
+    """Return the gradients of dt A, of dt x, and of C B^T through the tokens of the same chunk."""
     scores_BcGqq = _scores(chunks)
     dy_BcHqP = dy_BcqHP.transpose(2, 3).contiguous()
     weights_BcHqq = _times_scores(chunks.decay_BcHqq, scores_BcGqq)
@@ -200,9 +198,10 @@ def _inside_backward(chunks: _Chunks, dy_BcqHP: Tensor) -> tuple[Tensor, Tensor,
     dweights_BcHqq.mul_(chunks.decay_BcHqq)
     dscores_BcGqq = _split_heads(dweights_BcHqq, scores_BcGqq.shape[2]).sum(dim=3)
     dlog_BcHqq = _times_scores(dweights_BcHqq, scores_BcGqq)
-    # A token does not decay towards itself; left in, its two equal terms would cancel only up to rounding.
-    dlog_BcHqq.diagonal(dim1=-2, dim2=-1).zero_()
-    da_BcHq = dlog_BcHqq.sum(dim=-1) - dlog_BcHqq.sum(dim=-2)
+    # Token t decays every pair (u, s) with s < t <= u. Their sum is taken over s, then over u, and not as row sums minus
+    # column sums: those cancel only up to rounding, which one large dt would multiply into the gradient of A.
+    before_BcHqq = dlog_BcHqq.cumsum(dim=-1).tril_(-1)
+    da_BcHq = torch.nn.functional.pad(before_BcHqq.sum(dim=-2)[..., :-1], (1, 0))
     return da_BcHq.transpose(2, 3).contiguous(), dxdt_BcHqP.transpose(2, 3).contiguous(), dscores_BcGqq
 
 

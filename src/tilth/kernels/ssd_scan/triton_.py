@@ -6,6 +6,9 @@ bits. Gradients of B and C are written per head and summed over the heads of a g
 Source: Dao and Gu 2024, "Transformers are SSMs", section 6.
 """
 
+# Triton reads the annotations of a kernel: only tl.constexpr may stand there.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import torch
@@ -147,7 +150,7 @@ def _added_kernel(
     c = (program // n_heads % n_chunks).to(tl.int32)
     b = program // n_heads // n_chunks
     A = tl.load(A_ptr + h).to(tl.float32)
-    dt, high, low, number, decay_in, decay_out, carry = _decays(
+    dt, _high, _low, _number, decay_in, decay_out, carry = _decays(
         dt_ptr, A, documents_ptr, b, c, h, n_tokens, n_heads, CHUNK, BLOCK_Q, HAS_SEGMENTS
     )
     if TOWARDS_END:
@@ -207,7 +210,7 @@ def _output_kernel(
     c = (program // n_heads % n_chunks).to(tl.int32)
     b = program // n_heads // n_chunks
     A = tl.load(A_ptr + h).to(tl.float32)
-    dt, high, low, number, decay_in, decay_out, carry = _decays(
+    dt, high, low, number, decay_in, _decay_out, _carry = _decays(
         dt_ptr, A, documents_ptr, b, c, h, n_tokens, n_heads, CHUNK, BLOCK_Q, HAS_SEGMENTS
     )
     q, p, n = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
@@ -272,13 +275,16 @@ def _gradient_kernel(
     decay = _decay_between(high, low, number, BLOCK_Q, HAS_SEGMENTS)
     dxdt = tl.dot(tl.trans((scores * decay).to(dy.dtype)), dy, input_precision=PRECISION)
     dscores = tl.dot(dy, tl.trans(x), input_precision=PRECISION) * decay * dt[None, :]
-    # A token does not decay towards itself; left in, its two equal terms would cancel only up to rounding.
-    dlog = tl.where(q[:, None] == q[None, :], 0.0, dscores * scores)
-    da = tl.sum(dlog, axis=1) - tl.sum(dlog, axis=0)
+    # Token t decays every pair (u, s) with s < t <= u. Their sum is taken over s, then over u, and not as row sums minus
+    # column sums: those cancel only up to rounding, which one large dt would multiply into the gradient of A.
+    dlog = dscores * scores
+    before = tl.cumsum(dlog, axis=1) - dlog
+    da_inside = tl.sum(tl.where(q[:, None] >= q[None, :], before, 0.0), axis=0)
     dscores = dscores.to(x.dtype)
 
     # Through the state that enters and the one that leaves, a slice of N at a time: registers are what runs out.
     into_state = tl.zeros([BLOCK_Q, BLOCK_P], dtype=tl.float32)
+    da_read = tl.zeros([BLOCK_Q], dtype=tl.float32)
     carried_N = tl.zeros([BLOCK_N], dtype=tl.float32)
     for start_n in range(0, d_state, BLOCK_N):
         n = start_n + tl.arange(0, BLOCK_N)
@@ -292,7 +298,7 @@ def _gradient_kernel(
         dstate = tl.load(dleaving_ptr + state_offsets, mask=state_mask, other=0.0)
         carried_N += tl.sum(state * dstate, axis=0)
         dC = tl.dot(dy, state.to(dy.dtype), input_precision=PRECISION) * decay_in[:, None]
-        da += tl.sum(dC * C.to(tl.float32), axis=1)
+        da_read += tl.sum(dC * C.to(tl.float32), axis=1)
         dC += tl.dot(dscores, B, input_precision=PRECISION)
         tl.store(dC_ptr + head_offsets, dC, mask=n_mask)
         dB = tl.dot(x, dstate.to(x.dtype), input_precision=PRECISION) * (decay_out * dt)[:, None]
@@ -305,7 +311,7 @@ def _gradient_kernel(
     carried = carry * tl.sum(carried_N, axis=0)
 
     # A running sum is differentiated by the sum from the other end; what goes to the end starts after its own token.
-    da = tl.cumsum(da, axis=0, reverse=True) + (tl.cumsum(through, axis=0) - through) + carried
+    da = da_inside + tl.cumsum(da_read, axis=0, reverse=True) + (tl.cumsum(through, axis=0) - through) + carried
     ddt = da * A + tl.sum(dxdt * x.to(tl.float32), axis=1)
     tl.store(ddt_ptr + token * n_heads + h, ddt.to(ddt_ptr.dtype.element_ty), mask=inside)
     tl.store(dA_ptr + program, tl.sum(tl.where(inside, da * dt, 0.0), axis=0))

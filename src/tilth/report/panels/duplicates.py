@@ -52,8 +52,12 @@ def _sizes(scope: Scope, duplicates: str) -> Iterable[Chart]:
 
 def _similarities(scope: Scope, duplicates: str) -> Iterable[Chart]:
     rows = scope.rows(
-        f"""select least(floor(similarity::double * 25 + 1e-6) / 25, 0.96) as low, count(*) as n
-            from {duplicates} where method = 'minhash' and not is_keeper group by low order by low"""
+        f"""with binned as (
+                select least(floor(similarity::double * 25 + 1e-6)::int, 24) as bin, count(*) as n
+                from {duplicates} where method = 'minhash' and not is_keeper group by bin)
+            select b.bin / 25 as low, coalesce(n, 0) as n
+            from (select unnest(range((select min(bin) from binned), 25)) as bin) as b left join binned on binned.bin = b.bin
+            order by b.bin"""
     )
     data = [
         {
@@ -84,7 +88,7 @@ def _examples(scope: Scope, duplicates: str) -> Iterable[Block]:
             seen.add(cluster["id"])
             line = f"{cluster['size']:,} documents; the texts begin shortly before they first differ"
             yield Heading(f"{cluster['what']} cluster of near duplicates", line)
-            yield Grid(_members(scope, duplicates, cluster["id"]), wide=True)
+            yield Grid(_members(scope, duplicates, cluster["id"]), kind="texts")
 
 
 def _members(scope: Scope, duplicates: str, cluster_id: str) -> list[Excerpt]:

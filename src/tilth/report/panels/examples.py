@@ -8,7 +8,6 @@ from tilth.report.blocks import Block, Excerpt, Grid, Heading
 from tilth.report.cuts import Cut
 from tilth.report.documents import excerpt, fetch
 from tilth.report.measures import numeric_table
-from tilth.report.numbers import number
 from tilth.report.registry import panel
 from tilth.report.scope import AbsentError, Row, Scope, Subset, quoted
 
@@ -24,8 +23,12 @@ def draw(scope: Scope) -> Iterable[Block]:
     if not scope.subsets or not scope.columns("subset_documents"):
         scope.need_corpus()
         raise AbsentError("No subset has been picked from this corpus yet: `tilth pick NAME WHERE` does.")
-    cuts = [(subset, cut) for subset in scope.subsets for cut in subset.cuts if cut.keeps_above is not None]
-    for subset, cut in cuts[:MAX_CUTS]:
+    cuts: dict[Cut, Subset] = {}
+    for subset in scope.subsets:
+        for cut in subset.cuts:
+            if cut.keeps_above is not None:
+                cuts.setdefault(cut, subset)  # a cut that two subsets share is shown for the larger one
+    for cut, subset in list(cuts.items())[:MAX_CUTS]:
         yield from _around(scope, subset, cut)
     yield from _random(scope, scope.subsets[0])
 
@@ -40,16 +43,16 @@ def _around(scope: Scope, subset: Subset, cut: Cut) -> Iterable[Block]:
                 from {numeric_table(scope)} as m where {column} is not null)
             select * from sided where passes = picked
             qualify row_number() over (partition by passes order by abs(value - $1), shard, row) <= {_AT_A_CUT}
-            order by passes, abs(value - $1), shard, row""",
+            order by row_number() over (partition by passes order by abs(value - $1), shard, row), passes""",
         cut.value,
         subset.name,
     )
     if not rows:
         return
     documents = fetch(scope, [(row["shard"], row["row"]) for row in rows])
-    facts = [[f"{cut.column} = {number(row['value'])}"] for row in rows]
-    yield Heading(f"{subset.name}: {cut}", "Left out by this comparison and nearest to it; then picked and nearest to it.")
-    yield Grid(_excerpts(rows, documents, facts), wide=True)
+    facts = [[f"{cut.column} = {row['value']:.7g}"] for row in rows]
+    yield Heading(f"{subset.name}: {cut}", "The nearest that it leaves out, and the nearest that were picked.")
+    yield Grid(_excerpts(rows, documents, facts), kind="pairs")
 
 
 def _random(scope: Scope, subset: Subset) -> Iterable[Block]:
@@ -66,7 +69,7 @@ def _random(scope: Scope, subset: Subset) -> Iterable[Block]:
     documents = fetch(scope, [(row["shard"], row["row"]) for row in rows])
     facts = [[] if row["is_keeper"] else ["marked as a duplicate"] for row in rows]
     yield Heading(f"{subset.name}: at random", "The same documents each time, chosen by a hash of their place.")
-    yield Grid(_excerpts(rows, documents, facts), wide=True)
+    yield Grid(_excerpts(rows, documents, facts), kind="texts")
 
 
 def _excerpts(rows: Sequence[Row], documents: dict[tuple[str, int], Row], facts: Sequence[Sequence[str]]) -> list[Excerpt]:

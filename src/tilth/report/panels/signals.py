@@ -39,6 +39,8 @@ def draw(scope: Scope) -> Iterable[Block]:
     if not columns:
         raise AbsentError("No signals have been computed for this corpus.")
     measures = [measure(scope, column) for column in columns]
+    # Cuts first; last those of which at least half the documents have the smallest value: one bar says little.
+    measures.sort(key=lambda one: (not one.cuts, one.median == one.low))
     drawn: list[Chart] = []
     flat: list[Measure] = []
     for one in measures:
