@@ -42,7 +42,10 @@ def http_response() -> Callable[..., bytes]:
     """Writes an HTTP response as bytes."""
 
     def write(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
-        fields = {"Content-Type": "text/html; charset=utf-8", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        fields = {
+            "Content-Type": "text/html; charset=utf-8",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
 

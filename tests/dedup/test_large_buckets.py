@@ -89,3 +89,18 @@ def test_pairs_hidden_in_a_crowd_are_found(make_documents: Make) -> None:
     assert rows <= wanted
     assert len(rows) >= 0.99 * len(wanted)
     assert len(set(found.column("cluster_id").to_pylist())) == len(rows) / 2
+
+
+def test_several_clusters_in_one_bucket_are_told_apart(make_documents: Make) -> None:
+    # One band of one row puts groups that share a template into one bucket; each group is of 40 copies.
+    parameters = MinHashParameters(threshold=0.9, recall=0.5, max_permutations=1)
+    texts = [text for text in _templates(6, 0.95, seed=4) for _ in range(40)]
+    found = minhash_duplicates(
+        [signatures(make_documents(texts), parameters)], lambda _, rows: [texts[row] for row in rows], parameters
+    )
+    stats = json.loads(found.schema.metadata[STATS_KEY])
+    assert stats["n_large_buckets"] < 6
+    assert found.num_rows == 240
+    roots = [row - row % 40 for row in range(240)]
+    ids = make_documents(texts).column("doc_id").to_pylist()
+    assert found.column("cluster_id").to_pylist() == [ids[root] for root in roots]

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from tilth.contracts import DUPLICATES, check
 from tilth.dedup.clusters import Clusters
 from tilth.dedup.minhash import STATS_KEY, MinHashParameters, minhash_duplicates, signatures
+from tilth.dedup.shingles import Shingler
+from tilth.dedup.verify import Verifier
 from tilth.errors import ContractError
 
 PARAMETERS = MinHashParameters()
@@ -222,3 +224,18 @@ def test_texts_that_are_not_those_of_the_signatures_are_refused(make_documents: 
         minhash_duplicates(made, lambda shard, rows: ["a b c d e f g h"] * len(rows), PARAMETERS)
     with pytest.raises(ContractError, match="1 came"):
         minhash_duplicates(made, lambda shard, rows: ["a b c d e f"], PARAMETERS)
+
+
+def test_memory_for_shingles_is_bounded(planted_texts: list[str]) -> None:
+    texts = planted_texts[:60]
+    sizes = np.array([len(found) for found in Shingler(5).shingle_sets(texts)], dtype=np.int64)
+    left, right = (pairs.astype(np.int64) for pairs in np.triu_indices(60, k=1))
+    results, n_read, n_kept = [], [], []
+    for limit in (1 << 30, 40_000):
+        verifier = Verifier(["s"] * 60, np.arange(60), sizes, lambda shard, rows: [texts[row] for row in rows], 5, limit)
+        results.append(verifier.similarities(left, right).tolist())
+        n_read.append(verifier.n_texts_read)
+        n_kept.append(sum(len(found) for found in verifier._sets.values()))
+    assert results[0] == results[1]
+    assert n_read[0] == 60 < n_read[1]  # what was let go is read again
+    assert n_kept[1] * 8 <= 40_000 < n_kept[0] * 8

@@ -34,14 +34,12 @@ def run() -> Callable[..., dict[str, Tensor]]:
     """Return run(operator, backend, inputs): outputs and gradients by name, for fixed random output gradients."""
 
     def run_operator(operator: str, backend: str, inputs: Inputs, **options: Any) -> dict[str, Tensor]:
-        leaves = {
-            name: value.detach().clone().requires_grad_() if _is_float(value) else value for name, value in inputs.items()
-        }
+        leaves = {name: value.detach().clone().requires_grad_() if _is_float(value) else value for name, value in inputs.items()}
         with use_backend(backend):
             outputs = OPERATORS[operator](**leaves, **options)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         generator = torch.Generator().manual_seed(1)
-        gradients = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in outputs]
+        gradients = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in outputs]
         torch.autograd.backward(outputs, gradients)
         found = {f"output {i}": output.detach() for i, output in enumerate(outputs)}
         return found | {f"d{name}": leaf.grad for name, leaf in leaves.items() if _is_float(leaf)}
@@ -81,9 +79,7 @@ def rms_norm_inputs() -> Callable[..., Inputs]:
 
 @pytest.fixture
 def attention_inputs() -> Callable[..., Inputs]:
-    def make(
-        batch: int, n_queries: int, n_keys: int, heads: int, groups: int, head_dim: int, **options: Any
-    ) -> Inputs:
+    def make(batch: int, n_queries: int, n_keys: int, heads: int, groups: int, head_dim: int, **options: Any) -> Inputs:
         dtype, packed = options.get("dtype", torch.float32), options.get("packed", False)
         generator = torch.Generator().manual_seed(0)
         shapes = ((batch, n_queries, heads, head_dim), *[(batch, n_keys, groups, head_dim)] * 2)
@@ -96,9 +92,7 @@ def attention_inputs() -> Callable[..., Inputs]:
 
 @pytest.fixture
 def ssd_inputs() -> Callable[..., Inputs]:
-    def make(
-        batch: int, n_tokens: int, heads: int, groups: int, head_dim: int = 8, d_state: int = 16, **options: Any
-    ) -> Inputs:
+    def make(batch: int, n_tokens: int, heads: int, groups: int, head_dim: int = 8, d_state: int = 16, **options: Any) -> Inputs:
         dtype, packed = options.get("dtype", torch.float32), options.get("packed", False)
         generator = torch.Generator().manual_seed(0)
 

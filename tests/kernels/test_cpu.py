@@ -40,22 +40,16 @@ def test_rms_norm(
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("n_tokens", LENGTHS)
-def test_ssd_scan(
-    ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, n_tokens: int, dtype: torch.dtype
-) -> None:
+def test_ssd_scan(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, n_tokens: int, dtype: torch.dtype) -> None:
     groups = 1 + n_tokens % 2
     inputs = ssd_inputs(2, n_tokens, 4, groups, dtype=dtype, packed=n_tokens % 3 != 0)
     options = {"chunk_size": 16 if n_tokens % 4 else 64}
-    error, where = worst_error(
-        run("ssd_scan", "cpu", inputs, **options), run("ssd_scan", "reference", inputs, **options)
-    )
+    error, where = worst_error(run("ssd_scan", "cpu", inputs, **options), run("ssd_scan", "reference", inputs, **options))
     assert error < limit(dtype), where
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_ssd_scan_in_16_bits(
-    ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, dtype: torch.dtype
-) -> None:
+def test_ssd_scan_in_16_bits(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, dtype: torch.dtype) -> None:
     inputs = ssd_inputs(2, 70, 4, 2, dtype=dtype, packed=True)
     error, where = worst_error(run("ssd_scan", "cpu", inputs), run("ssd_scan", "reference", inputs))
     assert error < limit(dtype), where
@@ -82,9 +76,7 @@ def test_ssd_scan_for_any_chunk_size(
     packed, skip, initial = flags
     inputs = ssd_inputs(batch, n_tokens, *heads, 3, 5, dtype=torch.float64, packed=packed, skip=skip, initial=initial)
     inputs = {name: value for name, value in inputs.items() if value is not None}
-    error, where = worst_error(
-        run("ssd_scan", "cpu", inputs, chunk_size=chunk_size), run("ssd_scan", "reference", inputs)
-    )
+    error, where = worst_error(run("ssd_scan", "cpu", inputs, chunk_size=chunk_size), run("ssd_scan", "reference", inputs))
     assert error < 1e-12, where
 
 

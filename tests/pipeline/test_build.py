@@ -29,7 +29,7 @@ def test_rows_in_are_rows_out_and_rejects(built: Path, inputs: Path, tilth: Run)
     assert counts["prose"]["n"] == n_files["prose"]
     assert counts["noise"]["n"] + rejects["noise"]["n"] == n_files["noise"]
     reasons = ask(tilth, built, "select reason from small.rejects where source = 'noise' order by reason")
-    assert [row["reason"] for row in reasons] == ["empty", "nul_byte"]
+    assert [row["reason"] for row in reasons] == ["binary", "empty"]
     assert counts["code"]["n"] == 21
 
 

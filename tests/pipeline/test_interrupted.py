@@ -35,7 +35,7 @@ def test_killed_at_random_moments_the_build_ends_with_the_same_bytes(project: Pa
         deadline = time.monotonic() + 20
         while process.poll() is None and time.monotonic() < deadline and len(list(artifacts.glob("*/*/manifest.json"))) == n_before:
             time.sleep(0.005)
-        time.sleep(random_.uniform(0, 0.3))
+        time.sleep(random_.uniform(0, 0.05))
         if process.poll() is None:
             n_killed += 1
         process.send_signal(signal.SIGKILL)

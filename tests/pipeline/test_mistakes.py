@@ -30,7 +30,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "name that cannot be": (["pick", "../clean", "true"], "cannot be a name"),
     "unknown run": (["deploy", "x", "--base", "y"], "there is no run"),
     "nothing to trace": (["trace", "x", "--step", "1"], "there is no run `x`"),
-    "unknown kind": (["ls", "corpses"], "Did you mean `corpora`?"),
+    "unknown kind": (["ls", "subsetts"], "Did you mean `subsets`?"),
     "unknown thing": (["show", "corpus/smal"], "Did you mean `small`?"),
     "a word that is no thing": (["show", "small"], "is not `kind/name`"),
 }

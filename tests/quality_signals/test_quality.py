@@ -70,8 +70,11 @@ def test_labels_and_ends_in_the_text_change_nothing(score: Score, model: bytes) 
     assert score("quality", text + " </s>", model)["quality_score"] == plain
     assert score("quality", text.replace(" ", "\n"), model)["quality_score"] == plain
     assert score("quality", text.replace(" ", "\0"), model)["quality_score"] == plain
-    poisoned = train_quality_model(["__label__negative good text"] * 20, ["bad words </s>"] * 20)
-    assert score("quality", "good text", poisoned)["quality_score"] > score("quality", "bad words", poisoned)["quality_score"]
+    # Were the words labels, each text would be an example of both sides and nothing could be learned.
+    sides = ([f"__label__{other} {text}"] * 200 for text, other in (("good text", "negative"), ("bad words", "positive")))
+    poisoned = train_quality_model(*sides)
+    assert score("quality", "good text", poisoned)["quality_score"] > 0.9
+    assert score("quality", "bad words", poisoned)["quality_score"] < 0.1
 
 
 def test_texts_without_words_are_undefined(score: Score, model: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 
 import click
@@ -27,6 +28,8 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     loaded = load_recipe(recipe, overrides, Train, project.folder)
     with progress(f"train {loaded.name}", loaded.description.settings.get("steps", 0)) as advance:
         launched = launch.train(project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"))
+    if os.environ.get("RANK", "0") != "0":
+        return  # one process of a `torchrun` reports for all
     meta = launched.named.meta
     if launched.was_there:
         say(f"{launched.named.label} is up to date ({time.monotonic() - started:.1f} s)")

@@ -24,6 +24,7 @@ HEAD_END = re.compile(rb"\r?\n\r?\n")
 FOLD = re.compile(r"\r?\n[ \t]+")
 CHUNK_BYTES = 1 << 20
 MAX_HEAD_BYTES = 1 << 16
+MAX_SEPARATOR_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ Run = Generator[ArchivedRecord | Damage, None, _Ending]
 
 class _Reader:
     def __init__(self, file: BinaryIO, kinds: frozenset[str], max_block_bytes: int) -> None:
-        self.file, self.kinds, self.max_block_bytes = file, kinds, max_block_bytes
+        self.file: BinaryIO | _Inflated = file
+        self.kinds, self.max_block_bytes = kinds, max_block_bytes
         magic = file.read(4)
         self.form = "gzip" if magic[:1] == b"\x1f" else "plain" if magic[:1] in (b"W", b"") else "other"
+
+        if self.form == "gzip" and not _one_record_a_member(file):
+            self.file, self.form = _Inflated(file), "plain"
 
     def read(self) -> Iterator[ArchivedRecord | Damage]:
         start: int | None = 0
@@ -115,6 +120,10 @@ class _Reader:
             if held is not None and not inside:
                 yield held
             return _Ending(last, str(error), inside)
+        if isinstance(self.file, _Inflated) and self.file.problem:
+            if held is not None:
+                yield held
+            return _Ending(last, self.file.problem)
         cut = self._cut_member(start if last is None else last) if self.form == "gzip" else None
         if held is not None and cut != last:
             yield held
@@ -150,7 +159,8 @@ class _Reader:
         """The damage behind a record that is itself whole."""
         if self.form == "gzip" and (end := self._member_end(last)):
             return Damage(end, "truncated" if self._member_end(end) is None else "bad_record", problem)
-        reason = "truncated" if following is None and self._ends_like_a_record() else "bad_record"
+        cut = self.file.is_cut if isinstance(self.file, _Inflated) else self._ends_like_a_record()
+        reason = "truncated" if following is None and cut else "bad_record"
         return Damage(last, reason, f"after this record: {problem}")
 
     def _second_opinion(self, offset: int) -> list[ArchivedRecord] | None:
@@ -244,6 +254,62 @@ class _Reader:
         except zlib.error:
             return offset
         return None
+
+
+class _Inflated:
+    """A gzip file in which records do not begin with members, read as what it holds; damage is its end, told by `problem`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0)
+        self.stream = gzip.GzipFile(fileobj=file)
+        self.problem, self.is_cut = "", False
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            parts = []
+            while size and (part := self.stream.read1(size if size > 0 else CHUNK_BYTES)):
+                parts.append(part)
+                size -= len(part) if size > 0 else 0
+        except (EOFError, OSError, zlib.error) as error:
+            self.problem, self.is_cut = str(error), isinstance(error, EOFError)
+        return b"".join(parts)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 2:
+            while self.read(CHUNK_BYTES):
+                pass
+            return self.stream.tell()
+        try:
+            return self.stream.seek(offset, whence)
+        except (EOFError, OSError, zlib.error) as error:
+            self.problem, self.is_cut = str(error), isinstance(error, EOFError)
+            return self.stream.tell()
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+
+def _one_record_a_member(file: BinaryIO) -> bool:
+    """Whether the first gzip member holds one record and nothing else, as archives should be; yes, if it is damaged."""
+    file.seek(0)
+    inflater = zlib.decompressobj(31)
+    try:
+        data = inflater.decompress(file.read(MAX_HEAD_BYTES), MAX_HEAD_BYTES)
+        end = HEAD_END.search(data)
+        length = int(_headers(data[: end.start()])["content-length"]) if end else -1
+        if end is None or length < 0:
+            return True
+        n_bytes = len(data)
+        while not inflater.eof and n_bytes <= end.end() + length + MAX_SEPARATOR_BYTES:
+            chunk = inflater.unconsumed_tail or file.read(MAX_HEAD_BYTES)
+            if not chunk:
+                return True
+            n_bytes += len(inflater.decompress(chunk, MAX_HEAD_BYTES))
+    except (zlib.error, ValueError, KeyError):
+        return True
+    surplus = n_bytes - (end.end() + length)
+    # a record that goes on in the next member is no more separate than two in one
+    return 0 <= surplus <= MAX_SEPARATOR_BYTES or not file.read(1) and surplus < 0
 
 
 def _after(pending: Damage | None, run: Run) -> Run:

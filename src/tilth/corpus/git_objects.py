@@ -135,21 +135,24 @@ class GitObjects:
     def blobs(self, oids: Iterable[str], max_bytes: int) -> Iterator[Blob]:
         """The contents in the order asked for, through one `cat-file` process; it is started again where an object kills it."""
         left = list(oids)
-        while left:
-            n_done = 0
-            for blob in self._cat(left, max_bytes):
-                n_done += 1
-                yield blob
-            if n_done < len(left):
-                yield Blob(left[n_done], None, "bad_record", "git cannot read this object")
-                n_done += 1
-            left = left[n_done:]
+        objects = self._run("rev-parse", "--path-format=absolute", "--git-path", "objects").stdout.rstrip(b"\n")
+        with tempfile.TemporaryDirectory(prefix="objects-") as own:
+            env = _own_repository(Path(own), os.fsdecode(objects), self.env)
+            while left:
+                n_done = 0
+                for blob in self._cat(left, max_bytes, env):
+                    n_done += 1
+                    yield blob
+                if n_done < len(left):
+                    yield Blob(left[n_done], None, "bad_record", "git cannot read this object")
+                    n_done += 1
+                left = left[n_done:]
 
-    def _cat(self, oids: list[str], max_bytes: int) -> Iterator[Blob]:
+    def _cat(self, oids: list[str], max_bytes: int, env: dict[str, str]) -> Iterator[Blob]:
         with tempfile.TemporaryFile() as asked:
             asked.write("".join(f"{oid}\n" for oid in oids).encode("ascii"))
             asked.seek(0)
-            with self._pipe("cat-file", "--batch", "--buffer", stdin=asked) as output:
+            with _Pipe(["git", "cat-file", "--batch", "--buffer"], env, asked) as output:
                 for oid in oids:
                     header = output.readline().split()
                     if len(header) < 2 or not header[-1].isdigit():
@@ -241,6 +244,18 @@ def _environment(path: Path) -> dict[str, str]:
         "GIT_CEILING_DIRECTORIES": parent, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_NO_LAZY_FETCH": "1",
         "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C",
     }  # fmt: skip
+
+
+def _own_repository(folder: Path, objects: str, env: dict[str, str]) -> dict[str, str]:
+    """The environment of an empty repository that borrows `objects`.
+
+    A partial clone's own configuration makes git fetch what is missing, and die where it may not; here it is simply missing.
+    """
+    for part in ("objects", "refs"):
+        (folder / part).mkdir()
+    (folder / "HEAD").write_text("ref: refs/heads/none\n")
+    quoted = objects.replace("\\", "\\\\").replace('"', '\\"')
+    return {**env, "GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
 
 
 def _tree_file(line: bytes) -> TreeFile | None:

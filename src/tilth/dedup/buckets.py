@@ -64,14 +64,3 @@ def without(found: Buckets, gone: npt.NDArray[np.bool_]) -> Buckets:
     sizes = np.bincount(labels, minlength=len(found.sizes))
     starts = np.cumsum(sizes) - sizes
     return select(Buckets(members, starts, sizes), sizes >= 2)
-
-
-def neighbour_pairs(found: Buckets, sort_keys: Hashes) -> tuple[Ints, Ints]:
-    """Members of a bucket that are next to each other when the bucket is sorted by `sort_keys` (columns, first first)."""
-    labels = np.repeat(np.arange(len(found.sizes)), found.sizes)
-    columns = [sort_keys[found.members, column] for column in reversed(range(sort_keys.shape[1]))]
-    order = np.lexsort((found.members, *columns, labels))
-    members, labels = found.members[order], labels[order]
-    same = labels[1:] == labels[:-1]
-    a, b = members[:-1][same], members[1:][same]
-    return np.minimum(a, b), np.maximum(a, b)

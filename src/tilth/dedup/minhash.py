@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tilth.dedup.buckets import Buckets, all_pairs, buckets, neighbour_pairs, select, star_pairs, without
+from tilth.dedup.buckets import Buckets, all_pairs, buckets, select, star_pairs, without
 from tilth.dedup.clusters import Clusters
 from tilth.dedup.marks import Matches, canonical_order, mark
 from tilth.dedup.parameters import MinHashParameters
@@ -25,7 +25,6 @@ __all__ = ["MinHashParameters", "minhash_duplicates", "signatures"]
 logger = logging.getLogger(__name__)
 Ints = npt.NDArray[np.int64]
 STATS_KEY = b"tilth.stats"
-_N_SORT_BANDS = 4
 
 
 def minhash_duplicates(
@@ -38,9 +37,9 @@ def minhash_duplicates(
     The keeper is a cluster's first member by (shard, row). `matched_id` and `similarity` name, for each member, the
     most similar of the documents that it was compared with and that match it; of equally similar ones the first.
 
-    Pairs that share a band are compared; in buckets of more than `max_bucket` documents only those with up to
-    `n_representatives` representatives and with neighbours in the order of the following bands, and pairs that are
-    in one cluster already are skipped there. The result is the same for any order and partition of the tables.
+    Pairs that share a band are compared, except that in buckets of more than `max_bucket` documents each is compared
+    with at most `n_representatives` others, and that no pair is compared which such buckets have put into one cluster.
+    So the work grows with the documents, not with pairs. The result is the same for any order and partition of the tables.
 
     `read_text(shard, rows)` gives the texts of the candidates, rows ascending; a text may be asked for again.
     Counts of the work are in the metadata of the schema under `tilth.stats` (JSON). Raises ContractError if signatures
@@ -75,24 +74,19 @@ class _Search:
         for band in range(self.parameters.n_bands):
             found = buckets(self.keys[:, band])
             is_large = found.sizes > self.parameters.max_bucket
-            self._large(select(found, is_large), band)
+            self._large(select(found, is_large))
             small = distinct(np.concatenate([small, self._code(*all_pairs(select(found, ~is_large)))]))
         left, right = small // max(1, self.n_documents), small % max(1, self.n_documents)
         self._match(left, right)
 
-    def _large(self, found: Buckets, band: int) -> None:
-        if not len(found.sizes):
-            return
+    def _large(self, found: Buckets) -> None:
+        """Compare the first of each bucket with the others, then the first of those that did not match, and so on."""
         self.n_large_buckets += len(found.sizes)
-        everyone = found
         for _ in range(self.parameters.n_representatives):
             if not len(found.sizes):
                 return
             found = without(found, self._match(*star_pairs(found)))
         self.n_unresolved += len(found.members)
-        # A document may match another that some representative took away: look next to each one, too.
-        following = [(band + step) % self.parameters.n_bands for step in range(1, _N_SORT_BANDS + 1)]
-        self._match(*neighbour_pairs(everyone, self.keys[:, following]))
 
     def _match(self, left: Ints, right: Ints) -> npt.NDArray[np.bool_]:
         """Compare the pairs that are still open; True where a pair is in one cluster now."""
@@ -127,7 +121,7 @@ class _Search:
     def stats(self, n_signatures: int) -> dict[str, int]:
         """How much work it was."""
         if self.n_unresolved:
-            text = "%d documents in large buckets matched none of %d representatives and were compared with neighbours only"
+            text = "%d times a document in a large bucket matched none of %d representatives; its other bands decide"
             logger.info(text, self.n_unresolved, self.parameters.n_representatives)
         return {
             "n_documents": n_signatures,

@@ -42,6 +42,7 @@ def use_backend(name: str) -> Iterator[None]:
 def choose_backend(tensor: Tensor) -> str:
     """Return the backend that an operator on `tensor` uses: use_backend, else TILTH_KERNELS, else by device.
 
+    A function under torch.compile follows use_backend, but keeps the environment in which it was first traced.
     Raises BackendError where the backend that was asked for cannot run on this tensor.
     """
     name = _override if _override is not None else os.environ.get(ENVIRONMENT_VARIABLE)

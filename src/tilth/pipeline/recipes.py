@@ -68,7 +68,7 @@ def parse_overrides(maker: Callable[..., Any], words: Iterable[str], path: Path)
 
 
 def _typed(name: str, text: str, parameter: inspect.Parameter, path: Path) -> Any:
-    kind = str(parameter.annotation)
+    kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
     if text in ("None", "none", "null") and "None" in kind:
         return None
     try:

@@ -1,0 +1,152 @@
+"""The backend is the one that was asked for, or an error that says why not; wrong inputs say what is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tilth.errors import BackendError
+from tilth.kernels import attention, choose_backend, rms_norm, ssd_scan, use_backend
+
+X = torch.ones(2, 3, 4)
+WEIGHT = torch.ones(4)
+
+
+@pytest.fixture(autouse=True)
+def _no_choice_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TILTH_KERNELS", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+def test_the_device_chooses_unless_somebody_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_backend(X) == "cpu"
+    monkeypatch.setenv("TILTH_KERNELS", "reference")
+    assert choose_backend(X) == "reference"
+    with use_backend("cpu"):
+        assert choose_backend(X) == "cpu"
+        with use_backend("reference"):
+            assert choose_backend(X) == "reference"
+        assert choose_backend(X) == "cpu"
+
+
+def test_the_choice_ends_with_the_block_even_after_an_error() -> None:
+    with pytest.raises(RuntimeError, match="inside"), use_backend("reference"):
+        raise RuntimeError("inside")
+    assert choose_backend(X) == "cpu"
+
+
+def test_the_backend_that_was_chosen_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tilth.kernels.rms_norm import cpu, reference
+
+    calls: list[str] = []
+    for module in (cpu, reference):
+        for name in ("forward", "backward"):
+            original = getattr(module, name)
+            label = f"{module.__name__.rpartition('.')[2]}.{name}"
+            monkeypatch.setattr(module, name, lambda *a, _do=original, _say=label: calls.append(_say) or _do(*a))
+    leaf = X.clone().requires_grad_()
+    with use_backend("reference"):
+        y = rms_norm(leaf, WEIGHT)
+    y.sum().backward()  # outside the block: the gradient belongs to the backend of its forward
+    rms_norm(leaf, WEIGHT).sum().backward()
+    assert calls == ["reference.forward", "reference.backward", "cpu.forward", "cpu.backward"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("tirton", "Did you mean `triton`"), ("zzz", "Known: cpu, reference, triton")])
+def test_an_unknown_backend_is_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match=message), use_backend(name):
+        pass
+    monkeypatch.setenv("TILTH_KERNELS", name)
+    with pytest.raises(BackendError, match=message):
+        rms_norm(X, WEIGHT)
+
+
+def test_triton_on_the_cpu_is_an_error_and_not_another_backend() -> None:
+    with use_backend("triton"), pytest.raises(BackendError, match="cannot run on cpu tensors"):
+        rms_norm(X, WEIGHT)
+    with use_backend("triton"), pytest.raises(BackendError, match="no float64 form"):
+        rms_norm(X.double(), WEIGHT.double())
+
+
+def test_the_interpreter_refuses_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with use_backend("triton"), pytest.raises(BackendError, match="bfloat16 wrongly"):
+        rms_norm(X.bfloat16(), WEIGHT)
+
+
+def test_the_cpu_path_on_another_device_is_an_error() -> None:
+    with use_backend("cpu"), pytest.raises(BackendError, match="cannot run on meta tensors"):
+        choose_backend(torch.empty(1, device="meta"))
+
+
+def test_a_tensor_on_another_device_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="weight_D is on meta, but the first input is on cpu"):
+        rms_norm(X, torch.ones(4, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "message"),
+    [
+        (X, torch.ones(3), r"weight_D has shape \(3,\); expected \(4,\)"),
+        (X.int(), WEIGHT, "x_D is torch.int32"),
+        (torch.tensor(1.0), torch.ones(1), "at least 1"),
+    ],
+)
+def test_rms_norm_says_what_is_wrong(x: torch.Tensor, weight: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rms_norm(x, weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q_BTHD": torch.ones(2, 5, 3, 8)}, "3 heads cannot share 2 groups"),
+        ({"q_BTHD": torch.ones(2, 6, 4, 8)}, "6 tokens and k_BTGD 5"),
+        ({"q_BTHD": torch.ones(2, 5, 4, 8).half()}, "they must be the same"),
+        ({"q_BTHD": torch.ones(5, 4, 8)}, "expected 4 dimensions"),
+        ({"k_BTGD": torch.ones(2, 5, 1, 8)}, "they must be equal"),
+        ({"q_BTHD": torch.ones(1, 5, 4, 8)}, "expected batch 1"),
+        ({"segments_BT": torch.zeros(2, 5, dtype=torch.int64)}, "expected int32"),
+        ({"segments_BT": torch.zeros(2, 4, dtype=torch.int32)}, r"expected \(2, 5\)"),
+    ],
+)
+def test_attention_says_what_is_wrong(
+    attention_inputs: Callable[..., dict[str, Any]], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        attention(**(attention_inputs(2, 5, 5, 4, 2, 8) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_BTHP": torch.ones(2, 5, 4)}, "expected 4 dimensions"),
+        ({"B_BTGN": torch.ones(2, 5, 3, 16)}, "4 heads cannot share 3 groups"),
+        ({"C_BTGN": torch.ones(2, 5, 2, 15)}, "C_BTGN has shape"),
+        ({"dt_BTH": torch.ones(2, 5, 3)}, "dt_BTH has shape"),
+        ({"A_H": torch.ones(4, dtype=torch.int32)}, "A_H is torch.int32"),
+        ({"D_H": torch.ones(3)}, "D_H has shape"),
+        ({"initial_state_BHPN": torch.ones(2, 4, 16, 8)}, "initial_state_BHPN has shape"),
+        ({"segments_BT": torch.zeros(2, 5)}, "expected int32"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"x_BTHP": torch.ones(2, 0, 4, 8)}, "at least 1"),
+    ],
+)
+def test_ssd_scan_says_what_is_wrong(ssd_inputs: Callable[..., dict[str, Any]], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ssd_scan(**(ssd_inputs(2, 5, 4, 2) | changes))
+
+
+def test_triton_is_not_imported_before_it_is_used() -> None:
+    code = (
+        "import sys, torch, tilth.kernels as k; k.rms_norm(torch.ones(2, 4), torch.ones(4));"
+        "assert not [m for m in sys.modules if m.startswith('tilth.') and m.endswith('triton_')]"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TILTH_KERNELS"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
