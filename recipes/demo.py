@@ -15,7 +15,7 @@ from tilth.corpus.pydoc_site import allow, pydoc_site
 PROJECT = Path(__file__).parents[1]
 
 
-def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7, vocab_size: int = 4096) -> Corpus:
+def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7, vocab_size: int = 2048) -> Corpus:
     """Python's documentation as a web crawl, this repository's history, installed packages and their descriptions."""
     n_bytes = int(megabytes * 1_000_000)
     sources = [
@@ -33,15 +33,15 @@ def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7
     )
 
 
-def base(subset: str = "clean", steps: int = 120, layers: str = "MMMA*2", d_model: int = 128, seed: int = 0) -> Train:
-    """A small hybrid: three Mamba-2 layers to each attention layer."""
+def base(subset: str = "clean", steps: int = 400, layers: str = "MMA", d_model: int = 128, seed: int = 0) -> Train:
+    """A small hybrid: two Mamba-2 layers and one of attention."""
     model = {"layers": layers, "d_model": d_model, "n_heads": 2, "d_state": 32, "ssm_head_dim": 64}
     return Train(subset=subset, model=model, settings=_settings(steps, lr=4e-3, seed=seed))
 
 
-def tuned(subset: str = "code", initial: str = "base", steps: int = 40, seed: int = 1) -> Train:
-    """The base, fine-tuned on source code alone."""
-    return Train(subset=subset, initial=initial, settings=_settings(steps, lr=1e-3, seed=seed))
+def tuned(subset: str = "prose", initial: str = "base", steps: int = 60, seed: int = 1) -> Train:
+    """The base, fine-tuned on prose alone."""
+    return Train(subset=subset, initial=initial, settings=_settings(steps, lr=2e-3, seed=seed))
 
 
 def _settings(steps: int, lr: float, seed: int) -> dict:

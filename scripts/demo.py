@@ -20,24 +20,29 @@ CLEAN = (
     "is_keeper and n_tokens >= 32 and rps_doc_frac_chars_dupe_10grams < 0.6 and alphanumeric_fraction > 0.5 "
     "and (lid_language = 'en' or source in ('git', 'packages'))"
 )
-CODE = "is_keeper and n_tokens >= 32 and source in ('git', 'packages') and max_line_length < 1000"
+PROSE = "is_keeper and source = 'readmes' and quality_score > 0.5"
 
 STAGES: list[tuple[str, list[str]]] = [
     ("build the corpus", ["build", "demo"]),
     ("query it", ["sql", QUERY]),
     ("curate: clean", ["pick", "clean", CLEAN, "--from", "demo"]),
-    ("curate: code", ["pick", "code", CODE, "--from", "demo"]),
+    ("curate: prose", ["pick", "prose", PROSE, "--from", "demo"]),
     ("train the base", ["train", "demo:base"]),
     ("fine-tune it", ["train", "demo:tuned"]),
-    ("deploy one bit per weight", ["deploy", "tuned", "--base", "base", "--prompt", "def main("]),
-    ("trace a token", ["trace", "tuned", "--step", "10", "--sequence", "3", "--position", "100"]),
+    ("deploy one bit per weight", ["deploy", "tuned", "--base", "base", "--prompt", "This package"]),
+    ("trace a token", ["trace", "base", "--step", "10", "--sequence", "3", "--position", "100"]),
     ("report", ["report"]),
 ]
 
 
+def quoted(word: str) -> str:
+    """As a person would quote it for a shell: predicates are full of single quotes."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\') else shlex.quote(word)
+
+
 def run(words: list[str]) -> tuple[float, float]:
     """Run one verb in its own process; returns seconds and the peak memory of that process in MB."""
-    shown = " ".join(shlex.quote(" ".join(word.split())) for word in words)
+    shown = " ".join(quoted(" ".join(word.split())) for word in words)
     print(f"\n$ tilth {shown}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "tilth", *words], cwd=PROJECT)

@@ -1,4 +1,4 @@
-"""Tilth: build a corpus, score every document, curate with SQL, train on what you curated, deploy one bit per weight, trace every token.
+"""Tilth: build a corpus, score it, curate it with SQL, train on it, deploy one bit per weight, trace every token.
 
 Everything public is here; names load on first use, so that importing `tilth` costs nothing.
 """

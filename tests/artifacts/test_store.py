@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilth.artifacts import Spec, Store, difference
+from tilth.artifacts.fingerprints import Fingerprints
 from tilth.errors import ContractError, NotFoundError, RecipeError, StoreError
 
 
@@ -181,3 +182,24 @@ def test_equal_specs_have_equal_keys_and_others_do_not(one: dict[str, Any], othe
     assert Spec("s", 1, one).key == same.key
     if repr(sorted(one.items(), key=repr)) != repr(sorted(other.items(), key=repr)) and one != other:
         assert Spec("s", 1, one).key != Spec("s", 1, other).key
+
+
+def test_fingerprints_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
+    path, read = tmp_path / "input", []
+    path.write_text("one")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+    def compute(path: Path) -> str:
+        read.append(path)
+        return path.read_text()
+
+    first = Fingerprints(tmp_path, compute)
+    assert first(path) == "one"
+    first.save()
+    assert Fingerprints(tmp_path, compute)(path) == "one"
+    assert len(read) == 1
+    path.write_text("two")
+    assert Fingerprints(tmp_path, compute)(path) == "two"
+    fresh = Fingerprints(tmp_path, compute)
+    assert fresh(path) == "two"
+    assert len(read) == 3, "a file that changed a moment ago is read again"

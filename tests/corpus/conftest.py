@@ -110,7 +110,8 @@ class Repository:
 
     def git(self, *args: str, data: bytes = b"") -> str:
         env = {
-            "PATH": os.environ["PATH"], "HOME": str(self.path), "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org",
+            "PATH": os.environ["PATH"], "HOME": str(self.path), "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "A"
+            , "GIT_AUTHOR_EMAIL": "a@example.org",
             "GIT_COMMITTER_NAME": "C", "GIT_COMMITTER_EMAIL": "c@example.org", "GIT_AUTHOR_DATE": "2024-01-02T03:04:05Z",
             "GIT_COMMITTER_DATE": "2024-01-02T03:04:05Z",
         }  # fmt: skip

@@ -110,8 +110,8 @@ def test_absurd_lengths(tmp_path: Path, pages: Records, warc_record: Compress, l
 
 
 def test_headers_in_any_case_spacing_and_folding(tmp_path: Path) -> None:
-    data = b"WARC/1.0\r\nwarc-type:conversion\r\nWarc-Target-URI: http://example.org/\r\n a\r\ncontent-length:   4\r\n\r\nabcd\r\n\r\n"
-    (record,), damage = read(tmp_path / "a.warc", data * 1)
+    head = b"WARC/1.0\r\nwarc-type:conversion\r\nWarc-Target-URI: http://example.org/\r\n a\r\ncontent-length:   4\r\n\r\n"
+    (record,), damage = read(tmp_path / "a.warc", head + b"abcd\r\n\r\n")
     assert (record.block, record.headers["warc-target-uri"]) == (b"abcd", "http://example.org/ a")
     assert not damage
 

@@ -215,7 +215,8 @@ def test_no_repository_no_commit(tmp_path: Path, repo: Any) -> None:
     ("url", "expected"),
     [
         ("https://token@github.com/a/b.git", "https://github.com/a/b.git"), ("git@github.com:a/b.git", "github.com:a/b.git"),
-        ("ssh://git:pw@host:22/a?x=1#y", "ssh://host:22/a"), ("/home/user/repo", None), ("file:///home/user/repo", None), ("", None), ("../up:x", None),
+        ("ssh://git:pw@host:22/a?x=1#y", "ssh://host:22/a"), ("/home/user/repo", None), ("file:///home/user/repo", None),
+        ("", None), ("../up:x", None),
     ],
 )  # fmt: skip
 def test_origins_without_secrets(url: str, expected: str | None) -> None:

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from tilth.corpus.git_objects import GitObjects
 from tilth.corpus.swhid import (
-    Branch, Entry, content_swhid, directory_swhid, parse_swhid, qualified_swhid, release_swhid, revision_swhid, snapshot_swhid,
+    Branch,
+    Entry,
+    content_swhid,
+    directory_swhid,
+    parse_swhid,
+    qualified_swhid,
+    release_swhid,
+    revision_swhid,
+    snapshot_swhid,
 )  # fmt: skip
 
 

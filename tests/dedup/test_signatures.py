@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tilth.dedup.minhash import MinHashParameters, minhash_duplicates, signatures
@@ -64,3 +66,13 @@ def test_signatures_of_other_parameters_are_refused(make_documents: Callable[...
             minhash_duplicates([made], lambda shard, rows: ["a b c"] * len(rows), other)
     with pytest.raises(ContractError, match="other parameters"):
         minhash_duplicates([table], lambda shard, rows: ["a b c"] * len(rows), PARAMETERS)
+
+
+def test_they_survive_parquet(make_documents: Callable[..., pa.Table], tmp_path: Path) -> None:
+    texts = ["", "words that are the same on two rows", "!", "words that are the same on two rows"]
+    made = signatures(make_documents(texts), PARAMETERS)
+    pq.write_table(made, tmp_path / "signatures.parquet", compression="zstd", row_group_size=3)
+    back = pq.read_table(tmp_path / "signatures.parquet")
+    assert back == made
+    found = minhash_duplicates([back], lambda shard, rows: [texts[row] for row in rows], PARAMETERS)
+    assert found.column("row").to_pylist() == [1, 3]

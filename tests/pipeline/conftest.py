@@ -46,7 +46,28 @@ def settings(steps: int, seed: int) -> dict:
     return {{"steps": steps, "seq_len": 32, "global_batch": 4, "lr": 0.01, "checkpoint_every": 2, "eval_every": 4, "eval_batches": 1, "seed": seed}}
 '''
 
-WORDS = "soil seed root leaf rain field plough harvest barn furrow clover rye oat meadow hedge stone brook sun frost wind".split()
+WORDS = [
+    "soil",
+    "seed",
+    "root",
+    "leaf",
+    "rain",
+    "field",
+    "plough",
+    "harvest",
+    "barn",
+    "furrow",
+    "clover",
+    "rye",
+    "oat",
+    "meadow",
+    "hedge",
+    "stone",
+    "brook",
+    "sun",
+    "frost",
+    "wind",
+]
 
 
 def sentence(random_: random.Random, n: int) -> str:
@@ -76,8 +97,13 @@ def write_repository(folder: Path, random_: random.Random) -> None:
     (folder / "LICENSE").write_text("SPDX-License-Identifier: MIT\n")
     for i in range(20):
         body = "\n".join(f"    {random_.choice(WORDS)}_{j} = {random_.randrange(1000)}" for j in range(12))
-        (folder / f"module_{i}.py").write_text(f'"""Module {i}."""\n\ndef {random_.choice(WORDS)}_{i}():\n{body}\n    return {i}\n')
-    environment = {**os.environ, **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in IDENTITY.items()}}
+        (folder / f"module_{i}.py").write_text(
+            f'"""Module {i}."""\n\ndef {random_.choice(WORDS)}_{i}():\n{body}\n    return {i}\n'
+        )
+    environment = {
+        **os.environ,
+        **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in IDENTITY.items()},
+    }
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "one"]):
         subprocess.run(["git", "-C", str(folder), *words], check=True, env=environment)
 
@@ -117,7 +143,9 @@ def tilth() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*words: str, cwd: Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tilth", *words]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment})
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment}
+        )
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -135,7 +163,12 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, inputs: Path, make_project: Callable[[Path, Path], Path], tilth: Callable[..., object]) -> Path:
+def built(
+    tmp_path_factory: pytest.TempPathFactory,
+    inputs: Path,
+    make_project: Callable[[Path, Path], Path],
+    tilth: Callable[..., object],
+) -> Path:
     """A project that was built once, for tests that only look (or work on a copy)."""
     project = make_project(tmp_path_factory.mktemp("built") / "project", inputs)
     tilth("build", "small", cwd=project)

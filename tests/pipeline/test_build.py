@@ -34,21 +34,35 @@ def test_rows_in_are_rows_out_and_rejects(built: Path, inputs: Path, tilth: Run)
 
 
 def test_planted_copies_are_marked_and_kept(built: Path, tilth: Run) -> None:
-    (row,) = ask(tilth, built, "select count(*) as n, count(*) filter (is_keeper) as kept, count(*) filter (is_exact_keeper) as exact from small where source = 'prose'")
+    (row,) = ask(
+        tilth,
+        built,
+        "select count(*) as n, count(*) filter (is_keeper) as kept, count(*) filter (is_exact_keeper) as exact from small where source = 'prose'",
+    )
     assert row["n"] - row["exact"] == 5
     assert row["n"] - row["kept"] == 10
 
 
 def test_every_document_has_every_signal_or_a_reason(built: Path, tilth: Run) -> None:
-    (row,) = ask(tilth, built, "select count(*) as n, count(*) filter (rps_doc_mean_word_length is null and natural_language_undefined is null) as silent from small")
+    (row,) = ask(
+        tilth,
+        built,
+        "select count(*) as n, count(*) filter (rps_doc_mean_word_length is null and natural_language_undefined is null) as silent from small",
+    )
     assert row["n"] > 100
     assert row["silent"] == 0
 
 
 def test_provenance_reaches_the_file_and_its_licence(built: Path, inputs: Path, tilth: Run) -> None:
-    (row,) = ask(tilth, built, "select path, licence, raw_swhid, revision from small where source = 'code' and path = 'module_3.py'")
-    blob = subprocess.run(["git", "-C", str(inputs / "repository"), "rev-parse", "HEAD:module_3.py"], capture_output=True, text=True, check=True)
-    head = subprocess.run(["git", "-C", str(inputs / "repository"), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    (row,) = ask(
+        tilth, built, "select path, licence, raw_swhid, revision from small where source = 'code' and path = 'module_3.py'"
+    )
+    blob = subprocess.run(
+        ["git", "-C", str(inputs / "repository"), "rev-parse", "HEAD:module_3.py"], capture_output=True, text=True, check=True
+    )
+    head = subprocess.run(
+        ["git", "-C", str(inputs / "repository"), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
     assert row["raw_swhid"] == f"swh:1:cnt:{blob.stdout.strip()}"
     assert row["revision"] == f"swh:1:rev:{head.stdout.strip()}"
     assert "MIT" in str(row["licence"])
@@ -82,7 +96,9 @@ def test_a_change_rebuilds_only_what_depends_on_it(built: Path, tmp_path: Path, 
     assert "4 outputs made" in said
 
 
-def test_an_input_that_changes_is_read_again_and_the_others_are_not(inputs: Path, tmp_path: Path, make_project: Callable[[Path, Path], Path], tilth: Run) -> None:
+def test_an_input_that_changes_is_read_again_and_the_others_are_not(
+    inputs: Path, tmp_path: Path, make_project: Callable[[Path, Path], Path], tilth: Run
+) -> None:
     own = Path(shutil.copytree(inputs, tmp_path / "inputs"))
     project = make_project(tmp_path / "project", own)
     tilth("build", "small", cwd=project)
@@ -95,7 +111,9 @@ def test_an_input_that_changes_is_read_again_and_the_others_are_not(inputs: Path
 
 def test_two_builds_at_once_neither_corrupt_nor_lose(project: Path, tilth: Run, tree: Tree, built: Path) -> None:
     command = [sys.executable, "-m", "tilth", "build", "small"]
-    processes = [subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     for process in processes:
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors

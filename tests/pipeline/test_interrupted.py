@@ -33,7 +33,9 @@ def test_killed_at_random_moments_the_build_ends_with_the_same_bytes(project: Pa
         n_before = len(list(artifacts.glob("*/*/manifest.json")))
         # Wait until it works, so that the kill does not always hit the interpreter's start.
         deadline = time.monotonic() + 20
-        while process.poll() is None and time.monotonic() < deadline and len(list(artifacts.glob("*/*/manifest.json"))) == n_before:
+        while (
+            process.poll() is None and time.monotonic() < deadline and len(list(artifacts.glob("*/*/manifest.json"))) == n_before
+        ):
             time.sleep(0.005)
         time.sleep(random_.uniform(0, 0.05))
         if process.poll() is None:

@@ -55,7 +55,10 @@ BROKEN = {
     "no corpus": ("x = 1\n", "no function here returns a Corpus"),
     "error inside": ("from tilth import Corpus\ndef corpus() -> Corpus:\n    return 1 / 0\n", "recipe.py:3"),
     "wrong return": ("from tilth import Corpus\ndef corpus() -> Corpus:\n    return 1\n", "returned int, not Corpus"),
-    "no sources": ("from tilth import Corpus\ndef corpus() -> Corpus:\n    return Corpus(sources=[])\n", "needs at least one source"),
+    "no sources": (
+        "from tilth import Corpus\ndef corpus() -> Corpus:\n    return Corpus(sources=[])\n",
+        "needs at least one source",
+    ),
     "missing folder": (
         "from tilth import Corpus, Folder\ndef corpus() -> Corpus:\n    return Corpus(sources=[Folder('a', '/nowhere/at/all')])\n",
         "/nowhere/at/all",

@@ -42,7 +42,12 @@ def trained(curated: Path, tmp_path_factory: pytest.TempPathFactory, tilth: Run)
 
 
 def losses(project: Path, run: str, tilth: Run) -> list[float]:
-    return [row["loss"] for row in json.loads(tilth("sql", f"select loss from losses where run = '{run}' order by step", "--json", cwd=project).stdout)]
+    return [
+        row["loss"]
+        for row in json.loads(
+            tilth("sql", f"select loss from losses where run = '{run}' order by step", "--json", cwd=project).stdout
+        )
+    ]
 
 
 def weights(project: Path, run: str) -> str:
@@ -53,7 +58,11 @@ def weights(project: Path, run: str) -> str:
 def test_no_duplicate_cluster_crosses_the_split(curated: Path, tilth: Run) -> None:
     query = "select count(*) as n from (select cluster_id from subset_documents join small using (shard, row) where subset = 'clean' group by cluster_id having count(distinct split) > 1)"
     assert json.loads(tilth("sql", query, "--json", cwd=curated).stdout) == [{"n": 0}]
-    (row,) = json.loads(tilth("sql", "select count(distinct split) as n from subset_documents where subset = 'clean'", "--json", cwd=curated).stdout)
+    (row,) = json.loads(
+        tilth(
+            "sql", "select count(distinct split) as n from subset_documents where subset = 'clean'", "--json", cwd=curated
+        ).stdout
+    )
     assert row["n"] == 2
 
 
@@ -68,9 +77,14 @@ def test_killed_training_resumes_to_the_bit(trained: Path, curated: Path, tmp_pa
     project = Path(shutil.copytree(curated, tmp_path / "project", symlinks=True))
     for n_checkpoints in (1, 2, 4):
         process = subprocess.Popen(
-            [sys.executable, "-m", "tilth", "train", "small:base"], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "tilth", "train", "small:base"],
+            cwd=project,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        while process.poll() is None and len(list(project.glob(".tilth/work/*/checkpoints/step-*/state.json"))) < min(n_checkpoints, 2):
+        while process.poll() is None and len(list(project.glob(".tilth/work/*/checkpoints/step-*/state.json"))) < min(
+            n_checkpoints, 2
+        ):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -82,8 +96,21 @@ def test_killed_training_resumes_to_the_bit(trained: Path, curated: Path, tmp_pa
 
 def test_two_processes_give_the_same_loss_curve(trained: Path, curated: Path, tmp_path: Path, tilth: Run) -> None:
     project = Path(shutil.copytree(curated, tmp_path / "project", symlinks=True))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tilth", "train", "small:base"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tilth",
+        "train",
+        "small:base",
+    ]
+    done = subprocess.run(
+        command, cwd=project, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("parameters ") == 1, "only one process reports"
     assert losses(project, "base", tilth) == pytest.approx(losses(trained, "base", tilth), abs=1e-5)

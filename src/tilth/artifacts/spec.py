@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+UNICODE = "unicode"
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ def canonical_json(value: Any) -> bytes:
 
 
 def library_versions(names: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions of the distributions whose behaviour a step's output depends on."""
+    """Installed versions of the distributions whose behaviour a step's output depends on; `unicode` is Python's Unicode data."""
     found = {}
     for name in names:
+        if name == UNICODE:
+            found[name] = unicodedata.unidata_version
+            continue
         try:
             found[name] = version(name)
         except PackageNotFoundError:

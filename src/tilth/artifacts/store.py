@@ -161,7 +161,7 @@ class Store:
     # -- timings: beside the artifacts, never in them -------------------------
 
     def note_time(self, spec: Spec, seconds: float) -> None:
-        """Append how long a step took to `log/seconds.jsonl` (a line is written in one call, so that writers interleave whole lines)."""
+        """Append how long a step took to `log/seconds.jsonl`; a line is one write, so that writers interleave whole lines."""
         path = self.root / "log" / "seconds.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         line = {

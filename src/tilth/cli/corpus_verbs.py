@@ -43,7 +43,7 @@ def build(recipe: str, overrides: tuple[str, ...], explain: bool, workers: int, 
     project = Project.find()
     loaded = load_recipe(recipe, overrides, Corpus, project.folder)
     if explain:
-        planned, _ = building.plan_build(project, loaded.name, loaded.description)
+        planned = building.plan_build(project, loaded.name, loaded.description)
         print(_explained(project, planned))
         return
     built = building.build(project, loaded.name, loaded.description, n_workers=workers, scheduler=scheduler)
@@ -51,14 +51,27 @@ def build(recipe: str, overrides: tuple[str, ...], explain: bool, workers: int, 
     if not built.n_made:
         say(f"{built.named.label} is up to date ({seconds:.1f} s)")
         return
-    rows = [
-        (source, n["n_documents"] + n["n_rejected"], n["n_rejected"], n["n_documents"], size(n["n_bytes"]))
-        for source, n in built.counts.items()
+    print(table(["source", "read", "rejected", "documents", "duplicates", "kept", "text", "tokens"], _flow(built.counts)))
+    n_there = len(built.named.parts) - built.n_made
+    say(f"{built.named.label} built in {seconds:.1f} s; {built.n_made} outputs made, {n_there} were there")
+
+
+def _flow(counts: dict[str, dict[str, int]]) -> list[tuple[Any, ...]]:
+    """What came in and what is left, by source and in all."""
+    totals = {key: sum(n[key] for n in counts.values()) for key in next(iter(counts.values()))}
+    return [
+        (
+            source,
+            n["n_documents"] + n["n_rejected"],
+            n["n_rejected"],
+            n["n_documents"],
+            n["n_documents"] - n["n_kept"],
+            n["n_kept"],
+            size(n["n_bytes"]),
+            n["n_tokens"],
+        )
+        for source, n in [*counts.items(), ("all", totals)]
     ]
-    print(table(["source", "read", "rejected", "documents", "text"], rows))
-    say(
-        f"{built.named.label} built in {seconds:.1f} s; {built.n_made} outputs made, {len(built.named.parts) - built.n_made} were there"
-    )
 
 
 def _explained(project: Any, planned: list[Any]) -> str:
@@ -174,7 +187,8 @@ def _picked(picked: Any) -> str:
     before, after = f"{cuts.before.n_documents:,}", f"{picked.n_documents:,}"
     lines = [
         f"  {picked.named.label}: {after} of {before} documents ({picked.n_train:,} train, {picked.n_validation:,} validation)",
-        f"  tokens: {picked.n_tokens or 0:,} of {cuts.before.n_tokens or 0:,}; lost to null: {cuts.unknown.n_documents:,} documents",
+        f"  tokens: {picked.n_tokens or 0:,} of {cuts.before.n_tokens or 0:,}",
+        f"  lost to null: {cuts.unknown.n_documents:,} documents",
         table(["clause", "fail", "null", "only this", "tokens"], rows),
     ]
     if cuts.biggest is not None:

@@ -73,11 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        kept = _keep_traceback(debug)
-        print(
-            f"error: {type(error).__name__}: {error}\n   at: {kept or 'see above'}\n  fix: this is a defect of Tilth; please report it",
-            file=sys.stderr,
-        )
+        kept = _keep_traceback(debug) or "`--debug` shows where"
+        defect = TilthError(f"{type(error).__name__}: {error}", str(kept), "This is a defect of Tilth; please report it.")
+        print(f"error: {defect}", file=sys.stderr)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

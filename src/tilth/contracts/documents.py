@@ -1,4 +1,4 @@
-"""documents/1: one row for each document that was read; occurrences/1: where its content was seen; rejects/1: what could not be read."""
+"""documents/1: what was read; occurrences/1: where its content was seen; rejects/1: what could not be read."""
 
 from __future__ import annotations
 

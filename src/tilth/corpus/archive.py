@@ -288,6 +288,9 @@ class _Inflated:
     def tell(self) -> int:
         return self.stream.tell()
 
+    def close(self) -> None:
+        self.stream.close()
+
 
 def _one_record_a_member(file: BinaryIO) -> bool:
     """Whether the first gzip member holds one record and nothing else, as archives should be; yes, if it is damaged."""
@@ -309,7 +312,7 @@ def _one_record_a_member(file: BinaryIO) -> bool:
         return True
     surplus = n_bytes - (end.end() + length)
     # a record that goes on in the next member is no more separate than two in one
-    return 0 <= surplus <= MAX_SEPARATOR_BYTES or not file.read(1) and surplus < 0
+    return 0 <= surplus <= MAX_SEPARATOR_BYTES or (not file.read(1) and surplus < 0)
 
 
 def _after(pending: Damage | None, run: Run) -> Run:

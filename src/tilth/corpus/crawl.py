@@ -10,7 +10,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -74,36 +74,36 @@ def crawl(
     was written. Redirects that leave the host are written but not followed. The file appears under its name only when
     the crawl is over. Raises SourceError if robots.txt forbids the start or cannot be had, or if the start does not answer.
     """
-    fetcher = _Fetcher(start_url, timeout_seconds, max_page_bytes, user_agent)
-    robots, delay_seconds = _ask_robots(fetcher, delay_seconds)
     report = CrawlReport()
-    with _written_at_once(Path(out_path)) as file:
-        writer = WARCWriter(file, gzip=True, warc_version="WARC/1.1")
-        info = {"software": user_agent, "format": "WARC File Format 1.1", "robots": "obey"}
-        writer.write_record(writer.create_warcinfo_record(Path(out_path).name, info))
-        queue: deque[tuple[str, int]] = deque([(fetcher.start, 0)])
-        seen = {fetcher.start}
-        while queue and report.n_pages < max_pages:
-            url, n_hops = queue.popleft()
-            if not robots.can_fetch(user_agent, url):
-                report.forbidden.append(url)
-                continue
-            page = fetcher.fetch(url, delay_seconds)
-            if page is None:
-                report.failed.append(url)
-                continue
-            _write(writer, page)
-            report.n_pages += page.status not in REDIRECTS
-            report.n_bytes += len(page.body)
-            on_page(url)
-            links = [link for link in fetcher.links(page) if link not in seen and allow(link)]
-            seen.update(links)
-            if page.status not in REDIRECTS:
-                queue.extend((link, 0) for link in dict.fromkeys(links))
-            elif n_hops < MAX_REDIRECTS:
-                queue.extendleft((link, n_hops + 1) for link in links)
-        if not report.n_pages:
-            _refuse(start_url, report)
+    with closing(_Fetcher(start_url, timeout_seconds, max_page_bytes, user_agent)) as fetcher:
+        robots, delay_seconds = _ask_robots(fetcher, delay_seconds)
+        with _written_at_once(Path(out_path)) as file:
+            writer = WARCWriter(file, gzip=True, warc_version="WARC/1.1")
+            info = {"software": user_agent, "format": "WARC File Format 1.1", "robots": "obey"}
+            writer.write_record(writer.create_warcinfo_record(Path(out_path).name, info))
+            queue: deque[tuple[str, int]] = deque([(fetcher.start, 0)])
+            seen = {fetcher.start}
+            while queue and report.n_pages < max_pages:
+                url, n_hops = queue.popleft()
+                if not robots.can_fetch(user_agent, url):
+                    report.forbidden.append(url)
+                    continue
+                page = fetcher.fetch(url, delay_seconds)
+                if page is None:
+                    report.failed.append(url)
+                    continue
+                _write(writer, page)
+                report.n_pages += page.status not in REDIRECTS
+                report.n_bytes += len(page.body)
+                on_page(url)
+                links = [link for link in fetcher.links(page) if link not in seen and allow(link)]
+                seen.update(links)
+                if page.status not in REDIRECTS:
+                    queue.extend((link, 0) for link in dict.fromkeys(links))
+                elif n_hops < MAX_REDIRECTS:
+                    queue.extendleft((link, n_hops + 1) for link in links)
+            if not report.n_pages:
+                _refuse(start_url, report)
     return report
 
 
@@ -137,7 +137,7 @@ class _Fetcher:
                 page = self._request(url)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 LOG.info("%s: attempt %d: %s", url, attempt + 1, error)
-                self._close()
+                self.close()
             self.next_at = time.monotonic() + delay_seconds
             if page is not None and page.status not in RETRIED:
                 break
@@ -165,7 +165,7 @@ class _Fetcher:
         response = self.connection.getresponse()
         body = self._body(response, deadline)
         if not response.isclosed() or response.will_close:
-            self._close()
+            self.close()
         protocol = "HTTP/1.0" if response.version == 10 else "HTTP/1.1"
         is_cut = len(body) > self.max_page_bytes
         return Page(
@@ -184,7 +184,7 @@ class _Fetcher:
             raise http.client.IncompleteRead(b"", response.length)
         return b"".join(parts)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         if self.connection is not None:
             self.connection.close()
             self.connection = None
@@ -267,12 +267,12 @@ def _write(writer: WARCWriter, page: Page) -> None:
     head = StatusAndHeaders(f"{page.status} {page.reason}".strip(), kept, protocol=page.protocol)
     marks = {"WARC-Truncated": "length"} if page.is_cut else {}
     response = writer.create_warc_record(
-        page.url, "response", payload=io.BytesIO(page.body), http_headers=head, warc_headers_dict=marks
+        page.url, "response", payload=io.BytesIO(page.body), length=len(page.body), http_headers=head, warc_headers_dict=marks
     )
     parts = urlsplit(page.url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     asked = StatusAndHeaders(f"GET {target} HTTP/1.1", page.request_headers, is_http_request=True)
-    request = writer.create_warc_record(page.url, "request", payload=io.BytesIO(b""), http_headers=asked)
+    request = writer.create_warc_record(page.url, "request", payload=io.BytesIO(b""), length=0, http_headers=asked)
     writer.write_request_response_pair(request, response)
 
 

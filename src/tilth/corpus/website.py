@@ -18,7 +18,7 @@ def allow_all(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Website:
-    """At most `max_pages` pages, breadth first from `site`: a URL, or a context manager that starts a server and gives its URL."""
+    """At most `max_pages` pages, breadth first from `site`: a URL, or a context manager that gives one (a server to start)."""
 
     name: str
     site: str | Callable[[], AbstractContextManager[str]]
@@ -34,6 +34,11 @@ class Website:
             inputs.mkdir(parents=True, exist_ok=True)
             with nullcontext(self.site) if isinstance(self.site, str) else self.site() as start_url:
                 crawl(
-                    start_url, archive, max_pages=self.max_pages, allow=self.allow, delay_seconds=self.delay_seconds, on_page=advance
-                )  # fmt: skip
+                    start_url,
+                    archive,
+                    max_pages=self.max_pages,
+                    allow=self.allow,
+                    delay_seconds=self.delay_seconds,
+                    on_page=advance,
+                )
         return Warc(self.name, str(archive), max_bytes=self.max_bytes)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilth.artifacts import Named, Part, Store
+from tilth.artifacts.fingerprints import Fingerprints
 from tilth.errors import BuildError, TilthError
 from tilth.pipeline.corpus_graph import corpus_graph
-from tilth.pipeline.graph import Node
 from tilth.pipeline.plan import Planned, plan
 from tilth.pipeline.progress import progress
 from tilth.pipeline.project import Project
@@ -23,14 +23,18 @@ class Built:
 
     named: Named
     n_made: int
-    counts: dict[str, dict[str, int]]  # source -> n_documents, n_rejected, n_bytes
+    counts: dict[str, dict[str, int]]  # by source; empty when nothing was made
 
 
-def plan_build(project: Project, name: str, corpus: Corpus) -> tuple[list[Planned], dict[str, Node]]:
+def plan_build(project: Project, name: str, corpus: Corpus) -> list[Planned]:
     """What a build of `corpus` would do. Fetches what a source has to fetch first, but makes no output."""
+    from tilth.corpus.records import fingerprint
+
     fetched = Corpus(**{**vars(corpus), "sources": [_fetched(source, project) for source in corpus.sources]})
-    nodes = corpus_graph(fetched)
-    return plan(project.store, nodes, project.store.find_named("corpus", name)), nodes
+    digest = Fingerprints(project.store.root, fingerprint)
+    nodes = corpus_graph(fetched, digest)
+    digest.save()
+    return plan(project.store, nodes, project.store.find_named("corpus", name))
 
 
 def build(project: Project, name: str, corpus: Corpus, *, n_workers: int = 1, scheduler: str | None = None) -> Built:
@@ -43,24 +47,33 @@ def build(project: Project, name: str, corpus: Corpus, *, n_workers: int = 1, sc
 
     store = project.store
     store.sweep()
-    planned, nodes = plan_build(project, name, corpus)
+    planned = plan_build(project, name, corpus)
     missing = [item for item in planned if item.part is None]
     parts = {item.node.id: item.part for item in planned if item.part is not None}
     if missing:
         parts = _make(store, planned, n_workers, scheduler)
     named = _name(store, name, parts)
     publish(store)
-    return Built(named, len(missing), count_by_source(store, named))
+    return Built(named, len(missing), count_by_source(store, named) if missing else {})
 
 
 def count_by_source(store: Store, named: Named) -> dict[str, dict[str, int]]:
-    """Documents, rejects and bytes of text by source, as the read steps counted them."""
+    """What each source gave: n_documents, n_rejected and n_bytes as read; n_kept (no duplicate) and n_tokens from the catalog."""
+    from tilth.catalog.sql import run_sql
+
     counts: dict[str, dict[str, int]] = {}
     for part in named.of("read"):
         source = (part.shard or "").split("/")[0]
-        total = counts.setdefault(source, {"n_documents": 0, "n_rejected": 0, "n_bytes": 0})
+        total = counts.setdefault(source, {"n_documents": 0, "n_rejected": 0, "n_bytes": 0, "n_kept": 0, "n_tokens": 0})
         for key, value in store.artifact(part).stats.items():
             total[key] += value
+    (found,) = run_sql(store, f"select relation from corpora where name = '{named.name}'").to_pylist()
+    n_tokens = "sum(n_tokens)" if named.of("signals.tokens") else "0"
+    query = (
+        f'select source, count(*) filter (is_keeper) as n_kept, {n_tokens} as n_tokens from "{found["relation"]}" group by source'
+    )
+    for row in run_sql(store, query).to_pylist():
+        counts[row["source"]] |= {"n_kept": row["n_kept"], "n_tokens": int(row["n_tokens"] or 0)}
     return counts
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
 from tilth.pipeline import steps
 from tilth.pipeline.graph import Node, Step
@@ -16,15 +18,18 @@ if TYPE_CHECKING:
     from tilth.quality_signals.registry import SignalFamily
 
 
-def corpus_graph(corpus: Corpus) -> dict[str, Node]:
-    """Nodes by id: read each shard, score it, then mark duplicates and train the small models over all shards."""
+def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Node]:
+    """Nodes by id, with `digest` to fingerprint input files.
+
+    Each shard is read and scored; then duplicates are marked and the small models trained over all shards.
+    """
     nodes: dict[str, Node] = {}
 
     def add(node: Node) -> str:
         nodes[node.id] = node
         return node.id
 
-    reads = [add(node) for node in _read_nodes(corpus)]
+    reads = [add(node) for node in _read_nodes(corpus, digest)]
     for family in _families(corpus.signals):
         for read in reads:
             add(Node(_scoring(family), nodes[read].shard, {"family": family.name}, needs=(read,)))
@@ -47,14 +52,15 @@ def corpus_graph(corpus: Corpus) -> dict[str, Node]:
 
 
 def _scoring(family: SignalFamily) -> Step:
-    return Step(f"signals.{family.name}", family.version, family.libraries, steps.score)
+    # What is a letter or a word depends on the Unicode version that Python was built with.
+    return Step(f"signals.{family.name}", family.version, (UNICODE, *family.libraries), steps.score)
 
 
-def _read_nodes(corpus: Corpus) -> list[Node]:
+def _read_nodes(corpus: Corpus, digest: Callable[[Path], str]) -> list[Node]:
     found = []
     for source in corpus.sources:
         step = dataclasses.replace(steps.READ, version=source.version, libraries=source.libraries)
-        for shard in source.plan():
+        for shard in source.plan(digest):
             params = {"source": type(source).__name__, **shard.params}
             found.append(Node(step, shard.name, params, {shard.name: shard.fingerprint}, work=(source, shard)))
     return found

@@ -70,7 +70,8 @@ def _words(project: Project, named: Named) -> str:
         return f"{meta['n_documents']:,} documents of {meta['corpus']} where {meta['where']}"
     if named.kind == "run":
         base = f", from {meta['base']}" if meta.get("base") else ""
-        return f"{meta['n_parameters']:,} parameters on {meta['subset']}{base}: loss {meta['start_loss']:.3f} -> {meta['end_loss']:.3f}"
+        loss = f"loss {meta['start_loss']:.3f} -> {meta['end_loss']:.3f}"
+        return f"{meta['n_parameters']:,} parameters on {meta['subset']}{base}: {loss}"
     if named.kind == "delta":
         return f"{meta['run']} against {meta['base']}: {meta['size_bytes']:,} of {meta['full_size_bytes']:,} bytes"
     return f"token shards of subset {meta['subset']}"

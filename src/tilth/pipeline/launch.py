@@ -106,15 +106,16 @@ def _run_and_publish(
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:
-            stats = {"start_loss": result.first_loss, "end_loss": result.final_loss, "validation_loss": result.validation_loss}
-            done = store.adopt(spec, _final_folder(work), {**stats, "weights_digest": result.weights_digest})
+            folder, losses = _final_folder(work)
+            stats = {**_ends(losses), "validation_loss": result.validation_loss, "weights_digest": result.weights_digest}
+            done = store.adopt(spec, folder, stats)
             store.note_time(spec, result.seconds)
             shutil.rmtree(work)
     return done, {key: getattr(result, key) for key in MEASURED}
 
 
-def _final_folder(work: Path) -> Path:
-    """What of a finished training becomes the run: weights, configuration, tokenizer, losses."""
+def _final_folder(work: Path) -> tuple[Path, list[float]]:
+    """What of a finished training becomes the run: weights, configuration, tokenizer, losses (which are returned, too)."""
     import pyarrow as pa
 
     from tilth.contracts import LOSSES
@@ -128,7 +129,13 @@ def _final_folder(work: Path) -> Path:
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
     rows = [{field: line.get(field) for field in LOSSES.schema.names} for line in lines]
     write_table(final / "losses.parquet", pa.Table.from_pylist(rows, schema=LOSSES.schema), LOSSES)
-    return final
+    return final, [row["loss"] for row in rows]
+
+
+def _ends(losses: list[float]) -> dict[str, float]:
+    """Where the loss began and ended: means over a twentieth of the steps, since one batch is noise."""
+    n = max(1, len(losses) // 20)
+    return {"start_loss": sum(losses[:n]) / n, "end_loss": sum(losses[-n:]) / n}
 
 
 def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> Any:

@@ -49,6 +49,7 @@ def _lines(title: str, total: int) -> Iterator[Advance]:
         if now - said >= SECONDS_BETWEEN_LINES:
             said = now
             left = (now - started) / n_done * (total - n_done)
-            print(f"{title}: {n_done} of {total}, {what}; about {left:.0f} s left", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{title}: {n_done} of {total}, {what}; about {left:.0f} s left\n")
+            sys.stderr.flush()
 
     yield advance

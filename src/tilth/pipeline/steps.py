@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from tilth.artifacts import Artifact
+from tilth.artifacts.spec import UNICODE
 from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, family_contract
 from tilth.pipeline.graph import Step
 from tilth.pipeline.parquet import Writer, read_columns, rows_of, stream, write_table
@@ -171,6 +172,6 @@ READ = Step("read", 1, (), read)  # a source names its own libraries and version
 TOKENIZER = Step("tokenizer", 1, ("tokenizers",), train_tokenizer)
 TOKENS = Step("signals.tokens", 1, ("tokenizers",), count_tokens)
 EXACT = Step("dedup.exact", 1, (), mark_exact)
-SIGNATURES = Step("dedup.signatures", 1, (), sign)
-NEAR = Step("dedup.minhash", 1, (), mark_near)
+SIGNATURES = Step("dedup.signatures", 1, (UNICODE,), sign)
+NEAR = Step("dedup.minhash", 1, (UNICODE,), mark_near)
 QUALITY_MODEL = Step("quality_model", 1, ("floret",), train_quality)

@@ -6,9 +6,10 @@ import contextlib
 import datetime
 import itertools
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +21,10 @@ from tilth.errors import BackendError, TilthError, TrainError
 T = TypeVar("T")
 BUCKET_ELEMENTS = 8_000_000  # gradients that are summed in one call
 TIMEOUT = datetime.timedelta(minutes=10)  # how long a process may be silent
-_FAREWELL_SECONDS = 3.0
+_FAREWELL_SECONDS = 5.0
+# gloo's threads drop their last tensor at a time of their own, and need Python's lock for it: when that
+# comes while the interpreter ends, the process aborts (seen with torch 2.13).
+_SETTLE_SECONDS = 0.05
 _runs = itertools.count()
 
 
@@ -32,6 +36,7 @@ class World:
     size: int
     device: torch.device
     store: Any = None
+    messages: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def is_first(self) -> bool:
@@ -79,17 +84,29 @@ class World:
         """What `make` returns in the first process; an error of Tilth that it raises there is raised in all."""
         if self.size == 1:
             return make()
-        outcome: list[Any] = [None, None]
+        key = f"first/{next(self.messages)}"
+        # Through the store, so that no collective comes right before the end: see `_SETTLE_SECONDS`.
+        outcome: tuple[Any, TilthError | None]
         if self.is_first:
             try:
-                outcome[0] = make()
+                outcome = make(), None
             except TilthError as error:
-                outcome[1] = error
-        with self._named_failure():
-            dist.broadcast_object_list(outcome, src=0, device=self.device)
+                outcome = None, error
+            self.store.set(key, pickle.dumps(outcome))
+        else:
+            with self._named_failure():
+                outcome = pickle.loads(self._wait_for(key))
         if outcome[1] is not None:
             raise outcome[1]
         return outcome[0]
+
+    def _wait_for(self, key: str) -> bytes:
+        end = time.monotonic() + TIMEOUT.total_seconds()
+        while not self.store.check([key]):
+            if self.store.check(["failed"]) or time.monotonic() > end:
+                raise RuntimeError(f"the first process sent no {key}")
+            time.sleep(0.01)
+        return self.store.get(key)
 
     @contextlib.contextmanager
     def _named_failure(self) -> Iterator[None]:
@@ -119,9 +136,19 @@ class World:
                 return
             # aborting the connections wakes the others out of their collectives
             dist.destroy_process_group()
-            end = time.monotonic() + _FAREWELL_SECONDS
-            while self.store.add("heard", 0) < self.size - 1 and time.monotonic() < end:
-                time.sleep(0.02)
+            self._wait_until("heard", self.size - 1)
+
+    def part(self) -> None:
+        """Leave after a success; the first process may hold the store, so it goes last."""
+        with contextlib.suppress(RuntimeError):
+            self.store.add("left", 1)
+            if self.is_first:
+                self._wait_until("left", self.size)
+
+    def _wait_until(self, counter: str, n_wanted: int) -> None:
+        end = time.monotonic() + _FAREWELL_SECONDS
+        while self.store.add(counter, 0) < n_wanted and time.monotonic() < end:
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -142,10 +169,12 @@ def join_world(device: str) -> Iterator[World]:
     world = World(rank, size, where, store)
     try:
         yield world
+        world.part()
     except BaseException as error:
         world.leave_word(error)
         raise
     finally:
+        time.sleep(_SETTLE_SECONDS)
         if dist.is_initialized():
             dist.destroy_process_group()
 

@@ -21,9 +21,14 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return (o_BTHD, lse_BHT)."""
     q, k, v = _by_head(q_BTHD, k_BTGD, v_BTGD)
+    parts = _parts(q, k, causal, segments_BT)
+    if len(parts) == 1:  # nothing to put together: no copies
+        _, _, mask, is_causal = parts[0]
+        whole, lse = _flash(q, k, v, 0.0, is_causal, attn_mask=mask, scale=scale)
+        return whole.transpose(1, 2).contiguous(), lse.contiguous()
     o = torch.empty_like(q_BTHD, memory_format=torch.contiguous_format)
     lse = q.new_empty(q.shape[:3], dtype=compute_dtype(q))
-    for rows, tokens, mask, is_causal in _parts(q, k, causal, segments_BT):
+    for rows, tokens, mask, is_causal in parts:
         part_o, lse[rows, :, tokens] = _flash(
             q[rows, :, tokens], k[rows, :, tokens], v[rows, :, tokens], 0.0, is_causal, attn_mask=mask, scale=scale
         )
@@ -44,9 +49,14 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
     inputs = _by_head(q_BTHD, k_BTGD, v_BTGD)
-    gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
+    parts = _parts(inputs[0], inputs[1], causal, segments_BT)
     o, do = o_BTHD.transpose(1, 2), do_BTHD.transpose(1, 2)
-    for rows, tokens, mask, is_causal in _parts(inputs[0], inputs[1], causal, segments_BT):
+    if len(parts) == 1:
+        _, _, mask, is_causal = parts[0]
+        dq, dk, dv = _flash_backward(do, *inputs, o, lse_BHT, 0.0, is_causal, attn_mask=mask, scale=scale)
+        return dq.transpose(1, 2).contiguous(), _to_groups(dk, k_BTGD), _to_groups(dv, v_BTGD)
+    gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
+    for rows, tokens, mask, is_causal in parts:
         part = (t[rows, :, tokens] for t in (do, *inputs, o, lse_BHT))
         found = _flash_backward(*part, 0.0, is_causal, attn_mask=mask, scale=scale)
         for gradient, values in zip(gradients, found, strict=True):
@@ -110,5 +120,7 @@ def _by_head(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> tuple[Tensor, Te
 def _to_groups(gradient_BHTD: Tensor, like_BTGD: Tensor) -> Tensor:
     n_batch, n_tokens, n_groups, head_dim = like_BTGD.shape
     n_per_group = gradient_BHTD.shape[1] // n_groups
+    if n_per_group == 1:
+        return gradient_BHTD.transpose(1, 2).contiguous()
     by_group = gradient_BHTD.reshape(n_batch, n_groups, n_per_group, n_tokens, head_dim).sum(dim=2)
     return by_group.transpose(1, 2).to(like_BTGD.dtype).contiguous()
