@@ -41,5 +41,6 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group for the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
