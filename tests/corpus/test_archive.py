@@ -123,7 +123,15 @@ def test_large_records_are_passed_over(tmp_path: Path, warc_record: Compress, pa
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\x1f\x8b", b"W", b"not an archive", b"filedesc://x 0.0.0.0 20240101 text/plain 1\n", gzip.compress(b"", mtime=0), bytes(500)],
+    [
+        b"",
+        b"\x1f\x8b",
+        b"W",
+        b"not an archive",
+        b"filedesc://x 0.0.0.0 20240101 text/plain 1\n",
+        gzip.compress(b"", mtime=0),
+        bytes(500),
+    ],
 )
 def test_what_is_no_archive_is_one_reject(tmp_path: Path, data: bytes) -> None:
     found, damage = read(tmp_path / "a.warc", data)

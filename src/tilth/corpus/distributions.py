@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import email.parser
 import email.policy
 import hashlib
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
-from importlib.metadata import Distribution, PackagePath, distributions
+from importlib.metadata import Distribution, FileHash, PackagePath, distributions
 
 from tilth.corpus.licences import LicenceTree, is_licence_path, licence_file_claims, normalise_expression
 from tilth.corpus.records import LicenceClaim
@@ -80,7 +81,7 @@ def installed_packages(search_path: Sequence[str] = ()) -> Iterator[Package]:
         record, metadata = distribution.read_text("RECORD"), distribution.read_text("METADATA")
         if name == OWN_NAME or record is None or metadata is None or _is_editable(distribution):
             continue
-        files = tuple(file for file in distribution.files or () if file.hash is not None and file.hash.mode == "sha256")
+        files = tuple(file for file in _recorded_files(distribution) if file.hash is not None and file.hash.mode == "sha256")
         digest = hashlib.sha256(record.encode("utf-8", "surrogatepass")).hexdigest()
         yield Package(name, distribution.version, metadata.encode("utf-8", "surrogatepass"), digest, files)
 
@@ -163,3 +164,14 @@ def _fields(package: Package) -> list[LicenceClaim]:
     claims = [_claim(package, CLASSIFIERS[name], "Classifier") for name in names if name in CLASSIFIERS]
     spdx = normalise_expression(str(headers.get("License", "")))
     return [*claims, _claim(package, spdx, "License")] if spdx else claims
+
+
+def _recorded_files(distribution: Distribution) -> Iterator[PackagePath]:
+    """What RECORD lists. `Distribution.files` leaves out what has vanished, in some versions of Python only."""
+    for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+        if len(row) == 3:
+            file = PackagePath(row[0])
+            file.hash = FileHash(row[1]) if row[1] else None
+            file.size = int(row[2]) if row[2].isdigit() else None
+            file.dist = distribution
+            yield file
