@@ -156,7 +156,7 @@ def test_a_trace_survives_a_new_pick_and_a_new_build(trained: Path, tmp_path: Pa
 
 
 def test_the_report_of_a_real_project_is_written(trained: Path, tilth: Run) -> None:
-    path = Path(tilth("report", cwd=trained).stdout.strip())
+    path = trained / tilth("report", cwd=trained).stdout.strip()
     page = path.read_text()
     assert "Training runs" in page
     assert "http://" not in page.split("<body")[0].replace("http://www.w3.org", "")

@@ -23,7 +23,7 @@ def report(output: Path | None, corpus: str | None, debug: bool) -> None:
     project = Project.find()
     path = write_report(project.store, output or project.store.root / "report.html", corpus)
     say(f"written in {time.monotonic() - started:.1f} s")
-    print(path)
+    print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @click.command()
