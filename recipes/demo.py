@@ -19,7 +19,15 @@ def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7
     """Python's documentation as a web crawl, this repository's history, installed packages and their descriptions."""
     n_bytes = int(megabytes * 1_000_000)
     sources = [
-        Website("web", site=pydoc_site, allow=allow, max_pages=max_pages, max_bytes=n_bytes * 4 // 10, delay_seconds=0),
+        Website(
+            "web",
+            site=pydoc_site,
+            allow=allow,
+            max_pages=max_pages,
+            max_bytes=n_bytes * 4 // 10,
+            delay_seconds=0,
+            licence="PSF-2.0",
+        ),
         PackageSource("packages", max_bytes=n_bytes * 3 // 10),
         PackageDescriptions("readmes", max_bytes=n_bytes * 2 // 10),
     ]
@@ -33,7 +41,7 @@ def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7
     )
 
 
-def base(subset: str = "clean", steps: int = 400, layers: str = "MMA", d_model: int = 128, seed: int = 0) -> Train:
+def base(subset: str = "clean", steps: int = 320, layers: str = "MMA", d_model: int = 128, seed: int = 0) -> Train:
     """A small hybrid: two Mamba-2 layers and one of attention."""
     model = {"layers": layers, "d_model": d_model, "n_heads": 2, "d_state": 32, "ssm_head_dim": 64}
     return Train(subset=subset, model=model, settings=_settings(steps, lr=4e-3, seed=seed))

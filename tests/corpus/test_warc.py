@@ -211,7 +211,21 @@ def test_plan_names_archives_below_their_common_folder(
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("options", [{"path": "nowhere/*.warc.gz"}, {"path": "x.warc", "extract": "magic"}])
+def test_a_licence_that_the_recipe_declares(read: Callable[..., Any], warc_record: Make, http_response: Make) -> None:
+    record = warc_record(http_response(page()))
+    (claim,) = read(record, licence="cc-by-sa-4.0").licences
+    assert (claim["spdx"], claim["scope"], claim["effective"]) == ("CC-BY-SA-4.0", "declared", True)
+    assert read(record).licences == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"path": "nowhere/*.warc.gz"},
+        {"path": __file__, "extract": "magic"},
+        {"path": __file__, "licence": "do what you like"},
+    ],
+)
 def test_wrong_descriptions(options: dict[str, str]) -> None:
     with pytest.raises(SourceError) as caught:
         Warc("web", **options).plan()

@@ -75,8 +75,9 @@ def test_the_readme_shows_what_the_commands_print(repository: Path, outputs: dic
 
 def test_the_loss_falls_and_the_delta_is_small(outputs: dict[str, str]) -> None:
     trained = [text for words, text in outputs.items() if words.startswith("tilth train")]
+    assert len(trained) == 2
     for text in trained:
-        start, end = map(float, re.findall(r"loss\s+([\d.]+) -> ([\d.]+)", text)[0])
+        start, end = map(float, re.findall(r"validation loss\s+([\d.]+) -> ([\d.]+)", text)[0])
         assert end < start
     (deployed,) = [text for words, text in outputs.items() if words.startswith("tilth deploy")]
     base, tuned, delta = map(float, re.findall(r"base ([\d.]+), fine-tune ([\d.]+), base \+ delta ([\d.]+)", deployed)[0])

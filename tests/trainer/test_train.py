@@ -260,6 +260,7 @@ def test_the_result_says_what_the_folder_holds(run: Run, validation: Path) -> No
     assert (result.first_loss, result.final_loss) == (lines[0]["loss"], lines[-1]["loss"])
     assert result.validation_loss == lines[-1]["validation_loss"]
     assert [line["step"] for line in lines if "validation_loss" in line] == [1, 3]
+    assert result.start_validation_loss == lines[0]["start_validation_loss"] > result.validation_loss
     assert result.n_tokens == sum(line["n_tokens"] for line in lines)
     assert result.tokens_per_second == pytest.approx(4 * 4 * 48 / result.seconds)
     assert steps == lines

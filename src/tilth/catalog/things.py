@@ -43,6 +43,7 @@ _FROM_META = {
         "n_parameters": "BIGINT",
         "start_loss": "DOUBLE",
         "end_loss": "DOUBLE",
+        "start_validation_loss": "DOUBLE",
         "validation_loss": "DOUBLE",
         "tokens_per_second": "DOUBLE",
     },

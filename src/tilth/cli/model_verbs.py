@@ -34,12 +34,13 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     if launched.was_there:
         say(f"{launched.named.label} is up to date ({time.monotonic() - started:.1f} s)")
         return
+    is_validated = meta.get("validation_loss") is not None
     fields = {
         "run": launched.named.label,
         "subset": meta["subset"],
         "parameters": meta["n_parameters"],
         "loss": f"{meta['start_loss']:.3f} -> {meta['end_loss']:.3f} in {meta['steps']} steps",
-        "validation loss": meta.get("validation_loss"),
+        "validation loss": f"{meta['start_validation_loss']:.3f} -> {meta['validation_loss']:.3f}" if is_validated else None,
         "tokens/s": meta.get("tokens_per_second"),
     }
     print(record({name: value for name, value in fields.items() if value is not None}))
@@ -92,6 +93,7 @@ def trace(run: str, step: int, sequence: int, position: int, as_data: bool, debu
         print(as_json(dataclasses.asdict(traced)))
         return
     document = {name: value for name, value in traced.document.items() if value not in (None, [], "") and name != "text"}
+    document.setdefault("licence", "unknown: nothing in the source states one")
     print(
         record(
             {"token": repr(traced.token), "context": traced.context, "epoch": traced.epoch, "offset": traced.offset, **document}

@@ -16,7 +16,7 @@ LICENCES = contract(
         pa.field("origin", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
         pa.field("spdx", pa.string(), nullable=False),  # an SPDX expression
-        pa.field("scope", pa.string(), nullable=False),  # file, ancestor, repository
+        pa.field("scope", pa.string(), nullable=False),  # file, ancestor, repository, declared (by the recipe)
         pa.field("evidence_path", pa.string(), nullable=False),
         pa.field("evidence_swhid", pa.string()),
         pa.field("tool", pa.string(), nullable=False),

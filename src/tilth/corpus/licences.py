@@ -10,6 +10,7 @@ from typing import Any
 
 from tilth.corpus.licence_texts import Recognised, recognise_licence, recognise_notice
 from tilth.corpus.records import LicenceClaim
+from tilth.errors import SourceError
 
 UNKNOWN = "LicenseRef-unknown"
 HEADER_CHARS, HEADER_LINES = 4096, 60
@@ -58,6 +59,14 @@ def normalise_expression(text: str) -> str | None:
     except (ExpressionError, ExpressionParseError, ValueError, AttributeError):
         return None
     return str(parsed) if all(re.fullmatch(r"(?:DocumentRef-.*:)?LicenseRef-[A-Za-z0-9.-]+", key) for key in unknown) else None
+
+
+def declared_licence(expression: str | None, where: str) -> str | None:
+    """What a recipe declares for a whole source, in SPDX's spelling. Raises SourceError if it is no SPDX expression."""
+    normal = normalise_expression(expression) if expression else None
+    if expression and normal is None:
+        raise SourceError(f"`{expression}` is not an SPDX expression", where, "for example CC-BY-SA-4.0, or LicenseRef-my-terms")
+    return normal
 
 
 @cache

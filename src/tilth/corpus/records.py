@@ -46,7 +46,7 @@ class LicenceClaim:
     origin: str
     path: str
     spdx: str
-    scope: str  # file, ancestor, repository
+    scope: str  # file, ancestor, repository, declared
     evidence_path: str
     evidence_swhid: str | None
     tool: str

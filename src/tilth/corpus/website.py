@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tilth.corpus.crawl import crawl
@@ -18,7 +21,10 @@ def allow_all(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Website:
-    """At most `max_pages` pages, breadth first from `site`: a URL, or a context manager that gives one (a server to start)."""
+    """At most `max_pages` pages, breadth first from `site`: a URL, or a context manager that gives one (a server to start).
+
+    `licence` is an SPDX expression that you declare for all pages.
+    """
 
     name: str
     site: str | Callable[[], AbstractContextManager[str]]
@@ -26,10 +32,11 @@ class Website:
     max_pages: int = 1_000
     max_bytes: int | None = None
     delay_seconds: float = 1.0
+    licence: str | None = None
 
     def fetch(self, inputs: Path, advance: Callable[[str], None]) -> Warc:
         """The WARC of an earlier fetch if there is one, else crawl now; an interrupted crawl leaves nothing behind."""
-        archive = inputs / f"{self.name}.warc.gz"
+        archive = inputs / f"{self.name}-{self._key()}.warc.gz"
         if not archive.exists():
             inputs.mkdir(parents=True, exist_ok=True)
             with nullcontext(self.site) if isinstance(self.site, str) else self.site() as start_url:
@@ -41,4 +48,16 @@ class Website:
                     delay_seconds=self.delay_seconds,
                     on_page=advance,
                 )
-        return Warc(self.name, str(archive), max_bytes=self.max_bytes)
+        return Warc(self.name, str(archive), max_bytes=self.max_bytes, licence=self.licence)
+
+    def _key(self) -> str:
+        """Another site, limit or rule is another crawl, kept in a file of its own."""
+        asked = [_label(self.site), _label(self.allow), self.max_pages]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
+
+
+def _label(value: object) -> str:
+    """What names a URL, a function or a partial of one from run to run."""
+    if isinstance(value, partial):
+        return f"{_label(value.func)}{value.args}{sorted(value.keywords.items())}"
+    return value if isinstance(value, str) else f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}"

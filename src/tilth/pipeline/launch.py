@@ -107,7 +107,12 @@ def _run_and_publish(
         done = store.find(spec)
         if done is None:
             folder, losses = _final_folder(work)
-            stats = {**_ends(losses), "validation_loss": result.validation_loss, "weights_digest": result.weights_digest}
+            stats = {
+                **_ends(losses),
+                "start_validation_loss": result.start_validation_loss,
+                "validation_loss": result.validation_loss,
+                "weights_digest": result.weights_digest,
+            }
             done = store.adopt(spec, folder, stats)
             store.note_time(spec, result.seconds)
             shutil.rmtree(work)

@@ -41,6 +41,7 @@ class TrainResult:
     steps: int
     first_loss: float  # before any update
     final_loss: float  # of the last step, before its update
+    start_validation_loss: float | None  # before the first update
     validation_loss: float | None  # after the last update
     n_tokens: int  # targets over all steps
     seconds: float  # of all steps, evaluations and checkpoints apart
@@ -168,7 +169,9 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     try:
         with stop_wish() as wish:
             for step in range(run.first_step, config.steps):
+                at_start = _evaluate_start(run) if step == 0 else {}
                 line, is_stopping = _take_step(run, step, wish)
+                line |= at_start
                 n_done = step + 1
                 if run.validation and _is_due(n_done, config.eval_every, config.steps):
                     line["validation_loss"] = evaluate(run.model, run.validation, config, world)
@@ -186,6 +189,13 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     finally:
         if metrics:
             metrics.__exit__()
+
+
+def _evaluate_start(run: _Run) -> dict[str, float]:
+    """What a fine-tune, above all, is compared with."""
+    if not run.validation:
+        return {}
+    return {"start_validation_loss": evaluate(run.model, run.validation, run.config, run.world)}
 
 
 def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
@@ -250,6 +260,7 @@ def _finish(run: _Run) -> TrainResult:
         steps=run.config.steps,
         first_loss=lines[0]["loss"],
         final_loss=lines[-1]["loss"],
+        start_validation_loss=lines[0].get("start_validation_loss"),
         validation_loss=lines[-1].get("validation_loss"),
         n_tokens=sum(line["n_tokens"] for line in lines),
         seconds=seconds,

@@ -20,7 +20,7 @@ class Metrics:
 
     A line holds step, loss (nats per target token, before the step's update), lr, grad_norm (before clipping),
     n_tokens (targets), seconds, tokens_per_second (input tokens of all processes) and, where the step ended with
-    an evaluation, validation_loss (after the update).
+    an evaluation, validation_loss (after the update); the first line also start_validation_loss (before any update).
     """
 
     def __init__(self, work_dir: Path, first_step: int) -> None:

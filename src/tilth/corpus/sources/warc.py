@@ -13,8 +13,9 @@ from tilth.corpus.archive import ArchivedRecord, Damage, read_archive
 from tilth.corpus.extract.charset import CharsetError, decode_html
 from tilth.corpus.extract.html import MODES, DepthError, extract_html
 from tilth.corpus.extract.http import BodyError, Response, decode_body, parse_response
+from tilth.corpus.licences import declared_licence
 from tilth.corpus.reading import share
-from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, screen
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, screen
 from tilth.corpus.registry import source
 from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
@@ -29,7 +30,8 @@ class Warc:
     """Responses with HTML become the text of their main content; `conversion` records (WET) stay as they are.
 
     `path` is a file or a glob pattern (`**` descends). `max_bytes` bounds the UTF-8 bytes of text of
-    all shards together, shared by file size; records above `max_record_bytes` are rejected.
+    all shards together, shared by file size; records above `max_record_bytes` are rejected. `licence` is
+    an SPDX expression that you declare for all of it; an archive itself says nothing about licences.
     """
 
     name: str
@@ -37,12 +39,13 @@ class Warc:
     extract: str = "resiliparse"
     max_bytes: int | None = None
     max_record_bytes: int = 64 << 20
+    licence: str | None = None
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("fastwarc", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """One shard a file, in the order of their paths. Raises SourceError if there is none, or no such extraction."""
+        """One shard a file, in the order of their paths. Raises SourceError if there is none, no such extraction or licence."""
         if self.extract not in MODES:
             raise SourceError(
                 f"unknown extraction `{self.extract}`", where=f"Warc {self.name}", fix=f"one of: {', '.join(MODES)}"
@@ -60,6 +63,7 @@ class Warc:
             "extract": self.extract,
             "max_bytes": cap,
             "max_record_bytes": self.max_record_bytes,
+            "licence": declared_licence(self.licence, where=f"Warc {self.name}"),
         }
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
@@ -70,13 +74,13 @@ class Warc:
                 if isinstance(found, Damage):
                     yield Reject(f"{archive}@{found.offset}", found.reason, found.detail)
                 else:
-                    yield self._row(found, archive)
+                    yield self._row(found, archive, shard.params["licence"])
         except OSError as error:
             raise SourceError(
                 f"cannot read the archive: {error.strerror}", where=shard.location, fix="is it still there?"
             ) from error
 
-    def _row(self, record: ArchivedRecord, archive: str) -> Document | Reject:
+    def _row(self, record: ArchivedRecord, archive: str, licence: str | None) -> Document | Reject:
         url = record.headers.get("warc-target-uri", "").strip("<> ") or None
         location = f"{archive}@{record.offset}"
         try:
@@ -94,7 +98,12 @@ class Warc:
             date=record.headers.get("warc-date"),
         )  # fmt: skip
         doc_id = document_id("warc", self.name, archive, str(record.offset), raw_swhid)
-        return Document(doc_id=doc_id, text=text, raw_swhid=raw_swhid, occurrences=[occurrence], url=url, **fields)
+        claims = (
+            [LicenceClaim(archive, url or "", licence, "declared", "", None, "recipe", 1.0, effective=True)] if licence else []
+        )
+        return Document(
+            doc_id=doc_id, text=text, raw_swhid=raw_swhid, occurrences=[occurrence], url=url, licences=claims, **fields
+        )
 
     def _from_response(self, record: ArchivedRecord) -> tuple[str, bytes, dict[str, Any]]:
         wrapped = record.headers.get("content-type", "application/http")
