@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,50 @@ def test_damage_in_the_middle_costs_one_member(tmp_path: Path, pages: Records, m
     found, damage = read(tmp_path / "a.warc.gz", bytes(data))
     assert [record.headers["warc-target-uri"][-1] for record in found] == ["0", "2", "3"]
     assert [(d.offset, d.reason) for d in damage] == [(second, "bad_record")]
+
+
+@pytest.mark.parametrize("byte", range(4))
+@pytest.mark.parametrize("form", ["plain", "members"])
+def test_damage_in_the_first_bytes_costs_one_record(
+    tmp_path: Path, pages: Records, members: Compress, form: str, byte: int
+) -> None:
+    records = pages(4)
+    for bit in range(8):
+        data = bytearray(members(records) if form == "members" else b"".join(records))
+        data[byte] ^= 1 << bit
+        found, damage = read(tmp_path / "a.warc.gz", bytes(data))
+        # a flag of a gzip header can be harmless, and then there is no damage
+        lost = [] if len(found) == 4 else [0]
+        assert [record.headers["warc-target-uri"][-1] for record in found] == ["0", "1", "2", "3"][len(lost) :], bit
+        assert [d.offset for d in damage] == lost, bit
+
+
+def test_a_torn_member_that_the_parser_passes_over(tmp_path: Path, pages: Records, members: Compress) -> None:
+    first, second, third = (members([record]) for record in pages(3))
+    torn = bytearray(second)
+    torn[3] |= 4  # promises an extra field of some 60 kB
+    found, damage = read(tmp_path / "a.warc.gz", first + bytes(torn) + third)
+    assert [record.headers["warc-target-uri"][-1] for record in found] == ["0", "2"]
+    assert [d.offset for d in damage] == [len(first)]
+
+
+def test_a_wrong_checksum_of_a_large_member(tmp_path: Path, pages: Records, members: Compress, warc_record: Compress) -> None:
+    large = members([warc_record(random.Random(0).randbytes(200_000))])
+    first, last = members(pages(1)), members(pages(2)[1:])
+    for place in range(1, 9):
+        data = bytearray(first + large + last)
+        data[len(first) + len(large) - place] ^= 1
+        found, damage = read(tmp_path / "a.warc.gz", bytes(data))
+        assert [record.headers["warc-target-uri"][-1] for record in found] == ["0", "1"]
+        assert [(d.offset, d.reason) for d in damage] == [(len(first), "bad_record")]
+
+
+def test_a_record_without_a_type(tmp_path: Path, pages: Records) -> None:
+    first, second = pages(2)
+    odd = first.replace(b"WARC-Type", b"wARC-Type")
+    assert len(read(tmp_path / "a.warc", odd + second)[0]) == 2
+    found, damage = read(tmp_path / "b.warc", first.replace(b"WARC-Type", b"WARC-Tyqe") + second)
+    assert (len(found), [(d.offset, d.reason) for d in damage]) == (1, [(0, "bad_record")])
 
 
 def test_garbage_between_records(tmp_path: Path, pages: Records, members: Compress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,24 @@ def test_unreadable(tmp_path: Path, rows: Callable[..., Any]) -> None:
     (tmp_path / "secret").write_text("x")
     (tmp_path / "secret").chmod(0)
     assert rows(Folder("texts", str(tmp_path))).reasons == ["unreadable"]
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, rows: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open").write_text("open")
+    closed, real = {str(tmp_path / "closed")}, os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path) in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = rows(Folder("texts", str(tmp_path)))
+    assert (found.texts, [row["location"] for row in found.rejects]) == (["open"], ["closed"])
+    closed.add(str(tmp_path))
+    with pytest.raises(SourceError, match="cannot be read"):
+        Folder("texts", str(tmp_path)).plan()
 
 
 def test_a_file_that_vanishes_after_planning(tmp_path: Path) -> None:

@@ -126,6 +126,40 @@ def test_missing_and_corrupt_objects_cost_one_row_each(repo: Any, source: GitRep
     assert set(by_path(found)) == {"LICENSE"}
 
 
+def test_history_that_ends_early_is_an_error_not_a_short_corpus(
+    repo: Any, source: GitRepository, rows: Callable[..., Any]
+) -> None:
+    tree = repo.git("rev-parse", "HEAD^{tree}")
+    for text in ("2", "3"):
+        repo.write("a.py", text)
+        repo.commit()
+    (repo.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    assert not rows(source).rejects
+    with pytest.raises(SourceError, match="git cannot read") as caught:
+        rows(GitRepository("code", str(repo.path), history=True))
+    assert caught.value.fix
+
+
+def test_a_commit_without_a_date(repo: Any, source: GitRepository, rows: Callable[..., Any]) -> None:
+    tree = repo.git("rev-parse", "HEAD^{tree}")
+    manifest = f"tree {tree}\nauthor A <a@example.org>\ncommitter C <c@example.org>\n\nold\n".encode()
+    repo.git("update-ref", "HEAD", repo.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", data=manifest))
+    assert {row["date"] for row in by_path(rows(source)).values()} == {None}
+    repo.write("new.py", "new = 1\n")
+    repo.commit()
+    files = by_path(rows(GitRepository("code", str(repo.path), history=True)))
+    assert (files["a.py"]["date"], files["new.py"]["date"]) == (None, "2024-01-02T03:04:05+00:00")
+
+
+def test_a_work_tree_below_a_folder_called_sha256(
+    repo: Any, source: GitRepository, rows: Callable[..., Any], tmp_path: Path
+) -> None:
+    repo.path.rename(tmp_path / "sha256")
+    repo.path = tmp_path / "sha256"
+    repo.git("worktree", "add", "-q", str(tmp_path / "linked"))
+    assert len(rows(GitRepository("code", str(tmp_path / "linked"))).documents) == 3
+
+
 def test_a_partial_clone_is_never_asked_to_fetch(
     repo: Any, source: GitRepository, rows: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -154,7 +154,7 @@ def test_installed_licence_texts_agree_with_what_their_packages_declare() -> Non
     """An oracle that nobody here wrote: packages that declare one simple licence and ship its text."""
     agree, differ = 0, []
     for distribution in distributions():
-        declared = normalise_expression(distribution.metadata["License-Expression"] or "")
+        declared = normalise_expression(distribution.metadata.get("License-Expression") or "")
         texts = [file for file in distribution.files or () if ".dist-info" in file.parts[0] and is_licence_path(file.name)]
         if declared is None or " " in declared or len(texts) != 1:
             continue

@@ -127,6 +127,20 @@ def test_damaged_brotli_is_a_reject(read: Callable[..., Any], warc_record: Make,
     assert read(warc_record(http_response(b"\xff" * 50, Content_Encoding="br"))).reasons == ["bad_record"]
 
 
+def test_gzip_of_several_members() -> None:
+    one, two = gzip.compress(b"one "), gzip.compress(b"two")
+    assert decode_body(Response(200, "OK", {"content-encoding": "gzip"}, one + two + b"junk"), 100) == b"one two"
+    for body, limit, reason in ((one + two[:-3], 100, "truncated"), (one + two, 5, "too_large")):
+        with pytest.raises(BodyError) as caught:
+            decode_body(Response(200, "OK", {"content-encoding": "gzip"}, body), limit)
+        assert caught.value.reason == reason
+
+
+def test_bytes_that_unicode_takes_for_line_ends() -> None:
+    head = b"HTTP/1.1 200 OK\r\nX-Place: caf\x85Content-Type: image/png\r\nContent-Type: text/html\r\n\r\nbody"
+    assert parse_response(head).headers == {"x-place": "caf\x85Content-Type: image/png", "content-type": "text/html"}
+
+
 def test_decompression_bombs_are_bounded() -> None:
     bomb = gzip.compress(bytes(30 << 20))
     with pytest.raises(BodyError, match="more than 1000000 bytes"):

@@ -1,8 +1,8 @@
 """Reads the records of a WARC file one at a time and goes on after damage; every loss is reported with its offset.
 
 FastWARC parses; this module notices what it passes over in silence (a record that is shorter than it
-says, a gzip member that the end of the file cuts off), reads the header itself where FastWARC does not
-(2.0.1 takes a valid `content-length:  9` for none), and finds the next place to go on from.
+says, a gzip member that is torn), reads the header itself where FastWARC does not (2.0.1 takes a valid
+`content-length:  9` for none, and no type from `wARC-Type`), and finds the next place to go on from.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from fastwarc.warc import ArchiveIterator, WarcRecord
 
 GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08")
 FIRST_LINE = re.compile(rb"WARC/[0-9]\.[0-9]{1,2}\r?\n")
+PATTERNS = {"gzip": GZIP_MEMBER, "plain": FIRST_LINE}
+FRAMES = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")  # zstd, lz4
 VERSIONS = (b"1.0", b"1.1", b"0.17", b"0.18")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 FOLD = re.compile(r"\r?\n[ \t]+")
@@ -72,11 +74,17 @@ class _Reader:
     def __init__(self, file: BinaryIO, kinds: frozenset[str], max_block_bytes: int) -> None:
         self.file: BinaryIO | _Inflated = file
         self.kinds, self.max_block_bytes = kinds, max_block_bytes
-        magic = file.read(4)
-        self.form = "gzip" if magic[:1] == b"\x1f" else "plain" if magic[:1] in (b"W", b"") else "other"
-
+        self.form = self._form(file.read(4))
         if self.form == "gzip" and not _one_record_a_member(file):
             self.file, self.form = _Inflated(file), "plain"
+
+    def _form(self, magic: bytes) -> str:
+        """What the file is by its first bytes or, where these are damaged, by the first record behind them."""
+        if magic.startswith((b"\x1f\x8b", b"WARC")) or magic in (b"", *FRAMES):
+            return "gzip" if magic.startswith(b"\x1f") else "other" if magic in FRAMES else "plain"
+        starts = {form: self._next_start(0, form) for form in PATTERNS}
+        found = {form: start for form, start in starts.items() if start is not None}
+        return min(found, key=found.__getitem__, default="gzip" if magic.startswith(b"\x1f") else "plain")
 
     def read(self) -> Iterator[ArchivedRecord | Damage]:
         start: int | None = 0
@@ -90,7 +98,7 @@ class _Reader:
                 if ending.last is None and start == 0:
                     yield Damage(0, "empty", "no record in the file")
                 return
-            following = self._next_start(start + 1 if ending.last is None else ending.last + 1)
+            following = self._next_start(start + 1 if ending.last is None else ending.last + 1, self.form)
             if ending.last is None or ending.inside:
                 at = start if ending.last is None else ending.last
                 found = self._second_opinion(at)
@@ -124,17 +132,20 @@ class _Reader:
             if held is not None:
                 yield held
             return _Ending(last, self.file.problem)
-        cut = self._cut_member(start if last is None else last) if self.form == "gzip" else None
-        if held is not None and cut != last:
+        torn = self._torn_member(start if last is None else last) if self.form == "gzip" else None
+        if held is not None and torn != last:
             yield held
-        if cut is not None:
-            yield Damage(cut, "truncated", "the file ends inside this gzip member")
-        return _Ending(start if cut is not None else last, None)
+        if torn is None:
+            return _Ending(last, None)
+        is_cut = self._member_end(torn) is None
+        return _Ending(last, "the file ends inside this gzip member" if is_cut else "a damaged gzip member", inside=torn == last)
 
     def _take(self, record: WarcRecord, offset: int) -> tuple[ArchivedRecord | Damage | None, str | None]:
         """Return the record (None if its kind is not wanted) or what is wrong with it."""
-        kind = str(record.record_type).rpartition(".")[2]
         headers = {name.lower(): value for name, value in record.headers.items()}
+        kind = headers.get("warc-type", "").strip().lower()
+        if not kind:
+            return None, "no WARC-Type"
         given = headers.get("content-length", "")
         if not (given.isascii() and given.isdigit()):
             return None, f"no valid Content-Length: {given[:40]!r}"
@@ -165,6 +176,8 @@ class _Reader:
 
     def _second_opinion(self, offset: int) -> list[ArchivedRecord] | None:
         """Read one record without FastWARC: a whole one of a wanted kind, none of an unwanted one, None if it is damaged."""
+        if self.form == "gzip" and self._member_end(offset) in (None, offset):
+            return None
         self.file.seek(offset)
         stream = gzip.GzipFile(fileobj=self.file) if self.form == "gzip" else self.file
         try:
@@ -179,7 +192,7 @@ class _Reader:
         except (OSError, EOFError, ValueError, zlib.error):
             return None
         kind = headers.get("warc-type", "").lower()
-        if len(block) != length:
+        if len(block) != length or not kind:
             return None
         return [ArchivedRecord(offset, kind, headers, block)] if kind in self.kinds else []
 
@@ -202,22 +215,22 @@ class _Reader:
         tail = self.file.read()
         return any(_is_cut_line(tail[i:]) for i in range(len(tail)))
 
-    def _next_start(self, position: int) -> int | None:
-        """The next offset from `position` on where a record can begin."""
-        pattern = {"gzip": GZIP_MEMBER, "plain": FIRST_LINE}.get(self.form)
+    def _next_start(self, position: int, form: str) -> int | None:
+        """The next offset from `position` on where a record of a file of this form can begin."""
+        pattern = PATTERNS.get(form)
         while pattern is not None:
             self.file.seek(position)
             chunk = self.file.read(CHUNK_BYTES)
             for match in pattern.finditer(chunk):
-                if self._is_start(position + match.start()):
+                if self._is_start(position + match.start(), form):
                     return position + match.start()
             if len(chunk) < CHUNK_BYTES:
                 break
             position += len(chunk) - 16
         return None
 
-    def _is_start(self, offset: int) -> bool:
-        if self.form == "plain":
+    def _is_start(self, offset: int, form: str) -> bool:
+        if form == "plain":
             self.file.seek(max(0, offset - 1))
             return self.file.read(1) == b"\n" or offset == 0
         self.file.seek(offset)
@@ -226,14 +239,14 @@ class _Reader:
         except zlib.error:
             return False
 
-    def _cut_member(self, offset: int) -> int | None:
-        """The offset of the gzip member that the file ends in, walking on from `offset`; None if all are whole."""
+    def _torn_member(self, offset: int) -> int | None:
+        """The offset of the first gzip member that is cut or damaged, walking on from `offset`; None if all are whole."""
         while True:
             end = self._member_end(offset)
-            if end is None:
+            if end is None or end == offset:
                 return offset
             self.file.seek(end)
-            if end <= offset or not self.file.read(1):
+            if not self.file.read(1):
                 return None
             offset = end
 
@@ -342,6 +355,7 @@ def _is_cut_line(data: bytes) -> bool:
 
 
 def _headers(head: bytes) -> dict[str, str]:
-    lines = FOLD.sub(" ", head.decode("utf-8", "replace")).splitlines()[1:]
+    # not splitlines: a URL may hold what Unicode counts as the end of a line
+    lines = FOLD.sub(" ", head.decode("utf-8", "replace")).split("\n")[1:]
     pairs = (line.partition(":") for line in lines)
     return {name.strip().lower(): value.strip() for name, _, value in pairs}

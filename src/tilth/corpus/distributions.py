@@ -74,7 +74,7 @@ def installed_packages(search_path: Sequence[str] = ()) -> Iterator[Package]:
     """
     found: dict[str, Distribution] = {}
     for distribution in distributions(path=list(search_path)) if search_path else distributions():
-        name = distribution.metadata["Name"]
+        name = distribution.metadata.get("Name")
         if name:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution)
     for name, distribution in sorted(found.items()):

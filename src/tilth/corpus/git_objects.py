@@ -23,6 +23,7 @@ CONFIG = {
     "protocol.allow": "never",  # a partial clone must not fetch what it lacks
     "core.useReplaceRefs": "false",
 }
+COMMIT_FORMAT = "--format=%T %cI"
 CHUNK_BYTES = 1 << 20
 MAX_REFS = 50_000
 REGULAR_MODES = frozenset({"100644", "100755", "100664"})
@@ -46,7 +47,7 @@ class Addition(NamedTuple):
     file: TreeFile
     revision: str
     tree: str
-    date: str
+    date: str | None
 
 
 class Blob(NamedTuple):
@@ -64,7 +65,7 @@ class Head:
 
     revision: str
     tree: str
-    date: str
+    date: str | None
     snapshot: str | None
     origin: str
 
@@ -80,14 +81,14 @@ class GitObjects:
             )
         self.env = _environment(self.path)
         try:
-            found = self._run("rev-parse", "--git-dir", "--show-object-format", check=False)
+            found = self._run("rev-parse", "--show-object-format", check=False)
         except FileNotFoundError:
-            raise SourceError("git is not installed", where=where, fix="install git 2.30 or newer") from None
+            raise SourceError("git is not installed", where=where, fix="install git 2.31 or newer") from None
         if found.returncode:
             raise SourceError(
                 "this folder is not a git repository", where=where, fix="give the folder that holds .git, or a bare repository"
             )
-        if b"sha256" in found.stdout:
+        if found.stdout.strip() == b"sha256":
             raise SourceError(
                 "the repository names objects by SHA-256, which SWHIDs cannot", where=where, fix="read it with Folder"
             )
@@ -108,8 +109,9 @@ class GitObjects:
                 where=self.where,
                 fix="commit something, or check out a branch that has commits",
             )
-        lines = self._run("rev-list", "--max-count=1", "--format=%T %cI", "HEAD").stdout.decode("ascii").split()
-        return Head(lines[1], lines[2], lines[3], self._snapshot(), self._origin())
+        listed = self._run("rev-list", "--max-count=1", COMMIT_FORMAT, "HEAD").stdout
+        [(revision, (tree, date))] = _commits(listed).items()
+        return Head(revision, tree, date, self._snapshot(), self._origin())
 
     def tree(self) -> list[TreeFile]:
         """The regular files of HEAD's tree in git's order; symbolic links and submodules are left out."""
@@ -117,20 +119,28 @@ class GitObjects:
         return [file for file in map(_tree_file, output.split(b"\0")[:-1]) if file is not None]
 
     def additions(self) -> Iterator[Addition]:
-        """Each (blob, path) that a commit on HEAD's history brought, once, with the first such commit in topological order."""
-        with self._pipe("rev-list", "--topo-order", "--reverse", "--format=%T %cI", "HEAD") as commits:
-            listed = commits.read().decode("ascii").split()
-        facts = {listed[i + 1]: (listed[i + 2], listed[i + 3]) for i in range(0, len(listed), 4)}
+        """Each (blob, path) that a commit on HEAD's history brought, once, with the first such commit in topological order.
+
+        Raises SourceError where the history cannot be walked to its end.
+        """
+        facts = _commits(self._run("rev-list", "--topo-order", "--reverse", COMMIT_FORMAT, "HEAD").stdout)
         seen: set[tuple[str, str]] = set()
         with tempfile.TemporaryFile() as asked:
             asked.write("".join(f"{revision}\n" for revision in facts).encode("ascii"))
             asked.seek(0)
             flags = ("--stdin", "--root", "-r", "-z", "-m", "--no-renames", "--raw", "--no-abbrev")
-            with self._pipe("diff-tree", *flags, stdin=asked) as output:
+            pipe = self._pipe("diff-tree", *flags, stdin=asked)
+            with pipe as output:
                 for revision, file in _raw_changes(output):
                     if (file.oid, file.path) not in seen:
                         seen.add((file.oid, file.path))
                         yield Addition(file, revision, *facts[revision])
+                if pipe.process.wait():
+                    raise SourceError(
+                        "the history has a tree that git cannot read",
+                        where=self.where,
+                        fix=f"try `git fsck` in {self.path}, or read it without `history`",
+                    )
 
     def blobs(self, oids: Iterable[str], max_bytes: int) -> Iterator[Blob]:
         """The contents in the order asked for, through one `cat-file` process; it is started again where an object kills it."""
@@ -256,6 +266,16 @@ def _own_repository(folder: Path, objects: str, env: dict[str, str]) -> dict[str
     (folder / "HEAD").write_text("ref: refs/heads/none\n")
     quoted = objects.replace("\\", "\\\\").replace('"', '\\"')
     return {**env, "GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
+
+
+def _commits(listed: bytes) -> dict[str, tuple[str, str | None]]:
+    """Tree and date of each commit; a commit without a date has None (git then repeats the placeholder)."""
+    lines = listed.decode("ascii", "replace").splitlines()
+    facts = (line.partition(" ") for line in lines[1::2])
+    return {
+        line.removeprefix("commit "): (tree, None if date in ("", "%cI") else date)
+        for line, (tree, _, date) in zip(lines[::2], facts, strict=True)
+    }
 
 
 def _tree_file(line: bytes) -> TreeFile | None:

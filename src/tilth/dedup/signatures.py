@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,10 @@ def signatures(documents: pa.Table | pa.RecordBatch, parameters: MinHashParamete
     n_shingles = np.zeros(table.num_rows, dtype=np.int64)
     row = 0
     for texts in _portions(table.column("text")):
-        for shingles in shingler.shingle_sets(texts):
-            n_shingles[row] = len(shingles)
-            if len(shingles):
-                keys[row] = minhash.band_keys(shingles)
-            row += 1
+        sets = shingler.shingle_sets(texts)
+        n_shingles[row : row + len(sets)] = [len(shingles) for shingles in sets]
+        keys[row : row + len(sets)] = minhash.band_keys(sets)
+        row += len(sets)
     bands = pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), parameters.n_bands, mask=pa.array(n_shingles == 0))
     columns = [_flat(table, "doc_id"), _flat(table, "shard"), _flat(table, "row"), pa.array(n_shingles), bands]
     return pa.Table.from_arrays(columns, schema=signature_schema(parameters))
@@ -91,17 +90,22 @@ class _MinHash:
         self.offsets_P1 = (words[n : 2 * n] >> np.uint64(32)).astype(np.uint32)[:, None]
         self.band_salts = words[2 * n :]
 
-    def band_keys(self, shingles: Hashes) -> Hashes:
+    def band_keys(self, sets: Sequence[Hashes]) -> Hashes:
+        """The keys (n_sets, n_bands) of shingle sets; those of an empty set mean nothing."""
+        minima_SBR = np.array([self._minima(shingles) for shingles in sets], np.uint32).reshape(len(sets), *self.shape)
+        keys = np.tile(self.band_salts, (len(sets), 1))
+        for row in range(self.shape[1]):
+            keys = mix(keys ^ minima_SBR[:, :, row])
+        return keys
+
+    def _minima(self, shingles: Hashes) -> npt.NDArray[np.uint32]:
         minima = np.full(len(self.factors_P1), np.iinfo(np.uint32).max, dtype=np.uint32)
         values = (shingles >> np.uint64(32)).astype(np.uint32)
         for start in range(0, len(values), _SHINGLES_AT_ONCE):
             images = self.factors_P1 * values[start : start + _SHINGLES_AT_ONCE]
             images += self.offsets_P1
             np.minimum(minima, images.min(axis=1), out=minima)
-        keys = self.band_salts.copy()
-        for column in minima.reshape(self.shape).T:
-            keys = mix(keys ^ column)
-        return keys
+        return minima
 
 
 def random_words(seed: int, count: int) -> npt.NDArray[np.uint64]:

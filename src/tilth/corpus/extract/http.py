@@ -33,7 +33,8 @@ def parse_response(block: bytes) -> Response:
     """Split the block of a `response` record. Raises BodyError `bad_record` where there is no HTTP head."""
     end = HEAD_END.search(block, 0, 1 << 20)
     head, body = (block[: end.start()], block[end.end() :]) if end else (block, b"")
-    status_line, *lines = head.decode("latin-1").splitlines() or [""]
+    # not splitlines: byte 0x85, part of many UTF-8 characters, would end a line
+    status_line, *lines = head.decode("latin-1").split("\n")
     version, _, rest = status_line.partition(" ")
     code, _, phrase = rest.strip().partition(" ")
     if not version.upper().startswith("HTTP/") or not re.fullmatch(r"[0-9]{3}", code):
@@ -92,7 +93,7 @@ def _undo(name: str, body: bytes, max_bytes: int) -> bytes:
     if name in ("", "identity", "none") or not body:
         return body
     if name in ("gzip", "x-gzip"):
-        return _inflate(body, 31, max_bytes) if body.startswith(GZIP_MAGIC) else body
+        return _gunzip(body, max_bytes) if body.startswith(GZIP_MAGIC) else body
     if name == "deflate":
         return _deflate(body, max_bytes)
     if name in ("br", "zstd"):
@@ -103,14 +104,25 @@ def _undo(name: str, body: bytes, max_bytes: int) -> bytes:
 def _deflate(body: bytes, max_bytes: int) -> bytes:
     # RFC 9110 means zlib, many servers sent bare deflate
     try:
-        return _inflate(body, 15, max_bytes)
+        return _inflate(body, 15, max_bytes)[0]
     except BodyError as error:
         if error.reason != "bad_record":
             raise
-        return _inflate(body, -15, max_bytes)
+        return _inflate(body, -15, max_bytes)[0]
 
 
-def _inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
+def _gunzip(body: bytes, max_bytes: int) -> bytes:
+    """All members of a gzip body (RFC 1952, 2.2); what follows them and is none is left out, as browsers do."""
+    parts, n_bytes = [], 0
+    while body.startswith(GZIP_MAGIC):
+        data, body = _inflate(body, 31, max_bytes - n_bytes)
+        parts.append(data)
+        n_bytes += len(data)
+    return b"".join(parts)
+
+
+def _inflate(body: bytes, window_bits: int, max_bytes: int) -> tuple[bytes, bytes]:
+    """Return (data, what follows the compressed stream)."""
     inflater = zlib.decompressobj(window_bits)
     try:
         data = inflater.decompress(body, max_bytes + 1)
@@ -120,7 +132,7 @@ def _inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
         raise BodyError("too_large", f"more than {max_bytes} bytes after decompression")
     if not inflater.eof:
         raise BodyError("truncated", f"compressed body ends after {len(data)} bytes of text")
-    return data
+    return data, inflater.unused_data
 
 
 def _stream(name: str, body: bytes, max_bytes: int) -> bytes:

@@ -48,7 +48,7 @@ class Folder:
     max_file_bytes: int = 16 << 20
     shard_bytes: int = 128 << 20
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
@@ -118,14 +118,23 @@ class Folder:
         return tree
 
     def _files(self, root: Path) -> Iterator[Found]:
-        """What the pattern matches, sorted by path; folders are entered once, links to folders never."""
+        """What the pattern matches and folders that cannot be listed, by path; folders are entered once, links to them never."""
         if not root.is_dir():
             raise SourceError(
                 "there is no such folder", where=f"Folder {self.name}: {self.path}", fix="give the path of a folder"
             )
         wanted = pattern_regex(self.pattern)
-        matched = [path for path in _walk(root) if wanted.fullmatch(path)]
-        for path in sorted(matched, key=_printable):
+        errors: list[OSError] = []
+        matched = [path for path in _walk(root, errors.append) if wanted.fullmatch(path)]
+        unlisted = {os.path.relpath(error.filename, root): _reason(error) for error in errors}
+        if "." in unlisted:
+            raise SourceError(
+                "the folder cannot be read", where=f"Folder {self.name}: {self.path}", fix="who may read it? see `ls -ld`"
+            )
+        for path in sorted([*matched, *unlisted], key=_printable):
+            if path in unlisted:
+                yield Found(path, 0, unlisted[path])
+                continue
             try:
                 facts = os.stat(root / path)
             except OSError as error:
@@ -135,8 +144,8 @@ class Folder:
             yield Found(path, facts.st_size if not problem else 0, problem)
 
 
-def _walk(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
+def _walk(root: Path, on_error: Callable[[OSError], None]) -> Iterator[str]:
+    for folder, folders, files in os.walk(root, onerror=on_error):
         base = os.path.relpath(folder, root)
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in [*files, *links]:

@@ -34,7 +34,7 @@ class GitRepository:
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:

@@ -41,7 +41,7 @@ class Warc:
     max_record_bytes: int = 64 << 20
     licence: str | None = None
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("fastwarc", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
