@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +25,55 @@ def test_data() -> Path:
 def repository() -> Path:
     """The checkout that these tests are part of."""
     return REPOSITORY
+
+
+# torch is imported by the tests that ask for it: the data rooms' tests run without it.
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Tensors of a small model: a second thread only waits, and waits long where others use the machine."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def fixed_seed() -> Iterator[None]:
+    """The same random weights and tokens in every run, and none of them left to the next test."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """make(layers, **changes): a small decoder with random weights that are large enough for an error to show."""
+    import torch
+
+    from tilth.models.config import ModelConfig
+    from tilth.models.decoder import Decoder
+
+    def make(layers: str = "MMA", *, scale: float = 3.0, **changes: Any) -> Decoder:
+        sizes: dict[str, Any] = {
+            "vocab_size": 43,
+            "d_model": 32,
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "d_ff": 48,
+            "d_state": 8,
+            "ssm_head_dim": 16,
+            "chunk_size": 8,
+        }
+        model = Decoder(ModelConfig(layers=layers, **(sizes | changes)))
+        with torch.no_grad():
+            # at initialisation the layers hardly change the stream, and a leak would hide below 1e-6
+            for name, weight in model.named_parameters():
+                if name.endswith("proj.weight"):
+                    weight.mul_(scale)
+        return model
+
+    return make

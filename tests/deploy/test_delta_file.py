@@ -31,7 +31,8 @@ NAME = "blocks.0.mlp.out_proj.weight"
 
 def small_states() -> tuple[Tensors, Tensors]:
     generator = torch.Generator().manual_seed(3)
-    base = {NAME: torch.randn(3, 40, generator=generator), "norm.weight": torch.ones(5)}
+    shapes = {NAME: (3, 40), "embedding.weight": (6, 5), "norm.weight": (5,)}
+    base = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     return base, {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in base.items()}
 
 
@@ -46,7 +47,8 @@ def small(tmp_path: Path) -> SimpleNamespace:
 def assert_equal(a: Delta, b: Delta) -> None:
     assert (a.codec, a.version, a.base_digest, a.tuned_digest) == (b.codec, b.version, b.base_digest, b.tuned_digest)
     assert {n: m.shape for n, m in a.encoded.items()} == {n: m.shape for n, m in b.encoded.items()}
-    tensors = [d.whole | {f"{n}:{p}": t for n, m in d.encoded.items() for p, t in m.parts.items()} for d in (a, b)]
+    assert a.rounded.keys() == b.rounded.keys()
+    tensors = [d.whole | d.rounded | {f"{n}:{p}": t for n, m in d.encoded.items() for p, t in m.parts.items()} for d in (a, b)]
     assert weights_digest(tensors[0]) == weights_digest(tensors[1])
 
 
@@ -107,7 +109,7 @@ def test_the_bytes_are_the_same_in_another_process(small: SimpleNamespace, tmp_p
 
 def test_plain_safetensors_reads_the_file(small: SimpleNamespace) -> None:
     with safe_open(small.path, framework="np") as file:
-        assert set(file.keys()) == {f"{NAME}:signs", f"{NAME}:scale", "norm.weight:whole"}
+        assert set(file.keys()) == {f"{NAME}:signs", f"{NAME}:scale", "embedding.weight:difference", "norm.weight:whole"}
         assert file.get_tensor(f"{NAME}:signs").shape == (2, 3)
         assert json.loads(file.metadata()["shapes"]) == {NAME: [3, 40]}
         assert file.metadata()["contract"] == "delta/1"
@@ -178,6 +180,11 @@ FORGERIES: dict[str, tuple[Callable[[Metadata, Tensors], object], str]] = {
     "no shape": (lambda m, t: m.update(shapes="{}"), "does not say the shape"),
     "nan scale": (lambda m, t: t[f"{NAME}:scale"].fill_(float("nan")), "scale nan"),
     "inf scale": (lambda m, t: t[f"{NAME}:scale"].fill_(float("inf")), "scale inf"),
+    "nan difference": (lambda m, t: t["embedding.weight:difference"].fill_(float("nan")), "not finite"),
+    "wide difference": (
+        lambda m, t: t.update({"embedding.weight:difference": t["embedding.weight:difference"].float()}),
+        "instead of torch.bfloat16",
+    ),
     "nan whole": (lambda m, t: t["norm.weight:whole"].fill_(float("nan")), "not finite"),
     "missing signs": (lambda m, t: t.pop(f"{NAME}:signs"), "has the parts ['scale']"),
     "missing scale": (lambda m, t: t.pop(f"{NAME}:scale"), "has the parts ['signs']"),
@@ -209,7 +216,7 @@ def test_an_honest_rewrite_is_accepted(small: SimpleNamespace) -> None:
 def test_apply_gives_the_decoded_model(world: SimpleNamespace) -> None:
     model = apply_delta(world.path, world.base)
     assert weights_digest(model.state_dict()) == weights_digest(decode(world.delta, world.base_state))
-    assert torch.equal(model.embedding.weight, world.tuned_state["embedding.weight"])
+    assert torch.equal(model.norm.weight, world.tuned_state["norm.weight"])
 
 
 def test_apply_refuses_another_base(world: SimpleNamespace, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_the_losses_are_those_of_the_decoded_models(world: SimpleNamespace, dist
 def test_only_the_scales_change(world: SimpleNamespace, distilled: SimpleNamespace) -> None:
     before, after = world.delta, distilled.result.delta
     assert weights_digest(after.whole) == weights_digest(before.whole)
+    assert weights_digest(after.rounded) == weights_digest(before.rounded)
     assert after.encoded.keys() == before.encoded.keys()
     for name, matrix in before.encoded.items():
         assert torch.equal(after.encoded[name].parts["signs"], matrix.parts["signs"])

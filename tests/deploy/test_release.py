@@ -136,11 +136,11 @@ def test_other_architectures_pass_through(world: SimpleNamespace, tmp_path: Path
     result = deploy(tmp_path / "base", tmp_path / "tuned", world.prose, tmp_path / "out", distill_steps=4, seq_len=32, seed=0)
     delta = load_delta(tmp_path / "out/delta.safetensors")
     assert len(delta.encoded) == 2 * len(layers)
-    assert ("head.weight" in delta.whole) is not tie
-    assert {"embedding.weight", "norm.weight"} <= delta.whole.keys()
+    assert delta.rounded.keys() == {"embedding.weight"} | (set() if tie else {"head.weight"})
+    assert "norm.weight" in delta.whole
     rebuilt = apply_delta(tmp_path / "out/delta.safetensors", tmp_path / "base")
     assert rebuilt.config == model.config
-    assert torch.equal(rebuilt.embedding.weight, model.embedding.weight)
+    assert (rebuilt.embedding.weight - model.embedding.weight).abs().max() < 0.02 * 5 / 256
     assert result.mean_squared_logit_error > 0
 
 

@@ -1,6 +1,6 @@
 """Compile every Triton kernel for sm_90 without a GPU and report, as JSON on stdout, what each takes.
 
-Run by test_ahead_of_time.py in a process of its own, because a compiler failure can abort the whole process.
+Run by test_triton.py in a process of its own, because a compiler failure can abort the whole process.
 """
 
 from __future__ import annotations

@@ -81,6 +81,12 @@ def test_flops_of_a_mamba2_do_not_grow_beyond_a_chunk() -> None:
         ({"ssm_head_dim": 48}, "ssm_head_dim", "divide"),
         ({"n_groups": 3}, "n_groups", "divide"),
         ({"norm_eps": 0.0}, "norm_eps", "between"),
+        ({"norm_eps": "small"}, "norm_eps", "'small'"),
+        ({"rope_theta": "1e4"}, "rope_theta", "'1e4'"),
+        ({"rope_theta": float("nan")}, "rope_theta", "positive number"),
+        ({"rope_theta": float("inf")}, "rope_theta", "positive number"),
+        ({"tie_embeddings": "no"}, "tie_embeddings", "True or False"),
+        ({"residual": ["standard"]}, "residual", "Did you mean `standard`"),
         ({"residual": "standart"}, "residual", "Did you mean `standard`"),
     ],
 )

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tilth.models.config import ModelConfig
 from tilth.tokenize.bpe import Tokenizer, train_bpe
@@ -23,13 +22,9 @@ SCRIPT = Path(__file__).with_name("run_tiny.py")
 Setup = dict[str, Any]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost a model this small more than they give, above all on a machine that is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True)
+def _repeatable(one_thread: None) -> None:
+    pass
 
 
 def make_texts(n_documents: int, seed: int) -> list[str]:

@@ -74,8 +74,8 @@ def installed_packages(search_path: Sequence[str] = ()) -> Iterator[Package]:
     """
     found: dict[str, Distribution] = {}
     for distribution in distributions(path=list(search_path)) if search_path else distributions():
-        name = distribution.metadata.get("Name")
-        if name:
+        if "Name" in distribution.metadata:
+            name = distribution.metadata["Name"]
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution)
     for name, distribution in sorted(found.items()):
         record, metadata = distribution.read_text("RECORD"), distribution.read_text("METADATA")

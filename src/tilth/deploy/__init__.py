@@ -7,8 +7,8 @@
     verification  losses and logit errors of the delta as it lies on disk, and its size
     release       deploy(): all of it, from two model folders to delta.safetensors and delta.json
 
-A delta suits a full fine-tune. Embeddings, head, norms and convolutions travel whole where they
-changed, so with a large vocabulary they are most of the file.
+A delta suits a full fine-tune. Embedding and head travel as 16-bit differences where they changed, so with a
+large vocabulary they are still most of the file; norms, convolutions and other vectors travel whole.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """delta/1: a delta as one safetensors file that is the same bytes every time, and that refuses damage and any other base.
 
-Tensors: `<weight>:signs` and `<weight>:scale` (the parts of the codec) and `<weight>:whole`. Metadata:
+Tensors: `<weight>:signs` and `<weight>:scale` (the parts of the codec), `<weight>:difference` (bf16) and
+`<weight>:whole`. Metadata:
 contract, codec, version, base_digest and tuned_digest (weights_digest of the two models), shapes
 (JSON, weight -> [N, K]), checksums (JSON, tensor -> sha256 of dtype, shape and bytes) and checksum
 (sha256 of all the metadata above).
@@ -24,6 +25,7 @@ from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model, weights_digest
 
 CONTRACT = "delta/1"
+DIFFERENCE = "difference"
 WHOLE = "whole"
 _FIELDS = {"contract", "codec", "version", "base_digest", "tuned_digest", "shapes", "checksums"}
 
@@ -61,17 +63,20 @@ def load_delta(path: Path) -> Delta:
     find_codec(metadata["codec"], version)
     _check_tensors(path, checksums, tensors)
     parts: dict[str, Parts] = {name: {} for name in shapes}
+    rounded: dict[str, Tensor] = {}
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         weight, _, part = name.rpartition(":")
         if part == WHOLE:
             whole[weight] = tensor
+        elif part == DIFFERENCE:
+            rounded[weight] = tensor
         elif weight in parts:
             parts[weight][part] = tensor
         else:
             raise _damaged(path, f"it does not say the shape of {weight!r}")
     encoded = {name: Encoded(shape, parts[name]) for name, shape in shapes.items()}
-    delta = Delta(metadata["codec"], version, metadata["base_digest"], metadata["tuned_digest"], encoded, whole)
+    delta = Delta(metadata["codec"], version, metadata["base_digest"], metadata["tuned_digest"], encoded, rounded, whole)
     check_delta(delta)
     return delta
 
@@ -95,6 +100,8 @@ def _named_tensors(delta: Delta) -> Iterator[tuple[str, Tensor]]:
     for weight, matrix in sorted(delta.encoded.items()):
         for part, tensor in sorted(matrix.parts.items()):
             yield f"{weight}:{part}", tensor
+    for weight, tensor in sorted(delta.rounded.items()):
+        yield f"{weight}:{DIFFERENCE}", tensor
     for weight, tensor in sorted(delta.whole.items()):
         yield f"{weight}:{WHOLE}", tensor
 

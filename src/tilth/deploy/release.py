@@ -68,6 +68,7 @@ def _write_description(path: Path, distilled: Distillation, verification: Verifi
         "base_digest": delta.base_digest,
         "tuned_digest": delta.tuned_digest,
         "n_encoded": len(delta.encoded),
+        "n_rounded": len(delta.rounded),
         "n_whole": len(delta.whole),
         "settings": settings,
         "distillation": {"loss_start": distilled.loss_start, "loss_best": distilled.loss_best, "best_step": distilled.best_step},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -54,9 +55,11 @@ class ModelConfig:
         self._resolve_attention(needed="A" in pattern)
         if "M" in pattern:
             self._check_mamba2()
-        if not 0 < self.norm_eps < 1:
-            raise _bad("norm_eps", self.norm_eps, "must lie between 0 and 1")
-        if self.residual not in RESIDUALS:
+        if not _is_number(self.norm_eps) or not 0 < self.norm_eps < 1:
+            raise _bad("norm_eps", repr(self.norm_eps), "must be a number between 0 and 1")
+        if not isinstance(self.tie_embeddings, bool):
+            raise _bad("tie_embeddings", repr(self.tie_embeddings), "must be True or False")
+        if not isinstance(self.residual, str) or self.residual not in RESIDUALS:
             raise _bad("residual", repr(self.residual), did_you_mean(str(self.residual), RESIDUALS))
 
     def _resolve_attention(self, *, needed: bool) -> None:
@@ -74,9 +77,11 @@ class ModelConfig:
         _require_int("head_dim", self.head_dim, minimum=1)
         if self.n_heads % self.kv_heads:
             raise _bad("n_kv_heads", self.n_kv_heads, f"must divide n_heads={self.n_heads}")
-        if self.rope_theta is not None and self.rope_theta <= 0:
-            raise _bad("rope_theta", self.rope_theta, "must be positive, or None for no positions")
-        if self.rope_theta is not None and self.attention_head_dim % 2:
+        if self.rope_theta is None:
+            return
+        if not _is_number(self.rope_theta) or not 0 < self.rope_theta < math.inf:
+            raise _bad("rope_theta", repr(self.rope_theta), "must be a positive number, or None for no positions")
+        if self.attention_head_dim % 2:
             raise _bad("head_dim", self.head_dim, "must be even to be rotated (or rope_theta=None)")
 
     def _check_mamba2(self) -> None:
@@ -165,6 +170,10 @@ _POSITIVE = ("vocab_size", "d_model", "d_state", "expand", "ssm_head_dim", "n_gr
 def _require_int(name: str, value: object, *, minimum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise _bad(name, repr(value), f"must be an integer of at least {minimum}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _bad(name: str, value: object, problem: str) -> RecipeError:

@@ -50,7 +50,7 @@ class TrainConfig:
             self._require_int(name, 0)
         if self.micro_batch is not None:
             self._require_int("micro_batch", 1)
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise _bad("seed", self.seed, "must be an integer from 0 to 2**63 - 1")
         if self.warmup_steps >= self.steps > 1:
             raise _bad("warmup_steps", self.warmup_steps, f"must be below steps={self.steps}")

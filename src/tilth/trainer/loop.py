@@ -165,30 +165,26 @@ def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenSet) -> 
 
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
-    metrics = Metrics(run.work_dir, run.first_step) if world.is_first else None
-    try:
-        with stop_wish() as wish:
-            for step in range(run.first_step, config.steps):
-                at_start = _evaluate_start(run) if step == 0 else {}
-                line, is_stopping = _take_step(run, step, wish)
-                line |= at_start
-                n_done = step + 1
-                if run.validation and _is_due(n_done, config.eval_every, config.steps):
-                    line["validation_loss"] = evaluate(run.model, run.validation, config, world)
+    record = Metrics(run.work_dir, run.first_step) if world.is_first else contextlib.nullcontext()
+    with record as metrics, stop_wish() as wish:
+        for step in range(run.first_step, config.steps):
+            at_start = _evaluate_start(run) if step == 0 else {}
+            line, is_stopping = _take_step(run, step, wish)
+            line |= at_start
+            n_done = step + 1
+            if run.validation and _is_due(n_done, config.eval_every, config.steps):
+                line["validation_loss"] = evaluate(run.model, run.validation, config, world)
+            if metrics:
+                metrics.write(line)
+                if on_step:
+                    on_step(line)
+            if is_stopping or _is_due(n_done, config.checkpoint_every, config.steps):
                 if metrics:
-                    metrics.write(line)
-                    if on_step:
-                        on_step(line)
-                if is_stopping or _is_due(n_done, config.checkpoint_every, config.steps):
-                    if metrics:
-                        metrics.sync()
-                        save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place)
-                    if is_stopping and n_done < config.steps:
-                        log.info("stopped after step %d as asked", step)
-                        raise KeyboardInterrupt
-    finally:
-        if metrics:
-            metrics.__exit__()
+                    metrics.sync()
+                    save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place)
+                if is_stopping and n_done < config.steps:
+                    log.info("stopped after step %d as asked", step)
+                    raise KeyboardInterrupt
 
 
 def _evaluate_start(run: _Run) -> dict[str, float]:

@@ -7,16 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tilth.kernels.backend import (
-    check_device,
-    check_float,
-    check_segments,
-    check_shape,
-    choose_backend,
-    implementation,
-)
+from tilth.kernels.backend import choose_backend, compute_dtype, implementation
+from tilth.kernels.ssd_scan.inputs import ScanInputs
 
-_Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+# Written out, so that the functions below need not repeat it: torch would infer it from their signatures.
+_INPUTS = (
+    "Tensor x_BTHP, Tensor dt_BTH, Tensor A_H, Tensor B_BTGN, Tensor C_BTGN, "
+    "Tensor? D_H, Tensor? segments_BT, Tensor? initial_state_BHPN"
+)
 
 
 def ssd_scan(
@@ -40,122 +38,43 @@ def ssd_scan(
     Source: Dao and Gu 2024, "Transformers are SSMs", sections 6 and 7.
     Raises ValueError for shapes or dtypes that do not fit, BackendError for a backend that cannot run.
     """
-    _check(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN, chunk_size)
-    backend = choose_backend(x_BTHP)
-    y_BTHP, final_state_BHPN, _ = _ssd_scan(
-        x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN, chunk_size, backend
-    )
+    inputs = ScanInputs(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN)
+    inputs.check()
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
+    y_BTHP, final_state_BHPN, _ = _ssd_scan(*inputs, chunk_size, choose_backend(x_BTHP))
     return y_BTHP, final_state_BHPN
 
 
-def _check(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    chunk_size: int,
-) -> None:
-    if x_BTHP.dim() != 4:
-        raise ValueError(f"x_BTHP has shape {tuple(x_BTHP.shape)}; expected 4 dimensions (B, T, H, P)")
-    if B_BTGN.dim() != 4:
-        raise ValueError(f"B_BTGN has shape {tuple(B_BTGN.shape)}; expected 4 dimensions (B, T, G, N)")
-    n_batch, n_tokens, n_heads, head_dim = x_BTHP.shape
-    n_groups, d_state = B_BTGN.shape[2:]
-    if n_tokens == 0 or head_dim == 0 or d_state == 0:
-        raise ValueError(f"x_BTHP has shape {tuple(x_BTHP.shape)}; T, P and N must be at least 1")
-    if n_groups == 0 or n_heads % n_groups:
-        raise ValueError(f"{n_heads} heads cannot share {n_groups} groups: H must be a multiple of G")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; expected at least 1")
-    check_shape("dt_BTH", dt_BTH, (n_batch, n_tokens, n_heads), "B, T, H")
-    check_shape("A_H", A_H, (n_heads,), "H")
-    check_shape("B_BTGN", B_BTGN, (n_batch, n_tokens, n_groups, d_state), "B, T, G, N")
-    check_shape("C_BTGN", C_BTGN, (n_batch, n_tokens, n_groups, d_state), "B, T, G, N")
-    named = {"x_BTHP": x_BTHP, "dt_BTH": dt_BTH, "A_H": A_H, "B_BTGN": B_BTGN, "C_BTGN": C_BTGN}
-    if D_H is not None:
-        check_shape("D_H", D_H, (n_heads,), "H")
-        named["D_H"] = D_H
-    if initial_state_BHPN is not None:
-        check_shape("initial_state_BHPN", initial_state_BHPN, (n_batch, n_heads, head_dim, d_state), "B, H, P, N")
-        named["initial_state_BHPN"] = initial_state_BHPN
-    for name, tensor in named.items():
-        check_float(name, tensor)
-    if segments_BT is not None:
-        check_segments(segments_BT, (n_batch, n_tokens))
-    check_device(x_BTHP, segments_BT=segments_BT, **named)
-
-
-@torch.library.custom_op("tilth::ssd_scan", mutates_args=())
-def _ssd_scan(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    chunk_size: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "tilth::ssd_scan", mutates_args=(), schema=f"({_INPUTS}, int chunk_size, str backend) -> (Tensor, Tensor, Tensor)"
+)
+def _ssd_scan(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Third output: the state that enters each chunk (B, n_chunks, H, P, N), kept for the backward; the reference has none."""
-    module = implementation("ssd_scan", backend)
-    return module.forward(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN, chunk_size)
+    *tensors, chunk_size, backend = arguments
+    return implementation("ssd_scan", backend).forward(ScanInputs(*tensors), chunk_size)
 
 
-@torch.library.custom_op("tilth::ssd_scan_backward", mutates_args=())
-def _ssd_scan_backward(
-    dy_BTHP: Tensor,
-    dfinal_BHPN: Tensor,
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    states_BCHPN: Tensor,
-    chunk_size: int,
-    backend: str,
-) -> _Gradients:
+@torch.library.custom_op(
+    "tilth::ssd_scan_backward",
+    mutates_args=(),
+    schema=f"(Tensor dy_BTHP, Tensor dfinal_BHPN, {_INPUTS}, Tensor states_BCHPN, int chunk_size, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _ssd_scan_backward(dy_BTHP: Tensor, dfinal_BHPN: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """The gradients of x, dt, A, B, C, D and the initial state; the last two are empty where not given."""
+    *tensors, states_BCHPN, chunk_size, backend = arguments
     module = implementation("ssd_scan", backend)
-    return module.backward(
-        dy_BTHP,
-        dfinal_BHPN,
-        x_BTHP,
-        dt_BTH,
-        A_H,
-        B_BTGN,
-        C_BTGN,
-        D_H,
-        segments_BT,
-        initial_state_BHPN,
-        states_BCHPN,
-        chunk_size,
-    )
+    return module.backward(dy_BTHP, dfinal_BHPN, ScanInputs(*tensors), states_BCHPN, chunk_size)
 
 
 @_ssd_scan.register_fake
-def _(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    chunk_size: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, chunk_size, backend = arguments
+    inputs = ScanInputs(*tensors)
+    x_BTHP, dtype = inputs.x_BTHP, compute_dtype(inputs.x_BTHP)
     n_batch, n_tokens, n_heads, head_dim = x_BTHP.shape
-    dtype = torch.float64 if x_BTHP.dtype == torch.float64 else torch.float32
-    state = (n_heads, head_dim, B_BTGN.shape[-1])
+    state = (n_heads, head_dim, inputs.B_BTGN.shape[-1])
     n_chunks = (n_tokens + chunk_size - 1) // chunk_size
     states_shape = (0,) if backend == "reference" else (n_batch, n_chunks, *state)
     return (
@@ -166,26 +85,10 @@ def _(
 
 
 @_ssd_scan_backward.register_fake
-def _(
-    dy_BTHP: Tensor,
-    dfinal_BHPN: Tensor,
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    states_BCHPN: Tensor,
-    chunk_size: int,
-    backend: str,
-) -> _Gradients:
-    inputs = (x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN)
-    dx, ddt, dA, dB, dC = (tensor.new_empty(tensor.shape) for tensor in inputs)
-    dD = x_BTHP.new_empty((0,)) if D_H is None else D_H.new_empty(D_H.shape)
-    dinitial = x_BTHP.new_empty((0,)) if initial_state_BHPN is None else initial_state_BHPN.new_empty(initial_state_BHPN.shape)
-    return dx, ddt, dA, dB, dC, dD, dinitial
+def _(dy_BTHP: Tensor, _dfinal_BHPN: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs = ScanInputs(*arguments[: len(ScanInputs._fields)])
+    differentiable = (*inputs[:6], inputs.initial_state_BHPN)
+    return tuple(dy_BTHP.new_empty((0,)) if t is None else t.new_empty(t.shape) for t in differentiable)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -195,13 +98,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(ctx: Any, dy_BTHP: Tensor, dfinal_BHPN: Tensor, _dstates: Tensor) -> tuple[Tensor | None, ...]:
-    *inputs, states_BCHPN = ctx.saved_tensors
-    D_H, initial_state_BHPN = inputs[5], inputs[7]
+    *tensors, states_BCHPN = ctx.saved_tensors
+    inputs = ScanInputs(*tensors)
     dx, ddt, dA, dB, dC, dD, dinitial = _ssd_scan_backward(
         dy_BTHP, dfinal_BHPN, *inputs, states_BCHPN, ctx.chunk_size, ctx.backend
     )
-    dD = None if D_H is None else dD
-    dinitial = None if initial_state_BHPN is None else dinitial
+    dD = None if inputs.D_H is None else dD
+    dinitial = None if inputs.initial_state_BHPN is None else dinitial
     return dx, ddt, dA, dB, dC, dD, None, dinitial, None, None
 
 

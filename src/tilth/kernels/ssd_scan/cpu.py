@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.backend import compute_dtype
+from tilth.kernels.ssd_scan.inputs import ScanInputs
 
 
 @dataclass(frozen=True)
@@ -33,49 +34,28 @@ class _Chunks:
         return self.decay_in_BcqH[:, :, -1]
 
 
-def forward(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(inputs: ScanInputs, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return (y_BTHP, final_state_BHPN, the states that enter the chunks BcHPN)."""
-    chunks = _cut(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, segments_BT, chunk_size)
+    chunks = _cut(inputs, chunk_size)
     n_batch, n_chunks, n_q, n_heads, head_dim = chunks.x_BcqHP.shape
     added_BcHPN = _states_added(chunks)
-    states_BcHPN, final_BHPN = _pass_states(added_BcHPN, chunks.carry, initial_state_BHPN)
+    states_BcHPN, final_BHPN = _pass_states(added_BcHPN, chunks.carry, inputs.initial_state_BHPN)
 
     weights_BcHqq = _times_scores(chunks.decay_BcHqq, _scores(chunks))
     inside_BcHqP = torch.matmul(weights_BcHqq, _by_head(chunks.x_BcqHP, chunks.dt_BcqH))
     y_BcqHP = _read_states(chunks, states_BcHPN).mul_(chunks.decay_in_BcqH.unsqueeze(-1))
     y_BcqHP += inside_BcHqP.transpose(2, 3)
-    if D_H is not None:
-        y_BcqHP.addcmul_(chunks.x_BcqHP, D_H.to(y_BcqHP.dtype).unsqueeze(-1))
-    y_BTHP = y_BcqHP.reshape(n_batch, n_chunks * n_q, n_heads, head_dim)[:, : x_BTHP.shape[1]]
-    return y_BTHP.to(x_BTHP.dtype).contiguous(), final_BHPN, states_BcHPN
+    if inputs.D_H is not None:
+        y_BcqHP.addcmul_(chunks.x_BcqHP, inputs.D_H.to(y_BcqHP.dtype).unsqueeze(-1))
+    y_BTHP = y_BcqHP.reshape(n_batch, n_chunks * n_q, n_heads, head_dim)[:, : inputs.x_BTHP.shape[1]]
+    return y_BTHP.to(inputs.x_BTHP.dtype).contiguous(), final_BHPN, states_BcHPN
 
 
 def backward(
-    dy_BTHP: Tensor,
-    dfinal_BHPN: Tensor,
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    states_BcHPN: Tensor,
-    chunk_size: int,
+    dy_BTHP: Tensor, dfinal_BHPN: Tensor, inputs: ScanInputs, states_BcHPN: Tensor, chunk_size: int
 ) -> tuple[Tensor, ...]:
     """Return the gradients of x, dt, A, B, C, D and the initial state (the last two empty where not given)."""
-    chunks = _cut(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, segments_BT, chunk_size)
+    chunks = _cut(inputs, chunk_size)
     x, dt, dtype = chunks.x_BcqHP, chunks.dt_BcqH, chunks.x_BcqHP.dtype
     dy_BcqHP = _pad(dy_BTHP.to(dtype), x.shape[1] * x.shape[2]).reshape(x.shape)
 
@@ -104,44 +84,36 @@ def backward(
     da_BcqH = da_BcqH.flip(2).cumsum(dim=2).flip(2).add_(da_inside_BcqH)
     da_BcqH[:, :, 1:] += through_BcqH[:, :, :-1].cumsum(dim=2)
     dx_BcqHP = dxdt_BcqHP * dt.unsqueeze(-1)
-    if D_H is not None:
-        dx_BcqHP.addcmul_(dy_BcqHP, D_H.to(dtype).unsqueeze(-1))
-    ddt_BcqH = (dxdt_BcqHP * x).sum(dim=-1) + da_BcqH * A_H.to(dtype)
+    if inputs.D_H is not None:
+        dx_BcqHP.addcmul_(dy_BcqHP, inputs.D_H.to(dtype).unsqueeze(-1))
+    ddt_BcqH = (dxdt_BcqHP * x).sum(dim=-1) + da_BcqH * inputs.A_H.to(dtype)
     dA_H = (da_BcqH * dt).sum(dim=(0, 1, 2))
-    dD_H = x_BTHP.new_empty((0,)) if D_H is None else (dy_BcqHP * x).sum(dim=(0, 1, 2, 4)).to(D_H.dtype)
-    dinitial = x_BTHP.new_empty((0,)) if initial_state_BHPN is None else dinitial_BHPN.to(initial_state_BHPN.dtype)
+    dD_H = dy_BTHP.new_empty((0,)) if inputs.D_H is None else (dy_BcqHP * x).sum(dim=(0, 1, 2, 4)).to(inputs.D_H.dtype)
+    dinitial = dy_BTHP.new_empty((0,)) if inputs.initial_state_BHPN is None else dinitial_BHPN.to(inputs.initial_state_BHPN.dtype)
     return (
-        _join(dx_BcqHP, x_BTHP),
-        _join(ddt_BcqH, dt_BTH),
-        dA_H.to(A_H.dtype),
-        _join(dB_BcGqN.transpose(2, 3), B_BTGN),
-        _join(dC_BcGqN.transpose(2, 3), C_BTGN),
+        _join(dx_BcqHP, inputs.x_BTHP),
+        _join(ddt_BcqH, inputs.dt_BTH),
+        dA_H.to(inputs.A_H.dtype),
+        _join(dB_BcGqN.transpose(2, 3), inputs.B_BTGN),
+        _join(dC_BcGqN.transpose(2, 3), inputs.C_BTGN),
         dD_H,
         dinitial,
     )
 
 
-def _cut(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    segments_BT: Tensor | None,
-    chunk_size: int,
-) -> _Chunks:
+def _cut(inputs: ScanInputs, chunk_size: int) -> _Chunks:
     """Cut the inputs into chunks; the last is filled up with dt = 0, which neither decays a state nor adds to it."""
-    dtype = compute_dtype(x_BTHP)
-    n_batch, n_tokens = x_BTHP.shape[:2]
+    dtype = compute_dtype(inputs.x_BTHP)
+    n_batch, n_tokens = inputs.x_BTHP.shape[:2]
     n_q = chunk_size
     n_chunks = -(-n_tokens // n_q)
     x, dt, B, C = (
         _pad(tensor.to(dtype), n_chunks * n_q).reshape(n_batch, n_chunks, n_q, *tensor.shape[2:])
-        for tensor in (x_BTHP, dt_BTH, B_BTGN, C_BTGN)
+        for tensor in (inputs.x_BTHP, inputs.dt_BTH, inputs.B_BTGN, inputs.C_BTGN)
     )
     # float64: after one very large dt, differences of a float32 running sum would be noise.
-    a_BcHq = (dt.double() * A_H.double()).transpose(2, 3).cumsum(dim=-1)
-    same_Bcqq, reached_Bcq, reaching_Bcq = _same_document(segments_BT, n_batch, n_chunks, n_q, x.device)
+    a_BcHq = (dt.double() * inputs.A_H.double()).transpose(2, 3).cumsum(dim=-1)
+    same_Bcqq, reached_Bcq, reaching_Bcq = _same_document(inputs.segments_BT, n_batch, n_chunks, n_q, x.device)
     return _Chunks(
         x_BcqHP=x,
         dt_BcqH=dt,

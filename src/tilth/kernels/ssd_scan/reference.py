@@ -6,19 +6,12 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.backend import compute_dtype
+from tilth.kernels.ssd_scan.inputs import ScanInputs
 
 
-def ssd_scan_reference(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def ssd_scan_reference(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """Return (y_BTHP, final_state_BHPN) of S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T, y_t = S_t C_t + D x_t."""
+    x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN = inputs
     dtype = compute_dtype(x_BTHP)
     n_batch, n_tokens, n_heads, head_dim = x_BTHP.shape
     heads_per_group = n_heads // B_BTGN.shape[2]
@@ -45,48 +38,23 @@ def ssd_scan_reference(
     return y_BTHP.to(x_BTHP.dtype), state_BHPN
 
 
-def forward(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(inputs: ScanInputs, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return (y, final state, nothing kept); the recurrence has no chunks, so `chunk_size` does not matter."""
-    y, final = ssd_scan_reference(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, D_H, segments_BT, initial_state_BHPN)
+    y, final = ssd_scan_reference(inputs)
     return y.contiguous(), final.contiguous(), final.new_empty((0,))
 
 
 def backward(
-    dy_BTHP: Tensor,
-    dfinal_BHPN: Tensor,
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    states_BCHPN: Tensor,
-    chunk_size: int,
+    dy_BTHP: Tensor, dfinal_BHPN: Tensor, inputs: ScanInputs, states_BCHPN: Tensor, chunk_size: int
 ) -> tuple[Tensor, ...]:
     """Return the gradients of x, dt, A, B, C, D and the initial state by differentiating the recurrence itself."""
-    optional = [tensor for tensor in (D_H, initial_state_BHPN) if tensor is not None]
+    names = [name for name, tensor in inputs._asdict().items() if tensor is not None and name != "segments_BT"]
 
-    def run(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
-        left = list(rest)
-        D = None if D_H is None else left.pop(0)
-        initial = None if initial_state_BHPN is None else left.pop(0)
-        return ssd_scan_reference(x, dt, A, B, C, D, segments_BT, initial)
+    def run(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return ssd_scan_reference(inputs._replace(**dict(zip(names, tensors, strict=True))))
 
-    _, differentiate = torch.func.vjp(run, x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, *optional)
-    gradients = [gradient.contiguous() for gradient in differentiate((dy_BTHP, dfinal_BHPN))]
-    rest = gradients[5:]
-    dD = x_BTHP.new_empty((0,)) if D_H is None else rest.pop(0)
-    dinitial = x_BTHP.new_empty((0,)) if initial_state_BHPN is None else rest.pop(0)
-    return (*gradients[:5], dD, dinitial)
+    _, differentiate = torch.func.vjp(run, *(getattr(inputs, name) for name in names))
+    found = dict(zip(names, differentiate((dy_BTHP, dfinal_BHPN)), strict=True))
+    wanted = [name for name in ScanInputs._fields if name != "segments_BT"]
+    # An operator's outputs must not share memory, so each absent one is a tensor of its own.
+    return tuple(found[name].contiguous() if name in found else dy_BTHP.new_empty((0,)) for name in wanted)

@@ -17,56 +17,36 @@ import triton.language as tl
 from torch import Tensor
 
 from tilth.kernels.ssd_scan.cpu import number_documents
+from tilth.kernels.ssd_scan.inputs import ScanInputs
 
 _STATE_BLOCK = 256
 # The gradient kernel holds the most: with 8 warps sm_90 does not spill (in 16-bit types; in float32 it does).
 GRADIENT_OPTIONS = {"num_warps": 8, "num_stages": 1}
 
 
-def forward(
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(inputs: ScanInputs, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return (y_BTHP, final_state_BHPN, the states that enter the chunks BcHPN)."""
-    x, dt, A, B, C = (t.contiguous() for t in (x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN))
-    documents = _documents(segments_BT, x)
-    sizes, constants, options = _configure(x, B, segments_BT, chunk_size)
+    x, dt, A, B, C = (t.contiguous() for t in inputs[:5])
+    documents = _documents(inputs.segments_BT, x)
+    sizes, constants, options = _configure(x, B, inputs.segments_BT, chunk_size)
     y = torch.empty_like(x)
     added_BcHPN, carry_BcH = _added(x, dt, A, B, documents, sizes, {**constants, "TOWARDS_END": True}, options)
-    states_BcHPN, final_BHPN = _pass(added_BcHPN, carry_BcH, initial_state_BHPN, reverse=False)
+    states_BcHPN, final_BHPN = _pass(added_BcHPN, carry_BcH, inputs.initial_state_BHPN, reverse=False)
     if x.numel():
         _output_kernel[_grid(x, chunk_size)](
-            x, dt, A, B, C, x if D_H is None else D_H.contiguous(), documents, states_BcHPN, y,
-            *sizes, HAS_D=D_H is not None, **constants, **options,
+            x, dt, A, B, C, x if inputs.D_H is None else inputs.D_H.contiguous(), documents, states_BcHPN, y,
+            *sizes, HAS_D=inputs.D_H is not None, **constants, **options,
         )  # fmt: skip
     return y, final_BHPN, states_BcHPN
 
 
 def backward(
-    dy_BTHP: Tensor,
-    dfinal_BHPN: Tensor,
-    x_BTHP: Tensor,
-    dt_BTH: Tensor,
-    A_H: Tensor,
-    B_BTGN: Tensor,
-    C_BTGN: Tensor,
-    D_H: Tensor | None,
-    segments_BT: Tensor | None,
-    initial_state_BHPN: Tensor | None,
-    states_BcHPN: Tensor,
-    chunk_size: int,
+    dy_BTHP: Tensor, dfinal_BHPN: Tensor, inputs: ScanInputs, states_BcHPN: Tensor, chunk_size: int
 ) -> tuple[Tensor, ...]:
     """Return the gradients of x, dt, A, B, C, D and the initial state (the last two empty where not given)."""
-    dy, x, dt, A, B, C = (t.contiguous() for t in (dy_BTHP, x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN))
-    documents = _documents(segments_BT, x)
-    sizes, constants, options = _configure(x, B, segments_BT, chunk_size)
+    dy, x, dt, A, B, C = (t.contiguous() for t in (dy_BTHP, *inputs[:5]))
+    documents = _documents(inputs.segments_BT, x)
+    sizes, constants, options = _configure(x, B, inputs.segments_BT, chunk_size)
     n_batch, n_tokens, n_heads = dt.shape
     n_groups, d_state = B.shape[2:]
     read_BcHPN, carry_BcH = _added(dy, dt, A, C, documents, sizes, {**constants, "TOWARDS_END": False}, options)
@@ -77,13 +57,13 @@ def backward(
     dA_BcH, dD_BcH = torch.empty_like(carry_BcH), torch.empty_like(carry_BcH)
     if x.numel():
         _gradient_kernel[_grid(x, chunk_size)](
-            dy, x, dt, A, B, C, x if D_H is None else D_H.contiguous(), documents, states_BcHPN, dleaving_BcHPN,
+            dy, x, dt, A, B, C, x if inputs.D_H is None else inputs.D_H.contiguous(), documents, states_BcHPN, dleaving_BcHPN,
             dx, ddt, dB_BTHN, dC_BTHN, dA_BcH, dD_BcH,
-            *sizes, HAS_D=D_H is not None, **gradient_constants(constants), **GRADIENT_OPTIONS,
+            *sizes, HAS_D=inputs.D_H is not None, **gradient_constants(constants), **GRADIENT_OPTIONS,
         )  # fmt: skip
     by_group = (n_batch, n_tokens, n_groups, n_heads // n_groups, d_state)
-    dD_H = x.new_empty((0,)) if D_H is None else dD_BcH.sum(dim=(0, 1)).to(D_H.dtype)
-    dinitial = x.new_empty((0,)) if initial_state_BHPN is None else dinitial_BHPN.to(initial_state_BHPN.dtype)
+    dD_H = x.new_empty((0,)) if inputs.D_H is None else dD_BcH.sum(dim=(0, 1)).to(inputs.D_H.dtype)
+    dinitial = x.new_empty((0,)) if inputs.initial_state_BHPN is None else dinitial_BHPN.to(inputs.initial_state_BHPN.dtype)
     dB = dB_BTHN.reshape(by_group).sum(dim=3).to(B.dtype)
     dC = dC_BTHN.reshape(by_group).sum(dim=3).to(C.dtype)
     return dx, ddt, dA_BcH.sum(dim=(0, 1)).to(A.dtype), dB, dC, dD_H, dinitial
