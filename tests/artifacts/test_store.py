@@ -109,6 +109,36 @@ def test_processes_that_want_the_same_output_make_it_once(tmp_path: Path) -> Non
     assert len(set(makers)) == 1
 
 
+@pytest.mark.parametrize("body", [b"", b'{"spec": ', b"[]", b'{"spec": {}}'])
+def test_a_damaged_manifest_says_which_and_what_to_do(tmp_path: Path, body: bytes) -> None:
+    store = Store(tmp_path)
+    made = store.make(spec(), write_text("hello"))
+    (made.path / "manifest.json").write_bytes(body)
+    for look in (
+        lambda: store.find(spec()),
+        lambda: store.artifact(made.part()),
+        lambda: store.make(spec(), write_text("hello")),
+        lambda: store.load(made.path),
+    ):
+        with pytest.raises(StoreError, match=r"manifest\.json[\s\S]*check --repair"):
+            look()
+    assert store.folders() == [made.path]
+    (made.path / "manifest.json").unlink()
+    with pytest.raises(StoreError, match="damaged"):
+        store.load(made.path)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{}", b'{"kind": "corpus", "name": "demo", "meta": {}, "parts": [{"x": 1}]}'])
+def test_a_damaged_name_says_which_and_what_to_do(tmp_path: Path, body: bytes) -> None:
+    store = Store(tmp_path)
+    store.save_named("corpus", "demo", [store.make(spec(), write_text("x")).part()])
+    (tmp_path / "names" / "corpus" / "demo.json").write_bytes(body)
+    with pytest.raises(StoreError, match=r"corpus/demo[\s\S]*demo\.json"):
+        store.get_named("corpus", "demo")
+    assert store.names("corpus") == ["demo"]
+    assert store.names("run") == []
+
+
 def test_a_changed_file_is_found_by_its_checksum(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = store.make(spec(), write_text("hello"))

@@ -257,7 +257,9 @@ def test_same_document_twice_with_marks_names_is_keeper(store: Store, new_docume
         ("current_date > '2020-01-01'", "`current_date`", "line 1, column 1"),
         ("n_words > 3 limit 2", "more than a predicate", None),
         ("n_words > 3 union select 1", "more than a predicate", None),
-        ("text::int > 3", "Could not convert", None),
+        ("text::int > 3", "Could not convert", 'CAST("text" AS INTEGER) > 3'),
+        ("n_words", "a value of type BIGINT", "n_words"),
+        ("is_keeper and text", "a value of type VARCHAR", "text"),
     ],
 )
 def test_bad_predicates(store: Store, demo, where, what, place):
@@ -266,6 +268,21 @@ def test_bad_predicates(store: Store, demo, where, what, place):
     assert what in caught.value.what
     assert place is None or place in str(caught.value.where)
     assert len(str(caught.value).splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("where", "fix"),
+    [
+        ("n_wrods > 3", "Did you mean `n_words`?"),
+        ('source = "prose"', "Text stands in single quotes: 'prose'"),
+        ("perplexity > 3", "describe CORPUS"),
+        ("text::int > 3", "try_cast"),
+    ],
+)
+def test_bad_predicates_say_what_to_type(store: Store, demo, where, fix):
+    with pytest.raises(QueryError) as caught:
+        pick(store, "demo", "clean", where)
+    assert fix in str(caught.value.fix)
 
 
 def test_budget_needs_token_counts(store: Store, docs, corpus_saver):

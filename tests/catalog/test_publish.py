@@ -305,6 +305,13 @@ def test_what_a_killed_publisher_left_is_swept(store: Store, demo):
     assert fresh(store)["corpora"] == ["demo"]
 
 
+def test_an_idle_publish_changes_no_file(store: Store, demo):
+    publish(store)
+    before = {path.name: path.lstat().st_mtime_ns for path in (store.root / "catalog").iterdir()}
+    publish(store)
+    assert {path.name: path.lstat().st_mtime_ns for path in (store.root / "catalog").iterdir()} == before
+
+
 def test_missing_shard_keeps_the_old_catalog(store: Store, demo, docs, corpus_saver):
     publish(store)
     other = corpus_saver("other", docs)

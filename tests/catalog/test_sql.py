@@ -111,6 +111,10 @@ def test_numbers_beyond_int64_keep_their_digits(store: Store):
     assert run_sql(store, f"select {big}::hugeint h, [{big}::hugeint] l").to_pylist() == [{"h": str(big), "l": [str(big)]}]
 
 
+def test_columns_of_one_name_are_told_apart(store: Store):
+    assert run_sql(store, "select 1 a, 2 a, 3 a_1, 4 a").to_pylist() == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+
+
 def test_plain_table_leaves_other_types_alone():
     table = pa.table({"a": pa.array([1], pa.int8()), "b": pa.array(["x"])})
     assert plain_table(table).equals(table)

@@ -135,7 +135,9 @@ def test_workers_make_the_same_bytes(project: Path, tilth: Run, tree: Tree, buil
 def test_an_existing_scheduler_is_used_and_a_missing_one_is_said(project: Path, tilth: Run, tree: Tree, built: Path) -> None:
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
         tilth("build", "small", "--scheduler", cluster.scheduler_address, cwd=project)
     assert tree(project / ".tilth" / "artifacts") == tree(built / ".tilth" / "artifacts")
     said = tilth("build", "small", "vocab_size=300", "--scheduler", "tcp://127.0.0.1:9", cwd=project, expect=2).stderr

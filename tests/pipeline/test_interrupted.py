@@ -74,3 +74,50 @@ def test_a_full_disk_stops_the_build_with_words_and_it_continues_with_space(proj
     assert "the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
     assert "outputs made" in tilth("build", "small", cwd=project).stderr
+
+
+def n_running(group: int) -> int:
+    """Processes of a group, but for those that are dead and not yet reaped."""
+    n = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, found = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it ended meanwhile
+            continue
+        n += int(found) == group and state != "Z"
+    return n
+
+
+@pytest.mark.slow
+def test_ctrl_c_with_workers_stops_them_all_without_a_traceback(project: Path, tilth: Run) -> None:
+    command = [sys.executable, "-m", "tilth", "build", "small", "--workers", "2"]
+    process = subprocess.Popen(
+        command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list((project / ".tilth" / "artifacts").glob("*/*/manifest.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 10
+    while n_running(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert n_running(process.pid) == 0
+    assert "corpus/small@" in tilth("build", "small", cwd=project).stderr
+
+
+def test_a_damaged_manifest_is_named_and_mended(project: Path, built: Path, tilth: Run, tree: Tree) -> None:
+    tilth("build", "small", cwd=project)
+    manifest = next(iter((project / ".tilth" / "artifacts" / "signals.language").glob("*/manifest.json")))
+    manifest.write_bytes(manifest.read_bytes()[:40])
+    for words in (["build", "small"], ["sql", "select 1"], ["ls"]):
+        said = tilth(*words, cwd=project, expect=1).stderr
+        assert str(manifest) in said
+        assert "check --repair" in said
+    assert "signals.language" in tilth("check", cwd=project, expect=1).stdout
+    tilth("check", "--repair", cwd=project, expect=1)  # what is gone is still wanted
+    assert "1 outputs made" in tilth("build", "small", cwd=project).stderr
+    tilth("check", cwd=project)
+    assert tree(project / ".tilth" / "artifacts") == tree(built / ".tilth" / "artifacts")

@@ -32,7 +32,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "nothing to trace": (["trace", "x", "--step", "1"], "there is no run `x`"),
     "unknown kind": (["ls", "subsetts"], "Did you mean `subsets`?"),
     "unknown thing": (["show", "corpus/smal"], "Did you mean `small`?"),
-    "a word that is no thing": (["show", "small"], "is not `kind/name`"),
+    "a word that is no thing": (["show", "nothing"], "is not `kind/name`"),
+    "a name without its kind": (["show", "small"], "Did you mean `corpus/small` or `recipe/small`?"),
+    "what a name stood for once": (["show", "corpus/small@0000"], "It is now `corpus/small@"),
+    "a value for a condition": (["pick", "clean", "n_tokens"], "a value of type BIGINT"),
 }
 
 

@@ -98,6 +98,17 @@ def test_the_policy_allows_our_script_alone(parsed: Page) -> None:
     assert "http" not in policy
 
 
+def test_subsets_without_room_are_named_and_those_that_were_trained_on_have_it(sample: Any, tmp_path: Path) -> None:
+    store = sample.make_store(tmp_path / ".tilth")
+    picked = store.get_named("subset", "code")  # the smallest, and trained on
+    larger = {**picked.meta, "n_documents": 10**6}
+    for number in range(4):
+        store.save_named("subset", f"wide-{number}", picked.parts, larger)
+    page = write_report(store, tmp_path / "report.html").read_text()
+    assert "This page shows 4 subsets, not: wide-2, wide-3." in page
+    assert all(f"Picked: {name}" in page for name in ("clean", "code", "wide-0", "wide-1"))
+
+
 def test_summary_numbers_are_those_of_sql(parsed: Page, connection: Any) -> None:
     def one(sql: str) -> float:
         return float(connection.execute(sql).fetchone()[0])

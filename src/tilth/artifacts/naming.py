@@ -13,7 +13,7 @@ from typing import Any
 
 from tilth.artifacts.atomic import write_atomically
 from tilth.artifacts.spec import canonical_json
-from tilth.errors import NotFoundError, RecipeError, did_you_mean
+from tilth.errors import NotFoundError, RecipeError, StoreError, did_you_mean
 
 KINDS = ("corpus", "subset", "tokens", "run", "delta")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -68,7 +68,9 @@ def check_name(name: str) -> None:
     """Names become SQL identifiers and file names: letters, digits, `_` and `-`, first a letter."""
     if not _NAME.fullmatch(name):
         raise RecipeError(
-            f"`{name}` cannot be a name", fix="Use letters, digits, `_` and `-`, beginning with a letter (at most 64)."
+            f"`{name}` cannot be a name",
+            where=f"a name of {len(name)} characters" if len(name) > 64 else name,
+            fix="Use letters, digits, `_` and `-`, beginning with a letter (at most 64).",
         )
 
 
@@ -82,18 +84,24 @@ def save(folder: Path, named: Named) -> None:
 
 
 def load(folder: Path, kind: str, name: str) -> Named:
-    """Read a name; NotFoundError with the nearest one where there is none."""
+    """Read a name; NotFoundError with the nearest one where there is none, StoreError where its file is damaged."""
     path = folder / kind / f"{name}.json"
     try:
         body = json.loads(path.read_bytes())
+        return Named(body["kind"], body["name"], tuple(Part(**part) for part in body["parts"]), body["meta"])
     except FileNotFoundError:
-        known = [named.name for named in load_all(folder, kind)]
-        raise NotFoundError(f"there is no {kind} `{name}`", fix=did_you_mean(name, known)) from None
-    return Named(body["kind"], body["name"], tuple(Part(**part) for part in body["parts"]), body["meta"])
+        raise NotFoundError(f"there is no {kind} `{name}`", str(folder / kind), did_you_mean(name, names(folder, kind))) from None
+    except (ValueError, KeyError, TypeError):
+        fix = f"Remove this file and make the {kind} again; what it stood for is still in the store."
+        raise StoreError(f"the name `{kind}/{name}` is damaged", str(path), fix) from None
 
 
 def load_all(folder: Path, kind: str) -> Iterable[Named]:
     """All names of one kind, sorted."""
+    return [load(folder, kind, name) for name in names(folder, kind)]
+
+
+def names(folder: Path, kind: str) -> list[str]:
+    """The names of one kind, sorted."""
     here = folder / kind
-    names = sorted(entry[:-5] for entry in os.listdir(here) if entry.endswith(".json")) if here.is_dir() else []
-    return [load(folder, kind, name) for name in names]
+    return sorted(entry[:-5] for entry in os.listdir(here) if entry.endswith(".json")) if here.is_dir() else []

@@ -119,7 +119,7 @@ class Store:
 
     def verify(self, artifact: Artifact) -> None:
         """Raise ContractError when a file of the artifact no longer has the bytes that were published."""
-        files = json.loads((artifact.path / MANIFEST).read_bytes())["files"]
+        files = _manifest(artifact.path)["files"]
         for name, entry in files.items():
             path = artifact.path / name
             if not path.is_file() or _file_sha256(path) != entry["sha256"]:
@@ -129,10 +129,16 @@ class Store:
                     fix=f"Remove {artifact.path} and build again.",
                 )
 
-    def artifacts(self) -> Iterable[Artifact]:
-        """Every finished artifact, sorted by step and key."""
-        for manifest in sorted((self.root / "artifacts").glob(f"*/*/{MANIFEST}")):
-            yield self._load(manifest.parent)
+    def folders(self) -> list[Path]:
+        """The folder of every artifact, sorted by step and key; `load` reads one."""
+        return sorted(path for path in (self.root / "artifacts").glob("*/*") if path.is_dir())
+
+    def load(self, folder: Path) -> Artifact:
+        """The artifact in one of `folders`. Raises StoreError when its manifest is missing or damaged."""
+        try:
+            return self._load(folder)
+        except FileNotFoundError:
+            raise _damaged(folder / MANIFEST) from None
 
     # -- names ---------------------------------------------------------------
 
@@ -153,6 +159,10 @@ class Store:
             return self.get_named(kind, name)
         except NotFoundError:
             return None
+
+    def names(self, kind: str) -> list[str]:
+        """The words that are names of this kind, sorted; what they stand for is not read."""
+        return naming.names(self.root / "names", kind)
 
     def named(self, kind: str) -> list[Named]:
         """All names of one kind, sorted."""
@@ -181,7 +191,7 @@ class Store:
 
     def _publish(self, spec: Spec, partial: Path, stats: dict[str, Any]) -> Artifact:
         files = {
-            str(path.relative_to(partial)): {"sha256": _file_sha256(path), "size_bytes": path.stat().st_size}
+            str(path.relative_to(partial)): {"sha256": _file_sha256(path, sync=True), "size_bytes": path.stat().st_size}
             for path in sorted(partial.rglob("*"))
             if path.is_file() and path.name != MANIFEST
         }
@@ -195,11 +205,31 @@ class Store:
         return self._load(folder)
 
     def _load(self, folder: Path) -> Artifact:
-        body = json.loads((folder / MANIFEST).read_bytes())
+        body = _manifest(folder)
         size_bytes = sum(entry["size_bytes"] for entry in body["files"].values())
         return Artifact(folder, Spec.from_dict(body["spec"]), folder.name, body["digest"], size_bytes, body["stats"])
 
 
-def _file_sha256(path: Path) -> str:
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    body = path.read_bytes()
+    try:
+        found = json.loads(body)
+    except ValueError:
+        raise _damaged(path) from None
+    if not isinstance(found, dict) or not {"spec", "digest", "files", "stats"} <= found.keys():
+        raise _damaged(path)
+    return found
+
+
+def _damaged(manifest: Path) -> StoreError:
+    fix = "`tilth check --repair` removes that output; then build again: it makes only what is missing."
+    return StoreError("the manifest of an output is missing or damaged", where=str(manifest), fix=fix)
+
+
+def _file_sha256(path: Path, sync: bool = False) -> str:
+    """Of the file's bytes; with `sync` they are on the disk afterwards, for a manifest must not outlive them in a power cut."""
     with open(path, "rb") as file:
+        if sync:
+            os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,8 @@ _UNKNOWN = re.compile(r"(?:table with name|column|table) \"?(?P<word>[^\s\"]+)\"
 _SUGGESTED = re.compile(r"Did you mean \"(?P<word>[^\"]+)\"")
 _CANDIDATES = re.compile(r"Candidate (?:bindings|tables): (?P<list>.*)")
 _MAX_CHARS = 200
+_TRY_CAST = "`try_cast(x as int)` gives null where a text is not a number; a comparison wants both sides of one type."
+_LOOK = '`tilth sql "describe CORPUS"` lists the columns of a corpus, `tilth sql "show all tables"` what else there is.'
 
 
 def complain(
@@ -35,6 +37,8 @@ def complain(
         )
     place = _PLACE.search(message)
     what = _shorten(message[: place.start()] if place else message)
+    if isinstance(error, duckdb.ConversionException):
+        return QueryError(what, where=_where(place, first_line), fix=_TRY_CAST)
     return QueryError(what, where=_where(place, first_line), fix=_fix(message, known))
 
 
@@ -75,12 +79,17 @@ def _fix(message: str, known: Iterable[str]) -> str:
     candidates = _CANDIDATES.search(message)
     if candidates:
         names |= set(re.findall(r"\"([^\"]+)\"", candidates["list"]))
-    unknown, suggested = _UNKNOWN.search(message), _SUGGESTED.search(message)
-    if unknown and names:
-        return did_you_mean(unknown["word"].split(".")[-1], names)
+    unknown, suggested, place = _UNKNOWN.search(message), _SUGGESTED.search(message), _PLACE.search(message)
+    if unknown:
+        word = unknown["word"].split(".")[-1]
+        near = did_you_mean(word, names)
+        if near.startswith("Did you mean"):
+            return near
+        if place and f'"{word}"' in place["text"]:
+            return f"Text stands in single quotes: '{word}'. Double quotes hold the name of a column."
     if suggested:
         return f"Did you mean `{suggested['word']}`?"
-    return '`tilth show NAME` lists the columns of a corpus; `tilth sql "show all tables"` lists what there is.'
+    return _LOOK
 
 
 def _shorten(message: str) -> str:

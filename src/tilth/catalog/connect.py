@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import duckdb
 
@@ -37,6 +38,19 @@ def open_in_memory(store: Store) -> duckdb.DuckDBPyConnection:
     number, unit = _one(connection, "select current_setting('memory_limit')").split()
     connection.execute(f"set memory_limit = '{float(number) * _MEMORY_SHARE:.1f}{unit}'")
     return connection
+
+
+@contextlib.contextmanager
+def stopping(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Around a user's query: Ctrl-C stops it and is a KeyboardInterrupt again (DuckDB makes a RuntimeError of it)."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Query interrupted" not in str(error):
+            raise
+        # Closing the connection would wait for a query whose tasks nobody has told to stop.
+        connection.interrupt()
+        raise KeyboardInterrupt from error
 
 
 def _spill_folder(store: Store) -> str:

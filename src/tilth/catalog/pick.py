@@ -13,14 +13,14 @@ import duckdb
 from tilth.artifacts import Named, Part, Spec, Store
 from tilth.artifacts.atomic import disk_errors
 from tilth.catalog.complaints import complain
-from tilth.catalog.connect import open_in_memory
+from tilth.catalog.connect import open_in_memory, stopping
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
 from tilth.catalog.predicate import Predicate, check_binds, parse_predicate
 from tilth.catalog.project import relation_names
 from tilth.catalog.quoting import identifier
 from tilth.catalog.subset_file import write_subset
-from tilth.errors import SubsetError
+from tilth.errors import QueryError, SubsetError
 
 STEP, VERSION = "pick", 1
 _ALWAYS = frozenset({"n_bytes", "n_tokens", "cluster_id"})
@@ -64,10 +64,10 @@ def pick(
         raise SubsetError(f"validation_share is {validation_share}", fix="Give a share from 0 up to, not including, 1.")
     named = store.get_named("corpus", corpus)
     relation = relation_names(thing.name for thing in store.named("corpus"))[corpus]
-    with open_in_memory(store) as connection:
+    with open_in_memory(store) as connection, stopping(connection):
         views = create_corpus_views(connection, store, named, relation)
         predicate = parse_predicate(connection, where)
-        check_binds(connection, f"main.{identifier(relation)}", where)
+        check_binds(connection, f"main.{identifier(relation)}", where, predicate, views.columns)
         parts = _parts_used(views, predicate)
         params = {"where": predicate.sql, "max_tokens": max_tokens, "validation_share": validation_share, "seed": seed}
         spec = Spec(STEP, VERSION, params, {f"{part.step}/{part.shard or 'all'}": part.digest for part in parts})
@@ -76,7 +76,7 @@ def pick(
             try:
                 artifact = store.make(spec, selection.write)
             except duckdb.Error as error:
-                raise _failure(error, store) from error
+                raise _failure(error, store, predicate) from error
     report = json.loads((artifact.path / "pick.json").read_bytes())
     meta = {"corpus": corpus, "corpus_digest": named.digest, **_summary(report)}
     # The parts that were picked from belong to the subset, so that its documents are found after the corpus changed.
@@ -188,11 +188,13 @@ def _nothing_selected(cuts: Cuts) -> SubsetError:
     )
 
 
-def _failure(error: duckdb.Error, store: Store) -> Exception:
+def _failure(error: duckdb.Error, store: Store, predicate: Predicate) -> Exception:
     # DuckDB reports a full disk in words only; as an OSError it becomes the store's usual advice.
     if "No space left" in str(error):
         return OSError(str(error))
-    return complain(error, store_root=store.root)
+    complaint = complain(error, store_root=store.root)
+    # DuckDB's place is one in the statement around the predicate, which the user never saw.
+    return QueryError(complaint.what, predicate.sql, complaint.fix) if isinstance(complaint, QueryError) else complaint
 
 
 def _summary(report: Mapping[str, Any]) -> dict[str, Any]:

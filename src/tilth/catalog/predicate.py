@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,20 @@ def parse_predicate(connection: duckdb.DuckDBPyConnection, where: str) -> Predic
     return Predicate(tuple(clauses), names)
 
 
-def check_binds(connection: duckdb.DuckDBPyConnection, relation: str, where: str) -> None:
-    """Raise QueryError unless `where` means something for the columns of `relation` (types, spelling, no aggregate)."""
+def check_binds(
+    connection: duckdb.DuckDBPyConnection, relation: str, where: str, predicate: Predicate, columns: Iterable[str]
+) -> None:
+    """Raise QueryError unless `where` means something for `columns` of `relation` (types, spelling, no aggregate)
+    and each of its clauses is true or false: `n_tokens` alone, which DuckDB would take for `n_tokens <> 0`, is a slip."""
     try:
         connection.execute(f"explain select 1 from {relation} where\n{where}")
+        clauses = ", ".join(f"({clause}) as clause_{number}" for number, clause in enumerate(predicate.clauses))
+        kinds = [row[1] for row in connection.execute(f"describe select {clauses} from {relation}").fetchall()]
     except duckdb.Error as error:
-        raise complain(error, first_line=2) from error
+        raise complain(error, known=columns, first_line=2) from error
+    for clause, kind in zip(predicate.clauses, kinds, strict=True):
+        if kind != "BOOLEAN":
+            raise QueryError(f"this is no condition but a value of type {kind}", clause, f"Compare it, such as `{clause} > 0`.")
 
 
 def _where_clause(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def publish(store: Store) -> Path:
         if not _links_to(folder / LINK, path):
             link_atomically(folder / LINK, path.name)
         _remove_old(folder, path, record)
-        write_atomically(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True).encode())
+        if record != _read_record(folder):  # an idle build changes no file, and passes on a full disk
+            write_atomically(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True).encode())
     return path
 
 

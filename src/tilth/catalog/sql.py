@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from tilth.artifacts import Store
 from tilth.catalog.complaints import complain
-from tilth.catalog.connect import connect
+from tilth.catalog.connect import connect, stopping
 from tilth.errors import QueryError
 
 _EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
 _PIVOTS = (["CREATE", "SELECT"], ["MULTI"])  # PIVOT makes a type in memory first: two statements in DuckDB 1, one in DuckDB 2
-_TO_FILE = "Save the answer with `tilth sql QUERY --parquet FILE` or `--csv FILE`."
+_TO_FILE = "Save the answer with `tilth sql QUERY --parquet FILE` or `--csv > FILE`."
 _OWN_DATABASE = (
     "The catalog is a projection that is rebuilt; keep tables of your own in a DuckDB file and attach the catalog there."
 )
@@ -25,10 +25,10 @@ def run_sql(store: Store, query: str) -> pa.Table:
     """Answer `query` over everything in the store.
 
     UUIDs come as strings, HUGEINT (DuckDB's sums) as int64 (as text where it does not fit) and DECIMAL as
-    float64, so that every value prints and turns into JSON. Raises QueryError for what DuckDB refuses and
-    for statements that would write.
+    float64, so that every value prints and turns into JSON; of two columns named `a` the second is `a_1`.
+    Raises QueryError for what DuckDB refuses and for statements that would write.
     """
-    with connect(store, corpora=_mentioned(store, query)) as connection:
+    with connect(store, corpora=_mentioned(store, query)) as connection, stopping(connection):
         try:
             _refuse_writing(connection, query)
             answer = connection.sql(query)
@@ -44,7 +44,7 @@ def run_sql(store: Store, query: str) -> pa.Table:
 
 
 def plain_table(answer: pa.Table) -> pa.Table:
-    """Cast the decimals of `answer`, also nested ones, to numbers that JSON has."""
+    """Cast the decimals of `answer`, also nested ones, to numbers that JSON has, and make its column names differ."""
     columns = []
     for column in answer.columns:
         wanted = _plain_type(column.type)
@@ -52,7 +52,19 @@ def plain_table(answer: pa.Table) -> pa.Table:
             columns.append(column if wanted == column.type else column.cast(wanted))
         except pa.ArrowInvalid:  # beyond int64: text keeps every digit
             columns.append(column.cast(_plain_type(column.type, whole=pa.string())))
-    return pa.table(columns, names=answer.column_names)
+    return pa.table(columns, names=_distinct(answer.column_names))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """As DuckDB does for a table: `a`, `a_1`, `a_2`."""
+    chosen: dict[str, None] = {}
+    for name in names:
+        candidate, number = name, 0
+        while candidate in chosen or (number and candidate in names):
+            number += 1
+            candidate = f"{name}_{number}"
+        chosen[candidate] = None
+    return list(chosen)
 
 
 def _plain_type(kind: pa.DataType, whole: pa.DataType | None = None) -> Any:

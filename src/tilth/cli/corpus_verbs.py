@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from tilth.cli.tables import as_json, say, size, table
+from tilth.cli.tables import as_json, as_text, check_output, fitting_table, say, size, table
 
 MAX_ROWS_SHOWN = 50
 
@@ -22,18 +23,23 @@ def new(folder: Path) -> None:
     from tilth.pipeline.project import create_project
 
     recipe = create_project(folder)
-    say(f"made {recipe}\nnext: cd {folder} && tilth build demo")
+    say(f"made {recipe}\nnext: cd {shlex.quote(str(folder))} && tilth build demo")
 
 
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--explain", is_flag=True, help="Tell what would run and why; run nothing.")
-@click.option("--workers", default=1, show_default=True, help="Processes on this machine; 1 runs in this one.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on this machine; 1 runs in this one."
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Use an existing Dask scheduler: tcp://host:8786.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def build(recipe: str, overrides: tuple[str, ...], explain: bool, workers: int, scheduler: str | None, debug: bool) -> None:
-    """Build the corpus that RECIPE describes: read, score, mark duplicates."""
+    """Build the corpus that RECIPE describes.
+
+    Reads, scores and marks duplicates: whatever is not made yet. NAME=VALUE sets a parameter of the recipe.
+    """
     from tilth.pipeline import build as building
     from tilth.pipeline.project import Project
     from tilth.pipeline.recipe import Corpus
@@ -91,47 +97,62 @@ def _explained(project: Any, planned: list[Any]) -> str:
 
 @click.command()
 @click.argument("query", required=False)
-@click.option("--json", "form", flag_value="json", help="Rows as JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Rows as CSV.")
+@click.option("--json", "as_data", is_flag=True, help="Rows as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Rows as CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), help="Write the result to this Parquet file.")
 @click.option("-i", "--interactive", is_flag=True, help="A shell: one query a line.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def sql(query: str | None, form: str | None, parquet: Path | None, interactive: bool, debug: bool) -> None:
-    """Ask everything in the project with SQL (DuckDB). Without QUERY, reads it from standard input."""
+def sql(query: str | None, as_data: bool, as_csv: bool, parquet: Path | None, interactive: bool, debug: bool) -> None:
+    """Ask everything in the project with SQL (DuckDB).
+
+    Without QUERY, reads it from standard input. Begin with `tilth sql "show all tables"`.
+    """
     from tilth.pipeline.curate import sql as run
     from tilth.pipeline.project import Project
 
+    if as_data + as_csv + interactive + (parquet is not None) > 1:
+        raise click.UsageError("--json, --csv, --parquet and -i exclude each other.")
     project = Project.find()
     if interactive:
         _shell(project)
         return
-    answer = run(project, query if query else sys.stdin.read())
     if parquet is not None:
-        import pyarrow.parquet as pq
-
-        pq.write_table(answer, parquet)
-        say(f"{answer.num_rows} rows in {parquet}")
-    elif form == "json":
+        check_output(parquet)
+    answer = run(project, sys.stdin.read() if query is None else query)
+    if parquet is not None:
+        _save(answer, parquet)
+    elif as_data:
         print(as_json(answer.to_pylist()))
-    elif form == "csv":
-        writer = csv.writer(sys.stdout)
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(answer.column_names)
-        writer.writerows(row.values() for row in answer.to_pylist())
+        writer.writerows([as_text(value) for value in row.values()] for row in answer.to_pylist())
     else:
         print(_result(answer))
 
 
+def _save(answer: Any, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tilth.artifacts.atomic import disk_errors
+
+    with disk_errors(path):
+        pq.write_table(answer, path)
+    say(f"{answer.num_rows:,} rows in {path}")
+
+
 def _result(answer: Any) -> str:
     shown = answer.slice(0, MAX_ROWS_SHOWN).to_pylist()
-    text = table(answer.column_names, [list(row.values()) for row in shown])
-    left = answer.num_rows - len(shown)
-    return text + (f"\n  … {left:,} more rows; `--csv`, `--json` and `--parquet` give all" if left else "")
+    text, n_columns = fitting_table(answer.column_names, [list(row.values()) for row in shown])
+    left = [(answer.num_rows - len(shown), "rows"), (answer.num_columns - n_columns, "columns")]
+    more = " and ".join(f"{n:,} more {what}" for n, what in left if n)
+    return text + (f"\n  … {more}; `--csv`, `--json` and `--parquet` give all" if more else "")
 
 
 def _shell(project: Any) -> None:
     import readline  # noqa: F401  (line editing for input())
 
-    from tilth.errors import QueryError
+    from tilth.errors import TilthError
     from tilth.pipeline.curate import sql as run
 
     say("One query a line; an empty line or Ctrl-D ends.")
@@ -144,8 +165,10 @@ def _shell(project: Any) -> None:
             return
         try:
             print(_result(run(project, query)))
-        except QueryError as error:
+        except TilthError as error:
             say(f"error: {error}")
+        except KeyboardInterrupt:
+            say("stopped")
 
 
 @click.command()
@@ -160,7 +183,11 @@ def _shell(project: Any) -> None:
 def pick(
     name: str, where: str, corpus: str | None, tokens: str | None, validation: float, seed: int, as_data: bool, debug: bool
 ) -> None:
-    """Curate the subset NAME: the documents for which the SQL predicate WHERE is true."""
+    """Curate the subset NAME by the SQL predicate WHERE.
+
+    It holds the documents for which WHERE is true; each clause is shown with what it cost. The same document
+    cannot be picked twice: a predicate usually says `is_keeper`.
+    """
     from tilth.pipeline import curate
     from tilth.pipeline.project import Project
 
@@ -213,6 +240,9 @@ def _count(text: str | None) -> int | None:
         return None
     factor = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
     try:
-        return int(float(text[:-1] if factor > 1 else text) * factor)
-    except ValueError:
-        raise click.BadParameter(f"`{text}` is not a number of tokens; write 500k, 20M or 2B") from None
+        n = int(float(text[:-1] if factor > 1 else text) * factor)
+    except (ValueError, OverflowError):
+        n = 0
+    if n < 1:
+        raise click.BadParameter(f"`{text}` is not a number of tokens; write 500k, 20M or 2B")
+    return n

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tilth.cli.tables import as_json, record, say, table
+from tilth.cli.tables import as_json, check_output, record, say, table
 
 
 @click.command()
@@ -21,6 +21,8 @@ def report(output: Path | None, corpus: str | None, debug: bool) -> None:
 
     started = time.monotonic()
     project = Project.find()
+    if output is not None:
+        check_output(output)
     path = write_report(project.store, output or project.store.root / "report.html", corpus)
     say(f"written in {time.monotonic() - started:.1f} s")
     print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
@@ -31,7 +33,10 @@ def report(output: Path | None, corpus: str | None, debug: bool) -> None:
 @click.option("--json", "as_data", is_flag=True, help="As JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def ls(kind: str | None, as_data: bool, debug: bool) -> None:
-    """List what there is: corpora, subsets, tokens, runs, deltas, recipes, signals, sources or contracts."""
+    """List what there is, or one KIND of it.
+
+    Kinds: corpora, subsets, tokens, runs, deltas; recipes, signals, sources, contracts.
+    """
     from tilth.pipeline.inventory import inventory
     from tilth.pipeline.project import Project
 
@@ -49,7 +54,10 @@ def ls(kind: str | None, as_data: bool, debug: bool) -> None:
 @click.option("--json", "as_data", is_flag=True, help="As JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def show(name: str, as_data: bool, debug: bool) -> None:
-    """Show one thing and how it was made: corpus/demo, subset/clean, run/base, signal/language, contract/documents."""
+    """Show one thing and how it was made.
+
+    Such as corpus/demo, subset/clean, run/base, delta/tuned, recipe/demo, signal/language, source/Folder, contract/documents.
+    """
     from tilth.pipeline.inventory import describe
     from tilth.pipeline.project import Project
 
@@ -59,18 +67,21 @@ def show(name: str, as_data: bool, debug: bool) -> None:
         return
     print(record({key: value for key, value in shown.items() if key != "rows"}))
     if shown.get("rows"):
-        print(table(list(shown["rows"][0]), [list(row.values()) for row in shown["rows"]]))
+        print(table(list(shown["rows"][0]), [list(row.values()) for row in shown["rows"]], cut=False))
 
 
 @click.command()
 @click.option("--repair", is_flag=True, help="Remove damaged outputs (the next build makes them again) and rewrite the catalog.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def check(repair: bool, debug: bool) -> None:
-    """Check the environment, every file against its checksum, and the catalog."""
+    """Check the environment, the outputs and the catalog.
+
+    Every file is read and compared with its checksum.
+    """
     from tilth.pipeline.checking import check_project
     from tilth.pipeline.project import Project
 
     findings = check_project(Project.find(), repair=repair)
-    print(table(["what", "state", "detail"], [(finding.what, finding.state, finding.detail) for finding in findings]))
+    print(table(["what", "state", "detail"], [(finding.what, finding.state, finding.detail) for finding in findings], cut=False))
     if any(finding.state == "bad" for finding in findings):
         raise SystemExit(1)

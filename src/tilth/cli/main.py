@@ -12,7 +12,7 @@ import click
 
 import tilth
 from tilth.cli import corpus_verbs, look_verbs, model_verbs
-from tilth.errors import TilthError, did_you_mean
+from tilth.errors import TilthError, UserError, did_you_mean
 
 STOPPED = 130
 
@@ -23,7 +23,7 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click does, with a better word for a typo."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f"there is no verb `{args[0]}`. {did_you_mean(args[0], self.commands)}", ctx)
+            raise click.UsageError(f"There is no verb `{args[0]}`. {did_you_mean(args[0], self.commands)}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="tilth", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        print(f"error: {_in_words(error)}", file=sys.stderr)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("\nstopped; what is finished is kept, and the same command resumes", file=sys.stderr)
@@ -78,6 +78,13 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"error: {defect}", file=sys.stderr)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _in_words(error: click.ClickException) -> UserError:
+    """What click says of the words that were typed, in our three lines."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "tilth"
+    return UserError(error.format_message(), command, f"`{command} --help` lists what can be typed.")
 
 
 def _keep_traceback(debug: bool) -> Path | None:

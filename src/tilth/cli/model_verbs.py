@@ -16,7 +16,10 @@ from tilth.cli.tables import as_json, record, say, size
 @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
-    """Train the run that RECIPE (`demo:base`) describes. Under `torchrun` it trains on all processes."""
+    """Train the run that RECIPE (`demo:base`) describes.
+
+    NAME=VALUE sets a parameter of the recipe. Under `torchrun` it trains on all processes.
+    """
     from tilth.pipeline import launch
     from tilth.pipeline.progress import progress
     from tilth.pipeline.project import Project
@@ -51,12 +54,19 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
 @click.option("--base", required=True, help="The run that RUN was fine-tuned from.")
 @click.option("--prompt", default="", help="What the sample continues.")
 @click.option(
-    "--distill-steps", default=60, show_default=True, help="Steps that train the scales; 0 leaves them at mean |delta|."
+    "--distill-steps",
+    type=click.IntRange(min=0),
+    default=60,
+    show_default=True,
+    help="Steps that train the scales; 0 leaves them at mean |delta|.",
 )
 @click.option("--json", "as_data", is_flag=True, help="The facts as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, debug: bool) -> None:
-    """Compress RUN to one bit per weight against its base, verify it, and sample from it."""
+    """Compress RUN to one bit per weight against its base.
+
+    Then verifies what came of it, and samples from it.
+    """
     from tilth.pipeline.deploy import deploy as compress
     from tilth.pipeline.project import Project
 
@@ -84,7 +94,10 @@ def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, 
 @click.option("--json", "as_data", is_flag=True, help="All of it as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def trace(run: str, step: int, sequence: int, position: int, as_data: bool, debug: bool) -> None:
-    """Trace a token of a training step of RUN back to its document, file and licence."""
+    """Trace a token of a training step back to its document.
+
+    Prints the token's place, and the document's SWHID, file or URL, and licence with its evidence.
+    """
     from tilth.pipeline.project import Project
     from tilth.pipeline.trace import trace as find
 

@@ -13,6 +13,13 @@ from tilth.errors import ContractError, StoreError
 from tilth.pipeline.progress import progress
 from tilth.pipeline.project import Project
 
+_REMAKE = {
+    "corpus": "build it again",
+    "subset": "build its corpus, then pick it again",
+    "tokens": "train on its subset again",
+    "run": "train it again",
+    "delta": "deploy it again",
+}
 LIBRARIES = ("pyarrow", "duckdb", "numpy", "dask", "torch", "triton", "tokenizers", "altair")
 
 
@@ -29,16 +36,7 @@ def check_project(project: Project, *, repair: bool = False) -> list[Finding]:
     """Look at everything. With `repair`, remove what is damaged, so that the next build makes it again,
     and write the catalog anew (paths change when a project moves)."""
     store = project.store
-    findings = [*_environment(), *_files(store, repair), *_names(store), _leftovers(store)]
-    from tilth.catalog.publish import is_current, publish
-
-    if is_current(store):
-        findings.append(Finding("catalog", "ok", "names the files that are there"))
-    elif repair:
-        findings.append(Finding("catalog", "ok", f"rewritten: {publish(store).name}"))
-    else:
-        findings.append(Finding("catalog", "bad", "out of date; `tilth check --repair` rewrites it"))
-    return findings
+    return [*_environment(), *_files(store, repair), *_names(store), _leftovers(store), _catalog(store, repair)]
 
 
 def _environment() -> list[Finding]:
@@ -57,33 +55,48 @@ def _environment() -> list[Finding]:
 
 
 def _files(store: Store, repair: bool) -> list[Finding]:
-    artifacts = list(store.artifacts())
+    folders = store.folders()
     bad = []
-    with progress("check", len(artifacts)) as advance:
-        for artifact in artifacts:
+    with progress("check", len(folders)) as advance:
+        for folder in folders:
+            step = folder.parent.name
             try:
-                store.verify(artifact)
-            except ContractError as error:
-                bad.append(
-                    Finding(f"{artifact.spec.step} {artifact.spec.shard or ''}".strip(), "bad", f"{error.what}: {error.where}")
-                )
+                store.verify(store.load(folder))
+            except (ContractError, StoreError) as error:
                 if repair:
-                    shutil.rmtree(artifact.path)
-                    bad[-1] = Finding(bad[-1].what, "note", "damaged, removed; build again to make it")
-            advance(artifact.spec.step)
-    return [*bad, Finding("outputs", "ok" if not bad else "note", f"{len(artifacts)} checked, {len(bad)} damaged")]
+                    shutil.rmtree(folder)
+                    bad.append(Finding(step, "note", f"damaged, removed: {folder.name}; build again to make it"))
+                else:
+                    bad.append(Finding(step, "bad", f"{error.what}: {error.where}; `tilth check --repair` removes it"))
+            advance(step)
+    return [*bad, Finding("outputs", "ok" if not bad else "note", f"{len(folders)} checked, {len(bad)} damaged")]
 
 
 def _names(store: Store) -> list[Finding]:
     findings = []
     for kind in KINDS:
-        for named in store.named(kind):
+        for name in store.names(kind):
             try:
-                for part in named.parts:
+                for part in store.get_named(kind, name).parts:
                     store.artifact(part)
             except StoreError as error:
-                findings.append(Finding(f"{kind}/{named.name}", "bad", error.what))
+                findings.append(Finding(f"{kind}/{name}", "bad", f"{error.what}; {_REMAKE[kind]}"))
     return findings
+
+
+def _catalog(store: Store, repair: bool) -> Finding:
+    from tilth.catalog.publish import is_current, publish
+
+    try:
+        if not any(store.names(kind) for kind in KINDS):
+            return Finding("catalog", "ok", "nothing is built yet")
+        if is_current(store):
+            return Finding("catalog", "ok", "names the files that are there")
+        if repair:
+            return Finding("catalog", "ok", f"rewritten: {publish(store).name}")
+    except StoreError as error:
+        return Finding("catalog", "bad", f"cannot show what is gone: {error.what}")
+    return Finding("catalog", "bad", "out of date; `tilth check --repair` rewrites it")
 
 
 def _leftovers(store: Store) -> Finding:

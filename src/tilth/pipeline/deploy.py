@@ -11,7 +11,7 @@ from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError
 from tilth.pipeline.project import Project
 
-DEPLOY_VERSION = 1
+DEPLOY_VERSION = 2
 
 
 def deploy(

@@ -33,16 +33,28 @@ def describe(project: Project, label: str) -> Row:
     kind, slash, name = label.partition("/")
     kind = PLURALS.get(kind, kind)
     if not slash:
-        raise NotFoundError(f"`{label}` is not `kind/name`", fix=f"Such as corpus/demo; kinds: {', '.join([*KINDS, *_LISTS])}.")
-    name = name.partition("@")[0]
+        raise NotFoundError(f"`{label}` is not `kind/name`", "tilth show", _with_kind(project, label))
+    name, _, digest = name.partition("@")
     if kind in KINDS:
-        return _describe_named(project, project.store.get_named(kind, name))
+        named = project.store.get_named(kind, name)
+        if not named.digest.startswith(digest):
+            raise NotFoundError(f"`{kind}/{name}` no longer stands for that", label, f"It is now `{named.label}`.")
+        return _describe_named(project, named)
     if kind not in _LISTS:
         raise NotFoundError(f"there is no kind `{kind}`", fix=did_you_mean(kind, [*KINDS, *_LISTS]))
     known = _LISTS[kind](project)
     if name not in known:
         raise NotFoundError(f"there is no {kind} `{name}`", fix=did_you_mean(name, known))
-    return {"kind": kind, "name": name, "what": known[name], "rows": _COLUMNS[kind](name)}
+    return {"kind": kind, "name": name, "what": known[name], "rows": _ROWS[kind](project, name)}
+
+
+def _with_kind(project: Project, name: str) -> str:
+    """What `name` alone may have meant."""
+    meant = [f"{kind}/{name}" for kind in KINDS if name in project.store.names(kind)]
+    meant += [f"{kind}/{name}" for kind, names in _LISTS.items() if name in names(project)]
+    if meant:
+        return f"Did you mean `{'` or `'.join(meant)}`?"
+    return f"Such as corpus/demo; kinds: {', '.join([*KINDS, *_LISTS])}."
 
 
 def _describe_named(project: Project, named: Named) -> Row:
@@ -85,6 +97,15 @@ def _recipes(project: Project) -> dict[str, str]:
     return {path.stem: str(path.relative_to(project.folder)) for path in sorted((project.folder / "recipes").glob("*.py"))}
 
 
+def _recipe_functions(project: Project, name: str) -> list[Row]:
+    from tilth.pipeline.recipes import recipe_functions
+
+    return [
+        {"function": function, "makes": makes, "parameters": parameters}
+        for function, makes, parameters in recipe_functions(project.folder / "recipes" / f"{name}.py")
+    ]
+
+
 def _signals(project: Project) -> dict[str, str]:
     from tilth.quality_signals.registry import families
 
@@ -111,13 +132,13 @@ def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().splitlines()[0]
 
 
-def _signal_columns(name: str) -> list[Row]:
+def _signal_columns(project: Project, name: str) -> list[Row]:
     from tilth.quality_signals.registry import families
 
     return [{"column": column, "type": str(kind)} for column, kind in families()[name].columns.items()]
 
 
-def _source_fields(name: str) -> list[Row]:
+def _source_fields(project: Project, name: str) -> list[Row]:
     import dataclasses
 
     from tilth.corpus.registry import sources
@@ -133,7 +154,7 @@ def _source_fields(name: str) -> list[Row]:
     ]
 
 
-def _contract_columns(name: str) -> list[Row]:
+def _contract_columns(project: Project, name: str) -> list[Row]:
     (contract,) = [contract for contract in _all_contracts() if contract.name == name]
     return [{"column": field.name, "type": str(field.type), "null": field.nullable} for field in contract.schema]
 
@@ -144,8 +165,8 @@ _LISTS: dict[str, Callable[[Project], dict[str, str]]] = {
     "source": _sources,
     "contract": _contracts,
 }
-_COLUMNS: dict[str, Callable[[str], list[Row]]] = {
-    "recipe": lambda name: [],
+_ROWS: dict[str, Callable[[Project, str], list[Row]]] = {
+    "recipe": _recipe_functions,
     "signal": _signal_columns,
     "source": _source_fields,
     "contract": _contract_columns,

@@ -13,7 +13,7 @@ from typing import Any
 from tilth.artifacts import Artifact, Named, Part, Spec, Store
 from tilth.artifacts.atomic import locked
 from tilth.artifacts.spec import library_versions
-from tilth.errors import RecipeError
+from tilth.errors import RecipeError, SubsetError
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Train
 
@@ -67,6 +67,9 @@ def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[st
     store = project.store
     config = TrainConfig.from_dict(recipe.settings)
     subset = store.get_named("subset", recipe.subset)
+    if not subset.meta.get("n_train", 1):
+        fix = "Pick it again with a smaller `--validation`, or another `--seed`."
+        raise SubsetError("all documents of the subset are for validation", f"subset/{subset.name}", fix)
     tokens = tokenise_subset(store, subset)
     splits = {split: store.artifact(part) for split in SPLITS for part in tokens.of(f"tokens.{split}")}
     initial = store.artifact(store.get_named("run", recipe.initial).one("train")) if recipe.initial else None

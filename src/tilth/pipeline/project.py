@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tilth
 from tilth.artifacts import Store
+from tilth.artifacts.atomic import disk_errors
 from tilth.errors import NotFoundError, RecipeError
 
 
@@ -46,10 +47,21 @@ def create_project(folder: Path) -> Path:
     """Make a project with a copy of the demo recipe; returns the recipe's path. Raises RecipeError if one is there."""
     if (folder / "recipes").exists():
         raise RecipeError("there is a project already", str(folder), "Choose another folder, or use this one as it is.")
-    (folder / "recipes").mkdir(parents=True)
-    copied = shutil.copy(_shipped_recipes() / "demo.py", folder / "recipes" / "demo.py")
-    (folder / ".gitignore").write_text(".tilth/\ninputs/\n")
-    return Path(copied)
+    recipe = folder / "recipes" / "demo.py"
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            recipe.parent.mkdir()
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise RecipeError(f"no folder can be made here: {error.strerror}", str(folder), "Choose another folder.") from error
+        try:
+            shutil.copyfile(_shipped_recipes() / "demo.py", recipe)
+            if not (folder / ".gitignore").exists():
+                (folder / ".gitignore").write_text(".tilth/\ninputs/\n")
+        except OSError:
+            shutil.rmtree(recipe.parent)  # or the next attempt would find half a project
+            raise
+    return recipe
 
 
 def _shipped_recipes() -> Path:

@@ -53,6 +53,16 @@ def load_recipe(target: str, overrides: Iterable[str], wanted: type[T], folder: 
     return Loaded(name, _call(maker, given, path, wanted), path, given)
 
 
+def recipe_functions(path: Path) -> list[tuple[str, str, str]]:
+    """(name, what it makes, its parameters with their defaults) of each recipe in a file. Raises RecipeError."""
+    module = _import(path)
+    return [
+        (name, kind.__name__.lower(), ", ".join(f"{p.name}={p.default!r}" for p in inspect.signature(maker).parameters.values()))
+        for kind in (Corpus, Train)
+        for name, maker in _makers(module, kind).items()
+    ]
+
+
 def parse_overrides(maker: Callable[..., Any], words: Iterable[str], path: Path) -> dict[str, Any]:
     """Turn `steps=100` into typed arguments; the parameters of the recipe are the only words there are."""
     parameters = inspect.signature(maker).parameters

@@ -129,18 +129,34 @@ class Scope:
 
     @cached_property
     def subsets(self) -> list[Subset]:
-        """The corpus' subsets with the cuts that their predicates make, the largest first."""
+        """The corpus' subsets with the cuts that their predicates make, the largest first.
+
+        At most MAX_SUBSETS: those that a run was trained on, then the largest; `hidden_subsets` are the others.
+        """
+        numeric = {name for name, kind in self.wide_columns.items() if is_numeric(kind)}
+        found = []
+        for row in self._ranked_subsets[:MAX_SUBSETS]:
+            cuts = cuts_in(self.connection, row["predicate"] or "", numeric)
+            found.append((row["n_documents"], Subset(row["name"], row["predicate"] or "", tuple(cuts))))
+        return [subset for _, subset in sorted(found, key=lambda pair: (-(pair[0] or 0), pair[1].name))]
+
+    @property
+    def hidden_subsets(self) -> list[str]:
+        """Names of the subsets for which the page has no room."""
+        return [row["name"] for row in self._ranked_subsets[MAX_SUBSETS:]]
+
+    @cached_property
+    def _ranked_subsets(self) -> list[Row]:
         columns = self.columns("subsets")
         if not {"name", "corpus", "where"} <= columns.keys():
             return []
-        order = "n_documents desc, name" if "n_documents" in columns else "name"
-        sql = f'select name, "where" as predicate from subsets where corpus = ? order by {order} limit {MAX_SUBSETS}'
-        numeric = {name for name, kind in self.wide_columns.items() if is_numeric(kind)}
-        found = []
-        for row in self.rows(sql, self.corpus):
-            cuts = cuts_in(self.connection, row["predicate"] or "", numeric)
-            found.append(Subset(row["name"], row["predicate"] or "", tuple(cuts)))
-        return found
+        size = "n_documents" if "n_documents" in columns else "null::bigint"
+        trained = "name in (select subset from runs)" if "subset" in self.columns("runs") else "false"
+        return self.rows(
+            f'select name, "where" as predicate, {size} as n_documents from subsets where corpus = ? '
+            f"order by {trained} desc, n_documents desc, name",
+            self.corpus,
+        )
 
 
 def quoted(identifier: str) -> str:

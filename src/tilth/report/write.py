@@ -26,15 +26,12 @@ def write_report(store: Store, out: Path, corpus: str | None = None) -> Path:
     Raises NotFoundError if there is no such corpus, StoreError if the catalog or the page cannot be read or
     written, and UserError if the report's libraries are not installed.
     """
-    from tilth.catalog.connect import connect
+    from tilth.catalog.connect import connect, stopping
 
     if corpus is not None:
         store.get_named("corpus", corpus)
-    connection = connect(store, corpora=None if corpus is None else [corpus])
-    try:
+    with connect(store, corpora=None if corpus is None else [corpus]) as connection, stopping(connection):
         page = render(connection, corpus)
-    finally:
-        connection.close()
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page.encode())

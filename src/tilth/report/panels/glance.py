@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tilth.report.blocks import Block, Figure, Figures
+from tilth.report.blocks import Block, Figure, Figures, Note
 from tilth.report.numbers import share
 from tilth.report.registry import panel
 from tilth.report.scope import Scope
@@ -36,6 +36,8 @@ def draw(scope: Scope) -> Iterable[Block]:
         ),
     ]
     yield Figures([*figures, *_picked(scope, row["n_documents"])])
+    if scope.hidden_subsets:
+        yield Note(f"This page shows {len(scope.subsets)} subsets, not: {', '.join(scope.hidden_subsets)}.")
 
 
 def _picked(scope: Scope, n_documents: int) -> Iterable[Figure]:
