@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,9 @@ def save_corpus(
     docs: list[Row],
     *,
     families: tuple[str, ...] = tuple(FAMILIES),
-    occurrences: list[Row] = [],  # noqa: B006
-    licences: list[Row] = [],  # noqa: B006
-    rejects: list[Row] = [],  # noqa: B006
+    occurrences: Sequence[Row] = (),
+    licences: Sequence[Row] = (),
+    rejects: Sequence[Row] = (),
     marks: dict[str, list[Row]] | None = None,
     row_group_size: int = 1024,
 ) -> Named:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory, stopping
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
+from tilth.catalog.mixture import Mixture, Share, take_mixture
 from tilth.catalog.predicate import Predicate, check_binds, parse_predicate
 from tilth.catalog.project import relation_names
 from tilth.catalog.quoting import identifier
@@ -23,13 +24,13 @@ from tilth.catalog.subset_file import write_subset
 from tilth.errors import QueryError, SubsetError
 
 STEP, VERSION = "pick", 1
-_ALWAYS = frozenset({"n_bytes", "n_tokens", "cluster_id"})
+_ALWAYS = frozenset({"source", "n_bytes", "n_tokens", "cluster_id"})
 _HASH_RANGE = 2**64
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What was picked. `selected` counts are those of the subset: after the predicate and after `max_tokens`."""
+    """What was picked: after the predicate, the mixture and the budget. Tokens and bytes count repeated documents as often."""
 
     named: Named
     where: str
@@ -39,6 +40,7 @@ class Pick:
     n_bytes: int
     n_train: int
     n_validation: int
+    shares: tuple[Share, ...] = ()
 
 
 def pick(
@@ -48,14 +50,16 @@ def pick(
     where: str,
     *,
     max_tokens: int | None = None,
+    mixture: Mixture | None = None,
     validation_share: float = 0.0,
     seed: int = 0,
 ) -> Pick:
     """Let `subset/<name>` be the documents of `corpus` for which `where` is true.
 
     With `max_tokens` documents are taken in the order of a hash of (seed, doc_id) while their sum does not
-    exceed it. A duplicate cluster goes to validation when the hash of (seed, cluster_id) falls into the
-    first `validation_share` of its range. The same arguments over the same data give the same bytes.
+    exceed it; with a `mixture` each source gives its share of them, and small sources may repeat. A duplicate
+    cluster goes to validation when the hash of (seed, cluster_id) falls into the first `validation_share` of its
+    range; there nothing is repeated. The same arguments over the same data give the same bytes.
 
     Raises NotFoundError (no such corpus), QueryError (the predicate), SubsetError (nothing selected, a
     document twice, no token counts where they are needed).
@@ -69,7 +73,13 @@ def pick(
         predicate = parse_predicate(connection, where)
         check_binds(connection, f"main.{identifier(relation)}", where, predicate, views.columns)
         parts = _parts_used(views, predicate)
-        params = {"where": predicate.sql, "max_tokens": max_tokens, "validation_share": validation_share, "seed": seed}
+        params = {
+            "where": predicate.sql,
+            "max_tokens": max_tokens,
+            "mixture": None if mixture is None else asdict(mixture),
+            "validation_share": validation_share,
+            "seed": seed,
+        }
         spec = Spec(STEP, VERSION, params, {f"{part.step}/{part.shard or 'all'}": part.digest for part in parts})
         selection = _Selection(connection, views, predicate, spec)
         with disk_errors(store.root):
@@ -82,7 +92,8 @@ def pick(
     # The parts that were picked from belong to the subset, so that its documents are found after the corpus changed.
     saved = store.save_named("subset", name, [artifact.part(), *parts], meta)
     counts = {key: report[key] for key in ("n_documents", "n_tokens", "n_bytes", "n_train", "n_validation")}
-    return Pick(saved, predicate.sql, Cuts.from_dict(report["cuts"]), **counts)
+    shares = tuple(Share(**share) for share in report["shares"])
+    return Pick(saved, predicate.sql, Cuts.from_dict(report["cuts"]), **counts, shares=shares)
 
 
 @dataclass(frozen=True)
@@ -103,16 +114,17 @@ class _Selection:
             raise _nothing_selected(cuts)
         tokens = "n_tokens" if has_tokens else "null::bigint"
         self.connection.execute(
-            f"create temp table chosen as select doc_id, shard, row, n_bytes, {tokens} as n_tokens, cluster_id "
+            f"create temp table chosen as select doc_id, source, shard, row, n_bytes, {tokens} as n_tokens, cluster_id, "
+            "1 as n_copies "
             f"from {source} where {self.predicate.sql}"
         )
         self._refuse_repeats()
-        if params["max_tokens"] is not None:
-            self._keep_within(int(params["max_tokens"]), int(params["seed"]), has_tokens)
+        shares = self._budget(has_tokens)
         self._split(float(params["validation_share"]), int(params["seed"]))
         totals = _one_row(
             self.connection,
-            "select count(*), sum(n_tokens), sum(n_bytes), count(*) filter (where split = 'train') from subset_rows",
+            "select count(*), sum(n_tokens * n_copies), sum(n_bytes * n_copies), count(*) filter (where split = 'train') "
+            "from subset_rows",
         )
         n_documents, n_tokens, n_bytes, n_train = totals
         metadata = {"tilth.where": self.predicate.sql, "tilth.inputs": json.dumps(dict(self.spec.inputs), sort_keys=True)}
@@ -124,7 +136,7 @@ class _Selection:
             "n_train": n_train,
             "n_validation": n_documents - n_train,
         }
-        report = {**params, **counted, "cuts": cuts.to_dict()}
+        report = {**params, **counted, "cuts": cuts.to_dict(), "shares": [asdict(share) for share in shares]}
         (folder / "pick.json").write_text(json.dumps(report, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
         return counted
 
@@ -144,7 +156,18 @@ class _Selection:
                 else "Build the corpus with exact deduplication, then add `and is_keeper`.",
             )
 
-    def _keep_within(self, max_tokens: int, seed: int, has_tokens: bool) -> None:
+    def _budget(self, has_tokens: bool) -> list[Share]:
+        """Bring `chosen` to the mixture and the number of tokens that were asked for."""
+        max_tokens, mixture, seed = (self.spec.params[name] for name in ("max_tokens", "mixture", "seed"))
+        if max_tokens is None and mixture is None:
+            return []
+        self._refuse_uncounted(has_tokens)
+        if mixture is None:
+            self._keep_within(max_tokens, seed)
+            return []
+        return take_mixture(self.connection, Mixture(**mixture), max_tokens, seed)
+
+    def _refuse_uncounted(self, has_tokens: bool) -> None:
         (n_unknown,) = _one_row(self.connection, "select count(*) from chosen where n_tokens is null")
         if n_unknown:
             raise SubsetError(
@@ -152,6 +175,8 @@ class _Selection:
                 where=f"corpus `{self.views.named.name}`",
                 fix="Add `and n_tokens is not null`." if has_tokens else "Build the corpus with a tokenizer.",
             )
+
+    def _keep_within(self, max_tokens: int, seed: int) -> None:
         self.connection.execute(
             "create or replace temp table chosen as select * exclude (n_so_far) from (select *, sum(n_tokens) over (order by "
             f"md5('{seed}:' || doc_id::varchar), doc_id rows unbounded preceding) as n_so_far from chosen) "
@@ -165,8 +190,9 @@ class _Selection:
         # MD5, not DuckDB's hash(): that one may change with DuckDB's version.
         limit = int(validation_share * _HASH_RANGE)
         self.connection.execute(
-            f"create temp view subset_rows as select *, case when md5_number_upper('{seed}:' || cluster_id::varchar) "
-            f"< {limit}::ubigint then 'validation' else 'train' end as split from chosen"
+            "create temp view subset_rows as select * replace (if(split = 'train', n_copies, 1) as n_copies) from ("
+            f"select *, case when md5_number_upper('{seed}:' || cluster_id::varchar) < {limit}::ubigint "
+            "then 'validation' else 'train' end as split from chosen)"
         )
 
 
@@ -201,7 +227,7 @@ def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
     cuts = Cuts.from_dict(report["cuts"])
     biggest = cuts.biggest
     return {
-        **{key: value for key, value in report.items() if key != "cuts"},
+        **{key: value for key, value in report.items() if key not in ("cuts", "shares", "mixture")},
         "clauses": [clause.sql for clause in cuts.clauses],
         "n_documents_before": cuts.before.n_documents,
         "n_tokens_before": cuts.before.n_tokens,

@@ -13,7 +13,7 @@ from tilth.contracts import SUBSET, check
 
 _ROWS_PER_GROUP = 131_072
 _QUERY = """
-select doc_id, shard, row, 1.0::float as weight, split, n_tokens::bigint as n_tokens
+select doc_id, shard, row, n_copies::float as weight, split, n_tokens::bigint as n_tokens
 from subset_rows order by shard, row"""
 
 

@@ -38,14 +38,18 @@ _ROWS_PER_BATCH = 64
 _BUFFER_BYTES = 1 << 20  # a column chunk is read in pieces, not whole
 
 
+Selected = tuple[str, list[bytes], np.ndarray, list[str], list[int]]
+
+
 class SubsetDocument(NamedTuple):
-    """One document of a subset; `doc_id` is its 16 bytes."""
+    """One document of a subset; `doc_id` is its 16 bytes, `n_copies` how often a pass over the subset sees it."""
 
     doc_id: bytes
     shard: str
     row: int
     text: str
     split: str
+    n_copies: int = 1
 
 
 def documents_at(
@@ -98,7 +102,7 @@ def subset_documents(store: Store, subset: str | Named) -> Iterator[SubsetDocume
     """
     named = store.get_named("subset", subset) if isinstance(subset, str) else subset
     file = store.artifact(named.one("pick")).path / "subset.parquet"
-    for shard, doc_ids, rows, splits in _selected_by_shard(pq.ParquetFile(file)):
+    for shard, doc_ids, rows, splits, copies in _selected_by_shard(pq.ParquetFile(file)):
         part = next((part for part in named.of("read") if part.shard == shard), None)
         if part is None:
             raise StoreError(
@@ -111,7 +115,7 @@ def subset_documents(store: Store, subset: str | Named) -> Iterator[SubsetDocume
                 raise StoreError(
                     "the shard holds another document than was picked", where=f"{path} row {row}", fix="Pick the subset again."
                 )
-            yield SubsetDocument(doc_id, shard, row, text, splits[at])
+            yield SubsetDocument(doc_id, shard, row, text, splits[at], copies[at])
             at += 1
         if at != len(rows):
             raise StoreError(
@@ -140,10 +144,10 @@ def _provenance_query(wide: str, wanted: Sequence[str], places: Sequence[tuple[s
     )
 
 
-def _selected_by_shard(file: pq.ParquetFile) -> Iterator[tuple[str, list[bytes], np.ndarray, list[str]]]:
-    """(shard, doc_ids, rows, splits) for each shard in turn; the file is sorted by (shard, row)."""
+def _selected_by_shard(file: pq.ParquetFile) -> Iterator[Selected]:
+    """(shard, doc_ids, rows, splits, copies) for each shard in turn; the file is sorted by (shard, row)."""
     held: dict[str, list[pa.Table]] = {}
-    for batch in file.iter_batches(columns=["doc_id", "shard", "row", "split"]):
+    for batch in file.iter_batches(columns=["doc_id", "shard", "row", "split", "weight"]):
         shards = np.asarray(batch.column("shard").to_pylist(), dtype=object)
         starts = np.flatnonzero(np.r_[True, shards[1:] != shards[:-1]])
         for start, end in zip(starts, [*starts[1:], len(shards)], strict=True):
@@ -156,9 +160,10 @@ def _selected_by_shard(file: pq.ParquetFile) -> Iterator[tuple[str, list[bytes],
         yield _unpacked(shard, pieces)
 
 
-def _unpacked(shard: str, pieces: list[pa.Table]) -> tuple[str, list[bytes], np.ndarray, list[str]]:
+def _unpacked(shard: str, pieces: list[pa.Table]) -> Selected:
     rows = pa.concat_tables(pieces)
-    return shard, uuid_bytes(rows.column("doc_id")), rows.column("row").to_numpy(), rows.column("split").to_pylist()
+    copies = rows.column("weight").to_numpy().astype(np.int64).tolist()
+    return shard, uuid_bytes(rows.column("doc_id")), rows.column("row").to_numpy(), rows.column("split").to_pylist(), copies
 
 
 def _texts_at(file: pq.ParquetFile, rows: np.ndarray) -> Iterator[tuple[bytes, int, str]]:

@@ -176,12 +176,23 @@ def _shell(project: Any) -> None:
 @click.argument("where")
 @click.option("--from", "corpus", help="The corpus; may be left out where there is only one.")
 @click.option("--tokens", help="Stop at about so many tokens: 500k, 20M, 2B.")
+@click.option("--mix", help="Shares of the tokens by source: web=0.8,code=0.2.")
+@click.option("--max-repeats", default=1.0, show_default=True, help="How often --mix may repeat a small source.")
 @click.option("--validation", default=0.05, show_default=True, help="Share of duplicate clusters kept for validation.")
 @click.option("--seed", default=0, show_default=True, help="Decides the split and which documents a budget takes.")
 @click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def pick(
-    name: str, where: str, corpus: str | None, tokens: str | None, validation: float, seed: int, as_data: bool, debug: bool
+    name: str,
+    where: str,
+    corpus: str | None,
+    tokens: str | None,
+    mix: str | None,
+    max_repeats: float,
+    validation: float,
+    seed: int,
+    as_data: bool,
+    debug: bool,
 ) -> None:
     """Curate the subset NAME by the SQL predicate WHERE.
 
@@ -198,6 +209,7 @@ def pick(
         where,
         corpus=corpus or _only_corpus(project),
         max_tokens=_count(tokens),
+        mixture=_mixture(mix, max_repeats),
         validation_share=validation,
         seed=seed,
     )
@@ -218,6 +230,11 @@ def _picked(picked: Any) -> str:
         f"  lost to null: {cuts.unknown.n_documents:,} documents",
         table(["clause", "fail", "null", "only this", "tokens"], rows),
     ]
+    if picked.shares:
+        taken = [
+            (share.source, share.weight, share.n_tokens_there, round(share.repeats, 3), share.n_tokens) for share in picked.shares
+        ]
+        lines.append(table(["source", "weight", "tokens there", "repeats", "tokens taken"], taken))
     if cuts.biggest is not None:
         lines.append(f"  biggest cut: {cuts.biggest.sql} ({cuts.biggest.n_dropped:,} documents)")
     return "\n".join(lines)
@@ -232,6 +249,22 @@ def _only_corpus(project: Any) -> str:
     if not names:
         raise NotFoundError("there is no corpus yet", str(project.folder), "Build one: `tilth build demo`.")
     raise NotFoundError("which corpus?", str(project.folder), f"Name it: `--from {names[0]}` (there are {', '.join(names)}).")
+
+
+def _mixture(text: str | None, max_repeats: float) -> Any:
+    """`web=0.8,code=0.2` as a Mixture."""
+    from tilth.catalog.mixture import Mixture
+
+    if text is None:
+        return None
+    weights = {}
+    for item in text.split(","):
+        source, _, weight = item.partition("=")
+        try:
+            weights[source.strip()] = float(weight)
+        except ValueError:
+            raise click.BadParameter(f"`{item}` is not source=weight; write web=0.8,code=0.2") from None
+    return Mixture(weights, max_repeats)
 
 
 def _count(text: str | None) -> int | None:

@@ -13,7 +13,7 @@ SUBSET = contract(
         DOC_ID,
         SHARD,
         ROW,
-        pa.field("weight", pa.float32(), nullable=False),
+        pa.field("weight", pa.float32(), nullable=False),  # how often training sees it in a pass over the subset
         pa.field("split", pa.string(), nullable=False),  # train, validation
         pa.field("n_tokens", pa.int64()),
     ],

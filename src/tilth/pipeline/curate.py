@@ -11,6 +11,8 @@ from tilth.pipeline.project import Project
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tilth.catalog.mixture import Mixture
+
 
 def sql(project: Project, query: str) -> pa.Table:
     """Answer an SQL query over everything in the project. Raises QueryError."""
@@ -26,6 +28,7 @@ def pick(
     *,
     corpus: str,
     max_tokens: int | None = None,
+    mixture: Mixture | None = None,
     validation_share: float = 0.05,
     seed: int = 0,
 ) -> Any:
@@ -38,7 +41,9 @@ def pick(
 
     store = project.store
     check_name(name)
-    picked = pick_documents(store, corpus, name, where, max_tokens=max_tokens, validation_share=validation_share, seed=seed)
+    picked = pick_documents(
+        store, corpus, name, where, max_tokens=max_tokens, mixture=mixture, validation_share=validation_share, seed=seed
+    )
     # The tokenizer that counted its tokens belongs to the subset: the corpus may get another one later.
     parts = [*picked.named.parts, *store.get_named("corpus", corpus).of("tokenizer")]
     named = store.save_named("subset", name, parts, picked.named.meta)

@@ -194,7 +194,8 @@ def _encoded(documents: Iterator[Any], split: str, tokenizer: Any, n_at_once: in
 
     def flush() -> Iterator[tuple[bytes, str, int, Any]]:
         for document, ids in zip(waiting, tokenizer.encode_batch([document.text for document in waiting]), strict=True):
-            yield document.doc_id, document.shard, document.row, ids
+            for _ in range(document.n_copies):
+                yield document.doc_id, document.shard, document.row, ids
         waiting.clear()
 
     for document in documents:

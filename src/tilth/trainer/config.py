@@ -94,7 +94,7 @@ class TrainConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for key in values:
             if key not in fields:
-                raise _bad(str(key), repr(values[key]), f"is no setting of a run. {did_you_mean(str(key), fields)}")
+                raise RecipeError(f"a run has no setting `{key}`", fix=did_you_mean(str(key), fields))
         for name, field in fields.items():
             if field.default is dataclasses.MISSING and name not in values:
                 raise _bad(name, "nothing", "must be given")
