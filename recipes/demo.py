@@ -9,7 +9,8 @@ tilth deploy tuned --base base
 
 from pathlib import Path
 
-from tilth import Bpe, Corpus, GitRepository, MinHashParameters, PackageDescriptions, PackageSource, QualityModel, Train, Website
+from tilth import Bpe, Corpus, GitRepository, MinHashParameters, QualityModel, Train, Website
+from tilth.corpus import PackageDescriptions, PackageSource
 from tilth.corpus.pydoc_site import allow, pydoc_site
 
 PROJECT = Path(__file__).parents[1]
@@ -37,11 +38,11 @@ def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7
         sources=sources,
         near_duplicates=MinHashParameters(threshold=threshold),
         tokenizer=Bpe(vocab_size),
-        quality=QualityModel(positive="readmes", negative="web"),
+        models=[QualityModel(positive="readmes", negative="web")],
     )
 
 
-def base(subset: str = "clean", steps: int = 320, layers: str = "MMA", d_model: int = 128, seed: int = 0) -> Train:
+def base(subset: str = "clean", steps: int = 400, layers: str = "MMA", d_model: int = 128, seed: int = 0) -> Train:
     """A small hybrid: two Mamba-2 layers and one of attention."""
     model = {"layers": layers, "d_model": d_model, "n_heads": 2, "d_state": 32, "ssm_head_dim": 64}
     return Train(subset=subset, model=model, settings=_settings(steps, lr=4e-3, seed=seed))

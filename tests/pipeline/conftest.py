@@ -29,7 +29,7 @@ def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False) ->
         ],
         near_duplicates=MinHashParameters(threshold=threshold),
         tokenizer=Bpe(vocab_size),
-        quality=QualityModel(positive="prose", negative="noise"),
+        models=[QualityModel(positive="prose", negative="noise")],
     )
 
 

@@ -1,6 +1,6 @@
 """The views of one corpus: a schema with its tables, and a wide view with one row a document.
 
-<corpus>.documents, .occurrences, .licences, .rejects, .duplicates     as the contracts say
+<corpus>.documents, .edits, .occurrences, .licences, .rejects, .duplicates     as the contracts say
 <corpus>.signals_<family>, .signals                                    one family; all of them
 <corpus>                                                               documents, signals, marks, licence
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import duckdb
 
-from tilth.artifacts import Named, Store
+from tilth.artifacts import Named, Part, Store
 from tilth.catalog.complaints import reading_store
 from tilth.catalog.quoting import identifier, no_rows, read_parquet
-from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, Contract
+from tilth.contracts import DOCUMENTS, DUPLICATES, EDITS, LICENCES, OCCURRENCES, REJECTS, Contract
 
-_READ_TABLES = {"documents": DOCUMENTS, "occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
+_READ_TABLES = {"occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
 _FAMILY_PREFIX = "signals."
 _ROW_KEY = ("shard", "row")
 
@@ -70,6 +70,7 @@ class CorpusViews:
         families = {side.family for side in self.sides if side.family and side.gives(wanted)}
         return {
             "read",
+            "edit",
             *(step for step in self.named.steps() if step.startswith("dedup.") or step.removeprefix(_FAMILY_PREFIX) in families),
         }
 
@@ -77,6 +78,11 @@ class CorpusViews:
 def table(schema: str, name: str) -> str:
     """`"demo"."documents"`."""
     return f"{identifier(schema)}.{identifier(name)}"
+
+
+def text_parts(named: Named) -> list[Part]:
+    """What holds the texts of a corpus, a part for each shard: as they were edited, else as they were read."""
+    return list(named.of("edit") or named.of("read"))
 
 
 def restrict(named: Named, shards: Collection[str]) -> Named:
@@ -93,6 +99,10 @@ def create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, nam
 def _create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str) -> CorpusViews:
     connection.execute(f"create schema {identifier(relation)}")
     shards = [store.artifact(part).path for part in named.of("read")]
+    texts = [store.artifact(part).path for part in text_parts(named)]
+    _create_table_view(connection, table(relation, "documents"), [folder / "documents.parquet" for folder in texts], DOCUMENTS)
+    edits = [store.artifact(part).path / "edits.parquet" for part in named.of("edit")]
+    _create_table_view(connection, table(relation, "edits"), edits, EDITS)
     for name, contract in _READ_TABLES.items():
         _create_table_view(connection, table(relation, name), [folder / f"{name}.parquet" for folder in shards], contract)
     marks = [

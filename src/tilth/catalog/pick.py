@@ -17,6 +17,7 @@ from tilth.catalog.connect import open_in_memory, stopping
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
 from tilth.catalog.mixture import Mixture, Share, take_mixture
+from tilth.catalog.policies import check_policy_columns, expand_policies
 from tilth.catalog.predicate import Predicate, check_binds, parse_predicate
 from tilth.catalog.project import relation_names
 from tilth.catalog.quoting import identifier
@@ -61,6 +62,8 @@ def pick(
     cluster goes to validation when the hash of (seed, cluster_id) falls into the first `validation_share` of its
     range; there nothing is repeated. The same arguments over the same data give the same bytes.
 
+    A policy may stand in `where` by its name, `@gopher`.
+
     Raises NotFoundError (no such corpus), QueryError (the predicate), SubsetError (nothing selected, a
     document twice, no token counts where they are needed).
     """
@@ -70,6 +73,8 @@ def pick(
     relation = relation_names(thing.name for thing in store.named("corpus"))[corpus]
     with open_in_memory(store) as connection, stopping(connection):
         views = create_corpus_views(connection, store, named, relation)
+        check_policy_columns(where, views.columns, corpus)
+        where = expand_policies(where)
         predicate = parse_predicate(connection, where)
         check_binds(connection, f"main.{identifier(relation)}", where, predicate, views.columns)
         parts = _parts_used(views, predicate)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tilth.artifacts import Named, Store
 from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory
-from tilth.catalog.corpus_views import create_corpus_views, restrict, table
+from tilth.catalog.corpus_views import create_corpus_views, restrict, table, text_parts
 from tilth.catalog.quoting import identifier
 from tilth.catalog.sql import plain_table
 from tilth.contracts import uuid_bytes
@@ -103,7 +103,7 @@ def subset_documents(store: Store, subset: str | Named) -> Iterator[SubsetDocume
     named = store.get_named("subset", subset) if isinstance(subset, str) else subset
     file = store.artifact(named.one("pick")).path / "subset.parquet"
     for shard, doc_ids, rows, splits, copies in _selected_by_shard(pq.ParquetFile(file)):
-        part = next((part for part in named.of("read") if part.shard == shard), None)
+        part = next((part for part in text_parts(named) if part.shard == shard), None)
         if part is None:
             raise StoreError(
                 f"subset `{named.name}` names a shard that it was not picked from", where=shard, fix="Pick it again."

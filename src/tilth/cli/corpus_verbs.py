@@ -207,7 +207,7 @@ def pick(
         project,
         name,
         where,
-        corpus=corpus or _only_corpus(project),
+        corpus=corpus or project.only_corpus(),
         max_tokens=_count(tokens),
         mixture=_mixture(mix, max_repeats),
         validation_share=validation,
@@ -238,17 +238,6 @@ def _picked(picked: Any) -> str:
     if cuts.biggest is not None:
         lines.append(f"  biggest cut: {cuts.biggest.sql} ({cuts.biggest.n_dropped:,} documents)")
     return "\n".join(lines)
-
-
-def _only_corpus(project: Any) -> str:
-    from tilth.errors import NotFoundError
-
-    names = [named.name for named in project.store.named("corpus")]
-    if len(names) == 1:
-        return str(names[0])
-    if not names:
-        raise NotFoundError("there is no corpus yet", str(project.folder), "Build one: `tilth build demo`.")
-    raise NotFoundError("which corpus?", str(project.folder), f"Name it: `--from {names[0]}` (there are {', '.join(names)}).")
 
 
 def _mixture(text: str | None, max_repeats: float) -> Any:

@@ -1,9 +1,11 @@
-"""report, ls, show, check: look at what there is."""
+"""report, explain, ls, show, check: look at what there is."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,13 +31,42 @@ def report(output: Path | None, corpus: str | None, debug: bool) -> None:
 
 
 @click.command()
+@click.argument("document")
+@click.option("--from", "corpus", help="The corpus; may be left out where there is only one.")
+@click.option("--json", "as_data", is_flag=True, help="All of it as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def explain(document: str, corpus: str | None, as_data: bool, debug: bool) -> None:
+    """Explain a document: its source, its steps, its signals with their percentiles, what policies make of it.
+
+    DOCUMENT is a doc_id, a URL, a path, or shard:row.
+    """
+    from tilth.pipeline.explain import explain as find
+    from tilth.pipeline.project import Project
+
+    project = Project.find()
+    found = find(project, corpus or project.only_corpus(), document)
+    if as_data:
+        print(as_json(dataclasses.asdict(found)))
+        return
+    print(record({name: value for name, value in found.document.items() if value not in (None, [], "")}))
+    for title, rows in (("steps", found.steps), ("edits", found.edits), ("signals", found.signals), ("policies", found.policies)):
+        if rows:
+            cells = [[_plain(value) for value in row.values()] for row in rows]
+            print(f"\n{table([title, *list(rows[0])[1:]], cells)}")
+
+
+def _plain(value: Any) -> Any:
+    return "; ".join(map(str, value)) if isinstance(value, list) else value
+
+
+@click.command()
 @click.argument("kind", required=False)
 @click.option("--json", "as_data", is_flag=True, help="As JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def ls(kind: str | None, as_data: bool, debug: bool) -> None:
     """List what there is, or one KIND of it.
 
-    Kinds: corpora, subsets, tokens, runs, deltas; recipes, signals, sources, contracts.
+    Kinds: corpora, subsets, tokens, runs, deltas; recipes, signals, policies, sources, contracts.
     """
     from tilth.pipeline.inventory import inventory
     from tilth.pipeline.project import Project

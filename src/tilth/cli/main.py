@@ -46,6 +46,7 @@ for verb in (
     model_verbs.deploy,
     model_verbs.trace,
     look_verbs.report,
+    look_verbs.explain,
     look_verbs.ls,
     look_verbs.show,
     look_verbs.check,

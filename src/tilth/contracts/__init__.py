@@ -3,6 +3,7 @@
 from tilth.contracts.contract import Contract, check, uuid_array, uuid_bytes
 from tilth.contracts.documents import DOCUMENTS, OCCURRENCES, REJECTS
 from tilth.contracts.duplicates import DUPLICATES
+from tilth.contracts.edits import EDITS
 from tilth.contracts.licences import LICENCES
 from tilth.contracts.runs import LOSSES
 from tilth.contracts.signals import SIGNALS, family_contract
@@ -12,6 +13,7 @@ from tilth.contracts.tokens import TOKENS_INDEX
 __all__ = [
     "DOCUMENTS",
     "DUPLICATES",
+    "EDITS",
     "LICENCES",
     "LOSSES",
     "OCCURRENCES",

@@ -1,42 +1,37 @@
-"""Reads the records of a WARC file one at a time and goes on after damage; every loss is reported with its offset.
-
-FastWARC parses; this module notices what it passes over in silence (a record that is shorter than it
-says, a gzip member that is torn), reads the header itself where FastWARC does not (2.0.1 takes a valid
-`content-length:  9` for none, and no type from `wARC-Type`), and finds the next place to go on from.
-"""
+"""Reads the records of a WARC or ARC file one at a time and goes on after damage; every loss is reported with its offset."""
 
 from __future__ import annotations
 
-import gzip
-import re
-import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from fastwarc.warc import ArchiveIterator, WarcRecord
+from tilth.corpus.archive_feed import SEAM_BYTES, Feed, Gap, Place
+from tilth.corpus.archive_formats import MAX_HEAD_BYTES, WARC, Format, Head, NoHead
+from tilth.corpus.locations import open_raw
 
-GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08")
-FIRST_LINE = re.compile(rb"WARC/[0-9]\.[0-9]{1,2}\r?\n")
-PATTERNS = {"gzip": GZIP_MEMBER, "plain": FIRST_LINE}
-FRAMES = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")  # zstd, lz4
-VERSIONS = (b"1.0", b"1.1", b"0.17", b"0.18")
-HEAD_END = re.compile(rb"\r?\n\r?\n")
-FOLD = re.compile(r"\r?\n[ \t]+")
-CHUNK_BYTES = 1 << 20
-MAX_HEAD_BYTES = 1 << 16
 MAX_SEPARATOR_BYTES = 16
+SCAN_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class ArchivedRecord:
-    """A record whose block is complete; header names are lower case."""
+    """A record whose block is complete; header names are lower case, `kind` too.
+
+    `offset` counts bytes of the file where records begin with its members, else of what the file holds;
+    `inner` is how far into its member a record begins that, among such, does not.
+    """
 
     offset: int
     kind: str
     headers: dict[str, str]
     block: bytes
+    inner: int = 0
+
+    @property
+    def place(self) -> str:
+        """The offset, with `+inner` where there is one."""
+        return f"{self.offset}+{self.inner}" if self.inner else str(self.offset)
 
 
 @dataclass(frozen=True)
@@ -47,315 +42,196 @@ class Damage:
     reason: str  # truncated, bad_record, too_large, empty
     detail: str
 
-
-@dataclass(frozen=True)
-class _Ending:
-    """How one run of the parser ended: the last record that it began, and what went wrong where."""
-
-    last: int | None
-    problem: str | None
-    inside: bool = False  # the problem is in the last record itself
+    @property
+    def place(self) -> str:
+        """The offset."""
+        return str(self.offset)
 
 
-def read_archive(path: Path, kinds: frozenset[str], max_block_bytes: int) -> Iterator[ArchivedRecord | Damage]:
-    """Yield the records of `kinds` and every damage, in the order of the file (gzip by record or whole, zstd, lz4, plain).
+def read_archive(
+    location: str | Path, kinds: frozenset[str], max_block_bytes: int, form: Format = WARC
+) -> Iterator[ArchivedRecord | Damage]:  # fmt: skip
+    """Yield the records of `kinds` and every damage, in the order of the file (gzip, zstd or lz4 by record or whole, or plain).
 
-    Ends for any input: after damage it goes on at the next gzip member that holds a WARC record,
-    or at the next line that begins one. zstd and lz4 files cannot be resumed. Raises OSError if the file cannot be opened.
+    After damage it goes on at the next member or at the next line that begins a record; one loss without a
+    whole record in between is one damage. Ends for any input, having read the file at most 17 times over, in memory
+    of about twice `max_block_bytes`. A record is given out when its length is right and, where it has a
+    member of its own, when its checksum is. Raises SourceError if the file cannot be read.
     """
-    with path.open("rb") as file:
-        yield from _Reader(file, kinds, max_block_bytes).read()
-
-
-Run = Generator[ArchivedRecord | Damage, None, _Ending]
+    with open_raw(str(location)) as file:
+        yield from _Reader(Feed(file, form.begins, form.find_start), kinds, max_block_bytes, form).read()
 
 
 class _Reader:
-    def __init__(self, file: BinaryIO, kinds: frozenset[str], max_block_bytes: int) -> None:
-        self.file: BinaryIO | _Inflated = file
-        self.kinds, self.max_block_bytes = kinds, max_block_bytes
-        self.form = self._form(file.read(4))
-        if self.form == "gzip" and not _one_record_a_member(file):
-            self.file, self.form = _Inflated(file), "plain"
-
-    def _form(self, magic: bytes) -> str:
-        """What the file is by its first bytes or, where these are damaged, by the first record behind them."""
-        if magic.startswith((b"\x1f\x8b", b"WARC")) or magic in (b"", *FRAMES):
-            return "gzip" if magic.startswith(b"\x1f") else "other" if magic in FRAMES else "plain"
-        starts = {form: self._next_start(0, form) for form in PATTERNS}
-        found = {form: start for form, start in starts.items() if start is not None}
-        return min(found, key=found.__getitem__, default="gzip" if magic.startswith(b"\x1f") else "plain")
+    def __init__(self, feed: Feed, kinds: frozenset[str], max_block_bytes: int, form: Format) -> None:
+        self.feed, self.kinds, self.max_block_bytes, self.form = feed, kinds, max_block_bytes, form
+        self.by_member: bool | None = False if feed.form == "plain" else None  # None: not known yet
+        self.n_found = 0
+        self.is_lost = False  # what lies here belongs to a loss that was reported
 
     def read(self) -> Iterator[ArchivedRecord | Damage]:
-        start: int | None = 0
-        unplaced: Damage | None = None  # damage between two records: the next run tells whose it was
-        while start is not None:
-            run = self._run(start)
-            ending = yield from _after(unplaced, run)
-            if ending.last is not None:
-                unplaced = None
-            if ending.problem is None:
-                if ending.last is None and start == 0:
-                    yield Damage(0, "empty", "no record in the file")
-                return
-            following = self._next_start(start + 1 if ending.last is None else ending.last + 1, self.form)
-            if ending.last is None or ending.inside:
-                at = start if ending.last is None else ending.last
-                found = self._second_opinion(at)
-                yield from [Damage(at, self._reason(at, following), ending.problem)] if found is None else found
-                unplaced = None
-            else:
-                unplaced = self._damage_after(ending.last, following, ending.problem)
-            start = following
-        if unplaced is not None:
-            yield unplaced
-
-    def _run(self, start: int) -> Run:
-        """Parse from `start` to the first problem."""
-        last: int | None = None
-        held: ArchivedRecord | Damage | None = None  # until what follows shows that its gzip member was whole
-        self.file.seek(start)
-        try:
-            for record in ArchiveIterator(self.file, parse_http=False):
-                if held is not None:
-                    yield held
-                last = record.stream_pos
-                held, problem = self._take(record, last)
-                if problem is not None:
-                    return _Ending(last, problem, inside=True)
-        except (OSError, ValueError, OverflowError) as error:
-            inside = last is not None and self.form == "gzip" and self._member_end(last) in (None, last)
-            if held is not None and not inside:
-                yield held
-            return _Ending(last, str(error), inside)
-        if isinstance(self.file, _Inflated) and self.file.problem:
-            if held is not None:
-                yield held
-            return _Ending(last, self.file.problem)
-        torn = self._torn_member(start if last is None else last) if self.form == "gzip" else None
-        if held is not None and torn != last:
-            yield held
-        if torn is None:
-            return _Ending(last, None)
-        is_cut = self._member_end(torn) is None
-        return _Ending(last, "the file ends inside this gzip member" if is_cut else "a damaged gzip member", inside=torn == last)
-
-    def _take(self, record: WarcRecord, offset: int) -> tuple[ArchivedRecord | Damage | None, str | None]:
-        """Return the record (None if its kind is not wanted) or what is wrong with it."""
-        headers = {name.lower(): value for name, value in record.headers.items()}
-        kind = headers.get("warc-type", "").strip().lower()
-        if not kind:
-            return None, "no WARC-Type"
-        given = headers.get("content-length", "")
-        if not (given.isascii() and given.isdigit()):
-            return None, f"no valid Content-Length: {given[:40]!r}"
-        length = int(given)
-        found: ArchivedRecord | Damage | None = None
-        try:
-            if kind in self.kinds and length <= self.max_block_bytes:
-                block = record.reader.read(length) if length else b""
-                while len(block) < length and (more := record.reader.read(length - len(block))):
-                    block += more
-                n_bytes = len(block)
-                found = ArchivedRecord(offset, kind, headers, block)
-            else:
-                n_bytes = _skip(record, length)
-                if kind in self.kinds:
-                    found = Damage(offset, "too_large", f"{length} bytes of block, at most {self.max_block_bytes}")
-        except (OSError, ValueError) as error:
-            return None, str(error)
-        return (found, None) if n_bytes == length else (None, f"{n_bytes} of {length} bytes of block")
-
-    def _damage_after(self, last: int, following: int | None, problem: str) -> Damage:
-        """The damage behind a record that is itself whole."""
-        if self.form == "gzip" and (end := self._member_end(last)):
-            return Damage(end, "truncated" if self._member_end(end) is None else "bad_record", problem)
-        cut = self.file.is_cut if isinstance(self.file, _Inflated) else self._ends_like_a_record()
-        reason = "truncated" if following is None and cut else "bad_record"
-        return Damage(last, reason, f"after this record: {problem}")
-
-    def _second_opinion(self, offset: int) -> list[ArchivedRecord] | None:
-        """Read one record without FastWARC: a whole one of a wanted kind, none of an unwanted one, None if it is damaged."""
-        if self.form == "gzip" and self._member_end(offset) in (None, offset):
-            return None
-        self.file.seek(offset)
-        stream = gzip.GzipFile(fileobj=self.file) if self.form == "gzip" else self.file
-        try:
-            data = stream.read(MAX_HEAD_BYTES)
-            end = HEAD_END.search(data)
-            if end is None or not FIRST_LINE.match(data):
-                return None
-            headers = _headers(data[: end.start()])
-            length = int(headers.get("content-length", ""))
-            missing = min(length, self.max_block_bytes) - (len(data) - end.end())
-            block = data[end.end() : end.end() + length] + (stream.read(missing) if missing > 0 else b"")
-        except (OSError, EOFError, ValueError, zlib.error):
-            return None
-        kind = headers.get("warc-type", "").lower()
-        if len(block) != length or not kind:
-            return None
-        return [ArchivedRecord(offset, kind, headers, block)] if kind in self.kinds else []
-
-    def _reason(self, at: int, following: int | None) -> str:
-        if self.form == "gzip":
-            return "truncated" if self._member_end(at) is None else "bad_record"
-        if following is not None:
-            return "bad_record"
-        self.file.seek(at)
-        head = self.file.read(MAX_HEAD_BYTES)
-        end = HEAD_END.search(head)
-        complete = end is not None and not _headers(head[: end.start()]).get("content-length", "").isdigit()
-        begun = FIRST_LINE.match(head) or _is_cut_line(head)
-        return "truncated" if begun and not complete else "bad_record"
-
-    def _ends_like_a_record(self) -> bool:
-        """Whether the file ends within the first line of a record."""
-        size = self.file.seek(0, 2)
-        self.file.seek(max(0, size - 9))
-        tail = self.file.read()
-        return any(_is_cut_line(tail[i:]) for i in range(len(tail)))
-
-    def _next_start(self, position: int, form: str) -> int | None:
-        """The next offset from `position` on where a record of a file of this form can begin."""
-        pattern = PATTERNS.get(form)
-        while pattern is not None:
-            self.file.seek(position)
-            chunk = self.file.read(CHUNK_BYTES)
-            for match in pattern.finditer(chunk):
-                if self._is_start(position + match.start(), form):
-                    return position + match.start()
-            if len(chunk) < CHUNK_BYTES:
-                break
-            position += len(chunk) - 16
-        return None
-
-    def _is_start(self, offset: int, form: str) -> bool:
-        if form == "plain":
-            self.file.seek(max(0, offset - 1))
-            return self.file.read(1) == b"\n" or offset == 0
-        self.file.seek(offset)
-        try:
-            return zlib.decompressobj(31).decompress(self.file.read(4096), 5) == b"WARC/"
-        except zlib.error:
-            return False
-
-    def _torn_member(self, offset: int) -> int | None:
-        """The offset of the first gzip member that is cut or damaged, walking on from `offset`; None if all are whole."""
+        feed = self.feed
         while True:
-            end = self._member_end(offset)
-            if end is None or end == offset:
-                return offset
-            self.file.seek(end)
-            if not self.file.read(1):
-                return None
-            offset = end
+            while feed.fill(64) and (blank := len(feed.peek(64)) - len(feed.peek(64).lstrip(b"\r\n"))):
+                feed.take(blank)
+            if feed.fill(1):
+                yield from self._record()
+                continue
+            gap = feed.gap or Gap(feed.size, "", "")
+            if not gap.reason:
+                break
+            if not self.is_lost:
+                yield Damage(self._gap_offset(gap), gap.reason, gap.detail)
+            self.is_lost = True
+            feed.cross()
+            self._find_start()
+        if feed.is_worn_out:
+            yield Damage(self._offset(feed.place())[0], "bad_record", "given up: too much of the file had to be read again")
+        elif not self.n_found and not self.is_lost:
+            yield Damage(0, "empty", "no record in the file")
 
-    def _member_end(self, offset: int) -> int | None:
-        """Where the gzip member at `offset` ends; `offset` itself if it is damaged, None if the file ends first."""
-        self.file.seek(offset)
-        inflater = zlib.decompressobj(31)
-        position = offset
-        try:
-            while chunk := self.file.read(CHUNK_BYTES):
-                position += len(chunk)
-                pending = chunk
-                while pending and not inflater.eof:
-                    inflater.decompress(pending, CHUNK_BYTES)
-                    pending = inflater.unconsumed_tail
-                if inflater.eof:
-                    return position - len(inflater.unused_data)
-        except zlib.error:
-            return offset
-        return None
+    def _record(self) -> Iterator[ArchivedRecord | Damage]:
+        """What lies here: a record, or a damage and the search for the next record."""
+        feed = self.feed
+        place = feed.place()
+        head = self._head()
+        if isinstance(head, NoHead):
+            if head.begun or not self.is_lost:
+                offset, _ = self._offset(place)
+                problem = feed.gap if head.is_cut and feed.gap and feed.gap.reason else None
+                feed.take(1)
+                self.is_lost = True
+                follows = self._find_start()
+                reason = problem.reason if problem else "truncated" if head.is_cut and not follows else "bad_record"
+                yield Damage(offset, reason, problem.detail if problem else head.problem)
+            else:
+                feed.take(1)
+                self._find_start()
+            return
+        kind = head.headers["warc-type"].lower()
+        if head.length > self.max_block_bytes:
+            yield from self._too_large(place, head, kind)
+            return
+        problem = self._block_problem(head)
+        offset, inner = self._offset(place)
+        if problem is not None:
+            yield from self._lose(place, problem)
+            return
+        self.n_found += 1
+        self.is_lost = False
+        block = feed.peek(head.length, head.size) if kind in self.kinds else b""
+        feed.take(head.size + head.length)
+        if kind in self.kinds:
+            yield ArchivedRecord(offset, kind, head.headers, block, inner)
+        elif kind not in self.form.kinds:
+            yield Damage(offset, "bad_record", f"no {self.form.name} record is a {kind[:40]!r}")
 
+    def _head(self) -> Head | NoHead:
+        n_bytes = 4096
+        while True:
+            n_here = self.feed.fill(n_bytes)
+            is_all = n_here < n_bytes
+            head = self.form.head(self.feed.peek(n_bytes), is_all)
+            if isinstance(head, Head) or is_all or not head.is_cut:
+                return head
+            if n_bytes >= MAX_HEAD_BYTES:
+                return head._replace(is_cut=False)
+            n_bytes *= 4
 
-class _Inflated:
-    """A gzip file in which records do not begin with members, read as what it holds; damage is its end, told by `problem`."""
+    def _block_problem(self, head: Head) -> Gap | None:
+        """Have the block at hand; what is wrong with it, None if nothing."""
+        feed = self.feed
+        n_bytes = head.size + head.length
+        n_here = feed.fill(n_bytes + MAX_SEPARATOR_BYTES + 1)
+        member = feed.place()
+        starts = [at for at in feed.starts_within(min(n_here, n_bytes + 1)) if self.form.begins(feed.peek(SEAM_BYTES, at))]
+        if starts and starts[0] < n_bytes:
+            return Gap(member.member, "bad_record", f"{max(0, starts[0] - head.size)} of {head.length} bytes of block")
+        gap = feed.gap if n_here < n_bytes + MAX_SEPARATOR_BYTES + 1 else None
+        if n_here < n_bytes:
+            detail = f"{max(0, n_here - head.size)} of {head.length} bytes of block"
+            return Gap(member.member, gap.reason, f"{gap.detail}; {detail}") if gap and gap.reason else Gap(0, "", detail)
+        if gap and gap.reason and gap.offset == member.member and member.inner == 0:
+            return gap
+        behind = feed.peek(SEAM_BYTES, n_bytes)
+        n_blank = len(behind) - len(behind.lstrip(b"\r\n"))
+        if len(behind) < SEAM_BYTES and not behind.strip(b"\r\n\0"):  # a file that ends in padding
+            return None
+        follows = n_blank == len(behind) or self.form.begins(behind[n_blank:]) or n_bytes in feed.starts_within(n_bytes + 1)
+        if follows or (n_blank and not self._holds_start(head.size, n_bytes)):
+            return None
+        return Gap(member.member, "bad_record", f"the block of {head.length} bytes does not end where it should")
 
-    def __init__(self, file: BinaryIO) -> None:
-        file.seek(0)
-        self.stream = gzip.GzipFile(fileobj=file)
-        self.problem, self.is_cut = "", False
+    def _holds_start(self, begin: int, end: int) -> bool:
+        """Whether a record begins in the bytes at hand from `begin` to `end`: then the length that says `end` is wrong."""
+        step = SCAN_BYTES - SEAM_BYTES
+        pieces = (self.feed.peek(SCAN_BYTES, at) for at in range(begin, end, step))
+        found = ((at, self.form.find_start(piece)) for at, piece in zip(range(begin, end, step), pieces))
+        return any(start is not None and at + start < end for at, start in found)
 
-    def read(self, size: int = -1) -> bytes:
-        try:
-            parts = []
-            while size and (part := self.stream.read1(size if size > 0 else CHUNK_BYTES)):
-                parts.append(part)
-                size -= len(part) if size > 0 else 0
-        except (EOFError, OSError, zlib.error) as error:
-            self.problem, self.is_cut = str(error), isinstance(error, EOFError)
-        return b"".join(parts)
+    def _lose(self, place: Place, problem: Gap) -> Iterator[Damage]:
+        """Report the record at hand as lost and look for the next."""
+        offset, _ = self._offset(place)
+        self.feed.take(1)
+        self.is_lost = True
+        follows = self._find_start()
+        yield Damage(offset, problem.reason or ("bad_record" if follows else "truncated"), problem.detail)
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if whence == 2:
-            while self.read(CHUNK_BYTES):
-                pass
-            return self.stream.tell()
-        try:
-            return self.stream.seek(offset, whence)
-        except (EOFError, OSError, zlib.error) as error:
-            self.problem, self.is_cut = str(error), isinstance(error, EOFError)
-            return self.stream.tell()
+    def _too_large(self, place: Place, head: Head, kind: str) -> Iterator[Damage]:
+        """Pass a block that is never held; go back and look inside if its length was wrong."""
+        feed = self.feed
+        n_bytes = head.size + head.length
+        n_there = feed.skip(n_bytes)
+        offset, _ = self._offset(place)
+        behind = feed.peek(2) if feed.fill(2) else b""
+        if n_there == n_bytes and (not behind or behind.startswith((b"\r", b"\n")) or feed.place().inner == 0):
+            self.n_found += 1
+            self.is_lost = False
+            if kind in self.kinds:
+                yield Damage(offset, "too_large", f"{head.length} bytes of block, at most {self.max_block_bytes}")
+            return
+        gap = feed.gap if n_there < n_bytes else None
+        detail = f"{max(0, n_there - head.size)} of {head.length} bytes of block"
+        if (gap and gap.reason == "too_large") or (n_there < n_bytes and feed.place().inner == 0 and not (gap and gap.reason)):
+            yield Damage(
+                offset, gap.reason if gap and gap.reason else "bad_record", f"{gap.detail if gap else ''} {detail}".strip()
+            )
+            self.is_lost = True
+            return
+        problem = Gap(
+            place.member, gap.reason if gap else "bad_record", f"{gap.detail}; {detail}" if gap and gap.detail else detail
+        )
+        feed.rewind(place)
+        if feed.fill(1):
+            yield from self._lose(place, problem)
+        else:
+            yield Damage(offset, problem.reason or "truncated", problem.detail)
 
-    def tell(self) -> int:
-        return self.stream.tell()
-
-    def close(self) -> None:
-        self.stream.close()
-
-
-def _one_record_a_member(file: BinaryIO) -> bool:
-    """Whether the first gzip member holds one record and nothing else, as archives should be; yes, if it is damaged."""
-    file.seek(0)
-    inflater = zlib.decompressobj(31)
-    try:
-        data = inflater.decompress(file.read(MAX_HEAD_BYTES), MAX_HEAD_BYTES)
-        end = HEAD_END.search(data)
-        length = int(_headers(data[: end.start()])["content-length"]) if end else -1
-        if end is None or length < 0:
-            return True
-        n_bytes = len(data)
-        while not inflater.eof and n_bytes <= end.end() + length + MAX_SEPARATOR_BYTES:
-            chunk = inflater.unconsumed_tail or file.read(MAX_HEAD_BYTES)
-            if not chunk:
+    def _find_start(self) -> bool:
+        """Go on to where the next record can begin, across gaps; False if there is none."""
+        feed = self.feed
+        while not feed.is_worn_out:
+            n_here = min(feed.fill(SCAN_BYTES), SCAN_BYTES)
+            if n_here == 0:
+                if not (feed.gap and feed.gap.reason):
+                    return False
+                feed.cross()
+                continue
+            data = feed.peek(n_here)
+            starts = [0] * (feed.place().inner == 0) + feed.starts_within(n_here)
+            found = next((at for at in starts if self.form.begins(feed.peek(SEAM_BYTES, at))), n_here)
+            at = self.form.find_start(data)
+            if found < n_here or at is not None:
+                feed.take(min(found, n_here if at is None else at))
                 return True
-            n_bytes += len(inflater.decompress(chunk, MAX_HEAD_BYTES))
-    except (zlib.error, ValueError, KeyError):
-        return True
-    surplus = n_bytes - (end.end() + length)
-    # a record that goes on in the next member is no more separate than two in one
-    return 0 <= surplus <= MAX_SEPARATOR_BYTES or (not file.read(1) and surplus < 0)
+            feed.take(max(1, n_here - SEAM_BYTES) if n_here == SCAN_BYTES else n_here)
+        return False
 
+    def _offset(self, place: Place) -> tuple[int, int]:
+        """(offset, inner) as ArchivedRecord has them."""
+        if self.by_member is None and place.position:
+            self.by_member = place.inner == 0
+        return (place.member, place.inner) if self.by_member else (place.position, 0)
 
-def _after(pending: Damage | None, run: Run) -> Run:
-    """Yield `pending` before the first record of `run`, if it has one."""
-    while True:
-        try:
-            found = next(run)
-        except StopIteration as stop:
-            ending: _Ending = stop.value
-            return ending
-        if pending is not None:
-            yield pending
-            pending = None
-        yield found
-
-
-def _skip(record: WarcRecord, length: int) -> int:
-    n_bytes = 0
-    while n_bytes < length and (n := record.reader.consume(min(length - n_bytes, 1 << 24))):
-        n_bytes += n
-    return n_bytes
-
-
-def _is_cut_line(data: bytes) -> bool:
-    """Whether `data` is the beginning of a record's first line."""
-    return data != b"" and any((b"WARC/%s\r\n" % version).startswith(data) for version in VERSIONS)
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    # not splitlines: a URL may hold what Unicode counts as the end of a line
-    lines = FOLD.sub(" ", head.decode("utf-8", "replace")).split("\n")[1:]
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+    def _gap_offset(self, gap: Gap) -> int:
+        return gap.offset if self.by_member is not False or self.feed.form == "plain" else self.feed.position

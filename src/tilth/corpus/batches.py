@@ -75,10 +75,10 @@ class _Collector:
         self.next_row += 1
         self.n_text_bytes += len(data)
         self.documents.append({
-            **identity, "source": self.shard.source, **_printable({"url": document.url}), "text": document.text,
+            **identity, "source": self.shard.source, **_printable({"url": document.url, "language": document.language}), "text": document.text,
             "text_swhid": content_swhid(data), "raw_swhid": document.raw_swhid, "encoding": document.encoding,
             "extraction": document.extraction, "n_bytes": len(data), "n_chars": len(document.text),
-            "language": document.language, "meta": sorted(_printable(document.meta).items()),
+            "meta": sorted(_printable(document.meta).items()),
         })  # fmt: skip
         self.occurrences += [{**identity, **_printable(vars(occurrence))} for occurrence in document.occurrences]
         self.licences += [{**identity, **_printable(vars(claim))} for claim in document.licences]
@@ -103,7 +103,8 @@ def _record_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBat
 
 def _printable(row: Mapping[str, Any]) -> dict[str, Any]:
     """File names need not be UTF-8; what is not is shown as `\\udcff`, as Python prints it."""
-    return {
-        key: value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
-        for key, value in row.items()
-    }
+    return {_as_utf8(key): _as_utf8(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _as_utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

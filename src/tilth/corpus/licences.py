@@ -28,7 +28,7 @@ CODE_SUFFIXES = (
 
 # How much a licence asks of who passes the work on. What nobody here knows asks the most.
 STRICTNESS = (
-    (0, "CC0-1.0 Unlicense 0BSD MIT-0 WTFPL PDDL-1.0 blessing LicenseRef-public-domain LicenseRef-scancode-public-domain"),
+    (0, "CC0-1.0 Unlicense 0BSD MIT-0 WTFPL PDDL-1.0 blessing LicenseRef-public-domain* LicenseRef-scancode-public-domain"),
     (1, "MIT MIT-* BSD-* Apache-* ISC Zlib zlib-* BSL-1.0 PSF-2.0 Python-2.0 Python-2.0.* CNRI-* HPND HPND-* NCSA X11 Unicode-*"),
     (1, "PostgreSQL AFL-* CC-BY-1.0 CC-BY-2.* CC-BY-3.* CC-BY-4.* BlueOak-* MulanPSL-* libtiff OpenSSL curl bzip2-* NTP OFL-1.1"),
     (1, "Artistic-2.0 ImageMagick FTL UPL-1.0"),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
-from tilth.pipeline import steps
+from tilth.pipeline import edit_steps, model_steps, steps
 from tilth.pipeline.graph import Node, Step
-from tilth.pipeline.recipe import Corpus
+from tilth.pipeline.recipe import Corpus, Edit, Perplexity, RepeatedLines
 
 if TYPE_CHECKING:
     from tilth.quality_signals.registry import SignalFamily
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Node]:
     """Nodes by id, with `digest` to fingerprint input files.
 
-    Each shard is read and scored; then duplicates are marked and the small models trained over all shards.
+    Each shard is read, edited where the recipe wants it, and scored; then duplicates are marked and the small models
+    trained over all shards.
     """
     nodes: dict[str, Node] = {}
 
@@ -30,9 +33,14 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
         return node.id
 
     reads = [add(node) for node in _read_nodes(corpus, digest)]
+    if corpus.edits:
+        reads = [add(node) for node in _edit_nodes(corpus, nodes, reads, add)]
     for family in _families(corpus.signals):
+        paths = _resources(family, corpus.resources)
+        external = {f"resource {name}": sha256(steps.read_resource(name, path)).hexdigest() for name, path in paths.items()}
         for read in reads:
-            add(Node(_scoring(family), nodes[read].shard, {"family": family.name}, needs=(read,)))
+            add(Node(_scoring(family), nodes[read].shard, {"family": family.name}, external, needs=(read,), work=paths))
+    _refuse_idle(corpus)
     if corpus.tokenizer is not None:
         model = add(Node(steps.TOKENIZER, params=dataclasses.asdict(corpus.tokenizer), needs=tuple(reads)))
         for read in reads:
@@ -43,12 +51,41 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
         label = json.loads(near.label())
         signed = [add(Node(steps.SIGNATURES, nodes[read].shard, label, needs=(read,), work=near)) for read in reads]
         add(Node(steps.NEAR, params=dataclasses.asdict(near), needs=(*reads, *signed)))
-    if corpus.quality is not None:
-        model = add(Node(steps.QUALITY_MODEL, params=dataclasses.asdict(corpus.quality), needs=tuple(reads)))
-        (family,) = _families(["quality"])
-        for read in reads:
-            add(Node(_scoring(family), nodes[read].shard, {"family": family.name}, needs=(read, model)))
+    model_steps.check_signals(corpus.models, corpus.signals)
+    for trained in corpus.models:
+        _add_model(trained, nodes, reads, add)
     return nodes
+
+
+def _resources(family: SignalFamily, given: Mapping[str, str]) -> dict[str, str]:
+    """What the recipe gives this family. Raises RecipeError for what it cannot do without."""
+    lacking = [name for name in family.needs_resources if name not in given]
+    if lacking:
+        fix = f'Corpus(resources={{"{lacking[0]}": "path/to/it"}})'
+        raise RecipeError(f"the signals `{family.name}` need the resource `{lacking[0]}`", where="Corpus(resources=...)", fix=fix)
+    return {name: path for name, path in given.items() if name in family.resources}
+
+
+def _refuse_idle(corpus: Corpus) -> None:
+    used = {name for family in _families(corpus.signals) for name in family.resources}
+    for name in corpus.resources:
+        if name not in used:
+            fix = did_you_mean(name, used) if used else "Leave it out."
+            raise RecipeError(f"no family of signals here takes the resource `{name}`", where="Corpus(resources=...)", fix=fix)
+
+
+def _add_model(model: model_steps.Model, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> None:
+    params = {"kind": type(model).__name__, **dataclasses.asdict(model)}
+    own = tuple(read for read in reads if (nodes[read].shard or "").split("/")[0] in model.sources)
+    trained = add(Node(model_steps.training_step(model), params=params, needs=own, work=model))
+    step = model_steps.scoring_step(model)
+    scored = [add(Node(step, nodes[read].shard, needs=(read, trained), work=model)) for read in reads]
+    if isinstance(model, Perplexity):
+        languages = [f"signals.language {nodes[read].shard}" for read in reads]
+        cutoffs = add(Node(model_steps.cutoff_step(model), needs=(*scored, *languages), work=model))
+        for read, *needs in zip(reads, scored, languages, strict=True):
+            shard = nodes[read].shard
+            add(Node(model_steps.bucket_step(model), shard, {"shard": shard}, needs=(*needs, cutoffs), work=model))
 
 
 def _scoring(family: SignalFamily) -> Step:
@@ -64,6 +101,36 @@ def _read_nodes(corpus: Corpus, digest: Callable[[Path], str]) -> list[Node]:
             params = {"source": type(source).__name__, **shard.params}
             found.append(Node(step, shard.name, params, {shard.name: shard.fingerprint}, work=(source, shard)))
     return found
+
+
+def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> list[Node]:
+    """One node a shard for all edits, and before it what tells the lines that its group repeats."""
+    described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in corpus.edits]
+    repeated: dict[str, str] = {}
+    for edit in corpus.edits:
+        if isinstance(edit, RepeatedLines):
+            runs = {read: add(Node(edit_steps.LINES, nodes[read].shard, needs=(read,))) for read in reads}
+            for name, group in _groups(reads, nodes, edit.group_shards):
+                found = add(Node(edit_steps.REPEATED_LINES, name, needs=tuple(runs[read] for read in group)))
+                repeated |= dict.fromkeys(group, found)
+    return [
+        Node(edit_steps.EDIT, nodes[read].shard, {"edits": described}, needs=(read, *filter(None, [repeated.get(read)])))
+        for read in reads
+    ]
+
+
+def _what_decides(edit: Edit) -> dict[str, Any]:
+    # How shards are grouped shows in the inputs of a group.
+    return {name: value for name, value in dataclasses.asdict(edit).items() if name != "group_shards"}
+
+
+def _groups(reads: Sequence[str], nodes: Mapping[str, Node], size: int) -> Iterator[tuple[str, list[str]]]:
+    """The shards of each source in runs of `size`, each under the name of its first."""
+    for _, of_source in groupby(reads, key=lambda read: (nodes[read].shard or "").split("/")[0]):
+        shards = list(of_source)
+        for first in range(0, len(shards), size):
+            group = shards[first : first + size]
+            yield str(nodes[group[0]].shard), group
 
 
 def _families(names: Sequence[str]) -> list[SignalFamily]:

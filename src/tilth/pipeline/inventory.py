@@ -14,7 +14,7 @@ from tilth.pipeline.project import Project
 Row = dict[str, Any]
 
 PLURALS = {"corpora": "corpus", "subsets": "subset", "runs": "run", "deltas": "delta", "tokens": "tokens"}
-PLURALS |= {"signals": "signal", "sources": "source", "contracts": "contract", "recipes": "recipe"}
+PLURALS |= {"signals": "signal", "sources": "source", "contracts": "contract", "policies": "policy", "recipes": "recipe"}
 
 
 def inventory(project: Project, kind: str | None) -> list[Row]:
@@ -118,6 +118,18 @@ def _sources(project: Project) -> dict[str, str]:
     return {name: _first_line(kind) for name, kind in sources().items()}
 
 
+def _policies(project: Project) -> dict[str, str]:
+    from tilth.catalog.policies import POLICIES
+
+    return {name: policy.source for name, policy in POLICIES.items()}
+
+
+def _policy_clauses(project: Project, name: str) -> list[Row]:
+    from tilth.catalog.policies import POLICIES
+
+    return [{"clause": clause.sql, "asks for": clause.word, "signals": clause.family} for clause in POLICIES[name].clauses]
+
+
 def _contracts(project: Project) -> dict[str, str]:
     return {contract.name: ", ".join(contract.schema.names) for contract in _all_contracts()}
 
@@ -164,10 +176,12 @@ _LISTS: dict[str, Callable[[Project], dict[str, str]]] = {
     "signal": _signals,
     "source": _sources,
     "contract": _contracts,
+    "policy": _policies,
 }
 _ROWS: dict[str, Callable[[Project, str], list[Row]]] = {
     "recipe": _recipe_functions,
     "signal": _signal_columns,
     "source": _source_fields,
     "contract": _contract_columns,
+    "policy": _policy_clauses,
 }

@@ -34,6 +34,7 @@ class Launched:
 
 def tokenise_subset(store: Store, subset: Named) -> Named:
     """Token shards of both splits of a subset, with the tokenizer of its corpus; made once, as `tokens/<subset>`."""
+    from tilth.catalog.corpus_views import text_parts
     from tilth.catalog.trace import subset_documents
     from tilth.tokenize.bpe import Tokenizer
     from tilth.tokenize.shards import write_tokens
@@ -49,7 +50,7 @@ def tokenise_subset(store: Store, subset: Named) -> Named:
     for split in SPLITS:
         if not store.artifact(pick_part).stats.get(f"n_{split}", 1):
             continue
-        texts = {f"read {part.shard}": part.digest for part in subset.of("read")}
+        texts = {f"{part.step} {part.shard}": part.digest for part in text_parts(subset)}
         inputs = {"pick": pick_part.digest, "tokenizer": tokenizer_part.digest, **texts}
         spec = Spec(f"tokens.{split}", TOKENS_VERSION, {}, inputs, library_versions(("tokenizers",)))
         parts.append(store.make(spec, partial(write, split)).part())

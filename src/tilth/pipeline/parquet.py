@@ -45,7 +45,8 @@ def write_table(path: Path, table: pa.Table, contract: Contract) -> int:
 
 def stream(artifact: Artifact, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Batches of at most BATCH_ROWS rows of a Parquet file of an artifact."""
-    with pq.ParquetFile(artifact.path / name) as file:
+    # Without reading ahead: a step may stream from fifty files at once.
+    with pq.ParquetFile(artifact.path / name, pre_buffer=False) as file:
         yield from file.iter_batches(BATCH_ROWS, columns=list(columns) if columns else None)
 
 

@@ -42,6 +42,16 @@ class Project:
         """What sources fetched from elsewhere, from then on fixed inputs."""
         return self.folder / "inputs"
 
+    def only_corpus(self) -> str:
+        """The name of the corpus where there is one alone. Raises NotFoundError."""
+        names = [named.name for named in self.store.named("corpus")]
+        if not names:
+            raise NotFoundError("there is no corpus yet", str(self.folder), "Build one: `tilth build demo`.")
+        if len(names) > 1:
+            fix = f"Name it: `--from {names[0]}` (there are {', '.join(names)})."
+            raise NotFoundError("which corpus?", str(self.folder), fix)
+        return names[0]
+
 
 def create_project(folder: Path) -> Path:
     """Make a project with a copy of the demo recipe; returns the recipe's path. Raises RecipeError if one is there."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from tilth.errors import RecipeError
+from tilth.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from tilth.dedup.parameters import MinHashParameters
 
-# Families that need nothing but the text; `quality` and `tokens` follow from the recipe's models.
+# Families that need nothing but the text; others follow from the recipe's tokenizer and models.
 DEFAULT_SIGNALS = ("natural_language", "repetition", "language", "code_shape")
 
 
@@ -25,34 +25,115 @@ class Bpe:
 
 @dataclass(frozen=True)
 class QualityModel:
-    """A fastText classifier: documents of source `positive` against those of source `negative`."""
+    """A fastText classifier, documents of source `positive` against those of source `negative`: the signal `<name>_score`."""
 
     positive: str
     negative: str
+    name: str = "quality"
     max_documents: int = 2_000  # of each class
     seed: int = 0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What it is trained on."""
+        return self.positive, self.negative
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """An n-gram model with Kneser-Ney smoothing over SentencePiece pieces, trained on source `train_on`, as CCNet has it.
+
+    Signals: `<name>`, and `<name>_bucket`: head below the `head`-th percentile of the document's language in this corpus,
+    middle below the `tail`-th, else tail.
+    """
+
+    train_on: str
+    name: str = "perplexity"
+    order: int = 5
+    n_pieces: int = 65_536  # fewer where the texts do not give as many; 0: words
+    max_documents: int = 1_000_000
+    head: float = 30.0
+    tail: float = 60.0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What it is trained on."""
+        return (self.train_on,)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """DSIR importance weights: how much more like source `target` than like source `source` a document is.
+
+    Signals: `<name>` and `<name>_length_correction`, logarithms. `compat="redpajama-v2"` is that code's formula and hash.
+    """
+
+    target: str
+    source: str
+    name: str = "importance"
+    max_documents: int = 500_000  # of each side
+    compat: Literal["", "redpajama-v2"] = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What it is trained on."""
+        return self.target, self.source
+
+
+@dataclass(frozen=True)
+class RepeatedLines:
+    """Cut the lines that groups of `group_shards` shards of a source hold more than once, as CCNet does.
+
+    `remove_all_copies` leaves none of them, `keep_first` the first by (shard, row, line). Lines are compared without
+    case, digits and punctuation. Empty lines go too, unless `keep_empty`.
+    """
+
+    mode: str = "remove_all_copies"
+    group_shards: int = 50
+    keep_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("remove_all_copies", "keep_first"):
+            raise RecipeError(f"RepeatedLines has no mode `{self.mode}`", fix="`remove_all_copies` or `keep_first`")
+        if self.group_shards < 1:
+            raise RecipeError("`group_shards` must be at least 1", where="RepeatedLines", fix="CCNet takes 50")
+
+
+@dataclass(frozen=True)
+class RedactPersonalData:
+    """Replace e-mail addresses, phone numbers and public IP addresses by placeholders."""
+
+
+Edit = RepeatedLines | RedactPersonalData
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sources to read, signals to compute, duplicates to mark. Nothing is dropped: curating is SQL, later."""
+    """Sources to read, edits to make, signals to compute, duplicates to mark. Nothing is dropped: curating is SQL, later."""
 
     sources: Sequence[Any]
     signals: Sequence[str] = DEFAULT_SIGNALS
+    resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
+    edits: Sequence[Edit] = ()
     near_duplicates: MinHashParameters | None = None
     tokenizer: Bpe | None = field(default_factory=Bpe)
-    quality: QualityModel | None = None
+    models: Sequence[QualityModel | Perplexity | Importance] = ()
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
         if not names:
             raise RecipeError("a corpus needs at least one source", fix="Add one: `sources=[Folder('texts', 'path/to/texts')]`.")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise RecipeError(f"two sources are named `{twice[0]}`", fix="Give each source a name of its own.")
-        for role in (self.quality.positive, self.quality.negative) if self.quality else ():
-            if role not in names:
-                raise RecipeError(f"the quality model wants a source `{role}`", fix=f"Sources here: {', '.join(names)}.")
+        families = [*self.signals, *(model.name for model in self.models)]
+        for what, given in (("sources", names), ("families of signals", families)):
+            twice = sorted({name for name in given if given.count(name) > 1})
+            if twice:
+                raise RecipeError(f"two {what} are named `{twice[0]}`", fix="Give each a name of its own.")
+        if len({type(edit) for edit in self.edits}) < len(self.edits):
+            raise RecipeError("an edit is given twice", where="Corpus(edits=...)", fix="Give each kind once.")
+        for model in self.models:
+            for source in model.sources:
+                if source not in names:
+                    raise RecipeError(f"the model `{model.name}` wants a source `{source}`", fix=did_you_mean(source, names))
 
 
 @dataclass(frozen=True)

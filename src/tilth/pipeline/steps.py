@@ -12,6 +12,7 @@ import pyarrow as pa
 from tilth.artifacts import Artifact
 from tilth.artifacts.spec import UNICODE
 from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, family_contract
+from tilth.errors import RecipeError
 from tilth.pipeline.graph import Step
 from tilth.pipeline.parquet import Writer, read_columns, rows_of, stream, write_table
 
@@ -44,16 +45,32 @@ def read(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
 
 
 def score(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """Compute one family of signals for one shard, with the family's trained model where it has one."""
+    """Compute one family of signals for one shard. `work` says where the resources lie that the recipe gives it."""
     from tilth.quality_signals.registry import compute_family, get_family
 
     family = get_family(params["family"])
-    model = (inputs["quality_model"].path / "model.bin").read_bytes() if family.needs_model else None
-    (documents,) = _reads(inputs)
+    resources = {name: read_resource(name, path) for name, path in (work or {}).items()}
+    (documents,) = texts_of(inputs)
     with Writer(folder / "signals.parquet", family_contract(family.name, dict(family.columns))) as writer:
-        for batch in stream(documents, "documents.parquet", ["shard", "row", "text"]):
-            writer.write(compute_family(family, batch, model))
+        for batch in stream(documents, "documents.parquet", ["shard", "row", "text", *family.needs]):
+            writer.write(compute_family(family, batch, resources=resources))
     return {"n_rows": writer.n_rows}
+
+
+def read_resource(name: str, path: str) -> bytes:
+    """The bytes of a resource of signals: a file as it is, a folder in the layout in which it is published.
+
+    Raises RecipeError where neither is there.
+    """
+    from tilth.quality_signals.fused.domains import blocked_domains
+    from tilth.quality_signals.fused.phrases import word_lists
+
+    place = Path(path).expanduser()
+    if place.is_file():
+        return place.read_bytes()
+    if not place.is_dir():
+        raise RecipeError(f"the resource `{name}` is not there", where=path, fix="Give the path of a file or a folder.")
+    return blocked_domains(place) if name == "blocked_domains" else word_lists(place)
 
 
 def train_tokenizer(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -70,7 +87,7 @@ def count_tokens(inputs: Inputs, folder: Path, params: Params, work: Any) -> dic
     from tilth.tokenize.bpe import Tokenizer
 
     tokenizer = Tokenizer.open(inputs["tokenizer"].path)
-    (documents,) = _reads(inputs)
+    (documents,) = texts_of(inputs)
     n_tokens = 0
     with Writer(folder / "signals.parquet", family_contract("tokens", {"n_tokens": pa.int64()})) as writer:
         for batch in stream(documents, "documents.parquet", ["shard", "row", "text"]):
@@ -113,7 +130,7 @@ def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[s
     """Mark near-duplicates: candidates that share a band, verified by exact Jaccard similarity, joined into clusters."""
     from tilth.dedup.minhash import MinHashParameters, minhash_duplicates
 
-    texts = {artifact.spec.shard: artifact for artifact in _reads(inputs)}
+    texts = {artifact.spec.shard: artifact for artifact in texts_of(inputs)}
     signed = [artifact for artifact in inputs.values() if artifact.spec.step == SIGNATURES.name]
 
     def read_text(shard: str, rows: list[int]) -> list[str]:
@@ -124,21 +141,14 @@ def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[s
     return {"n_marked": write_table(folder / "duplicates.parquet", marks, DUPLICATES)}
 
 
-def train_quality(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """Train the quality classifier on documents of two sources."""
-    from tilth.quality_signals.quality import quality_manifest, train_quality_model
-
-    def texts(source: str) -> list[str]:
-        shards = [artifact for artifact in inputs.values() if (artifact.spec.shard or "").split("/")[0] == source]
-        return list(_spread(shards, params["max_documents"]))
-
-    model = train_quality_model(texts(params["positive"]), texts(params["negative"]), seed=params["seed"])
-    (folder / "model.bin").write_bytes(model)
-    return {f"n_{side}": n for side, n in quality_manifest(model)["n_texts"].items()}
+def texts_of(inputs: Inputs) -> list[Artifact]:
+    """The documents among what a step needs: as they were edited, or as they were read where nothing is edited."""
+    return [artifact for artifact in inputs.values() if artifact.spec.step in (READ.name, "edit")]
 
 
-def _reads(inputs: Inputs) -> list[Artifact]:
-    return [artifact for artifact in inputs.values() if artifact.spec.step == READ.name]
+def of_source(inputs: Inputs, source: str) -> list[Artifact]:
+    """The shards of one source among what a step needs."""
+    return [artifact for artifact in texts_of(inputs) if (artifact.spec.shard or "").split("/")[0] == source]
 
 
 def _even_sample(inputs: Inputs, max_bytes: int) -> Iterator[str]:
@@ -155,7 +165,7 @@ def _even_sample(inputs: Inputs, max_bytes: int) -> Iterator[str]:
                     yield text
 
 
-def _spread(artifacts: Iterable[Artifact], n_wanted: int) -> Iterator[str]:
+def spread(artifacts: Iterable[Artifact], n_wanted: int) -> Iterator[str]:
     """At most `n_wanted` texts at even distances over all rows."""
     artifacts = list(artifacts)
     n_rows = sum(artifact.stats["n_documents"] for artifact in artifacts)
@@ -174,4 +184,3 @@ TOKENS = Step("signals.tokens", 1, ("tokenizers",), count_tokens)
 EXACT = Step("dedup.exact", 1, (), mark_exact)
 SIGNATURES = Step("dedup.signatures", 1, (UNICODE,), sign)
 NEAR = Step("dedup.minhash", 1, (UNICODE,), mark_near)
-QUALITY_MODEL = Step("quality_model", 1, ("floret",), train_quality)

@@ -5,50 +5,48 @@ Definitions: arXiv:2411.12372 and the code published with it; one name keeps the
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 
-from tilth.quality_signals.natural_language import N_DECIMALS
-from tilth.quality_signals.registry import signal
-from tilth.quality_signals.text_view import TextView, normalize
+from tilth.quality_signals.fused.columns import lists, shares, whole_numbers
+from tilth.quality_signals.fused.text_batch import TextBatch
+from tilth.quality_signals.registry import BatchScores, batch_signal
 
-_TERMINAL = (".", "!", "?", "”")
-_BULLETS = ("•", "‣", "▶", "◀", "◦", "■", "□", "▪", "▫", "–")
-_SCORES = pa.list_(pa.float64())
+_SCORES, _COUNTS = pa.list_(pa.float64()), pa.list_(pa.int64())
 
 
-@signal(
+@batch_signal(
     "lines",
-    version=1,
+    version=2,
     columns={
+        "line_start": _COUNTS,
+        "line_end": _COUNTS,
         "rps_lines_ending_with_terminal_punctution_mark": _SCORES,
-        "rps_lines_javascript_counts": pa.list_(pa.int64()),
-        "rps_lines_num_words": pa.list_(pa.int64()),
+        "rps_lines_javascript_counts": _COUNTS,
+        "rps_lines_num_words": _COUNTS,
         "rps_lines_numerical_chars_fraction": _SCORES,
         "rps_lines_start_with_bulletpoint": _SCORES,
         "rps_lines_uppercase_letter_fraction": _SCORES,
     },
 )
-def lines(view: TextView) -> dict[str, Any]:
+def lines(batch: TextBatch) -> BatchScores:
     """One number for each line of the text; empty lists for an empty text.
 
-    Words and digits are counted in the line's normal form, capitals among all its characters with its newline.
+    `line_start` and `line_end` count characters (code points) from the text's start; the end is exclusive and lies
+    behind the line feed. Words and digits are counted in the line's normal form, capitals among all its characters with
+    its line feed.
     """
-    raw = [line + "\n" for line in view.lines]
-    if raw and not view.text.endswith("\n"):
-        raw[-1] = view.lines[-1]
-    normal = [normalize(line) for line in raw]
-    words = [line.split() for line in normal]
-    return {
-        "rps_lines_ending_with_terminal_punctution_mark": [float(line.rstrip().endswith(_TERMINAL)) for line in raw],
-        "rps_lines_javascript_counts": [found.count("javascript") for found in words],
-        "rps_lines_num_words": [len(found) for found in words],
-        "rps_lines_numerical_chars_fraction": [_share(sum(map(str.isnumeric, line)), len(line)) for line in normal],
-        "rps_lines_start_with_bulletpoint": [float(line.lstrip().startswith(_BULLETS)) for line in raw],
-        "rps_lines_uppercase_letter_fraction": [_share(sum(map(str.isupper, line)), len(line)) for line in raw],
+    from tilth.quality_signals.fused import raw_kernel as raw
+    from tilth.quality_signals.fused import word_kernel as word
+
+    ((start, end), found), normal = batch.lines, batch.words.lines
+    by_line = {
+        "line_start": whole_numbers(start),
+        "line_end": whole_numbers(end),
+        "rps_lines_ending_with_terminal_punctution_mark": pa.array(found[raw.LINE_TERMINAL].astype(float)),
+        "rps_lines_javascript_counts": whole_numbers(normal[word.LINE_JAVASCRIPT]),
+        "rps_lines_num_words": whole_numbers(normal[word.LINE_WORDS]),
+        "rps_lines_numerical_chars_fraction": shares(normal[word.LINE_NUMERIC], normal[word.LINE_CHARS], empty=0.0),
+        "rps_lines_start_with_bulletpoint": pa.array(found[raw.LINE_BULLET].astype(float)),
+        "rps_lines_uppercase_letter_fraction": shares(found[raw.LINE_UPPER], end - start, empty=0.0),
     }
-
-
-def _share(part: int, whole: int) -> float:
-    return round(part / whole, N_DECIMALS) if whole else 0.0
+    return BatchScores({name: lists(batch.first_lines, values) for name, values in by_line.items()})

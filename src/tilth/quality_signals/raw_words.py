@@ -30,11 +30,12 @@ def raw_words(text: str) -> list[str]:
 
 @cache
 def _pattern(last: int) -> re.Pattern[str]:
-    word = "".join(f"{re.escape(chr(start))}-{re.escape(chr(end))}" for start, end in _word_ranges(last))
+    word = "".join(f"{re.escape(chr(start))}-{re.escape(chr(end))}" for start, end in word_ranges(last))
     return re.compile(f"[{word}]+|[^{word}{_SPACE}]+")
 
 
-def _word_ranges(last: int) -> list[tuple[int, int]]:
+@cache
+def word_ranges(last: int) -> list[tuple[int, int]]:
     """Ranges of word characters up to code point `last`, ends included."""
     further = {code for start, end in _FURTHER_WORD for code in range(start, end + 1)}
     ranges: list[tuple[int, int]] = []

@@ -9,21 +9,19 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
-
-import numpy as np
-import numpy.typing as npt
-
-from tilth.quality_signals.raw_words import raw_words
+from typing import Any
 
 _ASCII_PUNCTUATION = string.punctuation.encode("ascii")
 
 
 class TextView:
-    """A text with lazily made lines, raw words and normalised words."""
+    """A text with lazily made lines and normalised words; `fields` holds what else a family asked for."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, fields: Mapping[str, Any] | None = None) -> None:
         self.text = text
+        self.fields = fields or {}
 
     @cached_property
     def lines(self) -> list[str]:
@@ -34,16 +32,6 @@ class TextView:
         return lines
 
     @cached_property
-    def raw_word_counts(self) -> Counter[str]:
-        """How often each run of word characters, or of neither word nor space characters, occurs."""
-        return Counter(raw_words(self.text))
-
-    @cached_property
-    def n_raw_words(self) -> int:
-        """Number of raw words with repetitions."""
-        return sum(self.raw_word_counts.values())
-
-    @cached_property
     def normalized(self) -> str:
         """Without ASCII punctuation, lower case, single spaces, canonically decomposed (NFD)."""
         return normalize(self.text)
@@ -52,17 +40,6 @@ class TextView:
     def words(self) -> list[str]:
         """The words of the normal form."""
         return self.normalized.split()
-
-    @cached_property
-    def word_ids(self) -> npt.NDArray[np.int64]:
-        """Each word as the number of distinct words seen before its first occurrence."""
-        ids: dict[str, int] = {}
-        return np.array([ids.setdefault(word, len(ids)) for word in self.words], dtype=np.int64)
-
-    @cached_property
-    def word_lengths(self) -> npt.NDArray[np.int64]:
-        """Length of each word in code points."""
-        return np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
 
     @cached_property
     def char_counts(self) -> Counter[str]:

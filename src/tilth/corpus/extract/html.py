@@ -1,20 +1,49 @@
-"""Extracts the main text of an HTML page with resiliparse and says which version of it did so."""
+"""Extracts the main text of an HTML page with resiliparse or trafilatura and says which version of it did so, and how."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
-MODES = ("resiliparse", "resiliparse_all")
+from tilth.errors import SourceError, did_you_mean
+
+MODES = ("resiliparse", "resiliparse_all", "trafilatura", "both")
+RESILIPARSE_OPTIONS: dict[str, Any] = {
+    "alt_texts": False, "comments": True, "form_fields": False, "hidden_elements": False, "links": False, "list_bullets": True,
+    "noscript": False, "post_meta": True,
+}  # fmt: skip
+TRAFILATURA_OPTIONS: dict[str, Any] = {
+    "deduplicate": False, "fast": False, "favor_precision": False, "favor_recall": False, "include_comments": False,
+    "include_formatting": False, "include_images": False, "include_links": False, "include_tables": True,
+}  # fmt: skip
+OPTIONS = {
+    "resiliparse": RESILIPARSE_OPTIONS,
+    "resiliparse_all": RESILIPARSE_OPTIONS,
+    "trafilatura": TRAFILATURA_OPTIONS,
+    "both": {},
+}
+# Of a page for which the libraries agree on this share of resiliparse's words, trafilatura's text is the more precise;
+# where it has less it lost a part, and where it has more it took the whole page. Chosen on the pages of benchmarks/extraction.py.
+MIN_AGREED, MAX_LONGER = 0.6, 1.1
+
 # The time that main-content extraction takes grows with the square of the depth: 0.7 s at 8,000 nested div, 220 s at 100,000.
 # Browsers stop at 512.
 MAX_DEPTH = 512
+WORD = re.compile(r"\w+")
 BLOCK_TAG = re.compile(r"<(/?)(?:div|section|article|main|aside|header|footer|nav|center|blockquote)\b", re.IGNORECASE)
+# The time that a tag takes grows with the square of its attributes: 2.8 s at 40,000.
+MAX_ATTRIBUTES = 1000
+ATTRIBUTE = r"[^\s\"'<>/=][^\s\"'<>/=]{0,1000}(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>=]+))?"
+ATTRIBUTES = re.compile(rf"(<[a-zA-Z][^\s<>/]*(?:[\s/]+{ATTRIBUTE}){{{MAX_ATTRIBUTES}}})((?:[\s/]*{ATTRIBUTE})+)")
+LONG_TAG_CHARS = 2 * MAX_ATTRIBUTES
 
 
 class DepthError(ValueError):
@@ -28,31 +57,92 @@ class Extraction(NamedTuple):
     title: str | None
     language: str | None
     tool: str
+    n_formulas: int = 0
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """How pages become text: the library (`mode`), its options by their own names, and whether formulas are kept as LaTeX."""
+
+    mode: str = "resiliparse"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    formulas: bool = False
+
+    def check(self, where: str) -> None:
+        """Raises SourceError if there is no such extraction or option, or an option of the wrong type."""
+        if self.mode not in MODES:
+            raise SourceError(f"unknown extraction `{self.mode}`", where=where, fix=f"one of: {', '.join(MODES)}")
+        known = OPTIONS[self.mode]
+        for name, value in self.options.items():
+            if name not in known:
+                raise SourceError(f"{self.mode} has no option `{name}`", where=where, fix=did_you_mean(name, known))
+            if type(value) is not type(known[name]):
+                raise SourceError(f"option `{name}` is {value!r}", where=where, fix="give True or False")
+
+    def extract(self, html: str) -> Extraction:
+        """Extract the text of a page. Raises ValueError if it cannot be parsed, DepthError if that would take minutes."""
+        depth = block_depth(html)
+        if depth > MAX_DEPTH:
+            raise DepthError(f"blocks are nested {depth} deep, at most {MAX_DEPTH}")
+        html = cut_attributes(html)
+        tree = HTMLTree.parse(html)
+        n_formulas = 0
+        if self.formulas and tree.document is not None:
+            from tilth.corpus.extract.formulas import has_formulas, mark_formulas
+
+            n_formulas = mark_formulas(tree) if has_formulas(html) else 0
+        tool, source = self.tool, tree.document.html if n_formulas and tree.document else html
+        if self.mode == "trafilatura":
+            text = _trafilatura(source, self.options)
+        elif self.mode == "both":
+            texts = _resiliparse(tree, "resiliparse", {}), _trafilatura(source, {"favor_recall": True})
+            chosen = agrees(*texts)
+            text, tool = texts[chosen], f"both, {tool_name(MODES[2 * chosen])}{' formulas' * self.formulas}"
+        else:
+            text = _resiliparse(tree, self.mode, self.options)
+        if self.formulas:
+            from tilth.corpus.extract.formulas import dollars
+
+            text = dollars(text)
+        root = tree.document.query_selector("html") if tree.document else None
+        language = root.getattr("lang") if root is not None else None
+        title, language = (tree.title or "").strip() or None, (language or "").strip() or None
+        return Extraction(text.strip(), title, language, tool, n_formulas)
+
+    @property
+    def tool(self) -> str:
+        """`resiliparse 2.0.1 main_content`: what a row says of its extraction."""
+        chosen = [f"{name}={value}" for name, value in sorted(self.options.items())]
+        return " ".join([tool_name(self.mode), *chosen, *(["formulas"] if self.formulas else [])])
 
 
 def extract_html(html: str, mode: str = "resiliparse") -> Extraction:
     """Extract plain text, paragraphs and lists kept as lines.
 
-    `resiliparse` keeps the main content, without navigation and footers; `resiliparse_all`
-    keeps everything visible. Raises ValueError for another mode, or where the HTML cannot be parsed;
+    `resiliparse` and `trafilatura` keep the main content, without navigation and footers; `both` takes for each page
+    the text of the library that seems right; `resiliparse_all` keeps everything visible.
+    Raises ValueError for another mode, or where the HTML cannot be parsed;
     DepthError where extraction would take minutes.
     """
     if mode not in MODES:
         raise ValueError(f"unknown extraction `{mode}`, known: {', '.join(MODES)}")
-    depth = block_depth(html)
-    if depth > MAX_DEPTH:
-        raise DepthError(f"blocks are nested {depth} deep, at most {MAX_DEPTH}")
-    tree = HTMLTree.parse(html)
-    text = extract_plain_text(tree, main_content=mode == "resiliparse", alt_texts=False)
-    root = tree.document.query_selector("html") if tree.document else None
-    language = root.getattr("lang") if root is not None else None
-    return Extraction(text.strip(), (tree.title or "").strip() or None, (language or "").strip() or None, tool_name(mode))
+    return Extractor(mode).extract(html)
 
 
 @cache
 def tool_name(mode: str) -> str:
-    """`resiliparse 1.2.3 main_content`: what a row says of its extraction."""
+    """Library, version and what part of the page it keeps."""
+    if mode == "both":
+        return f"both, {tool_name('resiliparse')} or {tool_name('trafilatura')}"
+    if mode == "trafilatura":
+        return f"trafilatura {version('trafilatura')} main_content"
     return f"resiliparse {version('resiliparse')} {'main_content' if mode == 'resiliparse' else 'all'}"
+
+
+def agrees(text: str, other: str) -> bool:
+    """Whether the words of `other` are most of those of `text`, and few besides."""
+    words, others = (Counter(WORD.findall(value.lower())) for value in (text, other))
+    return (words & others).total() >= MIN_AGREED * words.total() and others.total() <= MAX_LONGER * words.total()
 
 
 def block_depth(html: str) -> int:
@@ -62,3 +152,20 @@ def block_depth(html: str) -> int:
         depth = max(0, depth - 1) if match[1] else depth + 1
         deepest = max(deepest, depth)
     return deepest
+
+
+def cut_attributes(html: str) -> str:
+    """A page without the attributes of a tag that come after its thousandth; the text is the same."""
+    if len(html) < LONG_TAG_CHARS or max(map(len, html.split(">"))) < LONG_TAG_CHARS:
+        return html
+    return ATTRIBUTES.sub(r"\1", html)
+
+
+def _resiliparse(tree: Any, mode: str, options: Mapping[str, Any]) -> str:
+    return extract_plain_text(tree, main_content=mode == "resiliparse", **{"alt_texts": False, **options})
+
+
+def _trafilatura(html: str, options: Mapping[str, Any]) -> str:
+    import trafilatura
+
+    return trafilatura.extract(html, **{**TRAFILATURA_OPTIONS, **options}) or ""

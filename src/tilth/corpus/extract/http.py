@@ -16,8 +16,11 @@ class BodyError(Exception):
     """The body cannot be recovered; `reason` is a word for rejects/1."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Response(NamedTuple):
@@ -94,10 +97,13 @@ def _undo(name: str, body: bytes, max_bytes: int) -> bytes:
         return body
     if name in ("gzip", "x-gzip"):
         return _gunzip(body, max_bytes) if body.startswith(GZIP_MAGIC) else body
-    if name == "deflate":
-        return _deflate(body, max_bytes)
-    if name in ("br", "zstd"):
-        return _stream(name, body, max_bytes)
+    if name in ("deflate", "br", "zstd"):
+        try:
+            return _deflate(body, max_bytes) if name == "deflate" else _stream(name, body, max_bytes)
+        except BodyError as error:
+            if error.reason == "bad_record" and body[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+                return body
+            raise
     raise BodyError("unsupported", f"content encoding {name[:40]!r}")
 
 

@@ -1,0 +1,139 @@
+"""Books of Project Gutenberg as text, HTML or LaTeX, and other books in such files; a book or a chapter is a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from tilth.corpus.content import DamagedError, decompressed
+from tilth.corpus.extract.charset import CharsetError, decode_html
+from tilth.corpus.extract.gutenberg import Book, decode_book, language_code, read_book, split_chapters, without_markers
+from tilth.corpus.extract.html import extract_html
+from tilth.corpus.extract.tex_comments import normalise_newlines, strip_comments, strip_dead_branches
+from tilth.corpus.extract.tex_macros import expand_macros
+from tilth.corpus.extract.tex_project import HAS_BEGIN, HAS_END
+from tilth.corpus.extract.tex_tokens import TexError
+from tilth.corpus.licences import declared_licence
+from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files, printable
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, screen
+from tilth.corpus.registry import source
+from tilth.corpus.swhid import content_swhid
+
+HTML, TEX, TEXT = (".htm", ".html", ".xhtml"), (".tex", ".ltx"), (".txt", ".text", ".utf8", ".asc")
+SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (*HTML, *TEX, *TEXT) for packed in ("", ".gz", ".bz2", ".xz", ".zst"))
+PUBLIC_DOMAIN_USA, COPYRIGHTED = "LicenseRef-public-domain-USA", "LicenseRef-Gutenberg-copyrighted"
+TOOL = "tilth gutenberg 1"
+
+
+@source
+@dataclass(frozen=True)
+class Books:
+    """Header, licence and footer of Project Gutenberg go; what the header says goes into `meta`.
+
+    `path` is a file, folder, pattern or URL. LaTeX stays LaTeX, without comments. `chapters=True` makes a document of each
+    chapter. A book whose header gives it free claims LicenseRef-public-domain-USA, for the United States is all that
+    it speaks of; `licence` is what you declare for books without such a header.
+    """
+
+    name: str
+    path: str
+    chapters: bool = False
+    max_bytes: int | None = None
+    max_file_bytes: int = 64 << 20
+    shard_bytes: int = 128 << 20
+    licence: str | None = None
+
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("resiliparse",)
+
+    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
+        """Shards of whole files. Raises SourceError: nothing there, no such licence."""
+        files = find_files(self.path, self._where, SUFFIXES)
+        params = {
+            "chapters": self.chapters, "max_file_bytes": self.max_file_bytes,
+            "licence": declared_licence(self.licence, where=self._where),
+        }  # fmt: skip
+        return plan_files(self.name, group_files(files, self.shard_bytes), params, self.max_bytes, digest, self.path)
+
+    @property
+    def _where(self) -> str:
+        return f"Books {self.name}"
+
+    def read(self, shard: Shard) -> Iterator[Document | Reject]:
+        """Yield the documents or a reject for every file. Raises SourceError if one is unreadable."""
+        for file in files_of(shard, self._where):
+            yield from self._file(file, shard)
+
+    def _file(self, file: FoundFile, shard: Shard) -> Iterator[Document | Reject]:
+        name = printable(file.name)
+        try:
+            with open_raw(file.location, self._where) as raw:
+                data = decompressed(raw).read(self.max_file_bytes + 1)
+            if len(data) > self.max_file_bytes:
+                raise DamagedError("too_large", f"more than {self.max_file_bytes} bytes")
+            book, encoding, tool, language = _read(name.lower(), data)
+        except (DamagedError, TexError) as error:
+            yield Reject(name, error.reason, error.detail)
+            return
+        except CharsetError as error:
+            yield Reject(name, "decode", str(error))
+            return
+        except ValueError as error:
+            yield Reject(name, "binary", str(error))
+            return
+        parts = split_chapters(book.text) if self.chapters else [("", book.text)]
+        whole = self._document(name, book, data, shard)
+        whole = replace(
+            whole, encoding=encoding, extraction=tool, language=language_code(book.header.get("language", "")) or language
+        )
+        for i, (heading, text) in enumerate(parts or [("", "")]):
+            if unfit := screen(text):
+                yield Reject(name, *unfit)
+            elif self.chapters:
+                yield self._chapter(whole, i, heading, text)
+            else:
+                yield whole
+
+    def _document(self, name: str, book: Book, data: bytes, shard: Shard) -> Document:
+        raw_swhid = content_swhid(data)
+        known = {key: value for key, value in book.header.items() if key not in ("language", "charset")}
+        meta = {**known, "gutenberg_id": book.number, "credits": book.credits, "boilerplate": book.markers, "terms": book.terms}
+        return Document(
+            doc_id=document_id("book", self.name, name, raw_swhid), text=book.text, raw_swhid=raw_swhid,
+            encoding="", extraction="",
+            occurrences=[Occurrence("file", self.name, name)], meta={key: value for key, value in meta.items() if value},
+            url=f"https://www.gutenberg.org/ebooks/{book.number}" if book.number else None,
+            licences=self._claims(name, book, raw_swhid, shard.params["licence"]),
+        )  # fmt: skip
+
+    def _claims(self, name: str, book: Book, swhid: str, declared: str | None) -> list[LicenceClaim]:
+        if book.terms and book.markers:
+            spdx = COPYRIGHTED if book.terms == "copyrighted" else PUBLIC_DOMAIN_USA
+            return [LicenceClaim(self.name, name, spdx, "file", name, swhid, "gutenberg header", 1.0, effective=True)]
+        return [LicenceClaim(self.name, name, declared, "declared", "", None, "recipe", 1.0, effective=True)] if declared else []
+
+    def _chapter(self, book: Document, index: int, heading: str, text: str) -> Document:
+        name = book.occurrences[0].path
+        return replace(
+            book, doc_id=document_id("chapter", self.name, name, str(index), book.raw_swhid), text=text,
+            occurrences=[Occurrence("file", self.name, name, record_id=f"chapter {index}")],
+            meta={**book.meta, "chapter": heading, "chapter_index": str(index)},
+        )  # fmt: skip
+
+
+def _read(name: str, data: bytes) -> tuple[Book, str, str, str | None]:
+    """(book, encoding, tool, language that the file itself declares)."""
+    stem = next((name.removesuffix(end) for end in (".gz", ".bz2", ".xz", ".zst") if name.endswith(end)), name)
+    if stem.endswith(HTML):
+        characters, encoding = decode_html(data)
+        page = extract_html(characters, "resiliparse_all")
+        return read_book(page.text), encoding, f"{page.tool}; {TOOL}", page.language
+    text, encoding = decode_book(data)
+    if not stem.endswith(TEX):
+        return read_book(text), encoding, TOOL, None
+    typeset, _ = expand_macros(strip_dead_branches(strip_comments(normalise_newlines(text))))
+    begin, end = HAS_BEGIN.search(typeset), HAS_END.search(typeset)
+    body = typeset[begin.end() if begin else 0 : end.start() if end else len(typeset)]
+    return replace(read_book(text), text=without_markers(body)), encoding, f"tilth tex; {TOOL}", None

@@ -1,0 +1,194 @@
+"""CSV and TSV files with a header, quoted cells over several lines too; a row is a document."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tilth.corpus.compressed import Gap
+from tilth.corpus.content import Cut, lines, unpacked
+from tilth.corpus.layouts import Place, RecordReader, choose_layout
+from tilth.corpus.licences import declared_licence
+from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files, printable
+from tilth.corpus.records import Document, Reject, Shard, fingerprint
+from tilth.corpus.registry import source
+from tilth.corpus.sources.parquet_files import chosen_columns
+from tilth.errors import SourceError
+
+SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv") for packed in ("", ".gz", ".zst", ".xz", ".bz2"))
+MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+@source
+@dataclass(frozen=True)
+class CsvFiles:
+    """`path` is a file, folder, pattern or URL. `layout` and the names of columns are as in JsonLines.
+
+    RFC 4180: cells in `quote` may hold separators, line feeds and doubled quotes. `header` gives the names where
+    the file has none. `separator` is a comma, a tab for `.tsv`, unless it is given. `encoding` is what a byte order
+    mark does not decide. A quote that is never closed costs what follows it up to `max_row_bytes`, in one reject.
+    """
+
+    name: str
+    path: str
+    layout: str = "auto"
+    text: str | None = None
+    id: str | None = None
+    url: str | None = None
+    language: str | None = None
+    header: tuple[str, ...] | None = None
+    separator: str | None = None
+    quote: str = '"'
+    encoding: str = "utf-8"
+    max_bytes: int | None = None
+    max_row_bytes: int = 32 << 20
+    shard_bytes: int = 128 << 20
+    licence: str | None = None
+
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
+        """Shards of whole files. Raises SourceError: nothing there, no such layout, licence or encoding."""
+        choose_layout(self.layout, self._fields, self._where)
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise SourceError(
+                f"no such encoding: `{self.encoding}`", where=self._where, fix="for example utf-8, cp1252"
+            ) from None
+        params = {
+            "layout": self.layout, "fields": self._fields, "header": list(self.header) if self.header else None,
+            "separator": self.separator, "quote": self.quote, "encoding": self.encoding, "max_row_bytes": self.max_row_bytes,
+            "licence": declared_licence(self.licence, where=self._where),
+        }  # fmt: skip
+        groups = group_files(find_files(self.path, self._where, SUFFIXES), self.shard_bytes)
+        return plan_files(self.name, groups, params, self.max_bytes, digest, self.path)
+
+    @property
+    def _where(self) -> str:
+        return f"CsvFiles {self.name}"
+
+    @property
+    def _fields(self) -> dict[str, str | None]:
+        return {"text": self.text, "id": self.id, "url": self.url, "language": self.language}
+
+    def read(self, shard: Shard) -> Iterator[Document | Reject]:
+        """Yield a row for every row below the header, a reject for every damage. Raises SourceError: unreadable, no column."""
+        layout = choose_layout(self.layout, self._fields, self._where)
+        reader = RecordReader(self.name, "csv", layout, shard.params["licence"])
+        for file in files_of(shard, self._where):
+            yield from self.rows(file, reader)
+
+    def rows(self, file: FoundFile, reader: RecordReader) -> Iterator[Document | Reject]:
+        """The rows of one file. Raises SourceError if it is unreadable or a column is missing."""
+        name = printable(file.name)
+        tabs = ".tsv" in Path(name).suffixes[-2:]
+        table = _Table(name, self.max_row_bytes, self.separator or ("\t" if tabs else ","), self.quote)
+        with open_raw(file.location, self._where) as raw:
+            found = table.rows(recoded(unpacked(raw), self.encoding))
+            header = list(self.header) if self.header else None
+            for number, cells in found:
+                yield from table.take_rejects()
+                if cells is None:
+                    continue
+                if header is None:
+                    header = cells
+                    chosen_columns(header, reader.layout, None, f"{self._where}: {name}")
+                else:
+                    yield _row(cells, header, number, name, reader)
+            yield from table.take_rejects()
+
+
+def recoded(parts: Iterable[bytes | Gap], encoding: str) -> Iterator[bytes | Gap]:
+    """The parts in UTF-8. A byte order mark decides the encoding; UTF-8 is passed on unchecked; a fault in another is a gap."""
+    decoder: codecs.IncrementalDecoder | None = None
+    first = True
+    for part in parts:
+        if isinstance(part, Gap):
+            yield part
+            continue
+        if first:
+            first = False
+            encoding = next((known for mark, known in MARKS if part.startswith(mark)), encoding)
+            part = part.removeprefix(next((mark for mark, known in MARKS if part.startswith(mark)), b""))
+            if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig", "ascii"):
+                decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            yield decoder.decode(part).encode("utf-8") if decoder else part
+        except UnicodeError as error:
+            yield Gap(0, "decode", f"not {encoding}: {error}"[:200])
+            return
+
+
+class _Table:
+    """The rows of a file, and what could not be a row."""
+
+    def __init__(self, name: str, max_row_bytes: int, separator: str, quote: str) -> None:
+        self.name, self.max_row_bytes, self.separator, self.quote = name, max_row_bytes, separator, quote
+        self._rejects: list[Reject] = []
+
+    def take_rejects(self) -> list[Reject]:
+        """The rejects since the last call."""
+        taken, self._rejects = self._rejects, []
+        return taken
+
+    def rows(self, parts: Iterable[bytes | Gap]) -> Iterator[tuple[int, list[str] | None]]:
+        """(line on which it begins, cells) of every row; no cells where there are only rejects to take."""
+        csv.field_size_limit(max(self.max_row_bytes, csv.field_size_limit()))
+        parser = csv.reader(self._lines(parts), delimiter=self.separator, quotechar=self.quote, strict=True)
+        while True:
+            start = parser.line_num + 1
+            try:
+                cells = next(parser)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                reason = "too_large" if "field limit" in str(error) else "invalid_csv"
+                self._rejects.append(Reject(f"{self.name}:{start}", reason, f"to line {parser.line_num}: {error}"))
+                yield start, None
+                continue
+            if cells:
+                yield start, cells
+
+    def _lines(self, parts: Iterable[bytes | Gap]) -> Iterator[str]:
+        n_bytes = 0
+        for line in lines(parts, self.max_row_bytes):
+            location = f"{self.name}:{line.number}"
+            if isinstance(line, Cut):
+                self._rejects.append(Reject(location, line.reason, line.detail))
+            elif line.data is None:
+                self._rejects.append(
+                    Reject(location, "too_large", f"a line of {line.size_bytes} bytes, at most {self.max_row_bytes}")
+                )
+            else:
+                n_bytes += line.size_bytes
+                yield line.data.decode("utf-8", "surrogateescape") + "\n"
+
+
+def _row(cells: list[str], header: list[str], number: int, name: str, reader: RecordReader) -> Document | Reject:
+    location = f"{name}:{number}"
+    if len(cells) != len(header):
+        return Reject(location, "wrong_width", f"{len(cells)} cells, {len(header)} columns")
+    damaged = next((column for column, cell in zip(header, cells, strict=True) if not _is_text(cell)), None)
+    if damaged is not None:
+        return Reject(location, "decode", f"`{damaged}` is not UTF-8")
+    record = {column: cell for column, cell in zip(header, cells, strict=True) if cell}
+    return reader.row({reader_text(reader, header): "", **record}, Place(location, name, str(number), None, None))
+
+
+def reader_text(reader: RecordReader, header: list[str]) -> str:
+    """The column of the text: an empty cell is an empty text, not a missing one."""
+    return reader.layout.text if reader.layout else next((name for name in ("text", "raw_content") if name in header), "text")
+
+
+def _is_text(cell: str) -> bool:
+    try:
+        cell.encode("utf-8")
+    except UnicodeEncodeError:  # a byte that was not UTF-8, kept as a surrogate
+        return False
+    return True

@@ -1,0 +1,228 @@
+"""Turns an archived record into a document or a reject: the same way for WARC and ARC, with a time limit for each page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from tilth.corpus.archive import ArchivedRecord
+from tilth.corpus.extract.charset import CharsetError, decode_html, decode_text
+from tilth.corpus.extract.html import DepthError, Extraction, Extractor
+from tilth.corpus.extract.http import BodyError, Response, decode_body, parse_response
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, document_id, screen
+from tilth.corpus.swhid import content_swhid
+from tilth.corpus.time_limit import DiedError, TooSlowError, call_limited
+
+HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
+KINDS = frozenset({"response", "resource", "conversion", "revisit", "continuation"})
+DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64}
+
+
+@dataclass
+class PageReader:
+    """Makes the rows of one archive; knows the records before, so that a revisit can be told from a lost page."""
+
+    kind: str  # warc or arc: what the occurrences say
+    source: str
+    archive: str
+    extractor: Extractor
+    licence: str | None
+    max_record_bytes: int
+    max_seconds: float
+    seen: dict[bytes, str] = field(default_factory=dict)
+
+    def row(self, record: ArchivedRecord) -> Document | Reject:
+        """The document of a record, or why it has none."""
+        url = record.headers.get("warc-target-uri", "").strip("<> ") or None
+        try:
+            self._refuse_parts(record)
+            text, payload, fields = self._content(record)
+        except BodyError as error:
+            self._remember(record)
+            return Reject(f"{self.archive}@{record.place}", error.reason, f"{error.detail} {url or ''}".rstrip())
+        self._remember(record)
+        if unfit := screen(text):
+            return Reject(f"{self.archive}@{record.place}", unfit[0], f"{unfit[1]} {url or ''}".rstrip())
+        if digest_differs(record):
+            fields["meta"] = {**fields["meta"], "block_digest": "differs"}
+        raw_swhid = content_swhid(payload)
+        occurrence = Occurrence(
+            self.kind, self.archive, url or "", record_id=record.headers.get("warc-record-id"), offset=record.offset,
+            date=record.headers.get("warc-date"),
+        )  # fmt: skip
+        doc_id = document_id(self.kind, self.source, self.archive, record.place, raw_swhid)
+        return Document(
+            doc_id=doc_id, text=text, raw_swhid=raw_swhid, occurrences=[occurrence], url=url,
+            licences=declared_claims(self.licence, self.archive, url), **fields,
+        )  # fmt: skip
+
+    def _content(self, record: ArchivedRecord) -> tuple[str, bytes, dict[str, Any]]:
+        if record.kind == "conversion":
+            return _from_conversion(record)
+        return self._from_resource(record) if record.kind == "resource" else self._from_response(record)
+
+    def _refuse_parts(self, record: ArchivedRecord) -> None:
+        headers = record.headers
+        if record.kind == "revisit":
+            raise BodyError("revisit", self._original(record))
+        if record.kind == "continuation" or headers.get("warc-segment-number", "1") != "1":
+            number, origin = headers.get("warc-segment-number", "?"), headers.get("warc-segment-origin-id", "?")
+            raise BodyError("segment", f"segment {number} of {origin}")
+        if "warc-segment-number" in headers:
+            raise BodyError("segment", "the first segment of several")
+        if cut := headers.get("warc-truncated"):
+            raise BodyError("truncated", f"WARC-Truncated: {cut}")
+
+    def _remember(self, record: ArchivedRecord) -> None:
+        if record.kind in ("response", "resource"):
+            for mark in _marks(record, ""):
+                self.seen.setdefault(mark, record.place)
+
+    def _original(self, record: ArchivedRecord) -> str:
+        """What a revisit refers to (ISO 28500:2017, 6.7), and whether that lies before it in this archive."""
+        headers = record.headers
+        told = [headers.get(f"warc-refers-to{part}", "") for part in ("", "-target-uri", "-date")]
+        place = next((self.seen[mark] for mark in _marks(record, "refers-to") if mark in self.seen), None)
+        where = f"that is {self.archive}@{place}" if place else "not before it in this archive"
+        profile = headers.get("warc-profile", "").rstrip("/").rpartition("/")[2] or "no profile"
+        return f"{profile} of {' '.join(part for part in told if part) or headers.get('warc-payload-digest', '?')}, {where};"
+
+    def _from_response(self, record: ArchivedRecord) -> tuple[str, bytes, dict[str, Any]]:
+        wrapped = record.headers.get("content-type", "application/http")
+        if not wrapped.lower().startswith("application/http"):
+            raise BodyError("not_html", f"not an HTTP response: {wrapped[:80]}")  # DNS answers, FTP files
+        response = parse_response(record.block)
+        media_type, charset = content_type(response)
+        if not 200 <= response.status < 300:
+            raise BodyError("http_error", f"{response.status} {response.phrase}".strip())
+        body = decode_body(response, self.max_record_bytes)
+        if not body.strip():
+            raise BodyError("empty", "no body")
+        if media_type not in HTML_TYPES and not (media_type == "" and looks_like_html(body)):
+            raise BodyError("not_html", media_type or "no content type")
+        page, encoding = self._read_page(body, charset)
+        return page.text, response.body, _fields(page, encoding)
+
+    def _from_resource(self, record: ArchivedRecord) -> tuple[str, bytes, dict[str, Any]]:
+        """A file that was archived as it is: HTML becomes its main text, plain text stays."""
+        if not record.block.strip():
+            raise BodyError("empty", "no content")
+        if record.headers.get("warc-target-uri", "").strip("<> ").startswith("metadata:"):
+            raise BodyError("not_html", "a record of the crawler about itself")
+        media_type, charset = parse_content_type(record.headers.get("content-type", ""))
+        if media_type in HTML_TYPES or (media_type == "" and looks_like_html(record.block)):
+            page, encoding = self._read_page(record.block, charset)
+            return page.text, record.block, _fields(page, encoding)
+        if media_type != "text/plain":
+            raise BodyError("not_html", media_type or "no content type")
+        try:
+            text, encoding = decode_html(record.block, charset) if charset else decode_text(record.block)
+        except CharsetError as error:
+            raise BodyError("decode", str(error)) from None
+        return text, record.block, {"encoding": encoding, "extraction": "as archived", "language": None, "meta": {}}
+
+    def _read_page(self, body: bytes, charset: str | None) -> tuple[Extraction, str]:
+        try:
+            if self.max_seconds <= 0:
+                return read_page(body, charset, self.extractor)
+            return call_limited(READ_PAGE, body, charset, self.extractor, max_seconds=self.max_seconds)
+        except TooSlowError as error:
+            raise BodyError("too_slow", f"extraction took {error}") from None
+        except DiedError as error:
+            raise BodyError("crashed", f"extraction: {error}") from None
+
+
+READ_PAGE = "tilth.corpus.web_pages:read_page"
+
+
+def read_page(body: bytes, charset: str | None, extractor: Extractor) -> tuple[Extraction, str]:
+    """(extraction, encoding) of a page's bytes. Raises BodyError: decode, too_deep, bad_record."""
+    try:
+        characters, encoding = decode_html(body, charset)
+        return extractor.extract(characters), encoding
+    except CharsetError as error:
+        raise BodyError("decode", str(error)) from None
+    except DepthError as error:
+        raise BodyError("too_deep", str(error)) from None
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # the libraries raise whatever their parsers do
+        raise BodyError("bad_record", f"HTML: {type(error).__name__} {error}"[:200]) from None
+
+
+def _fields(page: Extraction, encoding: str) -> dict[str, Any]:
+    meta = {"title": page.title} if page.title else {}
+    if page.n_formulas:
+        meta["n_formulas"] = str(page.n_formulas)
+    return {"encoding": encoding, "extraction": page.tool, "language": page.language, "meta": meta}
+
+
+def _from_conversion(record: ArchivedRecord) -> tuple[str, bytes, dict[str, Any]]:
+    media_type, _ = parse_content_type(record.headers.get("content-type", "text/plain"))
+    if media_type != "text/plain":
+        raise BodyError("not_text", media_type)
+    try:
+        text = record.block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BodyError("decode", f"not UTF-8 at byte {error.start}") from None
+    language = record.headers.get("warc-identified-content-language", "").partition(",")[0].strip() or None
+    return text, record.block, {"encoding": "utf-8", "extraction": "as archived", "language": language, "meta": {}}
+
+
+def declared_claims(licence: str | None, archive: str, url: str | None) -> list[LicenceClaim]:
+    """The claim that a recipe makes for all pages of an archive."""
+    return [LicenceClaim(archive, url or "", licence, "declared", "", None, "recipe", 1.0, effective=True)] if licence else []
+
+
+def content_type(response: Response) -> tuple[str, str | None]:
+    """The media type in lower case (empty if not given) and the charset of an HTTP response."""
+    return parse_content_type(response.headers.get("content-type", ""))
+
+
+def parse_content_type(value: str) -> tuple[str, str | None]:
+    """`Text/HTML; charset="x"` as (text/html, x); no charset is None."""
+    media_type, *params = value.split(";")
+    charsets = [
+        value.strip(" \"'") for name, _, value in (param.partition("=") for param in params) if name.strip().lower() == "charset"
+    ]
+    return media_type.strip().lower(), charsets[0] if charsets else None
+
+
+def looks_like_html(body: bytes) -> bool:
+    """Whether a body without content type begins like HTML (a subset of WHATWG MIME Sniffing, 7.1)."""
+    head = body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n\f").lower()
+    return head.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<title"))
+
+
+def digest_differs(record: ArchivedRecord) -> bool:
+    """Whether a block is not what its WARC-Block-Digest says; no if it says nothing that can be checked."""
+    name, _, value = record.headers.get("warc-block-digest", "").strip().partition(":")
+    name = name.strip().lower().replace("-", "")
+    n_bytes = DIGEST_BYTES.get(name)
+    told = _digest_bytes(value.strip(), n_bytes) if n_bytes else None
+    return told is not None and hashlib.new(name, record.block, usedforsecurity=False).digest() != told
+
+
+def _digest_bytes(value: str, n_bytes: int) -> bytes | None:
+    """A digest in hexadecimal, base32 or base64: all three are written."""
+    readers = (bytes.fromhex, lambda text: base64.b32decode(text.upper()), lambda text: base64.b64decode(text, validate=True))
+    for reader in readers:
+        try:
+            found = reader(value)
+        except ValueError:
+            continue
+        if len(found) == n_bytes:
+            return found
+    return None
+
+
+def _marks(record: ArchivedRecord, refers: str) -> list[bytes]:
+    """Short hashes of what names the record, or the one that it refers to: its id, its URL and payload digest."""
+    headers = record.headers
+    name = headers.get("warc-refers-to" if refers else "warc-record-id", "")
+    url = (headers.get("warc-refers-to-target-uri") if refers else None) or headers.get("warc-target-uri", "")
+    payload = headers.get("warc-payload-digest", "")
+    found = [name, *([f"{url.strip('<> ')} {payload}"] if payload else [])]
+    return [hashlib.blake2b(mark.encode(), digest_size=8).digest() for mark in found if mark]

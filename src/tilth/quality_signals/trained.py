@@ -1,0 +1,56 @@
+"""The families whose model a corpus trains on itself: perplexity and importance weights."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tilth.quality_signals.fused.text_batch import TextBatch
+from tilth.quality_signals.importance import ImportanceModel, load_importance_model
+from tilth.quality_signals.perplexity import LanguageModel, load_language_model
+from tilth.quality_signals.registry import BatchScores, batch_signal
+
+
+@batch_signal(
+    "perplexity", version=1, columns={"perplexity": pa.float64()}, libraries=("sentencepiece",), load_model=load_language_model
+)
+def perplexity(batch: TextBatch, model: LanguageModel) -> BatchScores:
+    """How surprising a text is for an n-gram model, a token's inverse probability as CCNet computes it."""
+    return _scores(model.perplexities(batch.texts.to_pylist()).select(["perplexity", "undefined"]))
+
+
+@batch_signal(
+    "importance",
+    version=1,
+    columns={"importance": pa.float64(), "importance_length_correction": pa.float64()},
+    load_model=load_importance_model,
+)
+def importance(batch: TextBatch, model: ImportanceModel) -> BatchScores:
+    """DSIR's log importance weight, also corrected for length (Xie et al., arXiv:2302.03169)."""
+    found = [model.score(text) for text in batch.texts.to_pylist()]
+    reason = "empty text" if model.parameters.compat else "no words"
+    columns = [[scores and scores[side] for scores in found] for side in (0, 1)]
+    undefined = [None if scores else reason for scores in found]
+    return _scores(
+        pa.table(
+            {
+                "importance": pa.array(columns[0], pa.float64()),
+                "importance_length_correction": pa.array(columns[1], pa.float64()),
+                "undefined": pa.array(undefined, pa.string()),
+            }
+        )
+    )
+
+
+def _scores(table: pa.Table) -> BatchScores:
+    table = table.combine_chunks()
+    reasons = table.column("undefined")
+    masks = {
+        reason: pc.fill_null(pc.equal(reasons, reason), False).to_numpy() for reason in pc.unique(reasons.drop_null()).to_pylist()
+    }
+    columns = {name: _one_array(table.column(name)) for name in table.column_names if name != "undefined"}
+    return BatchScores(columns, masks)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
