@@ -10,25 +10,19 @@ notes) tells how far a figure can be trusted.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from results import append, row, spread
 from torch import Tensor
 from torch.nn import functional
 
 from tilth.kernels import attention, rms_norm, ssd_scan, use_backend
 from tilth.kernels.attention import cpu as attention_cpu
 
-RESULTS = Path(__file__).parent / "results.csv"
-COLUMNS = ("date", "commit", "machine", "what", "size", "ours", "peer", "unit", "ratio", "notes")
 Call = Callable[[], Any]
 
 
@@ -42,7 +36,8 @@ def main() -> None:
     rows = []
     for what, size, ours, peer, note in cases(options.quick):
         rows.append(measure(what, size, ours, peer, note, options.repeats))
-        print(f"{what:42} {size:34} ours {rows[-1]['ours']:>9} ms  peer {rows[-1]['peer']:>9} ms  x{rows[-1]['ratio']:<7} {note}")
+        if options.quick:
+            print("  ".join(rows[-1][name] for name in ("what", "size", "ours", "peer", "ratio")), note)
     if not options.quick:
         append(rows)
 
@@ -153,54 +148,15 @@ def measure(what: str, size: str, ours: Call, peer: Call, note: str, repeats: in
     for _ in range(repeats):
         ours_ms.append(milliseconds(ours))
         peer_ms.append(milliseconds(peer))
-    our_median, peer_median = statistics.median(ours_ms), statistics.median(peer_ms)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "machine": f"{cpu_name()}, {torch.get_num_threads()} threads",
-        "what": what,
-        "size": size,
-        "ours": f"{our_median:.2f}",
-        "peer": f"{peer_median:.2f}",
-        "unit": "ms",
-        "ratio": f"{peer_median / our_median:.2f}",
-        "notes": f"{note}; p10-p90 ours {spread(ours_ms)}, peer {spread(peer_ms)}; torch {torch.__version__}",
-    }
+    notes = f"{note}; p10-p90 ours {spread(ours_ms)}, peer {spread(peer_ms)}; torch {torch.__version__}"
+    medians = [statistics.median(found) for found in (ours_ms, peer_ms)]
+    return row(what, size, medians[0], "ms", medians[1], notes, threads=torch.get_num_threads())
 
 
 def milliseconds(call: Call) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
-
-
-def spread(values: list[float]) -> str:
-    tenths = statistics.quantiles(values, n=10)
-    return f"{tenths[0]:.1f}-{tenths[-1]:.1f}"
-
-
-def commit() -> str:
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "none"
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def append(rows: list[dict[str, str]]) -> None:
-    is_new = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -42,13 +42,13 @@ def corpus(max_pages: int = 200, megabytes: float = 10.0, threshold: float = 0.7
     )
 
 
-def base(subset: str = "clean", steps: int = 400, layers: str = "MMA", d_model: int = 128, seed: int = 0) -> Train:
+def base(subset: str = "clean", steps: int = 340, layers: str = "MMA", d_model: int = 128, seed: int = 0) -> Train:
     """A small hybrid: two Mamba-2 layers and one of attention."""
     model = {"layers": layers, "d_model": d_model, "n_heads": 2, "d_state": 32, "ssm_head_dim": 64}
     return Train(subset=subset, model=model, settings=_settings(steps, lr=4e-3, seed=seed))
 
 
-def tuned(subset: str = "prose", initial: str = "base", steps: int = 60, seed: int = 1) -> Train:
+def tuned(subset: str = "prose", initial: str = "base", steps: int = 45, seed: int = 1) -> Train:
     """The base, fine-tuned on prose alone."""
     return Train(subset=subset, initial=initial, settings=_settings(steps, lr=2e-3, seed=seed))
 

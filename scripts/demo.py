@@ -29,7 +29,7 @@ STAGES: list[tuple[str, list[str]]] = [
     ("curate: prose", ["pick", "prose", PROSE, "--from", "demo"]),
     ("train the base", ["train", "demo:base"]),
     ("fine-tune it", ["train", "demo:tuned"]),
-    ("deploy one bit per weight", ["deploy", "tuned", "--base", "base", "--distill-steps", "40", "--prompt", "This package"]),
+    ("deploy one bit per weight", ["deploy", "tuned", "--base", "base", "--distill-steps", "30", "--prompt", "This package"]),
     ("trace a token", ["trace", "base", "--step", "10", "--sequence", "3", "--position", "100"]),
     ("report", ["report"]),
 ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tilth.corpus.extract.charset import decode_html
 from tilth.corpus.extract.formulas import dollars, has_formulas, image_tex
-from tilth.corpus.extract.html import MODES, Extractor, agrees, cut_attributes, extract_html
+from tilth.corpus.extract.html import MODES, Extractor, SizeError, agrees, cut_attributes, extract_html
 from tilth.errors import SourceError
 
 PARAGRAPH = "Soil made ready for sowing is called tilth, and it takes a year of work to get it. "
@@ -133,6 +133,12 @@ def test_a_tag_with_many_attributes(attribute: str) -> None:
     started = time.process_time()
     assert extract_html(f"<body>{tag}{PARAGRAPH}</p></body>").text == PARAGRAPH.strip()
     assert time.process_time() - started < 3  # 17 s with all of them
+
+
+def test_a_page_that_trafilatura_does_not_take() -> None:
+    large = "<body><p>" + PARAGRAPH * 250_000
+    with pytest.raises(SizeError, match="trafilatura takes at most"):
+        Extractor("trafilatura").extract(large)
 
 
 def test_long_tags_stay() -> None:

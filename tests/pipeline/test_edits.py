@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 RECIPE = """
-from tilth import Bpe, Corpus, Folder, RepeatedLines
+from tilth import Bpe, Corpus, Folder, RedactPersonalData, RepeatedLines
+from tilth.pipeline.recipe import C4Lines
 
 
-def corpus(mode: str = "remove_all_copies", edits: bool = True) -> Corpus:
+def corpus(mode: str = "remove_all_copies", edits: bool = True, more: bool = False) -> Corpus:
     return Corpus(
         sources=[Folder("pages", {folder!r}, shard_bytes=600)],
-        edits=[RepeatedLines(mode=mode)] if edits else [],
+        edits=[*([RepeatedLines(mode=mode)] if edits else []), *([RedactPersonalData(), C4Lines()] if more else [])],
         tokenizer=Bpe(300),
     )
 """
@@ -73,6 +74,24 @@ def test_training_texts_are_the_edited_ones(pages: Path, tilth: Run) -> None:
     texts = [document.text for document in subset_documents(store, "clean")]
     assert len(texts) == 12
     assert not [text for text in texts if BANNER in text]
+
+
+def test_personal_data_and_lines_of_c4_are_replaced_in_the_same_pass(pages: Path, tilth: Run) -> None:
+    folder = pages.parent / "pages"
+    (folder / "contact.txt").write_text(
+        "Please write to Jane Doe at jane.doe@tilth-farm.com for seeds of rye.\nA line that ends without a mark\n"
+    )
+    tilth("build", "pages", "more=true", cwd=pages)
+    (row,) = query(tilth, pages, "select text from pages where path = 'contact.txt'")
+    assert "jane.doe" not in row["text"]
+    assert row["text"].startswith("Please write to Jane Doe at ")
+    assert row["text"].rstrip().endswith("for seeds of rye.")
+    reasons = query(
+        tilth,
+        pages,
+        "select distinct e.reason from pages.edits as e join pages as p using (shard, row) where path = 'contact.txt'",
+    )
+    assert {row["reason"] for row in reasons} >= {"pii_email", "c4_no_terminal_mark"}
 
 
 def test_an_unknown_mode_is_said(pages: Path, tilth: Run) -> None:

@@ -139,6 +139,70 @@ def test_narrow_and_dark_pages_are_whole(browser: Any, page: Path, tmp_path: Pat
     assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > 400) == (scheme == "dark")
 
 
+@pytest.fixture(scope="module")
+def web(browser: Any, web_page: Path) -> Opened:
+    return Opened(browser, web_page)
+
+
+def test_folded_charts_are_drawn_when_they_are_opened(web: Opened, web_page: Path) -> None:
+    folded = web.tab.locator("details [data-chart]")
+    assert folded.count() > 30
+    assert web.tab.locator("details [data-chart] svg").count() == 0
+    assert web.tab.locator("[data-chart]").count() == folded.count() + int(
+        web.tab.evaluate("document.documentElement.dataset.ready")
+    )
+    web.tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    web.tab.wait_for_function("document.querySelectorAll('details [data-chart][data-drawn]').length === " + str(folded.count()))
+    widths = folded.evaluate_all("nodes => nodes.map(n => n.querySelector('svg').getBoundingClientRect().width)")
+    assert min(widths) > 200
+    assert web.said == []
+    assert web.requests == [web_page.as_uri()]
+    assert web.tab.evaluate("window.pwned") is None
+    assert web.tab.locator("section i, section b").count() == 0
+
+
+def test_bars_of_a_signal_without_a_cut_are_those_of_sql(web: Opened, web_connection: Any) -> None:
+    labels = web.labels("signal-score_7")
+    counted: dict[str, int] = {}
+    for label in labels:
+        source, n = re.fullmatch(r"(.+): ([\d,]+) documents from \S+ to \S+", label).groups()  # type: ignore[union-attr]
+        counted[source] = counted.get(source, 0) + int(n.replace(",", ""))
+    rows = web_connection.execute(
+        """select source, count(*) from demo, (select quantile_cont(score_7, [0.01, 0.99]) as q from demo)
+           where score_7 between q[1] and q[2] group by source"""
+    ).fetchall()
+    assert counted == dict(rows)
+
+
+def test_new_panels_say_what_sql_says(web: Opened, web_connection: Any) -> None:
+    from tilth.catalog.policies import POLICIES
+
+    sql = POLICIES["redpajama-v2"].sql
+    rows = web_connection.execute(f"select source, count(*) filter ({sql}), count(*) from demo group by source").fetchall()
+    assert set(web.labels("policies")) == {f"redpajama-v2, {s}: {n:,} of {whole:,} documents" for s, n, whole in rows}
+    rows = web_connection.execute(
+        """select e.reason, d.source, sum("end" - start)::bigint, count(*)
+           from demo.edits as e join demo.documents as d using (shard, row) group by all"""
+    ).fetchall()
+    assert set(web.labels("edits")) == {f"{r}, {s}: {n:,} characters in {m:,} spans" for r, s, n, m in rows}
+    assert len(web.labels("correlations")) == 30 * 29
+    assert web.labels("threshold-cut-score_3 <= 0.9") == ["cut: score_3 <= 0.9"]
+    n_picked = web_connection.execute("select count(*) from subset_documents where subset = 'cut'").fetchone()[0]
+    note = web.tab.locator("figure:has([data-chart='threshold-cut-score_3 <= 0.9']) figcaption").inner_text()
+    assert note.startswith(f"At 0.9: {n_picked:,} documents (")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(420, "dark"), (420, "light")])
+def test_panels_of_web_corpora_fit_a_narrow_page(browser: Any, web_page: Path, width: int, scheme: str) -> None:
+    opened = Opened(browser, web_page, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    assert opened.said == []
+    assert opened.tab.evaluate("document.documentElement.scrollWidth") <= width
+    overflowing = opened.tab.locator("[data-chart] svg").evaluate_all(
+        "nodes => nodes.filter(n => n.getBoundingClientRect().right > innerWidth + 1).map(n => n.parentElement.outerHTML)"
+    )
+    assert overflowing == []
+
+
 def _colours(png: bytes) -> dict[tuple[int, int, int], int]:
     """How often each colour occurs in an 8-bit RGB(A) PNG, one row in four (PNG specification, filter types 0-4)."""
     width, height, depth, kind = struct.unpack(">IIBB", png[16:26])

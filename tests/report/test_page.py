@@ -20,8 +20,8 @@ from tilth.report import write_report
 from tilth.report.registry import panels
 
 EXPECTED_PANELS = [
-    "glance", "flow", "clauses", "rejects", "signals", "duplicates", "examples", "languages", "runs", "deltas", "lineage",
-    "seconds",
+    "glance", "flow", "clauses", "rejects", "edits", "signals", "policies", "thresholds", "mixture", "correlations",
+    "duplicates", "examples", "languages", "runs", "deltas", "lineage", "seconds",
 ]  # fmt: skip
 
 

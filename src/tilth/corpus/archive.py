@@ -68,6 +68,7 @@ class _Reader:
         self.by_member: bool | None = False if feed.form == "plain" else None  # None: not known yet
         self.n_found = 0
         self.is_lost = False  # what lies here belongs to a loss that was reported
+        self.lost_member = -1  # a member of one record that is reported as lost
 
     def read(self) -> Iterator[ArchivedRecord | Damage]:
         feed = self.feed
@@ -96,8 +97,8 @@ class _Reader:
         place = feed.place()
         head = self._head()
         if isinstance(head, NoHead):
-            if head.begun or not self.is_lost:
-                offset, _ = self._offset(place)
+            if (head.begun and not self._is_known(place)) or not self.is_lost:
+                offset = self._lose_member(place)
                 problem = feed.gap if head.is_cut and feed.gap and feed.gap.reason else None
                 feed.take(1)
                 self.is_lost = True
@@ -171,10 +172,13 @@ class _Reader:
 
     def _lose(self, place: Place, problem: Gap) -> Iterator[Damage]:
         """Report the record at hand as lost and look for the next."""
-        offset, _ = self._offset(place)
+        is_known = self._is_known(place)
+        offset = self._lose_member(place)
         self.feed.take(1)
         self.is_lost = True
         follows = self._find_start()
+        if is_known:
+            return
         yield Damage(offset, problem.reason or ("bad_record" if follows else "truncated"), problem.detail)
 
     def _too_large(self, place: Place, head: Head, kind: str) -> Iterator[Damage]:
@@ -227,10 +231,20 @@ class _Reader:
             feed.take(max(1, n_here - SEAM_BYTES) if n_here == SCAN_BYTES else n_here)
         return False
 
+    def _is_known(self, place: Place) -> bool:
+        """Whether the place is in a member that is reported: what looks like a record in it is none."""
+        return self.is_lost and bool(self.by_member) and place.member == self.lost_member
+
+    def _lose_member(self, place: Place) -> int:
+        self.lost_member = place.member
+        return self._offset(place)[0]
+
     def _offset(self, place: Place) -> tuple[int, int]:
         """(offset, inner) as ArchivedRecord has them."""
         if self.by_member is None and place.position:
             self.by_member = place.inner == 0
+        if self.by_member is None:
+            return place.member, 0
         return (place.member, place.inner) if self.by_member else (place.position, 0)
 
     def _gap_offset(self, gap: Gap) -> int:

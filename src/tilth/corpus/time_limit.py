@@ -28,10 +28,11 @@ import time
 from typing import Any, BinaryIO
 
 WALL_FACTOR = 10
-MAX_MEMORY_BYTES = 4 << 30
+MAX_MEMORY_BYTES = 1 << 30
 PIPE_BYTES = 1 << 20
 HEADER = struct.Struct("<QQd")
 MIN_SHARED_BYTES = 1 << 20
+NO_MEMORY = 77  # the exit code that says so
 LOAD_SECONDS = 60.0  # to import what the function needs
 READ_BYTES = 1 << 20
 
@@ -122,6 +123,8 @@ class _Child:
                 code = self.process.wait()
                 if code in (-signal.SIGPROF, -signal.SIGXCPU):
                     raise TooSlowError(f"more than {max_seconds:g} s of processor time")
+                if code == NO_MEMORY:
+                    raise DiedError(f"no memory left, at most {MAX_MEMORY_BYTES >> 20} MB")
                 raise DiedError(f"the process ended with {_named(code)}")
             parts.append(part)
             n_left -= len(part)
@@ -201,7 +204,7 @@ def _answer(functions: dict[str, Any], request: bytes, data: bytes, max_seconds:
         signal.setitimer(signal.ITIMER_PROF, max(0.05, max_seconds))
         return pickle.dumps((True, functions[name](data, *arguments)), pickle.HIGHEST_PROTOCOL)
     except MemoryError:
-        return pickle.dumps((False, DiedError("no memory left")))
+        os._exit(NO_MEMORY)
     except Exception as error:  # whatever it is, it goes to the caller
         try:
             return pickle.dumps((False, pickle.loads(pickle.dumps(error)) and error))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tilth.corpus.archive import ArchivedRecord
 from tilth.corpus.extract.charset import CharsetError, decode_html, decode_text
-from tilth.corpus.extract.html import DepthError, Extraction, Extractor
+from tilth.corpus.extract.html import DepthError, Extraction, Extractor, SizeError
 from tilth.corpus.extract.http import BodyError, Response, decode_body, parse_response
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, document_id, screen
 from tilth.corpus.swhid import content_swhid
@@ -17,6 +17,7 @@ from tilth.corpus.time_limit import DiedError, TooSlowError, call_limited
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
 KINDS = frozenset({"response", "resource", "conversion", "revisit", "continuation"})
+MANY_BYTES = 16 << 20
 DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64}
 
 
@@ -138,7 +139,7 @@ READ_PAGE = "tilth.corpus.web_pages:read_page"
 
 
 def read_page(body: bytes, charset: str | None, extractor: Extractor) -> tuple[Extraction, str]:
-    """(extraction, encoding) of a page's bytes. Raises BodyError: decode, too_deep, bad_record."""
+    """(extraction, encoding) of a page's bytes. Raises BodyError: decode, too_deep, too_large, bad_record."""
     try:
         characters, encoding = decode_html(body, charset)
         return extractor.extract(characters), encoding
@@ -146,9 +147,13 @@ def read_page(body: bytes, charset: str | None, extractor: Extractor) -> tuple[E
         raise BodyError("decode", str(error)) from None
     except DepthError as error:
         raise BodyError("too_deep", str(error)) from None
+    except SizeError as error:
+        raise BodyError("too_large", str(error)) from None
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # the libraries raise whatever their parsers do
+        if len(body) > MANY_BYTES:  # resiliparse says of a page for which there is no memory that it cannot be parsed
+            raise BodyError("too_large", f"{len(body)} bytes of HTML: {type(error).__name__} {error}"[:200]) from None
         raise BodyError("bad_record", f"HTML: {type(error).__name__} {error}"[:200]) from None
 
 

@@ -5,6 +5,7 @@ What was read stays as it is; the edited documents have the same rows, and `edit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,28 @@ def _edits_of(description: Params, documents: Artifact, inputs: Inputs) -> pa.Ta
         (repeated,) = (artifact for artifact in inputs.values() if artifact.spec.step == REPEATED_LINES.name)
         texts = stream(documents, "documents.parquet", ["shard", "row", "text"])
         return line_edits(texts, stream(repeated, "repeated.parquet"), description["mode"], description["keep_empty"])
+    find = _text_edits(description["kind"])
+    batches = stream(documents, "documents.parquet", ["shard", "row", "text"])
+    return pa.concat_tables([EDITS.schema.empty_table(), *(_placed(batch, find(batch.column("text"))) for batch in batches)])
+
+
+def _text_edits(kind: str) -> Callable[[pa.Array], pa.Table]:
+    """What finds edits of this kind in texts, each for itself."""
+    if kind == "C4Lines":
+        from tilth.quality_signals.c4 import c4_edits
+
+        return c4_edits
     from tilth.quality_signals.pii import pii_edits
 
-    batches = stream(documents, "documents.parquet", ["shard", "row", "text"])
-    return pa.concat_tables([EDITS.schema.empty_table(), *(_placed(batch, pii_edits(batch.column("text"))) for batch in batches)])
+    return pii_edits
 
 
 def _placed(batch: pa.RecordBatch, edits: pa.Table) -> pa.Table:
     """Edits that count rows within a batch, as edits of the shard's rows."""
-    rows = batch.column("row").take(edits.column("row"))
-    shard = pa.repeat(batch.column("shard")[0], edits.num_rows) if batch.num_rows else batch.column("shard")
-    return edits.set_column(edits.schema.get_field_index("row"), "row", rows).append_column("shard", shard)
+    rows = batch.column("row").take(edits.column("row").combine_chunks())
+    shards = batch.column("shard").take(edits.column("row").combine_chunks())
+    columns = {**{name: edits.column(name) for name in edits.column_names}, "row": rows, "shard": shards}
+    return pa.table({name: columns[name] for name in EDITS.schema.names}).cast(EDITS.schema)
 
 
 LINES = Step("edits.lines", 1, (UNICODE,), hash_lines)

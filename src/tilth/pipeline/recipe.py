@@ -104,7 +104,12 @@ class RedactPersonalData:
     """Replace e-mail addresses, phone numbers and public IP addresses by placeholders."""
 
 
-Edit = RepeatedLines | RedactPersonalData
+@dataclass(frozen=True)
+class C4Lines:
+    """Cut the lines that C4 cuts: without a terminal mark, of few words, with JavaScript, policies or braces."""
+
+
+Edit = RepeatedLines | RedactPersonalData | C4Lines
 
 
 @dataclass(frozen=True)

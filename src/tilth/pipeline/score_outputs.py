@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tilth.contracts import uuid_array
 from tilth.corpus.records import Document, Reject
-from tilth.pipeline.interchange.redpajama_v2_files import PackedLines
+from tilth.pipeline.interchange.redpajama_v2_files import PackedLines, ShardWriter
 from tilth.pipeline.score_signals import Chosen, ScoredBatch
 
 WHERE = (
@@ -86,6 +86,27 @@ class JsonLinesOutput:
     def close(self) -> None:
         """Finish the file."""
         self._file.close()
+
+
+class LayoutOutput:
+    """A shard of RedPajama-V2's layout, and what was rejected below `manifests/rejects`."""
+
+    def __init__(self, folder: Path, name: str, snapshot: str, shard: str, group: str | None) -> None:
+        path = folder / "manifests" / "rejects" / f"{name}.jsonl.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._shard, self._rejects = ShardWriter(folder, snapshot, shard, group), PackedLines(path)
+
+    def write(self, batch: ScoredBatch) -> None:
+        """Append the documents of a batch, and its rejects."""
+        if documents := batch.documents:
+            self._shard.write(documents, batch.texts, batch.signals)
+        rejects = [row for row in batch.rows if isinstance(row, Reject)]
+        self._rejects.write([{name: _printable(value) for name, value in vars(row).items()} for row in rejects])
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._shard.close()
+        self._rejects.close()
 
 
 def as_table(batch: ScoredBatch, schema: pa.Schema, first_row: int) -> pa.Table:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tilth.artifacts.spec import UNICODE, library_versions
 from tilth.corpus.records import Document, Reject
@@ -127,13 +128,25 @@ class ScoredBatch:
         """The rows that are documents."""
         return [row for row in self.rows if isinstance(row, Document)]
 
+    @property
+    def n_bytes(self) -> int:
+        """UTF-8 bytes of text."""
+        return int(pc.sum(pc.binary_length(self.texts)).as_py() or 0)
 
-def scored(rows: Iterable[Document | Reject], chosen: Chosen, language: str | None) -> Iterator[ScoredBatch]:
-    """Score rows in batches of bounded size. Memory is a small multiple of BATCH_BYTES, or of one long text."""
+
+def scored(
+    rows: Iterable[Document | Reject], chosen: Chosen, language: str | None = None,
+    settle: Callable[[Document], Document] | None = None,
+) -> Iterator[ScoredBatch]:  # fmt: skip
+    """Score rows in batches of bounded size. Memory is a small multiple of BATCH_BYTES, or of one long text.
+
+    `language` is that of texts which do not name theirs; `settle` changes documents before they are scored.
+    """
     held: list[Document | Reject] = []
     n_bytes = 0
     for row in rows:
-        held.append(_settled(row, language))
+        row = _settled(row, language)
+        held.append(settle(row) if settle and isinstance(row, Document) else row)
         n_bytes += len(row.text) if isinstance(row, Document) else 0
         if n_bytes >= BATCH_BYTES or len(held) >= BATCH_ROWS:
             yield _scored(held, chosen)

@@ -201,7 +201,7 @@ def _edits_of(part: Texts, table: Ints, fault: Ints, first_row: int) -> Iterator
 def _edits_of_text(text: str, lines: list[list[int]], faults: list[int]) -> Iterator[tuple[int, int, str, str]]:
     stay = [_without(text, body, body_end) if fault < 0 else [] for (_, body, body_end, _), fault in zip(lines, faults)]
     _strip(text, stay)
-    last = max((number for number, spans in enumerate(stay) if spans), default=-1)
+    filled = [number for number, spans in enumerate(stay) if spans] or [0]
     for number, ((start, _, body_end, following), spans, fault) in enumerate(zip(lines, stay, faults)):
         if fault >= 0:
             yield start, following, "", REASONS[fault] or "c4_page"
@@ -211,7 +211,7 @@ def _edits_of_text(text: str, lines: list[list[int]], faults: list[int]) -> Iter
             if first > done:
                 yield done, first, "", "c4_white_space" if done == start else "c4_citation"
             done = end
-        feed = "\n" if number < last else ""
+        feed = "\n" if filled[0] <= number < filled[-1] else ""
         if text[done:following] != feed:
             yield done, following, feed, "c4_line_break" if done >= body_end else "c4_citation"
 

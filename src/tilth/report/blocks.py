@@ -87,13 +87,15 @@ class Chart:
     title: str
     spec: Mapping[str, Any]
     notes: Sequence[str] = ()
+    legend: Sequence[tuple[str, str]] = ()  # label, CSS colour: of colours that are this chart's own
 
     def html(self) -> Markup:
+        legend = Legend(self.legend).html() if self.legend else None
         notes = [tag("p", note) for note in self.notes]
         # Vega-Embed adds its own class to the box, so the box is found by its attribute.
         box = tag("div", class_="chart", data_chart=self.name, role="group", aria_label=self.title)
         below = tag("figcaption", *notes) if notes else None
-        return tag("figure", tag("h4", self.title), box, json_script(bare_spec(self.spec), data_spec=self.name), below)
+        return tag("figure", tag("h4", self.title), legend, box, json_script(bare_spec(self.spec), data_spec=self.name), below)
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,21 @@ class Grid:
     """Blocks in as many columns as there is room for."""
 
     blocks: Sequence[Block]
-    kind: str = "charts"  # or "texts", or "pairs": two texts beside each other
+    kind: str = "charts"  # or "small": no wider where there are few; "texts"; "pairs": two texts beside each other
 
     def html(self) -> Markup:
         return tag("div", *(block.html() for block in self.blocks), class_=f"grid {self.kind}")
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that are shown on request; charts among them are drawn then."""
+
+    summary: str
+    blocks: Sequence[Block]
+
+    def html(self) -> Markup:
+        return tag("details", tag("summary", self.summary), *(block.html() for block in self.blocks))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from tilth.report.theme import MAIN_COLOUR
 BAR_HEIGHT = 26
 # Thousands as k, M, G; below them plain digits, for `50m` would be read as fifty minutes.
 NUMBER_LABELS = "abs(datum.value) >= 1000 ? format(datum.value, '~s') : format(datum.value, '~g')"
+# Channels of a mark with a `label`: what a screen reader says and the pointer shows.
+SPOKEN = {"description": {"field": "label", "type": "nominal"}, "tooltip": {"field": "label", "type": "nominal"}}
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -54,5 +56,10 @@ def columns(rows: Rows, *, category: str, value: str, x_title: str, y_title: str
 
 
 def finished(chart: Any, height: Any) -> dict[str, Any]:
-    """The spec of a chart that takes the width it is given."""
-    return chart.properties(width="container", height=height, autosize={"type": "fit-x", "contains": "padding"}).to_dict()
+    """The spec of an Altair chart that takes the width it is given."""
+    return sized(chart.to_dict(), height)
+
+
+def sized(spec: Mapping[str, Any], height: Any) -> dict[str, Any]:
+    """The spec with the width that it is given."""
+    return {**spec, "width": "container", "height": height, "autosize": {"type": "fit-x", "contains": "padding"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tilth.report.blocks import Excerpt
+from tilth.report.facts import facts_table
 from tilth.report.markup import shorten
 from tilth.report.scope import Row, Scope
 
@@ -15,7 +16,7 @@ Key = tuple[str, int]
 
 
 def fetch(scope: Scope, keys: Iterable[Key]) -> dict[Key, Row]:
-    """The wide rows of these documents with the beginning of their text, by (shard, row)."""
+    """These documents with what identifies them and the beginning of their text, by (shard, row)."""
     wanted = sorted(set(keys))
     if not wanted:
         return {}
@@ -23,9 +24,10 @@ def fetch(scope: Scope, keys: Iterable[Key]) -> dict[Key, Row]:
     marks = ", ".join("(?, ?)" for _ in wanted)
     rows = scope.rows(
         f"""select d.shard, d.row, d.source, d.text_swhid, left(d.text, {MAX_TEXT_CHARS}) as text, d.n_chars
-                   {"".join(f", d.{name}" for name in columns)}
-            from {scope.wide} as d join (values {marks}) as wanted(shard, row)
-            on d.shard = wanted.shard and d.row = wanted.row""",
+                   {"".join(f", facts.{name}" for name in columns)}
+            from (values {marks}) as wanted(shard, row)
+            join {scope.side("documents")} as d on d.shard = wanted.shard and d.row = wanted.row
+            join {facts_table(scope)} as facts on facts.shard = wanted.shard and facts.row = wanted.row""",
         *(part for key in wanted for part in key),
     )
     return {(row["shard"], row["row"]): row for row in rows}

@@ -13,6 +13,18 @@ async function draw(box) {
   }
 }
 
-Promise.all(boxes.map(draw)).then(() => {
-  document.documentElement.dataset.ready = String(boxes.length);
+// A chart in a folded part has no width yet: it is drawn when the part is opened.
+const folded = (box) => box.closest("details:not([open])");
+const atOnce = boxes.filter((box) => !folded(box));
+const waiting = new Set(boxes.filter(folded));
+
+document.addEventListener("toggle", () => {
+  for (const box of [...waiting].filter((box) => !folded(box))) {
+    waiting.delete(box);
+    draw(box).then(() => { box.dataset.drawn = ""; });
+  }
+}, true);
+
+Promise.all(atOnce.map(draw)).then(() => {
+  document.documentElement.dataset.ready = String(atOnce.length);
 });

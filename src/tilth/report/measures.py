@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilth.report.cuts import Cut
-from tilth.report.scope import Row, Scope, is_numeric, quoted
+from tilth.report.facts import facts_table
+from tilth.report.scope import Row, Scope, quoted
 
 N_BINS = 26
 MAX_SOURCES = 8
 OTHER = "other sources"
 _LOG_RATIO = 200  # from the 1st to the 99th percentile: beyond it, equal steps would show one bar
-_PLAIN = ("n_tokens", "n_chars")
 
 
 @dataclass(frozen=True)
@@ -79,35 +79,15 @@ class Range:
         return found
 
 
-def numeric_table(scope: Scope) -> str:
-    """A temporary table with every numeric signal as a finite double or null; made once for a corpus."""
-    name = quoted(f"report_{scope.relation}")
-    if scope.rows("select 1 from duckdb_tables() where table_name = ? and temporary", f"report_{scope.relation}"):
-        return name
-    columns = [f"case when isfinite({c}::double) then {c}::double end as {c}" for c in map(quoted, measured_columns(scope))]
-    fixed = "shard, row, doc_id, source, coalesce(is_keeper, true) as is_keeper"
-    scope.connection.execute(f"create temp table {name} as select {', '.join([fixed, *columns])} from {scope.wide}")
-    return name
-
-
-def measured_columns(scope: Scope) -> list[str]:
-    """Columns with a cut first, then sizes, then the signals in the order of their families."""
-    signals = scope.columns("signals", scope.relation)
-    wanted = [cut.column for subset in scope.subsets for cut in subset.cuts]
-    wanted += [name for name in _PLAIN if name in scope.wide_columns]
-    wanted += [name for name, kind in signals.items() if is_numeric(kind) and name not in ("shard", "row")]
-    return [name for name in dict.fromkeys(wanted) if name in scope.wide_columns]
-
-
 def measure(scope: Scope, column: str) -> Measure:
     """Quantiles and counts of one column."""
     name = quoted(column)
     row = scope.row(
         f"""select count({name}) as n, count(*) - count({name}) as n_undefined,
-                   coalesce(quantile_cont({name}, [0, 0.01, 0.5, 0.99, 1]), [0, 0, 0, 0, 0]) as q from {numeric_table(scope)}"""
+                   coalesce(quantile_cont({name}, [0, 0.01, 0.5, 0.99, 1]), [0, 0, 0, 0, 0]) as q from {facts_table(scope)}"""
     )
     cuts = tuple((subset.name, cut) for subset in scope.subsets for cut in subset.cuts if cut.column == column)
-    whole = "INT" in scope.wide_columns[column]
+    whole = "INT" in scope.wide_columns[column] and not scope.wide_columns[column].endswith("[]")
     minimum, low, median, high, maximum = row["q"]
     return Measure(column, whole, row["n"], row["n_undefined"], minimum, low, median, high, maximum, cuts)
 
@@ -139,7 +119,7 @@ def histogram(scope: Scope, measure: Measure, bins: Range, sources: Sequence[str
     return scope.rows(
         f"""with valued as (
                 select case when list_contains($4, source) then source else '{OTHER}' end as source, {_binned(measure, bins)} as v
-                from {numeric_table(scope)}),
+                from {facts_table(scope)}),
             counted as (
                 select source, least(floor((v - $1) / $2)::int, $3 - 1) as bin, count(*) as n
                 from valued where v >= $1 and v <= $5 group by all)
@@ -157,7 +137,7 @@ def tails(scope: Scope, measure: Measure, bins: Range) -> Row:
     # Without a logarithm means zero or less: below.
     return scope.row(
         f"""select count(*) filter (coalesce(v < $1, true)) as below, count(*) filter (v > $2) as above
-            from (select {_binned(measure, bins)} as v from {numeric_table(scope)} where {quoted(measure.column)} is not null)""",
+            from (select {_binned(measure, bins)} as v from {facts_table(scope)} where {quoted(measure.column)} is not null)""",
         bins.start,
         bins.last,
     )
@@ -171,7 +151,7 @@ def effect(scope: Scope, cut: Cut) -> Row:
         f"""select count(*) filter ({column} {cut.operator} $1) as n_pass,
                    count(*) filter (not {column} {cut.operator} $1) as n_fail,
                    count(*) filter ({column} is null) as n_undefined, cast({tokens} as bigint) as n_tokens_pass
-            from {numeric_table(scope)}""",
+            from {facts_table(scope)}""",
         cut.value,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ class Subset:
     name: str
     where: str
     cuts: tuple[Cut, ...]
+    clauses: tuple[str, ...] = ()  # none where the corpus was built anew after it was picked
 
 
 class Scope:
@@ -104,6 +106,12 @@ class Scope:
         """Columns of the wide view."""
         return self.columns(self.relation)
 
+    def has_temporary(self, name: str) -> bool:
+        """Whether this connection has a temporary table or view of this name."""
+        sql = """select 1 from duckdb_tables() where temporary and table_name = $1
+                 union all select 1 from duckdb_views() where temporary and view_name = $1"""
+        return bool(self.rows(sql, name))
+
     @property
     def n_tokens(self) -> str:
         """SQL for a document's tokens: a null where no tokenizer has counted them."""
@@ -112,7 +120,7 @@ class Scope:
     @cached_property
     def sources(self) -> list[str]:
         """Sources of the corpus, the one with the most documents first."""
-        sql = f"select source, count(*) as n from {self.wide} group by source"
+        sql = f"select source, count(*) as n from {self.side('documents')} group by source"
         if self.columns("rejects", self.relation):
             sql += f" union all by name select source, 0 as n from {self.side('rejects')} group by source"
         return [row["source"] for row in self.rows(f"select source from ({sql}) group by source order by sum(n) desc, source")]
@@ -137,7 +145,8 @@ class Scope:
         found = []
         for row in self._ranked_subsets[:MAX_SUBSETS]:
             cuts = cuts_in(self.connection, row["predicate"] or "", numeric)
-            found.append((row["n_documents"], Subset(row["name"], row["predicate"] or "", tuple(cuts))))
+            clauses = tuple(json.loads(row["clauses"] or "[]"))
+            found.append((row["n_documents"], Subset(row["name"], row["predicate"] or "", tuple(cuts), clauses)))
         return [subset for _, subset in sorted(found, key=lambda pair: (-(pair[0] or 0), pair[1].name))]
 
     @property
@@ -152,8 +161,12 @@ class Scope:
             return []
         size = "n_documents" if "n_documents" in columns else "null::bigint"
         trained = "name in (select subset from runs)" if "subset" in self.columns("runs") else "false"
+        current = "false"
+        if {"meta", "corpus_digest"} <= columns.keys():
+            current = "corpus_digest = (select digest from corpora where corpora.name = subsets.corpus)"
+        clauses = f"case when {current} then meta -> '$.clauses' end" if "meta" in columns else "null"
         return self.rows(
-            f'select name, "where" as predicate, {size} as n_documents from subsets where corpus = ? '
+            f'select name, "where" as predicate, {size} as n_documents, {clauses} as clauses from subsets where corpus = ? '
             f"order by {trained} desc, n_documents desc, name",
             self.corpus,
         )

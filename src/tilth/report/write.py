@@ -16,6 +16,7 @@ from tilth.report.blocks import Block, Heading, Note
 from tilth.report.markup import Markup, join, json_script, tag
 from tilth.report.registry import Panel, panels
 from tilth.report.scope import AbsentError, Scope
+from tilth.report.views import add_views
 
 TITLE = "Tilth report"
 
@@ -31,6 +32,7 @@ def write_report(store: Store, out: Path, corpus: str | None = None) -> Path:
     if corpus is not None:
         store.get_named("corpus", corpus)
     with connect(store, corpora=None if corpus is None else [corpus]) as connection, stopping(connection):
+        add_views(connection, store)
         page = render(connection, corpus)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ WORD = re.compile(r"\w+")
 BLOCK_TAG = re.compile(r"<(/?)(?:div|section|article|main|aside|header|footer|nav|center|blockquote)\b", re.IGNORECASE)
 # The time that a tag takes grows with the square of its attributes: 2.8 s at 40,000.
 MAX_ATTRIBUTES = 1000
+MAX_TRAFILATURA_CHARS = 20_000_000  # MAX_FILE_SIZE in the settings of 2.3.1
 ATTRIBUTE = r"[^\s\"'<>/=][^\s\"'<>/=]{0,1000}(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>=]+))?"
 ATTRIBUTES = re.compile(rf"(<[a-zA-Z][^\s<>/]*(?:[\s/]+{ATTRIBUTE}){{{MAX_ATTRIBUTES}}})((?:[\s/]*{ATTRIBUTE})+)")
 LONG_TAG_CHARS = 2 * MAX_ATTRIBUTES
@@ -48,6 +49,10 @@ LONG_TAG_CHARS = 2 * MAX_ATTRIBUTES
 
 class DepthError(ValueError):
     """The page nests its blocks deeper than any real page."""
+
+
+class SizeError(ValueError):
+    """The page is larger than the library takes."""
 
 
 class Extraction(NamedTuple):
@@ -80,7 +85,9 @@ class Extractor:
                 raise SourceError(f"option `{name}` is {value!r}", where=where, fix="give True or False")
 
     def extract(self, html: str) -> Extraction:
-        """Extract the text of a page. Raises ValueError if it cannot be parsed, DepthError if that would take minutes."""
+        """Extract the text of a page. Raises ValueError if it cannot be parsed, DepthError if that would
+        take minutes, SizeError if the library takes no page of this size.
+        """
         depth = block_depth(html)
         if depth > MAX_DEPTH:
             raise DepthError(f"blocks are nested {depth} deep, at most {MAX_DEPTH}")
@@ -168,4 +175,6 @@ def _resiliparse(tree: Any, mode: str, options: Mapping[str, Any]) -> str:
 def _trafilatura(html: str, options: Mapping[str, Any]) -> str:
     import trafilatura
 
+    if len(html) > MAX_TRAFILATURA_CHARS:  # it would say nothing and return nothing
+        raise SizeError(f"{len(html)} characters, trafilatura takes at most {MAX_TRAFILATURA_CHARS}")
     return trafilatura.extract(html, **{**TRAFILATURA_OPTIONS, **options}) or ""

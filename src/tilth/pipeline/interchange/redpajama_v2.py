@@ -12,6 +12,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,6 +90,13 @@ def language_code(language: str | None) -> str:
     """The two letters of a language tag (BCP 47: `en-GB` is en), or `xx` where there are none."""
     code = re.split("[-_]", language or "")[0].lower()
     return code if re.fullmatch("[a-z]{2}", code) else NO_LANGUAGE
+
+
+def settled(document: Document) -> Document:
+    """A document with what its signals need as the layout has it: a language of two letters, CCNet's counts in `meta`."""
+    record = document_record(document)
+    counts = {name: str(record[name]) for name in _COUNTS}
+    return replace(document, language=record["language"] or None, meta={**document.meta, **counts})
 
 
 def document_record(document: Document) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ GZIP_LEVEL = 6
 
 @dataclass
 class ShardWriter:
-    """Writes documents into the files of the groups that they belong to; use it as a context manager.
+    """Writes documents into the files of the groups that they belong to.
 
     `group` fixes the group for all of them (of a file that came in this layout); else language and bucket decide.
     """
@@ -36,10 +35,8 @@ class ShardWriter:
     group: str | None = None
     files: dict[str, GroupFiles] = field(default_factory=dict)
 
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Finish all files."""
         for files in self.files.values():
             files.close()
 
@@ -66,11 +63,6 @@ class ShardWriter:
                 raise SourceError(f"more than {MOST_GROUPS} languages and buckets in one file", self.shard, fix)
             self.files[group] = GroupFiles(self.folder, self.snapshot, self.shard, group)
         return self.files[group]
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Documents by group."""
-        return Counter({group: files.n_rows for group, files in self.files.items()})
 
 
 class GroupFiles:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from tilth.report.blocks import Block, Excerpt, Grid, Heading
 from tilth.report.cuts import Cut
 from tilth.report.documents import excerpt, fetch
-from tilth.report.measures import numeric_table
+from tilth.report.facts import facts_table
 from tilth.report.registry import panel
 from tilth.report.scope import AbsentError, Row, Scope, Subset, quoted
 
@@ -40,7 +40,7 @@ def _around(scope: Scope, subset: Subset, cut: Cut) -> Iterable[Block]:
                 select m.shard, m.row, {column} as value, {column} {cut.operator} $1 as passes,
                        (m.doc_id, m.shard, m.row) in (
                            select (doc_id, shard, row) from subset_documents where subset = $2) as picked
-                from {numeric_table(scope)} as m where {column} is not null)
+                from {facts_table(scope)} as m where {column} is not null)
             select * from sided where passes = picked
             qualify row_number() over (partition by passes order by abs(value - $1), shard, row) <= {_AT_A_CUT}
             order by row_number() over (partition by passes order by abs(value - $1), shard, row), passes""",
@@ -60,7 +60,7 @@ def _random(scope: Scope, subset: Subset) -> Iterable[Block]:
         f"""with sided as (
                 select shard, row, is_keeper,
                        (doc_id, shard, row) in (select (doc_id, shard, row) from subset_documents where subset = $1) as picked
-                from {numeric_table(scope)})
+                from {facts_table(scope)})
             select * from sided
             qualify row_number() over (partition by picked order by md5(shard || ':' || row), shard, row) <= {_AT_RANDOM}
             order by picked, md5(shard || ':' || row), shard, row""",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tilth.report.blocks import Block, Figure, Figures, Note
 from tilth.report.numbers import share
+from tilth.report.facts import facts_table
 from tilth.report.registry import panel
 from tilth.report.scope import Scope
 
@@ -17,7 +18,7 @@ def draw(scope: Scope) -> Iterable[Block]:
         f"""select count(*) as n_documents, sum({scope.n_tokens})::bigint as n_tokens, sum(n_chars)::bigint as n_chars,
                    count(distinct source) as n_sources, count(*) filter (not is_keeper) as n_duplicates,
                    (select count(*) from {scope.side("rejects")}) as n_rejects
-            from {scope.wide}"""
+            from {facts_table(scope)}"""
     )
     figures = [
         Figure("documents", "Documents", row["n_documents"], note=f"from {row['n_sources']:,} sources"),

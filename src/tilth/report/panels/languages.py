@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tilth.report.blocks import Block, Chart, Grid, Legend
 from tilth.report.charts import stacked_bars
+from tilth.report.facts import facts_table
 from tilth.report.registry import panel
 from tilth.report.scope import Scope, quoted
 
@@ -29,7 +30,7 @@ def draw(scope: Scope) -> Iterable[Block]:
 def _chart(scope: Scope, column: str, title: str, unknown: str) -> Chart:
     rows = scope.rows(
         f"""with named as (
-                select coalesce(nullif({quoted(column)}::varchar, ''), ?) as kind, source from {scope.wide}),
+                select coalesce(nullif({quoted(column)}::varchar, ''), ?) as kind, source from {facts_table(scope)}),
             ranked as (
                 select kind, row_number() over (order by count(*) desc, kind) as place from named group by kind),
             merged as (select case when place <= {_SHOWN} then kind else 'all others' end as kind,

@@ -1,33 +1,21 @@
-"""Signals as histograms by source, with what each subset cuts off."""
+"""Every signal by source: numbers as histograms with what each subset cuts off, words as shares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from tilth.report.blocks import Block, Cell, Chart, Grid, Note, Table
-from tilth.report.charts import NUMBER_LABELS, finished
-from tilth.report.cuts import Cut
-from tilth.report.measures import (
-    MAX_SOURCES,
-    OTHER,
-    Measure,
-    Range,
-    choose_range,
-    effect,
-    histogram,
-    line_position,
-    measure,
-    measured_columns,
-    tails,
-)
+from tilth.catalog.quoting import literal
+from tilth.report.blocks import Block, Cell, Chart, Folded, Grid, Heading, Note, Table
+from tilth.report.facts import facts_table, families, measured_columns, signal_columns
+from tilth.report.histograms import histogram_chart, rounded
+from tilth.report.measures import MAX_SOURCES, Measure, choose_range, measure
 from tilth.report.numbers import number
 from tilth.report.registry import panel
-from tilth.report.scope import AbsentError, Row, Scope
-from tilth.report.theme import CUT_COLOUR, OTHER_COLOUR
+from tilth.report.scope import AbsentError, Scope, is_numeric, quoted
+from tilth.report.shares import share_chart, worded_columns
 
-MAX_CHARTS = 12
-_ROW_HEIGHT = 30
+MAX_OPEN = 12  # charts that no subset cuts; if there are more, each family is folded
+_SIZES = "sizes"
 
 
 @panel("Signals and cuts", order=30)
@@ -35,135 +23,104 @@ def draw(scope: Scope) -> Iterable[Block]:
     """One row a source, each drawn to the height of its own fullest bin, so that a small source can be compared with
     a large one. The dashed line is the subset's cut; the shaded side is what it leaves out."""
     scope.need_corpus()
-    columns = measured_columns(scope)
-    if not columns:
+    measures = [measure(scope, column) for column in measured_columns(scope)]
+    words = worded_columns(scope)
+    if not measures and not words:
         raise AbsentError("No signals have been computed for this corpus.")
-    measures = [measure(scope, column) for column in columns]
-    # Cuts first; last those of which at least half the documents have the smallest value: one bar says little.
-    measures.sort(key=lambda one: (not one.cuts, one.median == one.low))
-    drawn: list[Chart] = []
-    flat: list[Measure] = []
+    charts = {one.column: chart for one in measures if (chart := _chart(scope, one)) is not None}
+    cut = [charts[one.column] for one in measures if one.cuts and one.column in charts]
+    if cut:
+        yield Grid(cut, kind="small")
+    rest: dict[str, list[Chart]] = {}
+    family_of = families(scope)
     for one in measures:
-        bins = choose_range(one) if one.n else None
-        if bins is None:
-            flat.append(one)
-        elif len(drawn) < MAX_CHARTS:
-            drawn.append(_chart(scope, one, bins))
-    yield Grid(drawn)
+        if not one.cuts and one.column in charts:
+            rest.setdefault(family_of.get(one.column, _SIZES), []).append(charts[one.column])
+    for column in words:
+        rest.setdefault(family_of.get(column, "others"), []).append(share_chart(scope, column))
+    yield from _by_family(rest)
+    flat = [one for one in measures if one.column not in charts]
     if flat:
-        yield Note(
-            "Without a spread: "
-            + ", ".join(f"{one.column} ({number(one.median) if one.n else 'undefined'})" for one in flat)
-            + "."
-        )
-    yield _table(measures)
+        values = ", ".join(f"{one.column} ({number(one.median) if one.n else 'undefined'})" for one in flat)
+        yield Note(f"Without a spread: {values}.")
+    if len(scope.sources) > MAX_SOURCES:
+        yield Note(f"Histograms show the {MAX_SOURCES} largest sources and the others together; the medians are of every source.")
+    yield _table(measures, family_of)
+    yield _medians(scope, measures)
+    yield from _reasons(scope)
 
 
-def _chart(scope: Scope, measure: Measure, bins: Range) -> Chart:
-    shown = scope.sources[:MAX_SOURCES]
-    rows = histogram(scope, measure, bins, shown)
-    present = {row["source"] for row in rows}
-    names = [name for name in [*shown, OTHER] if name in present]
-    outside = tails(scope, measure, bins)
-    notes = [_explain(scope, subset, cut, bins, measure.whole) for subset, cut in measure.cuts]
-    beyond = [f"{n:,} {side} the picture" for side, n in (("below", outside["below"]), ("above", outside["above"])) if n]
-    beyond += [f"{measure.n_undefined:,} undefined"] if measure.n_undefined else []
-    notes += ["Documents: " + ", ".join(beyond) + "."] if beyond else []
-    spec = _spec(scope, measure, bins, rows, names)
-    return Chart(f"signal-{measure.column}", measure.column, spec, notes)
+def _chart(scope: Scope, one: Measure) -> Chart | None:
+    bins = choose_range(one) if one.n else None
+    return None if bins is None else histogram_chart(scope, one, bins, one.column + _of_list(scope, one.column))
 
 
-def _explain(scope: Scope, subset: str, cut: Cut, bins: Range, whole: bool) -> str:
-    row = effect(scope, cut)
-    tokens = f" ({row['n_tokens_pass']:,} tokens)" if row["n_tokens_pass"] is not None else ""
-    far = "" if bins.holds(line_position(cut, whole)) else " The line lies outside the picture."
-    return f"{subset} keeps {cut.operator} {number(cut.value)}: {row['n_pass']:,}{tokens} pass, {row['n_fail']:,} do not.{far}"
+def _of_list(scope: Scope, column: str) -> str:
+    """What of a list is drawn, in words; empty for a signal that is one number."""
+    kind = signal_columns(scope).get(column, "")
+    if not kind.endswith("[]"):
+        return ""
+    entry = kind.removesuffix("[]")
+    if not is_numeric(entry) and entry != "BOOLEAN":
+        return ": entries in a document"
+    return ": mean over the document's lines" if column.startswith("rps_lines_") else ": mean of the document's entries"
 
 
-def _spec(scope: Scope, measure: Measure, bins: Range, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    import altair as alt
-
-    low, high = bins.ends
-    scale = (
-        alt.Scale(domain=[low, high], nice=False, type="log")
-        if bins.log
-        else alt.Scale(domain=[low, high], nice=False, zero=False)
-    )
-    axis = alt.Axis(**_ticks(bins), labelExpr=NUMBER_LABELS, grid=False)
-    x = alt.X("a:Q", scale=scale, axis=axis, title=None)
-    data = [_bar(bins, row, len(names) - 1 - names.index(row["source"])) for row in rows]
-    colours = [scope.colour(name) if name != OTHER else OTHER_COLOUR for name in names]
-    labels = alt.Axis(values=list(range(len(names))), labelExpr=_label_expression(names), labelBaseline="bottom", labelLimit=110)
-    y = alt.Y("y:Q", scale=alt.Scale(domain=[0, len(names)], nice=False), axis=labels, title=None)
-    bars = alt.Chart(alt.Data(values=data)).mark_rect(strokeWidth=0).encode(
-        x=x, x2="b:Q", y=y, y2="h:Q", description="label:N", tooltip="label:N",
-        color=alt.Color("s:N", scale=alt.Scale(domain=list(names), range=colours), legend=None),
-    )  # fmt: skip
-    layers = [*_cut_layers(measure, bins, scale), bars]
-    return finished(alt.layer(*layers), height=_ROW_HEIGHT * len(names))
+def _by_family(charts: dict[str, list[Chart]]) -> Iterable[Block]:
+    folded = sum(map(len, charts.values())) > MAX_OPEN
+    for family, group in charts.items():
+        if folded:
+            names = ", ".join(chart.name.removeprefix("signal-") for chart in group)
+            yield Folded(f"{family} ({len(group)}): {names}", [Grid(group, kind="small")])
+        else:
+            yield Heading(family)
+            yield Grid(group, kind="small")
 
 
-def _bar(bins: Range, row: Row, level: int) -> dict[str, Any]:
-    a, b = bins.edge(row["bin"]), bins.edge(row["bin"] + 1)
-    label = f"{row['source']}: {row['n']:,} documents from {number(a)} to {number(b)}"
-    return {
-        "s": row["source"],
-        "a": _digits(a),
-        "b": _digits(b),
-        "n": row["n"],
-        "y": level,
-        "h": round(level + 0.86 * row["share"], 3),
-        "label": label,
-    }
-
-
-def _cut_layers(measure: Measure, bins: Range, scale: Any) -> list[Any]:
-    """For each distinct cut that is in the picture: a shade over what it leaves out, and a line."""
-    import altair as alt
-
-    low, high = bins.ends
-    layers = []
-    for cut in dict.fromkeys(cut for _, cut in measure.cuts):
-        at = line_position(cut, measure.whole)
-        if not bins.holds(at):
-            continue
-        x = alt.X("a:Q", scale=scale, title=None)
-        label = f"cut: {cut}"
-        if cut.keeps_above is not None:
-            ends = {"a": low, "b": at} if cut.keeps_above else {"a": at, "b": high}
-            shade = alt.Chart(alt.Data(values=[ends])).mark_rect(color=CUT_COLOUR, opacity=0.09, aria=False)
-            layers.append(shade.encode(x=x, x2="b:Q"))
-        line = alt.Chart(alt.Data(values=[{"a": at, "label": label}])).mark_rule(
-            color=CUT_COLOUR, strokeDash=[4, 3], strokeWidth=1.5
-        )
-        layers.append(line.encode(x=x, description="label:N", tooltip="label:N"))
-    return layers
-
-
-def _label_expression(names: Sequence[str]) -> str:
-    """Level of the row -> name of the source, as an expression of Vega's."""
-    import json
-
-    return f"{json.dumps(list(reversed(names)))}[datum.value]"
-
-
-def _ticks(bins: Range) -> dict[str, Any]:
-    values = bins.ticks
-    return {"tickCount": 4} if values is None else {"values": values}
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
-def _table(measures: Sequence[Measure]) -> Table:
-    columns = ["signal", "defined", "undefined", "smallest", "1st percentile", "median", "99th percentile", "largest"]
+def _table(measures: Sequence[Measure], family_of: dict[str, str]) -> Table:
+    columns = ["signal", "family", "defined", "undefined", "smallest", "1st percentile", "median", "99th percentile", "largest"]
     rows: list[list[Cell | str]] = [
         [
             one.column,
+            family_of.get(one.column, "–"),
             *(Cell(value) for value in (one.n, one.n_undefined)),
-            *(Cell(_digits(value) if one.n else None) for value in (one.minimum, one.low, one.median, one.high, one.maximum)),
+            *(Cell(rounded(value) if one.n else None) for value in (one.minimum, one.low, one.median, one.high, one.maximum)),
         ]
         for one in measures
     ]
     return Table(columns, rows, caption=f"All {len(measures)} signals in numbers", folded=True)
+
+
+def _medians(scope: Scope, measures: Sequence[Measure]) -> Table:
+    medians = ", ".join(f"median({quoted(one.column)})" for one in measures)
+    found = {
+        row["source"]: row["medians"]
+        for row in scope.rows(f"select source, [{medians}]::double[] as medians from {facts_table(scope)} group by source")
+    }
+    sources = [source for source in scope.sources if source in found]
+    rows: list[list[Cell | str]] = [
+        [one.column, *(_median(found[source][place], one.column, source) for source in sources)]
+        for place, one in enumerate(measures)
+    ]
+    return Table(["signal", *sources], rows, caption="Median of each signal by source", folded=True)
+
+
+def _median(value: float | None, column: str, source: str) -> Cell:
+    return Cell(None if value is None else rounded(value), name=f"median/{column}/{source}")
+
+
+def _reasons(scope: Scope) -> Iterable[Block]:
+    reasons = [name for name in scope.columns("signals", scope.relation) if name.endswith("_undefined")]
+    if not reasons:
+        return
+    counts = " union all ".join(
+        f"select {literal(name.removesuffix('_undefined'))} as family, {quoted(name)} as reason, source from {facts_table(scope)}"
+        for name in reasons
+    )
+    rows = scope.rows(
+        f"""select family, reason, count(*) as n, count(distinct source) as n_sources from ({counts})
+            where reason is not null group by family, reason order by n desc, family, reason limit 100"""
+    )
+    if rows:
+        body = [[row["family"], row["reason"], Cell(row["n"]), Cell(row["n_sources"])] for row in rows]
+        yield Table(["family", "reason", "documents", "sources"], body, caption="Why signals are undefined", folded=True)

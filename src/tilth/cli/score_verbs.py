@@ -1,0 +1,90 @@
+"""score: the signals of the user's own files, without a project."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tilth.cli.tables import as_json, say, size, table
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to write to.")
+@click.option("--signals", default="rpv2", show_default=True, metavar="NAMES", help="rpv2, gopher, all, or families: c4,fineweb.")
+@click.option("--as", "form", default="parquet", show_default=True, metavar="FORM", help="parquet, jsonl, or rpv2: its layout.")
+@click.option("--text", metavar="FIELD", help="The field or column of the text, where it is not told by the layout.")
+@click.option("--id", "id_field", metavar="FIELD", help="The field or column of the document's id.")
+@click.option("--language", metavar="LANG", help="The language of texts that do not name theirs: en.")
+@click.option("--bad-words", type=click.Path(exists=True, path_type=Path), help="LDNOOBW's folder, or JSON by language.")
+@click.option("--blocked-domains", type=click.Path(exists=True, path_type=Path), help="UT1's folder, or JSON by domain.")
+@click.option("--model", "models", multiple=True, metavar="FAMILY=FILE", help="A trained model for a family of signals.")
+@click.option("--snapshot", default="0000-00", show_default=True, metavar="YYYY-WW", help="The snapshot's name, as rpv2.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; each scores whole files.")
+@click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def score(
+    files: tuple[str, ...],
+    output: Path,
+    signals: str,
+    form: str,
+    text: str | None,
+    id_field: str | None,
+    language: str | None,
+    bad_words: Path | None,
+    blocked_domains: Path | None,
+    models: tuple[str, ...],
+    snapshot: str,
+    workers: int,
+    as_data: bool,
+    debug: bool,
+) -> None:
+    """Score your own files: JSON lines, Parquet, CSV, WARC, WET, ARC, text; packed or not; folders, patterns and URLs too.
+
+    Every input has one output with a row for each of its rows. What is there and still true is kept, so that the same
+    command goes on where it was stopped.
+    """
+    from tilth.pipeline.score import score as run
+    from tilth.pipeline.score_inputs import Fields
+    from tilth.pipeline.score_signals import choose, read_list
+
+    started = time.monotonic()
+    lists = {"bad_words": bad_words, "blocked_domains": blocked_domains}
+    resources = {name: read_list(name, path) for name, path in lists.items() if path is not None}
+    chosen = choose(signals, resources, _models(models))
+    done = run(files, output, chosen, form, Fields(text, id_field, language), workers, snapshot)
+    if as_data:
+        print(as_json({"inputs": {one.name: {**one.counts, "made": one.why} for one in done.inputs}}))
+        return
+    rows = [(one.name, *_counts(one), one.why or "up to date") for one in done.inputs]
+    print(table(["input", "rows", "rejected", "documents", "text", "why"], rows))
+    if form == "rpv2":
+        say(f"{done.n_duplicates:,} documents repeat an earlier one; {_unscored(chosen)}")
+    say(f"{sum(bool(one.why) for one in done.inputs)} of {len(done.inputs)} made in {time.monotonic() - started:.1f} s: {output}")
+
+
+def _counts(one: Any) -> tuple[Any, ...]:
+    return one.counts["rows"], one.counts["rejects"], one.counts["documents"], size(one.counts["bytes"])
+
+
+def _models(given: tuple[str, ...]) -> dict[str, bytes]:
+    """`quality=model.bin` as bytes by family."""
+    found = {}
+    for item in given:
+        family, equals, path = item.partition("=")
+        if not equals or not Path(path).is_file():
+            raise click.BadParameter(f"`{item}` is not FAMILY=FILE with a file that is there", param_hint="--model")
+        found[family] = Path(path).read_bytes()
+    return found
+
+
+def _unscored(chosen: Any) -> str:
+    """Which signals of the layout are null because nothing was given to compute them with."""
+    from tilth.pipeline.interchange.redpajama_v2 import SIGNALS
+
+    columns = {column for family in chosen.families for column in family.columns}
+    missing = [name for name in SIGNALS if name not in columns]
+    return f"null for want of a list or model: {', '.join(missing)}" if missing else "all signals are there"

@@ -1,0 +1,223 @@
+"""RedPajama-V2 as it was published, and as `tilth score --as rpv2` writes it: documents with their signals and duplicates.
+
+Signals are told by their documents' ids, not by their place alone, and are refused where they are another text's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from tilth.corpus.content import Cut, lines, unpacked
+from tilth.corpus.layouts import LAYOUTS, RecordReader
+from tilth.corpus.licences import declared_licence
+from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw, printable
+from tilth.corpus.reading import share
+from tilth.corpus.records import Document, Reject, Shard, fingerprint
+from tilth.corpus.registry import source
+from tilth.corpus.sources.json_lines import read_json_lines
+from tilth.errors import SourceError
+
+PATH = re.compile(r"(\d{4}-\d{2}/\d{4}/)([a-z]{2})_(head|middle|tail|all)\.json\.gz")
+ADDED = {"quality_signals": ".signals.json.gz", "duplicates": ".duplicates.parquet"}
+LOST_COUNT = ("damaged", "truncated")  # rejects after which nobody knows the number of a line
+
+
+@dataclass(frozen=True)
+class Published:
+    """The signals of one document: `spans` are `[start, end, score]` by name."""
+
+    line: int  # of the document in its file, from 0
+    spans: Mapping[str, Any]
+
+
+@source
+@dataclass(frozen=True)
+class RedPajamaV2:
+    """`path` is the folder (or URL) with `documents/` in it; one file of documents is one shard.
+
+    A document's published id is `rpv2_id` in its `meta`, its signals are there by their names (those of lines as JSON, with
+    `line_signals`), `rpv2_duplicate` is true where `duplicates/` names it. `languages` and `buckets` choose files. A
+    document without signals is a document; signals that cannot be read, or are another text's, are rejects.
+    """
+
+    name: str
+    path: str
+    languages: tuple[str, ...] | None = None
+    buckets: tuple[str, ...] | None = None
+    line_signals: bool = False
+    max_bytes: int | None = None
+    max_line_bytes: int = 64 << 20
+    licence: str | None = None
+
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
+
+    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
+        """One shard for each file of documents. Raises SourceError: nothing there or chosen, no such licence."""
+        files = [file for file in self._files("documents") if self._is_chosen(file.name)]
+        if not files:
+            fix = "give the folder that holds documents/<snapshot>/<shard>/<language>_<bucket>.json.gz"
+            raise SourceError("no file of documents is there", where=f"{self._where}: {self.path}", fix=fix)
+        added = {component: {file.name: file for file in self._files(component)} for component in ADDED}
+        params = {
+            "line_signals": self.line_signals, "max_line_bytes": self.max_line_bytes,
+            "licence": declared_licence(self.licence, where=self._where),
+        }  # fmt: skip
+        shards = []
+        for i, (file, cap) in enumerate(zip(files, share(self.max_bytes, [file.size_bytes for file in files]), strict=True)):
+            stem = file.name.removesuffix(".json.gz")
+            known = {component: added[component].get(stem + suffix) for component, suffix in ADDED.items()}
+            total = hashlib.sha256()
+            for one in (file, *known.values()):
+                total.update(f"{fingerprint_of(one, digest) if one else ''}\n".encode())
+            own = {"file": printable(file.name), "max_bytes": cap, **{name: one is not None for name, one in known.items()}}
+            shards.append(Shard(f"{self.name}/{i:05d}", self.name, total.hexdigest(), {**own, **params}, self.path.rstrip("/")))
+        return shards
+
+    @property
+    def _where(self) -> str:
+        return f"RedPajamaV2 {self.name}"
+
+    def _files(self, component: str) -> list[FoundFile]:
+        try:
+            return find_files(f"{self.path.rstrip('/')}/{component}", self._where)
+        except SourceError:
+            return []  # tails have no signals, and a part of the whole may have been fetched without them
+
+    def _is_chosen(self, name: str) -> bool:
+        match = PATH.fullmatch(name)
+        if match is None:
+            return False
+        return (not self.languages or match[2] in self.languages) and (not self.buckets or match[3] in self.buckets)
+
+    def read(self, shard: Shard) -> Iterator[Document | Reject]:
+        """Yield a row for every line of documents, a reject for every damage. Raises SourceError if a file is unreadable."""
+        name = shard.params["file"]
+        reader = RecordReader(self.name, "jsonl", LAYOUTS["redpajama-v2"], shard.params["licence"])
+        places = {component: self._place(shard, component) for component in ADDED if shard.params[component]}
+        duplicates: set[str] = set()
+        if "duplicates" in places:
+            duplicates, bad = _duplicates(places["duplicates"], self._where)
+            yield from bad
+        signals = _Signals(places.get("quality_signals"), name, self.max_line_bytes, self._where)
+        is_counted = True
+        file = FoundFile(name, f"{shard.location}/documents/{name}", 0)
+        for row in read_json_lines(file, reader, self.max_line_bytes, self._where):
+            if isinstance(row, Reject):
+                is_counted = is_counted and row.reason not in LOST_COUNT
+                yield row
+                continue
+            if not is_counted:
+                yield replace(row, meta={key: value for key, value in row.meta.items() if key != "rpv2_id"})
+                continue
+            found, bad = signals.of(int(row.occurrences[0].record_id or 0) - 1, len(row.text))
+            yield from bad
+            more = _as_meta(found.spans, self.line_signals) if found else {}
+            if row.meta.get("rpv2_id") in duplicates:
+                more["rpv2_duplicate"] = "true"
+            yield replace(row, meta={**row.meta, **more})
+        yield from signals.rest()
+
+    def _place(self, shard: Shard, component: str) -> FoundFile:
+        name = shard.params["file"].removesuffix(".json.gz") + ADDED[component]
+        return FoundFile(f"{component}/{name}", f"{shard.location}/{component}/{name}", 0)
+
+
+class _Signals:
+    """The signals of one file, read along with its documents."""
+
+    def __init__(self, file: FoundFile | None, documents: str, max_line_bytes: int, where: str) -> None:
+        self._rows = iter(()) if file is None else _read_signals(file, documents, max_line_bytes, where)
+        self._place = "" if file is None else file.name
+        self._next: Published | None = None
+
+    def of(self, line: int, n_chars: int) -> tuple[Published | None, list[Reject]]:
+        """The signals of a document by its line, and what was found unreadable up to there."""
+        bad: list[Reject] = []
+        while self._next is None or self._next.line < line:
+            row = next(self._rows, None)
+            if row is None:
+                return None, bad
+            if isinstance(row, Reject):
+                bad.append(row)
+            else:
+                self._next = row
+        if self._next.line > line:
+            return None, bad
+        ends = {spans[0][1] for name, spans in self._next.spans.items() if name.startswith(("rps_doc", "ccnet")) and spans}
+        if ends - {n_chars}:
+            detail = f"signals of {max(ends)} characters, a document of {n_chars}"
+            return None, [*bad, Reject(f"{self._place}:{line + 1}", "other_text", detail)]
+        return self._next, bad
+
+    def rest(self) -> Iterator[Reject]:
+        """What is unreadable after the last document."""
+        for row in self._rows:
+            if isinstance(row, Reject):
+                yield row
+
+
+def _read_signals(file: FoundFile, documents: str, max_line_bytes: int, where: str) -> Iterator[Published | Reject]:
+    last = -1
+    with open_raw(file.location, where) as raw:
+        for line in lines(unpacked(raw), max_line_bytes):
+            place = f"{file.name}:{line.number}"
+            if isinstance(line, Cut):
+                yield Reject(place, line.reason, line.detail)
+                continue
+            if line.data is None:
+                yield Reject(place, "too_large", f"a line of {line.size_bytes} bytes, at most {max_line_bytes}")
+                continue
+            row = _published(line.data, documents, place)
+            if isinstance(row, Published) and row.line <= last:
+                row = Reject(place, "wrong_order", f"line {row.line} after line {last}")
+            if isinstance(row, Published):
+                last = row.line
+            yield row
+
+
+def _published(data: bytes, documents: str, place: str) -> Published | Reject:
+    try:
+        record = json.loads(data)
+        file, _, number = record["id"].rpartition("/")
+        spans = {
+            name: [(int(start), int(end), None if score is None else score + 0) for start, end, score in found]
+            for name, found in record["quality_signals"].items()
+        }
+        line = int(number)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return Reject(place, "bad_signals", f"{type(error).__name__}: {error}"[:200])
+    if file != documents:
+        return Reject(place, "other_file", f"signals of {file}"[:200])
+    return Published(line, spans)
+
+
+def _as_meta(spans: Mapping[str, Any], with_lines: bool) -> dict[str, str]:
+    found = {}
+    for name, scored in spans.items():
+        if name.startswith("rps_lines"):
+            if with_lines:
+                found[name] = json.dumps(scored, separators=(",", ":"))
+        elif scored and scored[0][2] is not None:
+            found[name] = repr(scored[0][2])
+    return found
+
+
+def _duplicates(file: FoundFile, where: str) -> tuple[set[str], list[Reject]]:
+    """The ids that a file of duplicates names, and the reject that it is where it cannot be read."""
+    import pyarrow.parquet as pq
+
+    with open_raw(file.location, where) as raw:
+        try:
+            table = pq.ParquetFile(raw, pre_buffer=False).read(columns=["doc_id"])
+            return set(table.column("doc_id").to_pylist()), []
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            return set(), [Reject(file.name, "damaged", (str(error).splitlines() or [""])[0][:300])]
