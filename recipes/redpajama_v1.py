@@ -14,7 +14,7 @@ With some of the slices: `slices=c4,books`, given to the recipe and to both call
 import sys
 from pathlib import Path
 
-from tilth import Bpe, Corpus, MinHashParameters, QualityModel, Warc
+from tilth import Bpe, Corpus, MinHashParameters, QualityModel, RepeatedLines, Warc
 from tilth.corpus import ArxivSource, Books, GitRepositories, JsonLines, MediaWikiDump, StackExchange
 from tilth.errors import RecipeError, did_you_mean
 from tilth.pipeline.recipe import Perplexity
@@ -92,6 +92,7 @@ def corpus(
         sources=[*(sources[name] for name in chosen), *([Warc("cited", cited)] if web and cited else [])],
         signals=("language", "code_shape"),
         models=_models("cited" if cited else "wikipedia", n_references, n_pieces) if web else (),
+        edits=[RepeatedLines(sources=("commoncrawl",))] if web else (),
         near_duplicates=MinHashParameters() if near_duplicates else None,
         tokenizer=Bpe(vocab_size),
     )
@@ -100,7 +101,7 @@ def corpus(
 def _models(reference: str, n_references: int, n_pieces: int) -> list[QualityModel | Perplexity]:
     return [
         QualityModel(reference, "commoncrawl", name="wikiref", max_documents=n_references),
-        Perplexity("wikipedia", n_pieces=n_pieces),
+        Perplexity("wikipedia", n_pieces=n_pieces, cutoffs_from=("commoncrawl",)),
     ]
 
 

@@ -163,6 +163,20 @@ def test_the_rules_decide(project: Path, tilth: Run) -> None:
     assert len(web) < read["n"]
 
 
+def test_lines_are_cut_and_percentiles_taken_in_common_crawl_alone(project: Path, tilth: Run) -> None:
+    edits = query(tilth, project, "select distinct split_part(shard, '/', 1) as source from redpajama_v1.edits")
+    assert {row["source"] for row in edits} == {"commoncrawl"}
+    (row,) = query(
+        tilth,
+        project,
+        "select max(perplexity) filter (perplexity_bucket = 'middle') as middle, quantile_cont(perplexity, 0.6) as cutoff "
+        "from redpajama_v1 where source = 'commoncrawl' and lid_language = 'en'",
+    )
+    assert row["middle"] <= row["cutoff"]
+    (row,) = query(tilth, project, "select count(*) as n from redpajama_v1 where extraction like '%edits' and source <> 'commoncrawl'")
+    assert row["n"] == 0
+
+
 def test_sites_can_be_named(project: Path, tilth: Run) -> None:
     largest = query(tilth, project, said("sites"))
     assert list(largest[0].values()) == ["coffee.stackexchange.com"]

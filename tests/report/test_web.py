@@ -147,7 +147,9 @@ def test_policies_keep_what_their_sql_keeps(numbers: Numbers, web_connection: An
         place = f"policy/redpajama-v2/{source or 'all sources'}"
         assert numbers.values[f"{place}/documents"] == n_documents > 0
         assert numbers.values[f"{place}/tokens"] == n_tokens
-    dropped = [one(web_connection, f"select count(*) from demo where ({c.sql}) is not true") for c in POLICIES["redpajama-v2"].clauses]
+    dropped = [
+        one(web_connection, f"select count(*) from demo where ({c.sql}) is not true") for c in POLICIES["redpajama-v2"].clauses
+    ]
     assert numbers.values["policy/redpajama-v2/most"] == max(dropped) > 0
     assert "@gopher (gopher, gopher_repetition)" in numbers.text, "what a policy lacks is said"
 

@@ -145,13 +145,13 @@ _POLICIES = (
             *_C4_ANY_END,
             *_all(
                 "fineweb",
-                ("fineweb_terminal_line_frac", ">= 0.12", "lines that end in a mark"),
-                ("fineweb_short_line_frac", "<= 0.67", "short lines"),
-                ("fineweb_dupe_line_char_frac", "<= 0.01", "characters in repeated lines"),
-                ("fineweb_newline_word_ratio", "<= 0.3", "lists"),
+                ("fineweb_after_c4_terminal_line_frac", ">= 0.12", "lines that end in a mark"),
+                ("fineweb_after_c4_short_line_frac", "<= 0.67", "short lines"),
+                ("fineweb_after_c4_dupe_line_char_frac", "<= 0.01", "characters in repeated lines"),
+                ("fineweb_after_c4_newline_word_ratio", "<= 0.3", "lists"),
             ),
         ),
-        beyond="its last four rules see the text after C4's removals; blocked URLs go first; minhash deduplication comes after",
+        beyond="takes C4's lines out of what it keeps; blocked URLs go first, minhash deduplication comes after",
     ),
     Policy(
         "refinedweb",

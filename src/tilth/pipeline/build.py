@@ -51,7 +51,8 @@ def build(project: Project, name: str, corpus: Corpus, *, n_workers: int = 1, sc
     missing = [item for item in planned if item.part is None]
     parts = {item.node.id: item.part for item in planned if item.part is not None}
     if missing:
-        parts = _make(store, planned, n_workers, scheduler)
+        made = _make(store, planned, n_workers, scheduler)
+        parts = {item.node.id: made[item.node.id] for item in planned}  # in one order, whoever was first
     named = _name(store, name, parts)
     publish(store)
     return Built(named, len(missing), count_by_source(store, named) if missing else {})

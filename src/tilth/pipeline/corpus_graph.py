@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import groupby
+from itertools import compress, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +76,15 @@ def _refuse_idle(corpus: Corpus) -> None:
 
 def _add_model(model: model_steps.Model, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> None:
     params = {"kind": type(model).__name__, **dataclasses.asdict(model)}
-    own = tuple(read for read in reads if (nodes[read].shard or "").split("/")[0] in model.sources)
+    own = tuple(read for read in reads if _source_of(nodes[read]) in model.sources)
     trained = add(Node(model_steps.training_step(model), params=params, needs=own, work=model))
     step = model_steps.scoring_step(model)
     scored = [add(Node(step, nodes[read].shard, needs=(read, trained), work=model)) for read in reads]
     if isinstance(model, Perplexity):
         languages = [f"signals.language {nodes[read].shard}" for read in reads]
-        cutoffs = add(Node(model_steps.cutoff_step(model), needs=(*scored, *languages), work=model))
+        deciding = [not model.cutoffs_from or _source_of(nodes[read]) in model.cutoffs_from for read in reads]
+        needs_of_cutoffs = (*compress(scored, deciding), *compress(languages, deciding))
+        cutoffs = add(Node(model_steps.cutoff_step(model), needs=needs_of_cutoffs, work=model))
         for read, *needs in zip(reads, scored, languages, strict=True):
             shard = nodes[read].shard
             add(Node(model_steps.bucket_step(model), shard, {"shard": shard}, needs=(*needs, cutoffs), work=model))
@@ -105,28 +107,35 @@ def _read_nodes(corpus: Corpus, digest: Callable[[Path], str]) -> list[Node]:
 
 def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> list[Node]:
     """One node a shard for all edits, and before it what tells the lines that its group repeats."""
-    described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in corpus.edits]
     repeated: dict[str, str] = {}
     for edit in corpus.edits:
         if isinstance(edit, RepeatedLines):
-            runs = {read: add(Node(edit_steps.LINES, nodes[read].shard, needs=(read,))) for read in reads}
-            for name, group in _groups(reads, nodes, edit.group_shards):
+            own = [read for read in reads if not edit.sources or _source_of(nodes[read]) in edit.sources]
+            runs = {read: add(Node(edit_steps.LINES, nodes[read].shard, needs=(read,))) for read in own}
+            for name, group in _groups(own, nodes, edit.group_shards):
                 found = add(Node(edit_steps.REPEATED_LINES, name, needs=tuple(runs[read] for read in group)))
                 repeated |= dict.fromkeys(group, found)
-    return [
-        Node(edit_steps.EDIT, nodes[read].shard, {"edits": described}, needs=(read, *filter(None, [repeated.get(read)])))
-        for read in reads
-    ]
+    edited = []
+    for read in reads:
+        own_edits = [edit for edit in corpus.edits if read in repeated or not isinstance(edit, RepeatedLines)]
+        described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in own_edits]
+        needs = (read, *filter(None, [repeated.get(read)]))
+        edited.append(Node(edit_steps.EDIT, nodes[read].shard, {"edits": described}, needs=needs))
+    return edited
+
+
+def _source_of(node: Node) -> str:
+    return (node.shard or "").split("/")[0]
 
 
 def _what_decides(edit: Edit) -> dict[str, Any]:
-    # How shards are grouped shows in the inputs of a group.
-    return {name: value for name, value in dataclasses.asdict(edit).items() if name != "group_shards"}
+    # How shards are grouped shows in the inputs of a group, and which sources are cut in which shards have one.
+    return {name: value for name, value in dataclasses.asdict(edit).items() if name not in ("group_shards", "sources")}
 
 
 def _groups(reads: Sequence[str], nodes: Mapping[str, Node], size: int) -> Iterator[tuple[str, list[str]]]:
     """The shards of each source in runs of `size`, each under the name of its first."""
-    for _, of_source in groupby(reads, key=lambda read: (nodes[read].shard or "").split("/")[0]):
+    for _, of_source in groupby(reads, key=lambda read: _source_of(nodes[read])):
         shards = list(of_source)
         for first in range(0, len(shards), size):
             group = shards[first : first + size]

@@ -54,6 +54,7 @@ class Perplexity:
     max_documents: int = 1_000_000
     head: float = 30.0
     tail: float = 60.0
+    cutoffs_from: tuple[str, ...] = ()  # the sources whose documents decide the percentiles; by default all
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -85,12 +86,13 @@ class RepeatedLines:
     """Cut the lines that groups of `group_shards` shards of a source hold more than once, as CCNet does.
 
     `remove_all_copies` leaves none of them, `keep_first` the first by (shard, row, line). Lines are compared without
-    case, digits and punctuation. Empty lines go too, unless `keep_empty`.
+    case, digits and punctuation. Empty lines go too, unless `keep_empty`. Only `sources` are cut, by default all.
     """
 
     mode: str = "remove_all_copies"
     group_shards: int = 50
     keep_empty: bool = False
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in ("remove_all_copies", "keep_first"):
@@ -135,10 +137,19 @@ class Corpus:
                 raise RecipeError(f"two {what} are named `{twice[0]}`", fix="Give each a name of its own.")
         if len({type(edit) for edit in self.edits}) < len(self.edits):
             raise RecipeError("an edit is given twice", where="Corpus(edits=...)", fix="Give each kind once.")
-        for model in self.models:
-            for source in model.sources:
-                if source not in names:
-                    raise RecipeError(f"the model `{model.name}` wants a source `{source}`", fix=did_you_mean(source, names))
+        wanted = [(f"the model `{model.name}`", source) for model in self.models for source in model.sources]
+        wanted += [
+            (f"the model `{model.name}`", source)
+            for model in self.models
+            if isinstance(model, Perplexity)
+            for source in model.cutoffs_from
+        ]
+        wanted += [
+            ("`RepeatedLines`", source) for edit in self.edits if isinstance(edit, RepeatedLines) for source in edit.sources
+        ]
+        for who, source in wanted:
+            if source not in names:
+                raise RecipeError(f"{who} wants a source `{source}`", fix=did_you_mean(source, names))
 
 
 @dataclass(frozen=True)

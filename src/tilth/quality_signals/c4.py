@@ -58,7 +58,7 @@ _SPANS = pa.list_(pa.int64())
 
 @batch_signal(
     "c4",
-    version=1,
+    version=2,
     columns={
         **{name: pa.int64() for name in _COUNTS},
         "c4_removed_line_starts": _SPANS,
@@ -71,7 +71,8 @@ def c4(batch: TextBatch) -> BatchScores:
     length of the third longest line (mC4's rule of three paragraphs, in characters). Removed lines are spans in
     characters, the line break included.
     """
-    from tilth.quality_signals.rules import pages, texts
+    from tilth.quality_signals.rules import texts
+    from tilth.quality_signals.rules.kernels import pages
 
     counts, removed_counts, spans, reasons = [], [], [], []
     for part in texts.parts_of(batch):
@@ -129,9 +130,28 @@ class Lines:
 
 
 def judge(part: Texts) -> Lines:
-    """Look for the faults of each line."""
-    from tilth.quality_signals.rules import pages
+    """Look for the faults of each line; kept with the part, since C4 and FineWeb both ask."""
+    kept: Lines | None = vars(part).get("_c4_lines")
+    if kept is None:
+        kept = vars(part)["_c4_lines"] = _judge(part)
+    return kept
+
+
+def text_left(part: Texts) -> Texts:
+    """The texts that C4's removals leave without its rule of terminal marks; those of condemned pages too."""
     from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules.kernels import pages
+    from tilth.quality_signals.rules.texts import Texts
+
+    lines = judge(part)
+    codes, starts = np.empty(len(part.codes), np.uint32), np.empty(len(part) + 1, np.int64)
+    used = pages.join_lines(lines.kept, lines.table, lines.first_fault_any_end < 0, character_classes(), codes, starts)
+    return Texts(codes[:used], starts)
+
+
+def _judge(part: Texts) -> Lines:
+    from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules.kernels import pages
 
     classes = character_classes()
     lengths = np.array(list(map(len, PHRASES)))
@@ -151,7 +171,7 @@ def _lowest_bit(faults: Ints) -> Ints:
 
 
 def _counts_of(part: Texts, lines: Lines) -> Ints:
-    from tilth.quality_signals.rules import pages
+    from tilth.quality_signals.rules.kernels import pages
 
     text, n = lines.table[:, pages.TEXT], len(part)
     by_fault, any_end = (
@@ -171,8 +191,9 @@ def _counts_of(part: Texts, lines: Lines) -> Ints:
 
 def _sentences(lines: Lines, stays: npt.NDArray[np.bool_]) -> Ints:
     """How many sentences each of the lines that stay has, once its citations are out."""
-    from tilth.quality_signals.rules import pages, texts
+    from tilth.quality_signals.rules import texts
     from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules.kernels import pages
 
     spans = lines.table[stays][:, (pages.KEPT, pages.KEPT_END)]
     lengths = spans[:, 1] - spans[:, 0]
@@ -186,7 +207,7 @@ def _sentences(lines: Lines, stays: npt.NDArray[np.bool_]) -> Ints:
 
 
 def _edits_of(part: Texts, table: Ints, fault: Ints, first_row: int) -> Iterator[tuple[int, int, int, str, str]]:
-    from tilth.quality_signals.rules import pages
+    from tilth.quality_signals.rules.kernels import pages
 
     bounds = np.searchsorted(table[:, pages.TEXT], np.arange(len(part) + 1))
     for number in range(len(part)):

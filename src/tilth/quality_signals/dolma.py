@@ -41,8 +41,9 @@ def dolma(batch: TextBatch) -> BatchScores:
 
     An empty text has 0 everywhere, as it has in dolma.
     """
-    from tilth.quality_signals.rules import counts, texts
+    from tilth.quality_signals.rules import texts
     from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules.kernels import counts
 
     stops = texts.hashes_of(STOP_WORDS)
     n = len(batch)

@@ -1,47 +1,59 @@
 """The numbers that FineWeb's own filter compares (arXiv:2406.17557, section 3.6), as datatrove 0.10's `FineWebQualityFilter`
 computes them by default. Lines lie between line feeds; blank ones are left out. Nothing is rounded.
+
+FineWeb's recipe runs the filter on what C4's rules leave of a text (`fineweb_after_c4_...`), the filter alone sees all of it.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from tilth.quality_signals.c4 import text_left
 from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.gopher import ratio
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
+if TYPE_CHECKING:
+    from tilth.quality_signals.rules.texts import Texts
 
-@batch_signal(
-    "fineweb",
-    version=1,
-    columns={
-        "fineweb_terminal_line_frac": pa.float64(),
-        "fineweb_short_line_frac": pa.float64(),
-        "fineweb_dupe_line_char_frac": pa.float64(),
-        "fineweb_newline_word_ratio": pa.float64(),
-    },
-)
+Ints = npt.NDArray[np.int64]
+_NAMES = ("terminal_line_frac", "short_line_frac", "dupe_line_char_frac", "newline_word_ratio")
+_PREFIXES = ("fineweb_", "fineweb_after_c4_")
+
+
+@batch_signal("fineweb", version=2, columns={prefix + name: pa.float64() for prefix in _PREFIXES for name in _NAMES})
 def fineweb(batch: TextBatch) -> BatchScores:
     """Shares of lines that end in a terminal mark, and of lines of at most 30 characters; the share of characters in lines
-    that were seen before; line feeds for each word (of spaCy's English tokeniser).
+    that were seen before; line feeds for each word (of spaCy's English tokeniser). Of the text, and of what C4 leaves of it.
     """
-    from tilth.quality_signals.rules import pages, texts
-    from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules import texts
 
-    found = np.empty((len(batch), 5), np.int64)
-    n_chars, n_words = np.empty(len(batch), np.int64), np.empty(len(batch), np.int64)
-    done = 0
-    for part in texts.parts_of(batch):
-        here = slice(done, done + len(part))
-        pages.count_page_lines(part.codes, part.starts, character_classes(), found[here])
-        n_chars[here], n_words[here] = np.diff(part.starts), np.diff(part.words.ends)
-        done += len(part)
-    n_lines, n_terminal, n_short, same, n_feeds = found.T
-    columns = {
-        "fineweb_terminal_line_frac": ratio(n_terminal, n_lines),
-        "fineweb_short_line_frac": ratio(n_short, n_lines),
-        "fineweb_dupe_line_char_frac": ratio(same, np.where(n_lines > 0, n_chars - n_feeds, 0)),
-        "fineweb_newline_word_ratio": ratio(n_feeds, n_words),
-    }
-    return BatchScores(columns, {"no lines": n_lines == 0, "no words": n_words == 0})
+    parts = texts.parts_of(batch)
+    columns: dict[str, pa.Array] = {}
+    undefined: dict[str, npt.NDArray[np.bool_]] = {}
+    for prefix, where, chosen in zip(_PREFIXES, ("", " after C4"), (parts, map(text_left, parts))):
+        counts = np.concatenate([np.empty((0, 7), np.int64), *map(_counts_of, chosen)])
+        n_lines, n_terminal, n_short, same, n_feeds, n_chars, n_words = counts.T
+        ratios = (
+            ratio(n_terminal, n_lines),
+            ratio(n_short, n_lines),
+            ratio(same, np.where(n_lines > 0, n_chars - n_feeds, 0)),
+            ratio(n_feeds, n_words),
+        )
+        columns |= dict(zip((prefix + name for name in _NAMES), ratios))
+        undefined |= {f"no lines{where}": n_lines == 0, f"no words{where}": n_words == 0}
+    return BatchScores(columns, undefined)
+
+
+def _counts_of(part: Texts) -> Ints:
+    """The counts of `pages.count_page_lines`, then characters and words."""
+    from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules.kernels import pages
+
+    lines = np.empty((len(part), 5), np.int64)
+    pages.count_page_lines(part.codes, part.starts, character_classes(), lines)
+    return np.column_stack((lines, np.diff(part.starts), np.diff(part.words.ends)))

@@ -43,8 +43,9 @@ def gopher(batch: TextBatch) -> BatchScores:
     """Gopher's rules of quality: words that are not punctuation alone and their length in characters, symbols for each
     word, shares of lines, the share of words with a letter, and how many of eight stop words occur.
     """
-    from tilth.quality_signals.rules import counts, texts
+    from tilth.quality_signals.rules import texts
     from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules.kernels import counts
 
     stops = texts.hashes_of(STOP_WORDS)
     found = np.empty((len(batch), 10), np.int64)
@@ -77,8 +78,9 @@ def gopher_repetition(batch: TextBatch) -> BatchScores:
 
     A text with fewer than n words has 0 for n-grams; a top share counts the n-gram of a text that repeats nothing, too.
     """
-    from tilth.quality_signals.rules import counts, texts
+    from tilth.quality_signals.rules import texts
     from tilth.quality_signals.rules.characters import character_classes
+    from tilth.quality_signals.rules.kernels import counts
 
     parts, tops, dupes = (np.empty((len(batch), n), np.int64) for n in (6, 3, 6))
     n_chars = np.empty(len(batch), np.int64)

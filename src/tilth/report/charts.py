@@ -17,18 +17,26 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def stacked_bars(
-    rows: Rows, *, category: str, value: str, title: str, part: str | None = None, colours: Mapping[str, str] | None = None
+    rows: Rows,
+    *,
+    category: str,
+    value: str,
+    title: str,
+    part: str | None = None,
+    colours: Mapping[str, str] | None = None,
+    highest: float | None = None,
 ) -> dict[str, Any]:
     """Horizontal bars in the order of the rows; with `part`, stacked by it in the order and the colours of `colours`.
 
-    Each row has a `label`: what a screen reader says and the pointer shows.
+    Each row has a `label`: what a screen reader says and the pointer shows. `highest` is where the axis ends.
     """
     import altair as alt
 
     order = list(dict.fromkeys(row[category] for row in rows))
+    length = alt.Undefined if highest is None else alt.Scale(domain=[0, highest], nice=False, clamp=True)
     chart = alt.Chart(alt.Data(values=list(rows))).mark_bar().encode(
         y=alt.Y(f"{category}:N", sort=order, title=None),
-        x=alt.X(f"{value}:Q", title=title, axis=alt.Axis(labelExpr=NUMBER_LABELS)),
+        x=alt.X(f"{value}:Q", title=title, scale=length, axis=alt.Axis(labelExpr=NUMBER_LABELS)),
         description="label:N",
         tooltip="label:N",
     )  # fmt: skip

@@ -23,9 +23,11 @@ def share_chart(scope: Scope, column: str) -> Chart:
     rows = scope.rows(
         f"""with named as (select source, {quoted(column)}::varchar as kind from {facts_table(scope)}),
             ranked as (
-                select kind, row_number() over (order by count(*) desc, kind) as place from named where kind is not null group by kind),
+                select kind, row_number() over (order by count(*) desc, kind) as place
+                from named where kind is not null group by kind),
             merged as (
-                select source, case when place <= {_SHOWN} then kind when kind is null then '{UNDEFINED}' else '{REST}' end as kind,
+                select source,
+                       case when place <= {_SHOWN} then kind when kind is null then '{UNDEFINED}' else '{REST}' end as kind,
                        case when place <= {_SHOWN} then place when kind is null then {_SHOWN + 2} else {_SHOWN + 1} end as place
                 from named left join ranked using (kind))
             select source, kind, place, count(*) as n, sum(count(*)) over (partition by source)::bigint as n_source
@@ -43,7 +45,7 @@ def share_chart(scope: Scope, column: str) -> Chart:
         }
         for row in rows
     ]
-    spec = stacked_bars(data, category="source", value="share", title="% of documents", part="kind", colours=colours)
+    spec = stacked_bars(data, category="source", value="share", title="% of documents", part="kind", colours=colours, highest=100)
     return Chart(f"signal-{column}", column, spec, legend=list(colours.items()))
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import PurePath
 from types import FunctionType
 from typing import Any
@@ -124,22 +125,30 @@ def run_step(step: Any, texts: pa.Array, fields: Mapping[str, pa.Array]) -> list
 
 
 def text_edits(old: str, new: str) -> Iterator[tuple[int, int, str]]:
-    """Spans of `old` (characters, end exclusive) and what stands in their place in `new`: in order, disjoint, whole lines or less."""
+    """Spans of `old` (characters, end exclusive) and what stands in their place in `new`: in order, disjoint."""
     if old == new:
         return
-    head = _common(old, new)
-    tail = _common(old[head:][::-1], new[head:][::-1])
-    old_lines = old[head : len(old) - tail].splitlines(keepends=True)
-    new_lines = new[head : len(new) - tail].splitlines(keepends=True)
-    if max(len(old_lines), len(new_lines)) > MOST_LINES or min(len(old_lines), len(new_lines)) <= 1:
-        yield head, len(old) - tail, new[head : len(new) - tail]
+    head = old.rfind("\n", 0, _common(old, new)) + 1
+    n_tail = min(_common(old[::-1], new[::-1]), len(old) - head, len(new) - head)
+    line_end = old.find("\n", len(old) - n_tail)
+    n_tail = len(old) - line_end - 1 if line_end >= 0 else 0
+    old_lines = old[head : len(old) - n_tail].splitlines(keepends=True)
+    new_lines = new[head : len(new) - n_tail].splitlines(keepends=True)
+    if max(len(old_lines), len(new_lines)) > MOST_LINES:
+        yield head, len(old) - n_tail, new[head : len(new) - n_tail]
         return
-    at = [head]
-    for line in old_lines:
-        at.append(at[-1] + len(line))
+    ends = [head, *(head + n for n in accumulate(map(len, old_lines)))]
     for kind, start, end, new_start, new_end in difflib.SequenceMatcher(None, old_lines, new_lines, autojunk=False).get_opcodes():
         if kind != "equal":
-            yield at[start], at[end], "".join(new_lines[new_start:new_end])
+            yield _trimmed(old, ends[start], ends[end], "".join(new_lines[new_start:new_end]))
+
+
+def _trimmed(old: str, start: int, end: int, replacement: str) -> tuple[int, int, str]:
+    """The span without what its replacement begins and ends with alike."""
+    replaced = old[start:end]
+    n_head = _common(replaced, replacement)
+    n_tail = min(_common(replaced[::-1], replacement[::-1]), len(replaced) - n_head, len(replacement) - n_head)
+    return start + n_head, end - n_tail, replacement[n_head : len(replacement) - n_tail]
 
 
 def describe(step: Any) -> dict[str, Any]:

@@ -11,12 +11,14 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -50,6 +52,7 @@ INTEGERS = frozenset({"rps_doc_word_count", "rps_doc_ut1_blacklist", "rps_lines_
 FAMILIES = ("ccnet", "lines", "natural_language", "repetition", "stop_words")
 FAMILIES_WITH_LISTS = ("bad_words", "blocked_domains")
 
+Spans = list[tuple[int, int, float | None]]
 BUCKETS = ("head", "middle", "tail")
 NO_BUCKET, NO_LANGUAGE = "all", "xx"  # `all` is CCNet's own word for documents without a language model
 PATH = re.compile(r"(?:^|/)(\d{4}-\d{2})/(\d{4})/([a-z]{2}_(?:head|middle|tail|all))\.json(?:\.gz)?$")
@@ -120,7 +123,7 @@ def document_record(document: Document) -> dict[str, Any]:
         "digest": meta.get("digest") or text_digest(text),
         "length": length,
         "nlines": nlines,
-        "source_domain": meta.get("source_domain") or _domain(document.url),
+        "source_domain": meta["source_domain"] if "source_domain" in meta else _domain(document.url),
         "title": meta.get("title", ""),
         "raw_content": text,
         **{name: own if counts[name] is None else counts[name] for name, own in originals.items()},
@@ -142,15 +145,15 @@ def text_digest(text: str) -> str:
     return "sha1:" + base64.b32encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()
 
 
-def signal_fields(texts: pa.Array, signals: Mapping[str, pa.Table]) -> list[dict[str, list[list[Any]]]]:
-    """`quality_signals` of each text: every signal as `[start, end, score]` in characters, a span for each line or one for all.
+def signal_fields(texts: pa.Array, signals: Mapping[str, pa.Table]) -> list[dict[str, Spans]]:
+    """`quality_signals` of each text: every signal as (start, end, score) in characters, a span for each line or one for all.
 
     `signals` are families' tables (signals/1) for these texts, by any name. A signal that none of them has is null, as
     the published code writes what it had no model for.
     """
     n_chars = pc.utf8_length(texts).to_pylist()
     columns = {name: table.column(name) for table in signals.values() for name in table.column_names}
-    fields: list[dict[str, list[list[Any]]]] = [{} for _ in n_chars]
+    fields: list[dict[str, Spans]] = [{} for _ in n_chars]
     lines = _line_spans(columns)
     for name in SIGNALS:
         if name in LINE_SIGNALS:
@@ -158,7 +161,7 @@ def signal_fields(texts: pa.Array, signals: Mapping[str, pa.Table]) -> list[dict
         else:
             kind = int if name in INTEGERS else float
             values = columns[name].to_pylist() if name in columns else [None] * len(n_chars)
-            spans = [[[0, n, None if value is None else kind(value)]] for n, value in zip(n_chars, values)]
+            spans = [[(0, n, None if value is None else kind(value))] for n, value in zip(n_chars, values)]
         for own, found in zip(fields, spans):
             own[name] = found
     return fields
@@ -174,33 +177,32 @@ def signal_record(document_id: str, record: Mapping[str, Any], fields: Mapping[s
     return {"id": document_id, "id_int": id_int(document_id), "metadata": metadata, "quality_signals": fields}
 
 
-def _line_spans(columns: Mapping[str, pa.ChunkedArray]) -> list[list[tuple[int, int]]] | None:
+Lines = tuple[list[list[int]], list[list[int]]]  # of each document: where its lines start, where they end
+
+
+def _line_spans(columns: Mapping[str, pa.ChunkedArray]) -> Lines | None:
     if "line_start" not in columns:
         return None
-    return [list(zip(starts, ends)) for starts, ends in zip(_lists(columns["line_start"]), _lists(columns["line_end"]))]
+    return _lists(columns["line_start"], np.int64), _lists(columns["line_end"], np.int64)
 
 
-def _scored_lines(
-    name: str, columns: Mapping[str, pa.ChunkedArray], lines: list[list[tuple[int, int]]] | None, n_documents: int
-) -> Sequence[list[list[Any]]]:
+def _scored_lines(name: str, columns: Mapping[str, pa.ChunkedArray], lines: Lines | None, n_documents: int) -> list[Spans]:
     if lines is None or name not in columns:
         return [[] for _ in range(n_documents)]
-    kind = int if name in INTEGERS else float
-    scored = [
-        [[start, end, kind(score)] for (start, end), score in zip(spans, scores)]
-        for spans, scores in zip(lines, _lists(columns[name]))
-    ]
+    scores = _lists(columns[name], np.int64 if name in INTEGERS else np.float64)
+    scored: list[Spans] = [list(zip(*parts)) for parts in zip(*lines, scores)]
     # A text without lines has one null span here, and none in the other signals, as published.
-    return [found or [[0, 0, None]] for found in scored] if name == BULLETS else scored
+    return [found or [(0, 0, None)] for found in scored] if name == BULLETS else scored
 
 
-def _lists(column: pa.ChunkedArray) -> list[list[Any]]:
-    """A column of lists without nulls, several times faster than `to_pylist`."""
+def _lists(column: pa.ChunkedArray, kind: type[np.generic]) -> list[list[Any]]:
+    """A column of lists without nulls as Python's numbers of one kind, several times faster than `to_pylist`."""
     found: list[list[Any]] = []
     for chunk in column.chunks:
         ends = chunk.offsets.to_numpy()
-        values = chunk.values.slice(ends[0], ends[-1] - ends[0]).to_numpy(zero_copy_only=False).tolist()
-        found += [values[start - ends[0] : end - ends[0]] for start, end in zip(ends[:-1].tolist(), ends[1:].tolist())]
+        values = chunk.values.slice(ends[0], ends[-1] - ends[0]).to_numpy(zero_copy_only=False).astype(kind).tolist()
+        ends = (ends - ends[0]).tolist()
+        found += [values[start:end] for start, end in pairwise(ends)]
     return found
 
 

@@ -19,7 +19,8 @@ from tilth.pipeline.interchange import redpajama_v2 as layout
 
 DIGESTS = pa.schema([("digest", pa.string())])
 MOST_GROUPS = 200  # languages x buckets of one shard: each has four open files
-GZIP_LEVEL = 6
+GZIP_LEVEL = 4
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass
@@ -116,7 +117,7 @@ class PackedLines:
     def write(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Append records, a line each."""
         for record in records:
-            self._file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            self._file.write(ENCODER.encode(record).encode() + b"\n")
 
     def close(self) -> None:
         """Finish the file."""

@@ -16,7 +16,7 @@ from numba import njit
 from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.rules.characters import UNITS, character_classes
 from tilth.quality_signals.rules.exceptions import exceptions
-from tilth.quality_signals.rules.words import (
+from tilth.quality_signals.rules.kernels.words import (
     EXCEPTION,
     MOST_CUTS,
     MOST_SPELT,
@@ -114,8 +114,8 @@ def english_tables() -> WordTables:
 def _tables(whole: dict[str, tuple[str, ...]], spelt: dict[str, list[str]]) -> WordTables:
     cuts = np.zeros((max(len(whole), 1), 1 + MOST_CUTS), np.int32)
     keys, rows = np.zeros(TABLE_SIZE, np.uint64), np.zeros(TABLE_SIZE, np.int32)
-    for row, (string, words) in enumerate(whole.items()):
-        cuts[row, : 1 + len(words)] = [len(words), *map(len, words)]
+    for row, (string, pieces) in enumerate(whole.items()):
+        cuts[row, : 1 + len(pieces)] = [len(pieces), *map(len, pieces)]
         insert(keys, rows, _hash(string) ^ EXCEPTION, row)
     for name in UNITS.split():
         insert(keys, rows, _hash(name) ^ UNIT, 0)

@@ -30,7 +30,9 @@ def _table(scope: Scope, name: str, clauses: Sequence[str]) -> Table:
     from tilth.catalog.cuts import count_cuts
 
     columns = clause_columns(scope)
-    cuts = count_cuts(scope.connection, facts_table(scope), [columns[clause] for clause in clauses], "n_tokens" in scope.wide_columns)
+    cuts = count_cuts(
+        scope.connection, facts_table(scope), [columns[clause] for clause in clauses], "n_tokens" in scope.wide_columns
+    )
     rows: list[list[Cell | str]] = [
         [
             sql,

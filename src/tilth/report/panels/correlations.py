@@ -32,9 +32,8 @@ def draw(scope: Scope) -> Iterable[Block]:
     legend = [("the same order", _ALIKE), ("the opposite order", _OPPOSITE)]
     yield Chart("correlations", "Spearman's rank correlation", _heat_map(columns, pairs), legend=legend)
     if len(columns) == MAX_SIGNALS:
-        yield Note(
-            f"{MAX_SIGNALS} signals: those that a subset cuts, then of every family in turn the one with the most distinct values."
-        )
+        rule = "those that a subset cuts, then of every family in turn the one with the most distinct values"
+        yield Note(f"{MAX_SIGNALS} signals: {rule}.")
     (n,) = scope.row(f"select count(*) as n from {facts_table(scope)}").values()
     if n > MAX_DOCUMENTS:
         yield Note(f"Over {MAX_DOCUMENTS:,} of {n:,} documents, chosen by a hash of their place.")
@@ -91,6 +90,7 @@ def _heat_map(columns: Sequence[str], pairs: Sequence[tuple[str, str, float]]) -
         for one, other, rho in pairs for a, b in ((place[one], place[other]), (place[other], place[one]))
     ]  # fmt: skip
     label = f"{names}[datum.a] + ', ' + {names}[datum.b] + ': ' + format(datum.r, '.3f')"
+    numbered = f"(datum.value + 1) + ' ' + {names}[datum.value]"
     worked_out = {"size": "abs(datum.r)", "sign": "datum.r < 0 ? '-' : '+'", "label": label}
     numbers = {"sort": list(place.values()), "title": None}
     # The colour says the sign, how much of it there is says the size: both are CSS's, so that they suit dark mode.
@@ -103,7 +103,7 @@ def _heat_map(columns: Sequence[str], pairs: Sequence[tuple[str, str, float]]) -
             "x": {**numbers, "field": "b", "type": "ordinal",
                   "axis": {"labelExpr": "datum.value + 1", "labelAngle": 0, "orient": "top", "grid": False}},
             "y": {**numbers, "field": "a", "type": "ordinal",
-                  "axis": {"labelExpr": f"(datum.value + 1) + ' ' + {names}[datum.value]", "labelLimit": 240, "labelOverlap": False}},
+                  "axis": {"labelExpr": numbered, "labelLimit": 240, "labelOverlap": False}},
             "color": {"field": "sign", "type": "nominal", "legend": None, "scale": colours},
             "opacity": {"field": "size", "type": "quantitative", "legend": None, "scale": {"domain": [0, 1], "range": [0, 1]}},
             **SPOKEN,

@@ -70,7 +70,8 @@ def _table(rows: Sequence[Row]) -> Table:
 def _examples(scope: Scope, edits: str) -> Iterable[Block]:
     """Documents in turn from every reason and source, chosen by a hash of their place."""
     rows = scope.rows(
-        f"""with first as (select e.shard, e.row, min(e.start) as start, arg_min(reason, e.start) as reason from {edits} as e group by all),
+        f"""with first as (
+                select shard, row, min(start) as start, arg_min(reason, start) as reason from {edits} group by shard, row),
             placed as (select first.*, f.source from first join {facts_table(scope)} as f using (shard, row)),
             turned as (
                 select *, row_number() over (partition by reason, source order by md5(shard || ':' || row), shard, row) as turn
@@ -78,7 +79,9 @@ def _examples(scope: Scope, edits: str) -> Iterable[Block]:
             select shard, row, start, reason from turned order by turn, reason, source limit {_EXAMPLES}"""
     )
     documents = fetch(scope, [(row["shard"], row["row"]) for row in rows])
-    yield Heading("Before and after", "Texts begin shortly before their first edit; one document of each source and reason in turn.")
+    yield Heading(
+        "Before and after", "Texts begin shortly before their first edit; one document of each source and reason in turn."
+    )
     pairs = [_pair(scope, edits, row, documents[row["shard"], row["row"]]) for row in rows]
     yield Grid([text for pair in pairs for text in pair], kind="pairs")
 

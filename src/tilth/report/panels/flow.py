@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from tilth.report.blocks import Block, Cell, Chart, Grid, Legend, Table
 from tilth.report.charts import stacked_bars
-from tilth.report.numbers import number
 from tilth.report.facts import facts_table
+from tilth.report.numbers import number
 from tilth.report.registry import panel
 from tilth.report.scope import Row, Scope
 
@@ -52,7 +52,8 @@ def _sql(scope: Scope) -> str:
     else:
         stages.append("select 4 as step, 'none' as stage, '' as source, 0 as n_tokens where len($1) > 0 and false")
     return f"""with documents as (
-            select doc_id, shard, row, source, is_exact_keeper, is_keeper, {scope.n_tokens} as n_tokens from {facts_table(scope)}),
+            select doc_id, shard, row, source, is_exact_keeper, is_keeper, {scope.n_tokens} as n_tokens
+            from {facts_table(scope)}),
         stages as ({" union all by name ".join(stages)})
         select stage, source, count(*) as n_documents, sum(n_tokens)::bigint as n_tokens,
                sum(count(*)) over (partition by stage)::bigint as n_stage,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tilth.report.blocks import Block, Figure, Figures, Note
-from tilth.report.numbers import share
 from tilth.report.facts import facts_table
+from tilth.report.numbers import share
 from tilth.report.registry import panel
 from tilth.report.scope import Scope
 

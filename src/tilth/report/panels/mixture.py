@@ -62,12 +62,23 @@ def _chart(scope: Scope, subset: str, rows: Sequence[Row]) -> Chart:
             of_all = row[part] / row[whole] if whole and row[whole] else row[part] if not whole else 0.0
             label = f"{what}, {row['source']}: {share(of_all, 1)} of the tokens"
             data.append({"what": what, "source": row["source"], "share": round(100 * of_all, 3), "label": label})
-    spec = stacked_bars(data, category="what", value="share", title="% of tokens", part="source", colours=dict(scope.legend))
+    spec = stacked_bars(
+        data, category="what", value="share", title="% of tokens", part="source", colours=dict(scope.legend), highest=100
+    )
     return Chart(f"mixture-{subset}", f"{subset}: tokens by source", spec)
 
 
 def _table(subset: str, rows: Sequence[Row]) -> Table:
-    columns = ["source", "share asked", "share taken", "tokens there", "tokens taken", "documents", "repeats asked", "repeats taken"]
+    columns = [
+        "source",
+        "share asked",
+        "share taken",
+        "tokens there",
+        "tokens taken",
+        "documents",
+        "repeats asked",
+        "repeats taken",
+    ]
     body: list[list[Cell | str]] = []
     for row in rows:
         place = f"mixture/{subset}/{row['source']}"

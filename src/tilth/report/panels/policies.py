@@ -15,7 +15,7 @@ from tilth.report.registry import panel
 from tilth.report.scope import AbsentError, Row, Scope
 from tilth.report.theme import MAIN_COLOUR
 
-_ROW_HEIGHT = 28
+_ROW_HEIGHT = 24
 
 
 @panel("Named policies", order=32)
@@ -69,8 +69,8 @@ def _heat_map(rows: Sequence[Row], policies: Sequence[str], sources: Sequence[st
         if not row["whole"]
     ]
     base = alt.Chart(alt.Data(values=data)).encode(
-        x=alt.X("source:N", sort=list(sources), title=None, axis=alt.Axis(labelAngle=-30, labelLimit=90, orient="top", grid=False)),
-        y=alt.Y("policy:N", sort=list(policies), title=None),
+        x=alt.X("policy:N", sort=list(policies), title=None, axis=alt.Axis(labelAngle=-30, orient="top", grid=False)),
+        y=alt.Y("source:N", sort=list(sources), title=None),
     )
     # The colour is CSS's, so that it suits dark mode; how much of it there is says the share.
     cells = base.mark_rect(fill=MAIN_COLOUR, stroke="var(--rule)").encode(
@@ -79,8 +79,7 @@ def _heat_map(rows: Sequence[Row], policies: Sequence[str], sources: Sequence[st
         tooltip="label:N",
     )
     words = base.mark_text(aria=False).encode(text="shown:N")
-    layers = [cells, words] if len(sources) <= 8 else [cells]
-    return sized(alt.layer(*layers).to_dict(), _ROW_HEIGHT * len(policies))
+    return sized(alt.layer(cells, words).to_dict(), _ROW_HEIGHT * len({row["source"] for row in data}))
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -94,7 +93,7 @@ def _table(rows: Sequence[Row]) -> Table:
             Cell(row["n_tokens_kept"] if row["n_tokens"] is not None else None, name=f"policy/{row['policy']}/{place}/tokens"),
             _share(row["n_tokens_kept"], row["n_tokens"]),
         ])  # fmt: skip
-    return Table(columns, body, caption="Documents and tokens kept by source", folded=len(body) > 30)
+    return Table(columns, body, caption="Documents and tokens kept by source", folded=len(body) > 20)
 
 
 def _share(part: int, whole: int | None) -> Cell:

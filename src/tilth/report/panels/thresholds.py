@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def curve(scope: Scope, cut: Cut, others: str, thresholds: Sequence[float]) -> l
 
 def _curves(scope: Scope, subset: Subset) -> Iterable[Chart]:
     for cut in subset.cuts:
-        if cut.keeps_above is None:
+        if cut.keeps_above is None or not math.isfinite(cut.value):
             continue
         one = measure(scope, cut.column)
         bins = choose_range(one) if one.n else None
@@ -77,9 +78,11 @@ def _chart(scope: Scope, subset: Subset, cut: Cut, one: Measure, bins: Range) ->
         f"select count(*) as n_documents, coalesce(sum({scope.n_tokens}), 0)::bigint as n_tokens from {facts_table(scope)}"
     )
     (now,) = [row for row in rows if row["edge"] == cut.value]
-    tokens = f", {now['n_tokens']:,} tokens ({share(now['n_tokens'], whole['n_tokens'])})" if whole["n_tokens"] else ""
+    kept = [f"{now['n_documents']:,} documents ({share(now['n_documents'], whole['n_documents'])})"]
+    if whole["n_tokens"]:
+        kept.append(f"{now['n_tokens']:,} tokens ({share(now['n_tokens'], whole['n_tokens'])})")
     alone = "" if others is not None else " This comparison alone, for it stands in a clause with other conditions."
-    note = f"At {number(cut.value)}: {now['n_documents']:,} documents ({share(now['n_documents'], whole['n_documents'])}){tokens}.{alone}"
+    note = f"At {number(cut.value)}: {', '.join(kept)}.{alone}"
     shown = [row for row in rows if bins.holds(row["edge"])]
     spec = _spec(shown, whole, bins, line_position(cut, one.whole), str(cut))
     return Chart(f"threshold-{subset.name}-{cut}", str(cut), spec, [note])
@@ -104,7 +107,7 @@ def other_clauses(scope: Scope, subset: Subset, cut: Cut) -> str | None:
 
 
 def _sql(cut: Cut) -> str:
-    return f"{quoted(cut.column)} {cut.operator} {cut.value!r}::double"
+    return f"{quoted(cut.column)} {cut.operator} '{cut.value!r}'::double"
 
 
 def _spec(rows: Sequence[Row], whole: Row, bins: Range, at: float, cut: str) -> dict[str, Any]:
@@ -116,12 +119,14 @@ def _spec(rows: Sequence[Row], whole: Row, bins: Range, at: float, cut: str) -> 
     percent = {"labelExpr": f"{NUMBER_LABELS} + ' %'", "tickCount": 3}
     lines = {
         "data": {"values": data},
+        "transform": [{"calculate": "datum.w + ' that are kept'", "as": "label"}],
         "mark": {"type": "line"},
         "encoding": {
             "x": {**axis, "field": "a", "type": "quantitative"},
             "y": {"field": "p", "type": "quantitative", "title": None, "scale": {"zero": True}, "axis": percent},
             "color": {"field": "w", "type": "nominal", "legend": None,
                       "scale": {"domain": list(_COLOURS), "range": list(_COLOURS.values())}},
+            "description": {"field": "label", "type": "nominal"},
         },
     }  # fmt: skip
     line = [line_layer(at, f"cut: {cut}", axis)] if bins.holds(at) else []

@@ -52,7 +52,7 @@ class WordTables(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _slot(key: Any, size: int) -> int:
+def _slot(key: Any, size: int) -> Any:
     mixed = (key ^ (key >> HALF)) * MIX
     return np.int64((mixed ^ (mixed >> HALF)) & np.uint64(size - 1))
 

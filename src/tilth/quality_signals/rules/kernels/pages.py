@@ -153,26 +153,25 @@ def _faults(codes: Any, first: int, end: int, phrases: Any, lengths: Any) -> int
 
 @njit(cache=True, nogil=True)
 def count_sentences(codes: Any, firsts: Any, lasts: Any, ends: Any, classes: Any, out: Any) -> None:
-    """Fill `out` (int64) with the number of sentences of each text by spaCy's sentenciser; words are given with white space."""
+    """Fill `out` (int64) with how many sentences spaCy's sentenciser cuts each text into; words are given with white space.
+
+    White space behind an end mark is the start of a sentence like any other word, and an empty text is one.
+    """
     for text in range(len(ends) - 1):
-        n = 0
-        after_end = is_blank = True
-        is_open = False
+        n = 1
+        after_end = False
         for word in range(ends[text], ends[text + 1]):
             first = firsts[word]
-            length = lasts[word] - first
-            is_end = length == 1 and (classes[codes[first]] & SENTENCE_END) != 0
+            is_end = lasts[word] - first == 1 and (classes[codes[first]] & SENTENCE_END) != 0
             is_punctuation = True
             for at in range(first, lasts[word]):
                 is_punctuation = is_punctuation and (classes[codes[at]] & PUNCTUATION) != 0
-            if not is_open or (after_end and not is_punctuation and not is_end):
-                n += is_open and not is_blank
-                is_open = is_blank = True
-                after_end = is_end
-            elif is_end:
+            if is_end:
                 after_end = True
-            is_blank = is_blank and (classes[codes[first]] & SPACE) != 0
-        out[text] = n + (is_open and not is_blank)
+            elif after_end and not is_punctuation:
+                n += 1
+                after_end = False
+        out[text] = n
 
 
 @njit(cache=True, nogil=True)
@@ -183,6 +182,31 @@ def gather(codes: Any, spans: Any, out: Any) -> None:
         for at in range(spans[row, 0], spans[row, 1]):
             out[n] = codes[at]
             n += 1
+
+
+@njit(cache=True, nogil=True)
+def join_lines(kept: Any, lines: Any, stays: Any, classes: Any, codes: Any, starts: Any) -> int:
+    """Write the lines that stay, without citations, parted by line feeds and stripped, as texts; returns how much of `codes`
+    (as long as the texts) is used. `lines` and `kept` are those of `judge_lines`, `starts` (int64) has one more than texts.
+    """
+    n = line = 0
+    for text in range(len(starts) - 1):
+        starts[text] = n
+        while line < len(lines) and lines[line, TEXT] == text:
+            if stays[line]:
+                for at in range(lines[line, KEPT], lines[line, KEPT_END]):
+                    if n > starts[text] or not classes[kept[at]] & SPACE:
+                        codes[n] = kept[at]
+                        n += 1
+                # A line of text has a break behind it, or is the last one, which ends without.
+                if n > starts[text] and n < len(codes):
+                    codes[n] = 0x0A
+                    n += 1
+            line += 1
+        while n > starts[text] and classes[codes[n - 1]] & SPACE:
+            n -= 1
+    starts[len(starts) - 1] = n
+    return n
 
 
 @njit(cache=True, nogil=True)

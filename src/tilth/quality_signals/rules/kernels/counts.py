@@ -106,7 +106,7 @@ def _count_lines(codes: Any, first: int, last: int, classes: Any, row: Any) -> N
 
 
 @njit(cache=True, nogil=True)
-def _add(keys: Any, values: Any, mask: int, key: Any, value: int) -> int:
+def _add(keys: Any, values: Any, mask: int, key: Any, value: int) -> Any:
     """Let `key` have `value` unless it has one; returns the slot. Values are positive, and 0 marks a free slot."""
     mixed = (key ^ (key >> HALF)) * MIX
     slot = np.int64((mixed ^ (mixed >> HALF)) & np.uint64(mask))
@@ -432,7 +432,8 @@ def _spaced_lines(codes: Any, first: int, last: int, row: Any, keys: Any, values
     n_feeds = 0
     for at in range(first, last):
         n_feeds += codes[at] == 0x0A
-    n_bullets = n_ends = n_empty = n_full = n_same = same_chars = 0
+    n_bullets = n_ends = n_empty = n_full = n_same = 0
+    same_chars = np.int64(0)
     mask = _mask_for(min(n_feeds + 1, (last - first) // 2 + 1))
     values[: mask + 1] = 0
     start = first
