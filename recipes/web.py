@@ -11,7 +11,18 @@ from tilth import Bpe, Corpus, MinHashParameters, RepeatedLines, Warc
 from tilth.corpus import ArxivSource, Books, MediaWikiDump, StackExchange
 from tilth.pipeline.recipe import Importance, Perplexity, QualityModel
 
-SIGNALS = ("natural_language", "repetition", "lines", "stop_words", "language", "gopher", "gopher_repetition", "c4", "fineweb", "pii")
+SIGNALS = (
+    "natural_language",
+    "repetition",
+    "lines",
+    "stop_words",
+    "language",
+    "gopher",
+    "gopher_repetition",
+    "c4",
+    "fineweb",
+    "pii",
+)
 
 
 def corpus(data: str = "~/.cache/tilth-data", extract: str = "resiliparse", threshold: float = 0.7) -> Corpus:

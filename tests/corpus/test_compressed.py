@@ -144,7 +144,7 @@ def test_any_damage_ends_and_is_told(form: str, data: st.DataObject, tmp_path: P
     cut = data.draw(st.integers(0, len(packed)))
     (tmp_path / "a").write_bytes(packed[:cut])
     found, gaps = split(tmp_path / "a")
-    if form == "bzip2" and packed_form(packed[:16]) == "bzip2":  # every byte that comes out was checked
+    if form == "bzip2" and packed_form(packed[:cut][:16]) == "bzip2":  # every byte that comes out was checked
         assert found in (b"", SMALL)
         assert found == SMALL or gaps or not cut
 

@@ -173,7 +173,9 @@ def test_lines_are_cut_and_percentiles_taken_in_common_crawl_alone(project: Path
         "from redpajama_v1 where source = 'commoncrawl' and lid_language = 'en'",
     )
     assert row["middle"] <= row["cutoff"]
-    (row,) = query(tilth, project, "select count(*) as n from redpajama_v1 where extraction like '%edits' and source <> 'commoncrawl'")
+    (row,) = query(
+        tilth, project, "select count(*) as n from redpajama_v1 where extraction like '%edits' and source <> 'commoncrawl'"
+    )
     assert row["n"] == 0
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
+from tilth.quality_signals.importance import train_importance_model
+from tilth.quality_signals.perplexity import LanguageModelParameters, train_language_model
 from tilth.quality_signals.quality import train_quality_model
 from tilth.quality_signals.registry import compute_family, families, get_family
 
@@ -26,14 +28,29 @@ TEXTS = [
 GOLDEN = {
     "bad_words": (1, "3e542aed3874a58b"),
     "blocked_domains": (1, "24ffa8569eb569d2"),
+    "c4": (2, "f9c5fed5e81cc688"),
     "ccnet": (1, "e725e061197068f1"),
     "code_shape": (1, "db2199dbb057cce8"),
+    "dolma": (1, "4977678ba939c948"),
+    "fineweb": (2, "e603dbb792a27dff"),
+    "gopher": (1, "ec050e7fbe02dff9"),
+    "gopher_repetition": (1, "caccc17da6cce510"),
+    "importance": (1, "9e529139e14ca391"),
     "language": (1, "7f7ec41f90d3d76a"),
     "lines": (2, "de65b114998999ef"),
     "natural_language": (2, "eaebcf8e55a2cbd3"),
+    "perplexity": (1, "ab518cf5240f7232"),
+    "pii": (1, "b272326a9dc2c8f8"),
     "quality": (1, "2fd55489243112dd"),
     "repetition": (1, "e71a05988fb2017a"),
     "stop_words": (1, "1be8a4ce69832ee2"),
+}
+
+
+MODELS = {
+    "importance": lambda: train_importance_model(TEXTS[1:3], TEXTS[3:]),
+    "perplexity": lambda: train_language_model(TEXTS[1:], LanguageModelParameters(n_pieces=0)),
+    "quality": lambda: train_quality_model(TEXTS[1:3] * 5, TEXTS[3:] * 5),
 }
 
 
@@ -45,8 +62,7 @@ def test_every_family_has_a_golden_digest() -> None:
 def test_values_change_only_with_the_version(
     family: str, documents: Callable[..., pa.Table], resources: dict[str, bytes]
 ) -> None:
-    needs_model = get_family(family).needs_model
-    model = train_quality_model(TEXTS[1:3] * 5, TEXTS[3:] * 5) if needs_model else None
+    model = MODELS[family]() if get_family(family).needs_model else None
     rows = compute_family(get_family(family), documents(TEXTS), model, resources).to_pylist()
     # Five digits: floating-point sums in C libraries may differ in their last bits from machine to machine.
     rounded = [{name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows]

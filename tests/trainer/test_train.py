@@ -236,7 +236,7 @@ def test_odd_token_sets(run: Run, tmp_path: Path) -> None:
         ({"micro_batch": 0}, "micro_batch is 0"),
         ({"min_lr_ratio": 1.5}, "min_lr_ratio is 1.5"),
         ({"clip_norm": float("inf")}, "clip_norm is inf"),
-        ({"learning_rate": 1.0}, "no setting of a run"),
+        ({"learning_rate": 1.0}, "a run has no setting"),
         ({"warmup": 1}, "Did you mean `warmup_steps`"),
     ],
 )

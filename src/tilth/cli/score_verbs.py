@@ -42,10 +42,11 @@ def score(
     as_data: bool,
     debug: bool,
 ) -> None:
-    """Score your own files: JSON lines, Parquet, CSV, WARC, WET, ARC, text; packed or not; folders, patterns and URLs too.
+    """Score your own files, without a project.
 
-    Every input has one output with a row for each of its rows. What is there and still true is kept, so that the same
-    command goes on where it was stopped.
+    JSON lines, Parquet, CSV, WARC, WET, ARC or text; packed or not; folders and patterns, too. Every input has one
+    output with a row for each of its rows. What is there and still true is kept, so that the same command goes on
+    where it was stopped.
     """
     from tilth.pipeline.score import score as run
     from tilth.pipeline.score_inputs import Fields

@@ -29,9 +29,13 @@ class MinHashParameters:
 
     def __post_init__(self) -> None:
         if not (0 < self.threshold <= 1 and 0 < self.recall < 1):
-            raise RecipeError("`threshold` must be in (0, 1] and `recall` in (0, 1)", where=str(self), fix="for example 0.7 and 0.98")
+            raise RecipeError(
+                "`threshold` must be in (0, 1] and `recall` in (0, 1)", where=str(self), fix="for example 0.7 and 0.98"
+            )
         if self.n < 1 or self.max_bucket < 2 or self.n_representatives < 1:
-            raise RecipeError("`n` and `n_representatives` must be at least 1, `max_bucket` at least 2", where=str(self), fix="leave them out")
+            raise RecipeError(
+                "`n` and `n_representatives` must be at least 1, `max_bucket` at least 2", where=str(self), fix="leave them out"
+            )
         if self._bands_of(1) > self.max_permutations:
             fix = f"allow {self._bands_of(1)} permutations, or lower `recall`"
             raise RecipeError(f"{self.max_permutations} permutations cannot reach recall {self.recall}", where=str(self), fix=fix)

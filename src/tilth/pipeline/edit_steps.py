@@ -93,4 +93,4 @@ def _placed(batch: pa.RecordBatch, edits: pa.Table) -> pa.Table:
 
 LINES = Step("edits.lines", 1, (UNICODE,), hash_lines)
 REPEATED_LINES = Step("edits.repeated_lines", 1, (), find_repeated_lines)
-EDIT = Step("edit", 1, (UNICODE,), edit)
+EDIT = Step("edit", 2, (UNICODE,), edit)
