@@ -74,8 +74,9 @@ class _Collector:
         identity = {"doc_id": document.doc_id, "shard": self.shard.name, "row": self.next_row}
         self.next_row += 1
         self.n_text_bytes += len(data)
+        told = _printable({"url": document.url, "language": document.language})
         self.documents.append({
-            **identity, "source": self.shard.source, **_printable({"url": document.url, "language": document.language}), "text": document.text,
+            **identity, **told, "source": self.shard.source, "text": document.text,
             "text_swhid": content_swhid(data), "raw_swhid": document.raw_swhid, "encoding": document.encoding,
             "extraction": document.extraction, "n_bytes": len(data), "n_chars": len(document.text),
             "meta": sorted(_printable(document.meta).items()),
