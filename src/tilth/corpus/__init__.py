@@ -10,7 +10,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
+    if not name[:1].isupper():  # a module, not a source
         raise AttributeError(name)
     from tilth.corpus.registry import sources
     from tilth.errors import did_you_mean

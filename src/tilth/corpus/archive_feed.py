@@ -13,13 +13,14 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any, BinaryIO, NamedTuple
 
+from tilth.corpus import decompressors
+
 PIECE_BYTES = 1 << 15  # packed bytes taken at a time: about a member, so that little is handed back
 OUTPUT_BYTES = 1 << 20
 SEAM_BYTES = 10_000  # longer than what tells that a record begins
 STEP_BYTES = 16  # packed bytes at a time where a decoder is about to fail
 FREE_BYTES, MAX_RATIO = 64 << 20, 250  # unpacked bytes of one member that are believed; pages pack 3 to 30 times
 FREE_WORK, MAX_WORK = 64 << 20, 16  # a file is read at most 16 times over, however its damages are laid
-ZSTD_WINDOW_LOG = 27
 MAX_DICTIONARY_BYTES = 16 << 20
 MAGICS = {
     "gzip": re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
@@ -181,7 +182,7 @@ class Feed:
         elif self.form != "gzip" and SKIPPABLE.match(self._pending):
             self._skippable(offset)
         elif MAGICS[self.form].match(self._pending):
-            self._decoder, self._n_in, self._n_out = self._new_decoder(), 0, 0
+            self._decoder, self._n_in, self._n_out = self._decoder_of(self.form), 0, 0
             self._members.append((self.position + len(self._buffer) - self._taken, offset))
         else:
             cut = len(self._pending) < 4 and self._offset >= self.size
@@ -214,7 +215,7 @@ class Feed:
 
     def _salvage(self, offset: int) -> bytes:
         """What the damaged member at `offset` gives besides what it gave: a decoder that fails keeps that to itself."""
-        decoder, n_in, n_seen, found = self._new_decoder(), 0, 0, bytearray()
+        decoder, n_in, n_seen, found = self._decoder_of(self.form), 0, 0, bytearray()
         self._file.seek(offset)
         try:
             while n_in < self._n_in:
@@ -243,8 +244,10 @@ class Feed:
         self._file.seek(offset)
         self._offset, self._pending, self._decoder = offset, b"", None
 
-    def _new_decoder(self) -> Any:
-        return _gzip() if self.form == "gzip" else _zstd(self._dictionary) if self.form == "zstd" else _lz4()
+    def _decoder_of(self, form: str) -> Any:
+        if form == "zstd":
+            return decompressors.Zstd(self._dictionary)
+        return decompressors.Gzip() if form == "gzip" else decompressors.lz4()
 
     def _skippable(self, offset: int) -> None:
         """Pass a skippable frame; the first of a `.warc.zst` may be the dictionary of all others (IIPC WARC-zstd 1.0, 3)."""
@@ -310,53 +313,11 @@ class Feed:
         self._n_left -= len(data)
         if form != "gzip" and SKIPPABLE.match(data):
             return False
-        decoder = {"gzip": _gzip, "zstd": lambda: _zstd(self._dictionary), "lz4": _lz4}[form]()
+        decoder = self._decoder_of(form)
         try:
             return len(decoder.decompress(data, 64)) > 0 or (decoder.eof or (len(data) == 4096 and form != "gzip"))
         except FAULTS:
             return False
-
-
-class _Inflate:
-    """zlib's decompressor with the interface of bz2.BZ2Decompressor."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(31)
-
-    eof = property(lambda self: self._inflate.eof)
-    unused_data = property(lambda self: self._inflate.unused_data)
-    needs_input = property(lambda self: not self._inflate.unconsumed_tail)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
-
-
-def _gzip() -> Any:
-    return _Inflate()
-
-
-class _Frame:
-    """The zstd decompressor; its errors become ValueError."""
-
-    def __init__(self, dictionary: Any) -> None:
-        from backports import zstd
-
-        options: Any = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
-        self._frame, self._error = zstd.ZstdDecompressor(zstd_dict=dictionary, options=options), zstd.ZstdError
-
-    eof = property(lambda self: self._frame.eof)
-    unused_data = property(lambda self: self._frame.unused_data)
-    needs_input = property(lambda self: self._frame.needs_input)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        try:
-            return self._frame.decompress(data, max_length)
-        except self._error as error:
-            raise ValueError(str(error)) from None
-
-
-def _zstd(dictionary: Any) -> Any:
-    return _Frame(dictionary)
 
 
 def _dictionary(data: bytes) -> Any:
@@ -369,9 +330,3 @@ def _dictionary(data: bytes) -> Any:
         return zstd.ZstdDict(data)
     except (zstd.ZstdError, ValueError):
         return None
-
-
-def _lz4() -> Any:
-    import lz4.frame
-
-    return lz4.frame.LZ4FrameDecompressor()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tilth.contracts import DOCUMENTS, LICENCES, OCCURRENCES, REJECTS, uuid_array
-from tilth.corpus.records import Document, Reject, Shard
+from tilth.corpus.records import Document, Reject, Shard, printable
 from tilth.corpus.swhid import content_swhid
 
 MAX_TEXT_BYTES = 32 << 20
@@ -103,9 +103,4 @@ def _record_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBat
 
 
 def _printable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """File names need not be UTF-8; what is not is shown as `\\udcff`, as Python prints it."""
-    return {_as_utf8(key): _as_utf8(value) if isinstance(value, str) else value for key, value in row.items()}
-
-
-def _as_utf8(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return {printable(key): printable(value) if isinstance(value, str) else value for key, value in row.items()}

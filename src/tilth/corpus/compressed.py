@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from tilth.corpus import decompressors
+
 PIECE_BYTES = 1 << 16  # compressed bytes taken at a time; a small piece keeps a file of a million empty members linear
 OUTPUT_BYTES = 1 << 20
-XZ_MEMORY_BYTES = ZSTD_WINDOW_BYTES = 1 << 27
 MAGICS = {
     "gzip": re.compile(rb"\x1f\x8b\x08"),
     "xz": re.compile(rb"\xfd7zXZ\0"),
@@ -203,50 +204,6 @@ def _member(packed: _Packed, decoder: Any) -> Generator[bytes, None, tuple[str, 
     return None
 
 
-class _Gzip:
-    """zlib's decompressor with the interface of bz2.BZ2Decompressor."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(31)
-
-    eof = property(lambda self: self._inflate.eof)
-    unused_data = property(lambda self: self._inflate.unused_data)
-    needs_input = property(lambda self: not self._inflate.unconsumed_tail)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
-
-
-class _Zstd:
-    """The zstd decompressor; its errors become ValueError."""
-
-    def __init__(self) -> None:
-        from backports import zstd
-
-        window = {int(zstd.DecompressionParameter.window_log_max): ZSTD_WINDOW_BYTES.bit_length() - 1}
-        self._frame, self._error = zstd.ZstdDecompressor(options=window), zstd.ZstdError
-
-    eof = property(lambda self: self._frame.eof)
-    unused_data = property(lambda self: self._frame.unused_data)
-    needs_input = property(lambda self: self._frame.needs_input)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        try:
-            return self._frame.decompress(data, max_length)
-        except self._error as error:
-            raise ValueError(str(error)) from None
-
-
-def _xz() -> Any:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
-
-
-def _lz4() -> Any:
-    import lz4.frame  # type: ignore[import-untyped]
-
-    return lz4.frame.LZ4FrameDecompressor()
-
-
 def _bzip2(packed: _Packed) -> Iterator[bytes | Gap]:
     """Blocks one by one, each unpacked as a stream of its own so that its checksum is checked before it comes out."""
     expected: int | None = packed.offset * 8 + 32  # the bit at which a mark must lie, known after each end of a stream
@@ -333,9 +290,9 @@ def _unpack_block(window: _BitWindow, start: int, end: int) -> bytes | Gap:
 
 
 FORMS: dict[str, Callable[[_Packed], Iterator[bytes | Gap]]] = {
-    "gzip": lambda packed: _members(packed, "gzip", _Gzip),
-    "xz": lambda packed: _members(packed, "xz", _xz),
-    "zstd": lambda packed: _members(packed, "zstd", _Zstd),
-    "lz4": lambda packed: _members(packed, "lz4", _lz4),
+    "gzip": lambda packed: _members(packed, "gzip", decompressors.Gzip),
+    "xz": lambda packed: _members(packed, "xz", decompressors.xz),
+    "zstd": lambda packed: _members(packed, "zstd", decompressors.Zstd),
+    "lz4": lambda packed: _members(packed, "lz4", decompressors.lz4),
     "bzip2": _bzip2,
 }

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tilth.corpus.locations import printable
-from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, document_id, screen
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, document_id, printable, screen
 from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError, did_you_mean
 

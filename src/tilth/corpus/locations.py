@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from tilth.corpus.reading import share
-from tilth.corpus.records import CHUNK_BYTES, Shard, fingerprint
+from tilth.corpus.records import CHUNK_BYTES, Shard, fingerprint, printable
 from tilth.errors import SourceError, did_you_mean
 
 SCHEMES = ("file", "http", "https", "memory", "s3")
@@ -26,6 +26,17 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 WILD = re.compile(r"[*?\[]")
 SHARD_BYTES = 128 << 20
 BLOCK_BYTES = 8 << 20  # of a remote file that is fetched at a time
+
+
+class Sized(Protocol):
+    """What has a size."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its content."""
+
+
+F = TypeVar("F", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -136,9 +147,9 @@ def files_of(shard: Shard, where: str) -> list[FoundFile]:
     return [present[name] for name in shard.params["files"]]
 
 
-def group_files(files: list[FoundFile], shard_bytes: int = SHARD_BYTES) -> list[list[FoundFile]]:
+def group_files(files: list[F], shard_bytes: int = SHARD_BYTES) -> list[list[F]]:
     """Runs of files of at most `shard_bytes` together, or one larger file."""
-    groups: list[list[FoundFile]] = []
+    groups: list[list[F]] = []
     n_bytes = 0
     for file in files:
         if not groups or n_bytes + file.size_bytes > shard_bytes:
@@ -147,11 +158,6 @@ def group_files(files: list[FoundFile], shard_bytes: int = SHARD_BYTES) -> list[
         groups[-1].append(file)
         n_bytes += file.size_bytes
     return groups
-
-
-def printable(name: str) -> str:
-    """A file's name in characters that UTF-8 can hold."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _wanted(name: str, pattern: str, suffixes: tuple[str, ...]) -> bool:
@@ -210,7 +216,7 @@ def _checksum(scheme: str, facts: Mapping[str, Any]) -> str:
 
 def _filesystem(scheme: str, location: str, where: str) -> Any:
     try:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
 
         # The listings of another call may be out of date: a new store each time, none from fsspec's cache of instances.
         options = {"use_listings_cache": False} if scheme == "s3" else {}

@@ -126,6 +126,11 @@ def screen(text: str) -> tuple[str, str] | None:
     return None
 
 
+def printable(text: str) -> str:
+    """A file's name, or another text that need not be UTF-8, with `\\udcff` for what UTF-8 cannot hold, as Python prints it."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def fingerprint(path: str | os.PathLike[str]) -> str:
     """sha256 of a file's bytes, streamed. Raises OSError."""
     digest = hashlib.sha256()

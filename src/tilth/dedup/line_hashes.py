@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit  # type: ignore[import-untyped]
+from numba import njit
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int32]

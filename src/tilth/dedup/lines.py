@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit  # type: ignore[import-untyped]
+from numba import njit
 
 from tilth.contracts import EDITS, check
 from tilth.dedup.line_hashes import EMPTY_LINE, Hashes, Ints, hash_lines

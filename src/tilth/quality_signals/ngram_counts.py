@@ -161,7 +161,7 @@ def _mapped(path: Path, kind: Any) -> Ids:
 
 @cache
 def _compiled() -> Any:
-    from numba import njit  # type: ignore[import-untyped]
+    from numba import njit
 
     return njit(cache=True, nogil=True)(_adjust)
 

@@ -102,14 +102,14 @@ def ngram_keys(suffixes: Ids, first_words: Ids) -> Keys:
 
 @cache
 def _compiled() -> Any:
-    from numba import njit  # type: ignore[import-untyped]
+    from numba import njit
 
     return njit(cache=True, nogil=True)(_score)
 
 
 @cache
 def _compiled_fill() -> Any:
-    from numba import njit  # type: ignore[import-untyped]
+    from numba import njit
 
     return njit(cache=True, nogil=True)(_fill)
 

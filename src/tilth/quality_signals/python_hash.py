@@ -66,7 +66,7 @@ def _encoding(string: str) -> str:
 
 @cache
 def _compiled() -> Any:
-    from numba import njit  # type: ignore[import-untyped]
+    from numba import njit
 
     return njit(cache=True, nogil=True)(_siphash_1_3)
 

@@ -15,8 +15,8 @@ from tilth.corpus.extract.tex_package import MAX_FILE_BYTES, MAX_TEXT_BYTES, rea
 from tilth.corpus.extract.tex_project import READ_SUFFIXES, TEX_SUFFIXES, read_project, top_level_files
 from tilth.corpus.extract.tex_tokens import TexError
 from tilth.corpus.licences import declared_licence
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files, printable
-from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, screen
+from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
 from tilth.corpus.swhid import content_swhid
 from tilth.corpus.tar import BLOCK, Member, TarDamage, is_tar, is_unsafe_name, read_tar

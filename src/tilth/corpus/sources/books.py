@@ -16,8 +16,8 @@ from tilth.corpus.extract.tex_macros import expand_macros
 from tilth.corpus.extract.tex_project import HAS_BEGIN, HAS_END
 from tilth.corpus.extract.tex_tokens import TexError
 from tilth.corpus.licences import declared_licence
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files, printable
-from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, screen
+from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
 from tilth.corpus.swhid import content_swhid
 

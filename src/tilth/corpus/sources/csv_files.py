@@ -13,8 +13,8 @@ from tilth.corpus.compressed import Gap
 from tilth.corpus.content import Cut, lines, unpacked
 from tilth.corpus.layouts import Place, RecordReader, choose_layout
 from tilth.corpus.licences import declared_licence
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files, printable
-from tilth.corpus.records import Document, Reject, Shard, fingerprint
+from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.corpus.sources.parquet_files import chosen_columns
 from tilth.errors import SourceError

@@ -15,8 +15,9 @@ from typing import ClassVar, NamedTuple
 from tilth.corpus.extract.textfile import NotTextError, read_text
 from tilth.corpus.languages import language_of
 from tilth.corpus.licences import LicenceTree, is_licence_path
+from tilth.corpus.locations import group_files
 from tilth.corpus.reading import share
-from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint
+from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
@@ -57,17 +58,17 @@ class Folder:
         if not found:
             fix = f"`{self.pattern}` matches nothing; `**/*` takes every file"
             raise SourceError("no file to read", where=f"Folder {self.name}: {self.path}", fix=fix)
-        groups = _groups(found, self.shard_bytes)
+        groups = group_files(found, self.shard_bytes)
         caps = share(self.max_bytes, [sum(file.size_bytes for file in group) for group in groups])
         return [self._shard(i, group, cap, digest) for i, (group, cap) in enumerate(zip(groups, caps, strict=True))]
 
     def _shard(self, index: int, group: list[Found], cap: int | None, digest: Callable[[Path], str]) -> Shard:
         contents = hashlib.sha256()
         for file in group:
-            contents.update(f"{_printable(file.path)}\0{self._digest(file, digest)}\n".encode())
+            contents.update(f"{printable(file.path)}\0{self._digest(file, digest)}\n".encode())
         params = {
             "pattern": self.pattern, "max_bytes": cap, "max_file_bytes": self.max_file_bytes,
-            "first": _printable(group[0].path), "last": _printable(group[-1].path),
+            "first": printable(group[0].path), "last": printable(group[-1].path),
         }  # fmt: skip
         return Shard(f"{self.name}/{index:05d}", self.name, contents.hexdigest(), params, self.path)
 
@@ -86,7 +87,7 @@ class Folder:
         licences = self._licences(root, found)
         first, last = shard.params["first"], shard.params["last"]
         for file in found:
-            if first <= _printable(file.path) <= last:
+            if first <= printable(file.path) <= last:
                 yield self._row(root, file, licences)
 
     def _row(self, root: Path, file: Found, licences: LicenceTree) -> Document | Reject:
@@ -131,7 +132,7 @@ class Folder:
             raise SourceError(
                 "the folder cannot be read", where=f"Folder {self.name}: {self.path}", fix="who may read it? see `ls -ld`"
             )
-        for path in sorted([*matched, *unlisted], key=_printable):
+        for path in sorted([*matched, *unlisted], key=printable):
             if path in unlisted:
                 yield Found(path, 0, unlisted[path])
                 continue
@@ -181,19 +182,3 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 def _reason(error: OSError) -> str:
     known = {errno.ENOENT: "vanished", errno.ELOOP: "symlink_loop", errno.EISDIR: "special_file", errno.ENXIO: "special_file"}
     return known.get(error.errno or 0, "unreadable")
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _groups(found: list[Found], shard_bytes: int) -> list[list[Found]]:
-    groups: list[list[Found]] = []
-    n_bytes = 0
-    for file in found:
-        if not groups or n_bytes + file.size_bytes > shard_bytes:
-            groups.append([])
-            n_bytes = 0
-        groups[-1].append(file)
-        n_bytes += file.size_bytes
-    return groups

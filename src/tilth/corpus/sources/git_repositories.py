@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tilth.corpus.extract import licence_header
-from tilth.corpus.locations import printable
 from tilth.corpus.reading import share
-from tilth.corpus.records import Document, Reject, Shard, fingerprint, screen
+from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable, screen
 from tilth.corpus.registry import source
 from tilth.corpus.sources.git import GitRepository
 from tilth.errors import SourceError

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from tilth.corpus.layouts import RecordReader, choose_layout
 from tilth.corpus.licences import declared_licence, normalise_expression
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files, printable
-from tilth.corpus.records import Document, LicenceClaim, Reject, Shard, fingerprint
+from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.records import Document, LicenceClaim, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.corpus.sources.csv_files import CsvFiles
 from tilth.corpus.sources.json_lines import read_json_lines
@@ -183,7 +183,7 @@ def _arrow_batches(raw: Any, is_file: bool) -> Iterator[pa.RecordBatch]:
 
 def parse_card(text: str, where: str) -> dict[str, Any]:
     """The YAML between the `---` at the top of a dataset card; empty if there is none. Raises SourceError if it is no YAML."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     match = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
     if match is None:

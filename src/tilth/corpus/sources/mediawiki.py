@@ -15,9 +15,9 @@ from urllib.parse import quote, urlsplit
 from tilth.corpus.compressed import CompressedError, UnpackedFile, UnpackLimits, unpack
 from tilth.corpus.extract.wikitext import TOOL, Wiki, wikitext_to_text
 from tilth.corpus.licences import declared_licence
-from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw, printable
+from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
 from tilth.corpus.reading import share
-from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, screen
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
 from tilth.corpus.swhid import content_swhid
 from tilth.corpus.xml_stream import XmlDamage, XmlElement, XmlRecords, read_xml

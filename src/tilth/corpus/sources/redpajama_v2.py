@@ -18,9 +18,9 @@ import pyarrow as pa
 from tilth.corpus.content import Cut, lines, unpacked
 from tilth.corpus.layouts import LAYOUTS, RecordReader
 from tilth.corpus.licences import declared_licence
-from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw, printable
+from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
 from tilth.corpus.reading import share
-from tilth.corpus.records import Document, Reject, Shard, fingerprint
+from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.corpus.sources.json_lines import read_json_lines
 from tilth.errors import SourceError

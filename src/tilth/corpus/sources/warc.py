@@ -12,9 +12,9 @@ from tilth.corpus.archive import ArchivedRecord, Damage, read_archive
 from tilth.corpus.archive_formats import WARC, Format
 from tilth.corpus.extract.html import Extractor
 from tilth.corpus.licences import declared_licence
-from tilth.corpus.locations import find_files, fingerprint_of, printable
+from tilth.corpus.locations import find_files, fingerprint_of
 from tilth.corpus.reading import share
-from tilth.corpus.records import Document, Reject, Shard, fingerprint
+from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.corpus.web_pages import KINDS, PageReader
 from tilth.errors import SourceError
