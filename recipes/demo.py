@@ -50,7 +50,7 @@ def base(subset: str = "clean", steps: int = 340, layers: str = "MMA", d_model: 
 
 def tuned(subset: str = "prose", initial: str = "base", steps: int = 45, seed: int = 1) -> Train:
     """The base, fine-tuned on prose alone."""
-    return Train(subset=subset, initial=initial, settings=_settings(steps, lr=2e-3, seed=seed))
+    return Train(subset=subset, initial=initial, settings=_settings(steps, lr=1e-3, seed=seed))
 
 
 def _settings(steps: int, lr: float, seed: int) -> dict:

@@ -25,8 +25,8 @@ PROSE = "is_keeper and source = 'readmes' and quality_score > 0.5"
 STAGES: list[tuple[str, list[str]]] = [
     ("build the corpus", ["build", "demo"]),
     ("query it", ["sql", QUERY]),
-    ("curate: clean", ["pick", "clean", CLEAN, "--from", "demo"]),
-    ("curate: prose", ["pick", "prose", PROSE, "--from", "demo"]),
+    ("curate: clean", ["pick", "clean", CLEAN, "--from", "demo", "--validation", "0.1"]),
+    ("curate: prose", ["pick", "prose", PROSE, "--from", "demo", "--validation", "0.1"]),
     ("train the base", ["train", "demo:base"]),
     ("fine-tune it", ["train", "demo:tuned"]),
     ("deploy one bit per weight", ["deploy", "tuned", "--base", "base", "--distill-steps", "30", "--prompt", "This package"]),

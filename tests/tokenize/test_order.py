@@ -35,11 +35,25 @@ def naive_stream(order: RunOrder, n_tokens: int) -> list[tuple[int, int, int]]:
     return stream
 
 
+def naive_windows(order: RunOrder, n: int) -> list[int]:
+    """The windows of the first `n` sequences: epoch after epoch, those that begin in it, shuffled."""
+    read: list[int] = []
+    epoch = window = 0
+    while len(read) < n:
+        begun = []
+        while window * order.seq_len < (epoch + 1) * order.n_tokens:
+            begun.append(window)
+            window += 1
+        read += [begun[i] for i in shuffled(len(begun), order.seed, epoch, of=1)]
+        epoch += 1
+    return read[:n]
+
+
 @settings(max_examples=150, deadline=None)
 @given(order=ORDERS, n_steps=st.integers(1, 6))
 def test_sequences_equal_a_plain_concatenation(order: RunOrder, n_steps: int) -> None:
-    n_inputs = n_steps * order.global_batch * order.seq_len
-    stream = naive_stream(order, n_inputs + 1)
+    windows = naive_windows(order, n_steps * order.global_batch)
+    stream = naive_stream(order, (max(windows) + 1) * order.seq_len + 1)
     for index in range(n_steps * order.global_batch):
         step, sequence = divmod(index, order.global_batch)
         plan = order.sequence(step, sequence)
@@ -48,7 +62,7 @@ def test_sequences_equal_a_plain_concatenation(order: RunOrder, n_steps: int) ->
             for piece, epoch in zip(plan.pieces, plan.epochs, strict=True)
             for i in range(piece.length)
         ]
-        begin = index * order.seq_len
+        begin = windows[index] * order.seq_len
         assert found == stream[begin : begin + order.seq_len + 1]
         for position in {0, order.seq_len // 2, order.seq_len}:
             assert tuple(order.locate(step, sequence, position)) == found[position]
@@ -58,8 +72,8 @@ def test_sequences_equal_a_plain_concatenation(order: RunOrder, n_steps: int) ->
 @given(order=ORDERS)
 def test_every_token_is_an_input_once_an_epoch(order: RunOrder) -> None:
     n_epochs = 2
-    # Enough steps to cover two whole epochs; tokens of later ones are left out of the count.
-    n_steps = -(-n_epochs * order.n_tokens // (order.global_batch * order.seq_len))
+    # Enough steps to cover two whole epochs and the window that reaches out of them; later tokens are not counted.
+    n_steps = -(-n_epochs * order.n_tokens // (order.global_batch * order.seq_len)) + 1
     seen: Counter[tuple[int, int, int]] = Counter()
     for step in range(n_steps):
         for sequence in range(order.global_batch):
@@ -114,8 +128,18 @@ def test_a_subset_smaller_than_one_sequence_wraps_through_epochs() -> None:
 
 
 def test_one_document_longer_than_all_else_is_split_without_a_gap() -> None:
-    order = RunOrder(np.array([1_000_000]), 10, 2, seed=0)
-    assert [plan.pieces for plan in order.sequences(3)] == [(Piece(0, 60, 11),), (Piece(0, 70, 11),)]
+    order = RunOrder(np.array([10_000]), 10, 2, seed=0)
+    first_pieces = [plan.pieces[0] for step in range(500) for plan in order.sequences(step)]
+    assert sorted(piece.start for piece in first_pieces) == list(range(0, 10_000, 10))
+    assert {piece.length for piece in first_pieces} == {11, 10}  # the last window's target is of the next epoch
+
+
+def test_a_long_document_does_not_fill_a_batch() -> None:
+    # One document holds half of the tokens: of a batch of 16 windows about 8 are from it, never all.
+    order = RunOrder(np.array([64_000] + [64] * 1_000), 64, 16, seed=0)
+    shares = [sum(plan.pieces[0].document == 0 for plan in order.sequences(step)) for step in range(124)]
+    assert max(shares) < 16
+    assert 7 < np.mean(shares) < 9
 
 
 def test_epochs_shuffle_and_are_pinned_for_good() -> None:

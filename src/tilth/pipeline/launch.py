@@ -20,7 +20,7 @@ from tilth.pipeline.recipe import Train
 SPLITS = ("train", "validation")
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
 TOKENS_VERSION = 1
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
 
 
 @dataclass(frozen=True)

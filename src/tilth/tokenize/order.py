@@ -1,7 +1,9 @@
 """The order of a run: a pure function from (document lengths, sequence length, batch, seed) to every sequence of every step.
 
 All documents of an epoch, shuffled by (seed, epoch), follow one another as one stream; epoch follows epoch without
-a gap. Sequence n is the stream's tokens n*T to n*T+T inclusive: T inputs, and one more token that is only a target.
+a gap. Window n is the stream's tokens n*T to n*T+T inclusive: T inputs, and one more token that is only a target.
+The windows that begin in an epoch are read in an order shuffled by (seed, epoch), as Megatron-LM does: a document
+of many windows would else fill whole batches, and the model would learn it by heart and forget the rest.
 Thus the inputs are disjoint, each token is an input once per epoch, and neither the world size nor where a run was
 interrupted plays a part.
 """
@@ -15,6 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tilth.errors import ContractError, RecipeError, SubsetError
+
+
+_WINDOWS = 1  # `of` of `shuffled`; the documents' is 0
 
 
 class Piece(NamedTuple):
@@ -64,7 +69,7 @@ class RunOrder:
     """The order in which a run reads its documents.
 
     `n_tokens_by_document` (n_documents,) counts the separator; documents of no tokens are never met.
-    The table of an epoch costs O(n log n) once and 16 bytes a document; a step, and a token, is then O(log n).
+    The table of an epoch costs O(n log n) once, 16 bytes a document and 8 a window; a step, and a token, is then O(log n).
     Raises SubsetError when there are no tokens, RecipeError for a length or batch below 1.
     """
 
@@ -124,37 +129,61 @@ class RunOrder:
     def uses(self, document: int, n_steps: int) -> Iterator[Use]:
         """The sequences of the first `n_steps` steps that read tokens of `document`, in order."""
         n_sequences = n_steps * self.global_batch
-        n_epochs = -(-n_sequences * self.seq_len // self.n_tokens)
-        for epoch in range(n_epochs if self.lengths[document] else 0):
+        if not n_sequences or not self.lengths[document]:
+            return
+        n_begun = (n_sequences - 1) * self.seq_len // self.n_tokens + 1
+        # The last windows of an epoch may reach into the next.
+        n_touched = -(-self._first_window(n_begun) * self.seq_len // self.n_tokens)
+        found = []
+        for epoch in range(n_touched):
             begin, end = self._epoch(epoch).span(document)
             first, last = (epoch * self.n_tokens + at for at in (begin, end - 1))
-            for index in range(first // self.seq_len, min(last // self.seq_len + 1, n_sequences)):
-                yield Use(*divmod(index, self.global_batch), epoch)
+            for window in range(first // self.seq_len, last // self.seq_len + 1):
+                home = window * self.seq_len // self.n_tokens
+                slot = self._first_window(home) + self._epoch(home).slot_of(window - self._first_window(home))
+                if slot < n_sequences:
+                    found.append(Use(*divmod(slot, self.global_batch), epoch))
+        yield from sorted(found)
 
     def epoch_of(self, step: int) -> float:
         """Epochs read before `step` begins."""
-        return self._stream_position(step, 0, 0) / self.n_tokens
+        return step * self.global_batch * self.seq_len / self.n_tokens
 
     def _stream_position(self, step: int, sequence: int, position: int) -> int:
         if step < 0 or not 0 <= sequence < self.global_batch:
             raise RecipeError(f"there is no sequence {sequence} of step {step}", where=f"a global batch of {self.global_batch}")
-        return (int(step) * self.global_batch + int(sequence)) * self.seq_len + int(position)
+        slot = int(step) * self.global_batch + int(sequence)
+        epoch = slot * self.seq_len // self.n_tokens
+        first = self._first_window(epoch)
+        return (first + self._epoch(epoch).window_at(slot - first)) * self.seq_len + int(position)
+
+    def _first_window(self, epoch: int) -> int:
+        """The first window that begins in `epoch`."""
+        return -(-epoch * self.n_tokens // self.seq_len)
 
     def _epoch(self, epoch: int) -> _Epoch:
         if epoch not in self._tables:
             # A batch rarely spans more than two epochs; keeping all of them would grow with the run.
             while len(self._tables) >= 2:
                 del self._tables[min(self._tables)]
-            self._tables[epoch] = _Epoch(self.lengths, shuffled(len(self.lengths), self.seed, epoch))
+            documents = shuffled(len(self.lengths), self.seed, epoch)
+            n_windows = self._first_window(epoch + 1) - self._first_window(epoch)
+            self._tables[epoch] = _Epoch(self.lengths, documents, shuffled(n_windows, self.seed, epoch, of=_WINDOWS))
         return self._tables[epoch]
 
 
 class _Epoch:
-    """The documents of one epoch in order, with where each ends in the epoch's stream."""
+    """The documents of one epoch in order, with where each ends in the epoch's stream, and the order of its windows."""
 
-    def __init__(self, lengths: np.ndarray, permutation: np.ndarray) -> None:
-        self.lengths, self.permutation = lengths, permutation
+    def __init__(self, lengths: np.ndarray, permutation: np.ndarray, windows: np.ndarray) -> None:
+        self.lengths, self.permutation, self.windows = lengths, permutation, windows
         self.ends = np.cumsum(lengths[permutation])
+
+    def window_at(self, slot: int) -> int:
+        return int(self.windows[slot])
+
+    def slot_of(self, window: int) -> int:
+        return int(np.flatnonzero(self.windows == window)[0])
 
     def find(self, within: int) -> tuple[int, int]:
         place = int(np.searchsorted(self.ends, within, side="right"))
@@ -178,15 +207,15 @@ class _Epoch:
             place, start = place + 1, 0
 
 
-def shuffled(n: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation (n,) int64 of range(n) that depends on its arguments alone.
+def shuffled(n: int, seed: int, epoch: int, of: int = 0) -> np.ndarray:
+    """A permutation (n,) int64 of range(n) that depends on its arguments alone; another `of` is another permutation.
 
     NumPy does not promise the same random stream in every version, and a run must stay traceable for years; so
-    the documents are sorted by a hash of their index. The hash is one to one on 64 bits, thus without ties.
+    the numbers are sorted by a hash of themselves. The hash is one to one on 64 bits, thus without ties.
     Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
     """
     with np.errstate(over="ignore"):
-        key = _mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch))
+        key = _mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
         return np.argsort(_mix(_mix(np.arange(n, dtype=np.uint64) + key)), kind="stable")
 
 
