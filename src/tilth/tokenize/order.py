@@ -18,7 +18,6 @@ import numpy as np
 
 from tilth.errors import ContractError, RecipeError, SubsetError
 
-
 _WINDOWS = 1  # `of` of `shuffled`; the documents' is 0
 
 
