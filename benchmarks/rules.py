@@ -23,12 +23,12 @@ from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, Go
 from datatrove.pipeline.formatters import PIIFormatter
 from results import append, row, spread
 
-from tilth.quality_signals.c4 import c4
-from tilth.quality_signals.dolma import dolma
-from tilth.quality_signals.fineweb import fineweb
+from tilth.quality_signals.families.c4 import c4
+from tilth.quality_signals.families.dolma import dolma
+from tilth.quality_signals.families.fineweb import fineweb
+from tilth.quality_signals.families.gopher import gopher, gopher_repetition
+from tilth.quality_signals.families.pii import pii, pii_edits
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.gopher import gopher, gopher_repetition
-from tilth.quality_signals.pii import pii, pii_edits
 
 N_REPEATS = 5
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tilth import Bpe, Corpus, GitRepository, MinHashParameters, QualityModel, Train, Website
 from tilth.corpus import PackageDescriptions, PackageSource
-from tilth.corpus.pydoc_site import allow, pydoc_site
+from tilth.corpus.crawling.pydoc_site import allow, pydoc_site
 
 PROJECT = Path(__file__).parents[1]
 

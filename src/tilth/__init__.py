@@ -24,7 +24,7 @@ _HOMES = {
     "TilthError": "tilth.errors",
     "Train": "tilth.pipeline.recipe",
     "Warc": "tilth.corpus.sources.warc",
-    "Website": "tilth.corpus.website",
+    "Website": "tilth.corpus.crawling.website",
     "build": "tilth.pipeline.build",
     "deploy": "tilth.pipeline.deploy",
     "load_model": "tilth.models.weights",

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tilth.corpus.archive import ArchivedRecord, Damage, read_archive
-from tilth.corpus.archive_formats import ARC, WARC
+from tilth.corpus.formats.archive import ArchivedRecord, Damage, read_archive
+from tilth.corpus.formats.archive_formats import ARC, WARC
 
 KINDS = frozenset({"response", "conversion"})
 Records = Callable[[int], list[bytes]]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tilth.corpus.archive import ArchivedRecord, Damage, read_archive
-from tilth.corpus.archive_formats import ARC, WARC
+from tilth.corpus.formats.archive import ArchivedRecord, Damage, read_archive
+from tilth.corpus.formats.archive_formats import ARC, WARC
 
 FOLDERS = ("warcio", "resiliparse_warc", "jwat_invalid", "webarchive_commons", "whirlwind_cc", "dolma_warc", "ukwa_suite")
 SUFFIXES = {".warc", ".arc", ".gz", ".wet", ".wat", ".bad", ".lz4"}

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tilth.corpus.batches import batches
 from tilth.corpus.extract.tex_package import read_package
 from tilth.corpus.extract.tex_tokens import TexError
+from tilth.corpus.formats.tar import Member, TarDamage, read_tar
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Reject
 from tilth.corpus.sources.arxiv import ArxivSource, arxiv_identifier
-from tilth.corpus.swhid import content_swhid
-from tilth.corpus.tar import Member, TarDamage, read_tar
 from tilth.errors import SourceError
 
 PAPER = "\\documentclass{article}\n\\begin{document}\\title{%s}\n\\section{Intro}\nText of %s.\n\\end{document}\n"

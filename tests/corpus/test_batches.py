@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tilth.contracts import DOCUMENTS, LICENCES, OCCURRENCES, REJECTS, check, uuid_bytes
 from tilth.corpus.batches import batches
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share, until_full
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, screen
 from tilth.corpus.registry import source, sources
 from tilth.corpus.sources.warc import Warc
-from tilth.corpus.swhid import content_swhid
 
 SHARD = Shard("s/00000", "s", "0" * 64, {}, "")
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tilth.corpus.compressed import CompressedError, Gap, UnpackedFile, UnpackLimits, packed_form, unpack
+from tilth.corpus.formats.compressed import CompressedError, Gap, UnpackedFile, UnpackLimits, packed_form, unpack
 
 lz4_frame = pytest.importorskip("lz4.frame")
 zstd = pytest.importorskip("backports.zstd")

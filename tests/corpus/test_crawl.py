@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tilth.corpus.archive import ArchivedRecord, read_archive
-from tilth.corpus.crawl import crawl, normalise_url
+from tilth.corpus.crawling.crawl import crawl, normalise_url
 from tilth.corpus.extract.http import parse_response
+from tilth.corpus.formats.archive import ArchivedRecord, read_archive
 from tilth.corpus.sources.warc import Warc
 from tilth.errors import SourceError
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tilth.contracts import DOCUMENTS, EDITS, check
 from tilth.corpus.edits import apply_edits, edited, merge_edits
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import read_shard
 from tilth.corpus.sources.folder import Folder
-from tilth.corpus.swhid import content_swhid
 
 
 def edits(*rows: tuple[int, int, int, str]) -> pa.Table:

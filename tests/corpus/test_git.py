@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tilth.corpus.git_objects import GitObjects, public_origin
+from tilth.corpus.provenance.git_objects import GitObjects, public_origin
 from tilth.corpus.sources.git import GitRepository
 from tilth.errors import SourceError
 

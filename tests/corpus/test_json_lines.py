@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tilth.corpus.batches import batches
-from tilth.corpus.compressed import Gap
-from tilth.corpus.content import Cut, Line, lines, unpacked
+from tilth.corpus.formats.compressed import Gap
+from tilth.corpus.formats.content import Cut, Line, lines, unpacked
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Reject
 from tilth.corpus.sources.json_lines import JsonLines
-from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
 
 

@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from tilth.corpus.licence_texts import recognise_licence, recognise_notice
-from tilth.corpus.licences import (
+from tilth.corpus.provenance.licence_texts import recognise_licence, recognise_notice
+from tilth.corpus.provenance.licences import (
     UNKNOWN,
     LicenceTree,
     header_claims,

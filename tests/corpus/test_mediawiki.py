@@ -14,9 +14,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Reject
 from tilth.corpus.sources.mediawiki import MediaWikiDump, page_url
-from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
 
 TEXT = "'''Tilth''' is [[soil]]{{cite}} made ready."
@@ -232,7 +232,7 @@ def test_real_dumps_leave_no_markup(test_data: Path) -> None:
 def test_words_agree_with_mwparserfromhell(test_data: Path) -> None:
     parser = pytest.importorskip("mwparserfromhell")
     from tilth.corpus.extract.wikitext import Wiki, wikitext_to_text
-    from tilth.corpus.xml_stream import XmlElement, XmlRecords, read_xml
+    from tilth.corpus.formats.xml_stream import XmlElement, XmlRecords, read_xml
 
     path = test_data / "gensim_wiki/gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
     shares = []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.corpus.distributions import installed_packages
+from tilth.corpus.provenance.distributions import installed_packages
 from tilth.corpus.sources.package_descriptions import PackageDescriptions
 from tilth.corpus.sources.packages import PackageSource, common_limit
 from tilth.errors import SourceError

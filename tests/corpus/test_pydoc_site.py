@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tilth.corpus.crawl import crawl
-from tilth.corpus.pydoc_site import allow, pydoc_site
+from tilth.corpus.crawling.crawl import crawl
+from tilth.corpus.crawling.pydoc_site import allow, pydoc_site
 from tilth.corpus.sources.warc import Warc
 
 

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from tilth.corpus.seven_zip import MAX_MEMORY_BYTES, ArchiveRefusedError, _memory, list_members, read_member
+from tilth.corpus.formats.seven_zip import MAX_MEMORY_BYTES, ArchiveRefusedError, _memory, list_members, read_member
 
 py7zr = pytest.importorskip("py7zr")
 DATA = b"".join(b"line %d\n" % i for i in range(50_000))

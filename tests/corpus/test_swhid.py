@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.corpus.git_objects import GitObjects
-from tilth.corpus.swhid import (
+from tilth.corpus.provenance.git_objects import GitObjects
+from tilth.corpus.provenance.swhid import (
     Branch,
     Entry,
     content_swhid,

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tilth.corpus.extract.charset import CharsetError, decode_html, decode_text
 from tilth.corpus.extract.html import MAX_DEPTH, extract_html
 from tilth.corpus.extract.http import BodyError, Response, dechunk, decode_body, parse_response
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.sources.warc import Warc
-from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
 
 Make = Callable[..., bytes]

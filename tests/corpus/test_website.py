@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tilth.corpus.website import Website
+from tilth.corpus.crawling.website import Website
 
 STARTS: list[str] = []
 

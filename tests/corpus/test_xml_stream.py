@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.corpus.compressed import Gap
-from tilth.corpus.xml_stream import XmlDamage, XmlElement, XmlRecords, read_xml
+from tilth.corpus.formats.compressed import Gap
+from tilth.corpus.formats.xml_stream import XmlDamage, XmlElement, XmlRecords, read_xml
 
 PAGES = XmlRecords("wiki", frozenset({"page", "revision"}), restart="page", max_record_chars=5000)
 ROWS = XmlRecords("posts", frozenset({"row"}), restart="row")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.errors import SourceError
-from tilth.quality_signals.arpa import read_arpa, write_arpa
-from tilth.quality_signals.kneser_ney import KneserNeyParameters, train_kneser_ney
-from tilth.quality_signals.ngram_model import NgramModel
+from tilth.quality_signals.models.arpa import read_arpa, write_arpa
+from tilth.quality_signals.models.kneser_ney import KneserNeyParameters, train_kneser_ney
+from tilth.quality_signals.models.ngram_model import NgramModel
 
 # Written by hand: trigrams, backoffs left out where they are 0, words in no order, as SRILM writes it.
 BY_HAND = """

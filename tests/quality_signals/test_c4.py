@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.errors import ContractError
-from tilth.quality_signals.c4 import c4, c4_edits
 from tilth.quality_signals.edits import EDITS, apply_edits, edit_table
-from tilth.quality_signals.fineweb import fineweb
+from tilth.quality_signals.families.c4 import c4, c4_edits
+from tilth.quality_signals.families.fineweb import fineweb
 from tilth.quality_signals.fused.text_batch import TextBatch
 
 TEXT = (

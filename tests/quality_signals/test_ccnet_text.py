@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.quality_signals.ccnet_text import normalize_for_model
+from tilth.quality_signals.models.ccnet_text import normalize_for_model
 
 _TEXTS = st.text(
     st.sampled_from("abZ 019\n\r\t\x1c\x85\u2028\u3000ΣσςİéǅẞȺ１٣।“”’—…．━►［漢한😀𝟗\x7f\x9f!.\x00\u0301½²")

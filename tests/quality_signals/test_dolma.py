@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.quality_signals.dolma import dolma
+from tilth.quality_signals.families.dolma import dolma
 from tilth.quality_signals.fused.text_batch import TextBatch
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
-from tilth.quality_signals.importance import train_importance_model
-from tilth.quality_signals.perplexity import LanguageModelParameters, train_language_model
-from tilth.quality_signals.quality import train_quality_model
+from tilth.quality_signals.models.importance import train_importance_model
+from tilth.quality_signals.models.perplexity import LanguageModelParameters, train_language_model
+from tilth.quality_signals.models.quality import train_quality_model
 from tilth.quality_signals.registry import compute_family, families, get_family
 
 TEXTS = [

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilth.quality_signals.families.gopher import gopher, gopher_repetition
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.gopher import gopher, gopher_repetition
 from tilth.quality_signals.registry import compute_family, get_family
 
 

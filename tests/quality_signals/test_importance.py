@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tilth.errors import RecipeError, SourceError
-from tilth.quality_signals.importance import (
+from tilth.quality_signals.models.importance import (
     FeatureExtractor,
     ImportanceParameters,
     importance_manifest,
@@ -92,7 +92,7 @@ def test_texts_without_words() -> None:
 def test_models_are_the_same_bytes_in_any_process_and_order(compat: str) -> None:
     parameters = ImportanceParameters(compat=compat)  # type: ignore[arg-type]
     code = (
-        "import sys; from tilth.quality_signals.importance import *;"
+        "import sys; from tilth.quality_signals.models.importance import *;"
         f"sys.stdout.buffer.write(train_importance_model({TARGET[::-1]!r}, {SOURCE[::-1]!r}, ImportanceParameters(compat={compat!r})))"
     )
     for seed in ("1", "2"):

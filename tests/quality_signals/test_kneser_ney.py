@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.errors import RecipeError
-from tilth.quality_signals import kneser_ney, ngram_counts
-from tilth.quality_signals.arpa import write_arpa
-from tilth.quality_signals.kneser_ney import KneserNeyParameters, Trained, train_kneser_ney
-from tilth.quality_signals.ngram_model import NgramModel
+from tilth.quality_signals.models import kneser_ney, ngram_counts
+from tilth.quality_signals.models.arpa import write_arpa
+from tilth.quality_signals.models.kneser_ney import KneserNeyParameters, Trained, train_kneser_ney
+from tilth.quality_signals.models.ngram_model import NgramModel
 
 Ngram = tuple[str, ...]
 _SENTENCES = st.lists(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=6), min_size=1, max_size=8).filter(any)

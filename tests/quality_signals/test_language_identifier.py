@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tilth.errors import RecipeError, SourceError
-from tilth.quality_signals.language_identifier import (
+from tilth.quality_signals.models.language_identifier import (
     LanguageIdentifierParameters,
     accuracy_by_language,
     language_identifier_manifest,

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 
 from tilth.errors import RecipeError, SourceError
-from tilth.quality_signals.arpa import read_arpa, write_arpa
-from tilth.quality_signals.ccnet_text import normalize_for_model
-from tilth.quality_signals.kneser_ney import KneserNeyParameters
-from tilth.quality_signals.perplexity import (
+from tilth.quality_signals.models.arpa import read_arpa, write_arpa
+from tilth.quality_signals.models.ccnet_text import normalize_for_model
+from tilth.quality_signals.models.kneser_ney import KneserNeyParameters
+from tilth.quality_signals.models.perplexity import (
     LanguageModelParameters,
     language_model_manifest,
     load_language_model,
@@ -87,7 +87,7 @@ def test_texts_like_the_training_texts_are_less_surprising(texts: list[str], mod
 
 
 def test_scores_do_not_depend_on_the_batch(texts: list[str], model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tilth.quality_signals import perplexity
+    from tilth.quality_signals.models import perplexity
 
     whole = perplexities(model, texts)
     monkeypatch.setattr(perplexity, "_CHARS_AT_ONCE", 100)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.errors import RecipeError, SourceError
-from tilth.quality_signals.perplexity_buckets import (
+from tilth.quality_signals.models.perplexity_buckets import (
     Cutoffs,
     PerplexityCounts,
     assign_buckets,

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.quality_signals.edits import EDITS, apply_edits
+from tilth.quality_signals.families.pii import REPLACEMENTS, find_pii, pii, pii_edits
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.pii import REPLACEMENTS, find_pii, pii, pii_edits
 
 PERSONAL = [
     ("Write to jane.doe+news@mail.uni-koeln.de, please.", "jane.doe+news@mail.uni-koeln.de", "email"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.quality_signals.python_hash import absolute, pair_hashes, string_hashes
+from tilth.quality_signals.models.python_hash import absolute, pair_hashes, string_hashes
 
 WORDS = [
     "",

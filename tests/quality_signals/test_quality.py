@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from tilth.errors import RecipeError, SourceError
-from tilth.quality_signals.quality import QualityParameters, quality_manifest, train_quality_model
+from tilth.quality_signals.models.quality import QualityParameters, quality_manifest, train_quality_model
 from tilth.quality_signals.registry import compute_family, get_family
 
 Score = Callable[..., dict[str, Any]]

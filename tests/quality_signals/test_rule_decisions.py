@@ -18,12 +18,12 @@ import pyarrow as pa
 import pytest
 
 from tilth.catalog.policies import POLICIES
-from tilth.quality_signals.c4 import c4, c4_edits
-from tilth.quality_signals.dolma import dolma
 from tilth.quality_signals.edits import apply_edits
-from tilth.quality_signals.fineweb import fineweb
+from tilth.quality_signals.families.c4 import c4, c4_edits
+from tilth.quality_signals.families.dolma import dolma
+from tilth.quality_signals.families.fineweb import fineweb
+from tilth.quality_signals.families.gopher import gopher, gopher_repetition
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.gopher import gopher, gopher_repetition
 
 FOLDER = Path(__file__).parent
 # What each of datatrove's filters corresponds to: the clauses of a policy over these families.

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tilth.contracts import DOCUMENTS, LICENCES, OCCURRENCES, REJECTS, uuid_array
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Reject, Shard, printable
-from tilth.corpus.swhid import content_swhid
 
 MAX_TEXT_BYTES = 32 << 20
 MAX_RECORDS = 50_000

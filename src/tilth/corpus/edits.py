@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tilth.contracts import EDITS, check
-from tilth.corpus.swhid import content_swhid
+from tilth.corpus.provenance.swhid import content_swhid
 
 Span = tuple[int, int, str]  # start, end (characters, exclusive), replacement
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, document_id, printable, screen
-from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError, did_you_mean
 
 # documents/2023-06/0000/en_head.json.gz: the id of a document is this path and its line, from 0

@@ -7,12 +7,12 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilth.corpus.archive import ArchivedRecord
 from tilth.corpus.extract.charset import CharsetError, decode_html, decode_text
 from tilth.corpus.extract.html import DepthError, Extraction, Extractor, SizeError
 from tilth.corpus.extract.http import BodyError, Response, decode_body, parse_response
+from tilth.corpus.formats.archive import ArchivedRecord
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, document_id, screen
-from tilth.corpus.swhid import content_swhid
 from tilth.corpus.time_limit import DiedError, TooSlowError, call_limited
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})

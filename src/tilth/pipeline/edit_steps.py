@@ -75,10 +75,10 @@ def _edits_of(description: Params, documents: Artifact, inputs: Inputs) -> pa.Ta
 def _text_edits(kind: str) -> Callable[[pa.Array], pa.Table]:
     """What finds edits of this kind in texts, each for itself."""
     if kind == "C4Lines":
-        from tilth.quality_signals.c4 import c4_edits
+        from tilth.quality_signals.families.c4 import c4_edits
 
         return c4_edits
-    from tilth.quality_signals.pii import pii_edits
+    from tilth.quality_signals.families.pii import pii_edits
 
     return pii_edits
 

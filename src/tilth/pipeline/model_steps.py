@@ -50,7 +50,7 @@ def score(inputs: Inputs, folder: Path, params: Params, work: Model) -> dict[str
 
 def find_cutoffs(inputs: Inputs, folder: Path, params: Params, work: Perplexity) -> dict[str, Any]:
     """The perplexities, for each language, that part head, middle and tail of this corpus."""
-    from tilth.quality_signals.perplexity_buckets import PerplexityCounts, write_cutoffs
+    from tilth.quality_signals.models.perplexity_buckets import PerplexityCounts, write_cutoffs
 
     counts = PerplexityCounts()
     for shard in sorted({str(artifact.spec.shard) for artifact in inputs.values()}):
@@ -63,7 +63,7 @@ def find_cutoffs(inputs: Inputs, folder: Path, params: Params, work: Perplexity)
 
 def assign_buckets(inputs: Inputs, folder: Path, params: Params, work: Perplexity) -> dict[str, Any]:
     """CCNet's bucket of each document of one shard: head, middle, tail, or all where it cannot be told."""
-    from tilth.quality_signals import perplexity_buckets as buckets
+    from tilth.quality_signals.models import perplexity_buckets as buckets
 
     cutoffs = buckets.read_cutoffs(inputs[f"model.{work.name}.cutoffs"].path / "cutoffs.csv", work.head, work.tail)
     family = bucket_family(work)
@@ -108,21 +108,21 @@ def _languages_and_perplexities(inputs: Inputs, model: Perplexity, shard: str) -
 
 
 def _train_quality(model: QualityModel, texts: Callable[[str], Iterable[str]]) -> bytes:
-    from tilth.quality_signals.quality import train_quality_model
+    from tilth.quality_signals.models.quality import train_quality_model
 
     return train_quality_model(texts(model.positive), texts(model.negative), seed=model.seed)
 
 
 def _train_perplexity(model: Perplexity, texts: Callable[[str], Iterable[str]]) -> bytes:
-    from tilth.quality_signals.kneser_ney import KneserNeyParameters
-    from tilth.quality_signals.perplexity import LanguageModelParameters, train_language_model
+    from tilth.quality_signals.models.kneser_ney import KneserNeyParameters
+    from tilth.quality_signals.models.perplexity import LanguageModelParameters, train_language_model
 
     parameters = LanguageModelParameters(n_pieces=model.n_pieces, ngrams=KneserNeyParameters(order=model.order))
     return train_language_model(texts(model.train_on), parameters)
 
 
 def _train_importance(model: Importance, texts: Callable[[str], Iterable[str]]) -> bytes:
-    from tilth.quality_signals.importance import ImportanceParameters, train_importance_model
+    from tilth.quality_signals.models.importance import ImportanceParameters, train_importance_model
 
     return train_importance_model(texts(model.target), texts(model.source), ImportanceParameters(compat=model.compat))
 

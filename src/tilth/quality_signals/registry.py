@@ -75,8 +75,8 @@ def batch_signal(
 
 
 def families() -> dict[str, SignalFamily]:
-    """All families by name, after importing every module of this package."""
-    package = importlib.import_module("tilth.quality_signals")
+    """All families by name, after importing every module of `tilth.quality_signals.families`."""
+    package = importlib.import_module("tilth.quality_signals.families")
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
     return dict(sorted(_FAMILIES.items()))

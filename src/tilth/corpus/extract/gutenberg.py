@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tilth.corpus.content import decode_marked
+from tilth.corpus.formats.content import decode_marked
 
 PROJECT = (
     r"(?:the |this |das |des |dieses |du |de |del |di |do |el |het |van )*(?:copyrighted )?"

@@ -6,10 +6,10 @@ import io
 import posixpath
 from typing import BinaryIO, NamedTuple
 
-from tilth.corpus.content import DamagedError, decompressed, peek
 from tilth.corpus.extract.tex_project import READ_SUFFIXES, is_tex_name
 from tilth.corpus.extract.tex_tokens import TexError
-from tilth.corpus.tar import BLOCK, Member, TarDamage, is_tar, is_unsafe_name, read_tar
+from tilth.corpus.formats.content import DamagedError, decompressed, peek
+from tilth.corpus.formats.tar import BLOCK, Member, TarDamage, is_tar, is_unsafe_name, read_tar
 
 MAX_FILE_BYTES = 16 << 20  # of a LaTeX file
 MAX_TEXT_BYTES = 48 << 20  # of all of a paper's LaTeX files

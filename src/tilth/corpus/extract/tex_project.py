@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tilth.corpus.content import decode_marked
 from tilth.corpus.extract.charset import CharsetError, decode_text
 from tilth.corpus.extract.tex_comments import normalise_newlines, strip_comments, strip_dead_branches
 from tilth.corpus.extract.tex_tokens import TexError, scan
+from tilth.corpus.formats.content import decode_marked
 
 TEX_SUFFIXES = (".tex", ".ltx", ".latex")
 READ_SUFFIXES = (*TEX_SUFFIXES, ".sty", ".cls", ".tikz", ".pgf")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tilth.corpus.archive import ArchivedRecord
-from tilth.corpus.archive_formats import ARC, ARC_HTTP, Format
+from tilth.corpus.formats.archive import ArchivedRecord
+from tilth.corpus.formats.archive_formats import ARC, ARC_HTTP, Format
 from tilth.corpus.registry import source
 from tilth.corpus.sources.warc import Warc
 

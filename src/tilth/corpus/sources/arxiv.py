@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.content import DamagedError, decompressed, peek
 from tilth.corpus.extract import tex
 from tilth.corpus.extract.tex_package import MAX_FILE_BYTES, MAX_TEXT_BYTES, read_package
 from tilth.corpus.extract.tex_project import READ_SUFFIXES, TEX_SUFFIXES, read_project, top_level_files
 from tilth.corpus.extract.tex_tokens import TexError
-from tilth.corpus.licences import declared_licence
+from tilth.corpus.formats.content import DamagedError, decompressed, peek
+from tilth.corpus.formats.tar import BLOCK, Member, TarDamage, is_tar, is_unsafe_name, read_tar
 from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
-from tilth.corpus.swhid import content_swhid
-from tilth.corpus.tar import BLOCK, Member, TarDamage, is_tar, is_unsafe_name, read_tar
 from tilth.errors import SourceError, did_you_mean
 
 HEAD_BYTES = 1 << 20  # in which a header must be found if the first is damaged

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.content import DamagedError, decompressed
 from tilth.corpus.extract.charset import CharsetError, decode_html
 from tilth.corpus.extract.gutenberg import Book, decode_book, language_code, read_book, split_chapters, without_markers
 from tilth.corpus.extract.html import extract_html
@@ -15,11 +14,12 @@ from tilth.corpus.extract.tex_comments import normalise_newlines, strip_comments
 from tilth.corpus.extract.tex_macros import expand_macros
 from tilth.corpus.extract.tex_project import HAS_BEGIN, HAS_END
 from tilth.corpus.extract.tex_tokens import TexError
-from tilth.corpus.licences import declared_licence
+from tilth.corpus.formats.content import DamagedError, decompressed
 from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
-from tilth.corpus.swhid import content_swhid
 
 HTML, TEX, TEXT = (".htm", ".html", ".xhtml"), (".tex", ".ltx"), (".txt", ".text", ".utf8", ".asc")
 SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (*HTML, *TEX, *TEXT) for packed in ("", ".gz", ".bz2", ".xz", ".zst"))

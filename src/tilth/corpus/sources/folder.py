@@ -14,12 +14,12 @@ from typing import ClassVar, NamedTuple
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
 from tilth.corpus.languages import language_of
-from tilth.corpus.licences import LicenceTree, is_licence_path
 from tilth.corpus.locations import group_files
+from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, printable
 from tilth.corpus.registry import source
-from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
 
 MAX_LICENCE_BYTES = 1 << 20

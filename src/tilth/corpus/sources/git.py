@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
-from tilth.corpus.git_objects import Addition, Blob, GitObjects, Head
 from tilth.corpus.languages import language_of
-from tilth.corpus.licences import LicenceTree, is_licence_path
+from tilth.corpus.provenance.git_objects import Addition, Blob, GitObjects, Head
+from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, content_document_id, fingerprint
 from tilth.corpus.registry import source
 from tilth.errors import SourceError

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from tilth.corpus.layouts import RecordReader, choose_layout
-from tilth.corpus.licences import declared_licence, normalise_expression
 from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.provenance.licences import declared_licence, normalise_expression
 from tilth.corpus.records import Document, LicenceClaim, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.corpus.sources.csv_files import CsvFiles

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.content import Cut, Line, lines, unpacked
+from tilth.corpus.formats.content import Cut, Line, lines, unpacked
 from tilth.corpus.layouts import Place, RecordReader, choose_layout
-from tilth.corpus.licences import declared_licence
 from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.provenance.licences import declared_licence
 from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 

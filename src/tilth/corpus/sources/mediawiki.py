@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
-from tilth.corpus.compressed import CompressedError, UnpackedFile, UnpackLimits, unpack
 from tilth.corpus.extract.wikitext import TOOL, Wiki, wikitext_to_text
-from tilth.corpus.licences import declared_licence
+from tilth.corpus.formats.compressed import CompressedError, UnpackedFile, UnpackLimits, unpack
+from tilth.corpus.formats.xml_stream import XmlDamage, XmlElement, XmlRecords, read_xml
 from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
+from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
-from tilth.corpus.swhid import content_swhid
-from tilth.corpus.xml_stream import XmlDamage, XmlElement, XmlRecords, read_xml
 from tilth.errors import SourceError
 
 # export-0.3 to 0.11: a page has a title, an id, perhaps ns, redirect, and its revisions; names have not changed since.

@@ -8,10 +8,10 @@ from email.message import Message
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.distributions import Package, installed_packages, licence_tree, packages_fingerprint
+from tilth.corpus.provenance.distributions import Package, installed_packages, licence_tree, packages_fingerprint
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, screen
 from tilth.corpus.registry import source
-from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
 
 LANGUAGES = {"text/markdown": "Markdown", "text/x-rst": "reStructuredText", "text/plain": "Text"}

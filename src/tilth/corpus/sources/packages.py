@@ -10,14 +10,14 @@ from importlib.metadata import PackagePath
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.distributions import Package, in_metadata, installed_packages, licence_tree, packages_fingerprint
 from tilth.corpus.extract.textfile import NotTextError, read_text
 from tilth.corpus.languages import language_of
-from tilth.corpus.licences import LicenceTree
+from tilth.corpus.provenance.distributions import Package, in_metadata, installed_packages, licence_tree, packages_fingerprint
+from tilth.corpus.provenance.licences import LicenceTree
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, content_document_id, fingerprint
 from tilth.corpus.registry import source
 from tilth.corpus.sources.folder import read_regular_file
-from tilth.corpus.swhid import content_swhid
 from tilth.errors import SourceError
 
 SUFFIXES = frozenset(

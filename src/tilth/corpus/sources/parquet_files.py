@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from tilth.corpus.layouts import LAYOUTS, Layout, Place, RecordReader, choose_layout, detect_layout
-from tilth.corpus.licences import declared_licence
 from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.provenance.licences import declared_licence
 from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.errors import SourceError, did_you_mean

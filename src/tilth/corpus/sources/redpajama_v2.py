@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from tilth.corpus.content import Cut, lines, unpacked
+from tilth.corpus.formats.content import Cut, lines, unpacked
 from tilth.corpus.layouts import LAYOUTS, RecordReader
-from tilth.corpus.licences import declared_licence
 from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
+from tilth.corpus.provenance.licences import declared_licence
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source

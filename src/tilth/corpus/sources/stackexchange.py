@@ -18,17 +18,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, ClassVar, NamedTuple
 
-from tilth.corpus.compressed import UnpackLimits, unpack
 from tilth.corpus.external_sort import ExternalSort, Record
 from tilth.corpus.extract.post_html import TOOL, post_to_text
-from tilth.corpus.licences import UNKNOWN, declared_licence
+from tilth.corpus.formats.compressed import UnpackLimits, unpack
+from tilth.corpus.formats.seven_zip import ArchiveRefusedError, list_members, read_member
+from tilth.corpus.formats.xml_stream import XmlDamage, XmlElement, XmlReader, XmlRecords, read_xml
 from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
+from tilth.corpus.provenance.licences import UNKNOWN, declared_licence
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
-from tilth.corpus.seven_zip import ArchiveRefusedError, list_members, read_member
-from tilth.corpus.swhid import content_swhid
-from tilth.corpus.xml_stream import XmlDamage, XmlElement, XmlReader, XmlRecords, read_xml
 from tilth.errors import SourceError
 
 POSTS = XmlRecords("posts", frozenset({"row"}), restart="row")

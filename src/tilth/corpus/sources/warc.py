@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tilth.corpus.archive import ArchivedRecord, Damage, read_archive
-from tilth.corpus.archive_formats import WARC, Format
 from tilth.corpus.extract.html import Extractor
-from tilth.corpus.licences import declared_licence
+from tilth.corpus.formats.archive import ArchivedRecord, Damage, read_archive
+from tilth.corpus.formats.archive_formats import WARC, Format
 from tilth.corpus.locations import find_files, fingerprint_of
+from tilth.corpus.provenance.licences import declared_licence
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tilth.corpus.archive import ArchivedRecord, Damage, read_archive
-from tilth.corpus.licences import declared_licence
+from tilth.corpus.formats.archive import ArchivedRecord, Damage, read_archive
 from tilth.corpus.locations import find_files, fingerprint_of
+from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
-from tilth.corpus.swhid import content_swhid
 from tilth.corpus.web_pages import declared_claims
 
 METADATA = frozenset({"metadata"})

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilth.errors import RecipeError
-from tilth.quality_signals.ngram_model import BEGIN_ID, WORD_BITS, Ids
+from tilth.quality_signals.models.ngram_model import BEGIN_ID, WORD_BITS, Ids
 
 Words = npt.NDArray[np.uint64]
 _ROWS_AT_ONCE = 1 << 20  # over all runs of a merge

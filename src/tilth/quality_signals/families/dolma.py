@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from tilth.quality_signals.families.gopher import STOP_WORDS
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.gopher import STOP_WORDS
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
 _TOP = tuple(f"dolma_top_{n}gram_char_frac" for n in (2, 3, 4))

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from tilth.corpus.licence_texts import Recognised, recognise_licence, recognise_notice
+from tilth.corpus.provenance.licence_texts import Recognised, recognise_licence, recognise_notice
 from tilth.corpus.records import LicenceClaim
 from tilth.errors import SourceError
 

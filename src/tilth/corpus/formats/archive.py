@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilth.corpus.archive_feed import SEAM_BYTES, Feed, Gap, Place
-from tilth.corpus.archive_formats import MAX_HEAD_BYTES, WARC, Format, Head, NoHead
+from tilth.corpus.formats.archive_feed import SEAM_BYTES, Feed, Gap, Place
+from tilth.corpus.formats.archive_formats import MAX_HEAD_BYTES, WARC, Format, Head, NoHead
 from tilth.corpus.locations import open_raw
 
 MAX_SEPARATOR_BYTES = 16

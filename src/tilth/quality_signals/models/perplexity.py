@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -23,11 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tilth.errors import RecipeError, SourceError
-from tilth.quality_signals.ccnet_text import normalize_for_model
-from tilth.quality_signals.kneser_ney import KneserNeyParameters, train_kneser_ney
-from tilth.quality_signals.ngram_model import NgramModel
+from tilth.quality_signals.models.ccnet_text import normalize_for_model
+from tilth.quality_signals.models.container import Container
+from tilth.quality_signals.models.kneser_ney import KneserNeyParameters, train_kneser_ney
+from tilth.quality_signals.models.ngram_model import NgramModel
 
-FORMAT = b"tilth language model 1\n"
+_CONTAINER = Container("a language model", "train_language_model")
 N_DECIMALS = 1  # as published
 _SECTIONS = {"keys": "<u8", "log10_probs": "<f4", "backoffs": "<f4"}
 _CHARS_AT_ONCE = 1 << 20
@@ -82,18 +82,18 @@ def pack_language_model(ngrams: NgramModel, pieces: bytes = b"", manifest: dict[
         parts[name] = np.ascontiguousarray(getattr(ngrams, name), kind).view(np.uint8).data
     sizes = {name: part.nbytes for name, part in parts.items()}
     header = {"manifest": manifest or {}, "n_ngrams": ngrams.n_ngrams, "sizes": sizes}
-    return b"".join([FORMAT, json.dumps(header, sort_keys=True).encode(), b"\n", *parts.values()])
+    return _CONTAINER.pack(header, *parts.values())
 
 
 def language_model_manifest(model: bytes) -> dict[str, Any]:
     """What a model was trained on and how."""
-    return _split(model)[0]["manifest"]
+    return _CONTAINER.split(model)[0]["manifest"]
 
 
 @lru_cache(maxsize=8)
 def load_language_model(model: bytes) -> LanguageModel:
     """The model in these bytes; loaded once for each. Raises SourceError if the bytes are something else."""
-    header, payload = _split(model)
+    header, payload = _CONTAINER.split(model)
     if len(payload) != sum(header["sizes"].values()):
         raise SourceError("the language model is cut short", fix="train it again")
     parts, start = {}, 0
@@ -268,10 +268,3 @@ def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
             yield portion
             portion, n_chars = [], 0
     yield portion
-
-
-def _split(model: bytes) -> tuple[dict[str, Any], memoryview]:
-    if not model.startswith(FORMAT):
-        raise SourceError("these bytes are not a language model", fix="make one with `train_language_model`")
-    end = model.index(b"\n", len(FORMAT))
-    return json.loads(model[len(FORMAT) : end]), memoryview(model)[end + 1 :]

@@ -16,7 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tilth.errors import SourceError
-from tilth.quality_signals.ngram_model import BEGIN, END, MAX_ORDER, UNKNOWN, WORD_BITS, Floats, Ids, NgramModel, ngram_keys
+from tilth.quality_signals.models.ngram_model import (
+    BEGIN,
+    END,
+    MAX_ORDER,
+    UNKNOWN,
+    WORD_BITS,
+    Floats,
+    Ids,
+    NgramModel,
+    ngram_keys,
+)
 
 _AT_ONCE = 1 << 18
 _MAX_LINE_BYTES, _MAX_NGRAMS = 1 << 16, (1 << 31) - 1

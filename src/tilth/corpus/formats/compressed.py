@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tilth.corpus import decompressors
+from tilth.corpus.formats import decompressors
 
 PIECE_BYTES = 1 << 16  # compressed bytes taken at a time; a small piece keeps a file of a million empty members linear
 OUTPUT_BYTES = 1 << 20

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from tilth.corpus.swhid import Branch, snapshot_swhid
+from tilth.corpus.provenance.swhid import Branch, snapshot_swhid
 from tilth.errors import SourceError
 
 CONFIG = {

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from email.message import Message
 from importlib.metadata import Distribution, FileHash, PackagePath, distributions
 
-from tilth.corpus.licences import LicenceTree, is_licence_path, licence_file_claims, normalise_expression
+from tilth.corpus.provenance.licences import LicenceTree, is_licence_path, licence_file_claims, normalise_expression
+from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import LicenceClaim
-from tilth.corpus.swhid import content_swhid
 
 OWN_NAME = "tilth"
 CLASSIFIER = "License :: "

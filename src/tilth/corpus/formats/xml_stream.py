@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from tilth.corpus.compressed import Gap
+from tilth.corpus.formats.compressed import Gap
 
 SLICE_BYTES = 1 << 18
 ELEMENT_COST = 100  # what an element counts against the limit of its record besides its characters

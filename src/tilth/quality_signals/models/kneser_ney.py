@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tilth.errors import RecipeError
-from tilth.quality_signals.ngram_counts import NgramCounter, OrderCounts
-from tilth.quality_signals.ngram_model import (
+from tilth.quality_signals.models.ngram_counts import NgramCounter, OrderCounts
+from tilth.quality_signals.models.ngram_model import (
     BEGIN,
     BEGIN_ID,
     END,

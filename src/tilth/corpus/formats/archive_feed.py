@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any, BinaryIO, NamedTuple
 
-from tilth.corpus import decompressors
+from tilth.corpus.formats import decompressors
 
 PIECE_BYTES = 1 << 15  # packed bytes taken at a time: about a member, so that little is handed back
 OUTPUT_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""The families whose model a corpus trains on itself: perplexity and importance weights."""
+"""The families whose model a corpus trains on itself: quality, perplexity and importance weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.importance import ImportanceModel, load_importance_model
-from tilth.quality_signals.perplexity import LanguageModel, load_language_model
+from tilth.quality_signals.models.importance import ImportanceModel, load_importance_model
+from tilth.quality_signals.models.perplexity import LanguageModel, load_language_model
+from tilth.quality_signals.models.quality import QualityClassifier, load_quality_model
 from tilth.quality_signals.registry import BatchScores, batch_signal
+
+
+@batch_signal("quality", version=1, columns={"quality_score": pa.float64()}, libraries=("floret",), load_model=load_quality_model)
+def quality(batch: TextBatch, model: QualityClassifier) -> BatchScores:
+    """Probability, from 0 to 1, that a text is of the positive side."""
+    return _scores(_table({"quality_score": [model.score(text) for text in batch.texts.to_pylist()]}, "no words"))
 
 
 @batch_signal(
@@ -29,17 +36,18 @@ def importance(batch: TextBatch, model: ImportanceModel) -> BatchScores:
     """DSIR's log importance weight, also corrected for length (Xie et al., arXiv:2302.03169)."""
     found = [model.score(text) for text in batch.texts.to_pylist()]
     reason = "empty text" if model.parameters.compat else "no words"
-    columns = [[scores and scores[side] for scores in found] for side in (0, 1)]
-    undefined = [None if scores else reason for scores in found]
-    return _scores(
-        pa.table(
-            {
-                "importance": pa.array(columns[0], pa.float64()),
-                "importance_length_correction": pa.array(columns[1], pa.float64()),
-                "undefined": pa.array(undefined, pa.string()),
-            }
-        )
-    )
+    columns = {
+        name: [scores and scores[side] for scores in found]
+        for side, name in enumerate(("importance", "importance_length_correction"))
+    }
+    return _scores(_table(columns, reason))
+
+
+def _table(columns: dict[str, list[float | None]], reason: str) -> pa.Table:
+    """Scores as float64 columns; where there is none, `undefined` names the reason."""
+    arrays = {name: pa.array(values, pa.float64()) for name, values in columns.items()}
+    missing = next(iter(arrays.values())).is_null()
+    return pa.table({**arrays, "undefined": pc.if_else(missing, pa.scalar(reason), pa.scalar(None, pa.string()))})
 
 
 def _scores(table: pa.Table) -> BatchScores:

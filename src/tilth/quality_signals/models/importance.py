@@ -10,7 +10,6 @@ loses both probabilities to underflow. `compat="redpajama-v2"` computes its numb
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -22,10 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tilth.errors import RecipeError, SourceError
-from tilth.quality_signals.python_hash import absolute, pair_hashes, string_hashes
+from tilth.quality_signals.models.container import Container
+from tilth.quality_signals.models.python_hash import absolute, pair_hashes, string_hashes
 from tilth.quality_signals.raw_words import raw_words
 
-FORMAT = b"tilth importance model 1\n"
+_CONTAINER = Container("an importance model", "train_importance_model")
 SIDES = ("target", "source")
 N_DECIMALS = 8  # as published
 Compat = Literal["", "redpajama-v2"]
@@ -188,13 +188,13 @@ def importance_model_from_counts(
 
 def importance_manifest(model: bytes) -> dict[str, Any]:
     """What a model was trained on and how: parameters, mean_words, and data_sha256, n_texts, n_words by side."""
-    return _split(model)[0]
+    return _CONTAINER.split(model)[0]
 
 
 @lru_cache(maxsize=8)
 def load_importance_model(model: bytes) -> ImportanceModel:
     """The model in these bytes; loaded once for each. Raises SourceError if the bytes are something else."""
-    manifest, payload = _split(model)
+    manifest, payload = _CONTAINER.split(model)
     parameters = ImportanceParameters(**manifest["parameters"])
     table = np.frombuffer(payload, "<i8")
     if len(table) != 2 * parameters.n_buckets:
@@ -211,12 +211,4 @@ def _pack(
     parameters: ImportanceParameters, counts: dict[str, Counts], mean_words: dict[str, float], facts: dict[str, Any]
 ) -> bytes:
     manifest = {"parameters": asdict(parameters), "mean_words": mean_words, **facts}
-    header = json.dumps(manifest, sort_keys=True).encode() + b"\n"
-    return FORMAT + header + b"".join(counts[side].astype("<i8").tobytes() for side in SIDES)
-
-
-def _split(model: bytes) -> tuple[dict[str, Any], bytes]:
-    if not model.startswith(FORMAT):
-        raise SourceError("these bytes are not an importance model", fix="make one with `train_importance_model`")
-    header, _, payload = model[len(FORMAT) :].partition(b"\n")
-    return json.loads(header), payload
+    return _CONTAINER.pack(manifest, *(counts[side].astype("<i8").tobytes() for side in SIDES))

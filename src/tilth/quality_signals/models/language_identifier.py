@@ -7,9 +7,6 @@ lid.176.ftz are read by fasttext-predict.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,10 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from tilth.errors import RecipeError, SourceError
+from tilth.quality_signals.models.classifier import LABEL, Predict, load_classifier, one_line, predictor, train_classifier
+from tilth.quality_signals.models.container import Container
 
-FORMAT = b"tilth language identifier 1\n"
-LABEL = "__label__"
-Predict = Callable[[str, int], list[tuple[float, str]]]
+_CONTAINER = Container("a language identifier", "train_language_identifier")
 _TABLE = pa.schema(
     [
         pa.field("languages", pa.list_(pa.string())),
@@ -63,10 +60,9 @@ class LanguageIdentifier:
         languages: list[list[str] | None] = []
         probabilities: list[list[float] | None] = []
         for text in texts:
-            found = self._predict(self._one_line(text) + "\n", k) if any(map(str.isalpha, text)) else None
+            found = self._predict(self._one_line(text), k) if any(map(str.isalpha, text)) else None
             languages.append(None if found is None else [label.removeprefix(LABEL) for _, label in found])
-            # fastText adds 1e-5 to probabilities before it takes their logarithm.
-            probabilities.append(None if found is None else [min(1.0, probability) for probability, _ in found])
+            probabilities.append(None if found is None else [probability for probability, _ in found])
         reasons = ["no letters" if found is None else None for found in languages]
         columns = (languages, probabilities, reasons)
         return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, _TABLE)], schema=_TABLE)
@@ -87,37 +83,24 @@ def train_language_identifier(
     for language, found in lines.items():
         if not found or language.split() != [language]:
             raise RecipeError(f"`{language}` has no text with words, or a name with spaces", where=language)
-    labelled = [f"{LABEL}{language} {line}\n".encode() for language, found in lines.items() for line in found]
-    key = parameters.seed.to_bytes(8, "little", signed=True)
-    # fastText learns badly from one class after the other; this order is the same whatever order they came in.
-    data = b"".join(sorted(labelled, key=lambda line: (hashlib.blake2b(line, digest_size=16, key=key).digest(), line)))
-    with tempfile.TemporaryDirectory(prefix="tilth-languages-") as folder:
-        path, model = Path(folder, "lines.txt"), Path(folder, "model.bin")
-        path.write_bytes(data)
-        _train(path, model, parameters)
-        payload = model.read_bytes()
+    payload, digest = train_classifier(
+        [f"{LABEL}{language} {line}\n".encode() for language, found in lines.items() for line in found],
+        parameters.seed, epoch=parameters.epochs, lr=parameters.learning_rate, dim=parameters.dim,
+        minn=1, maxn=parameters.max_chars, bucket=parameters.n_buckets, minCount=parameters.min_count,
+    )  # fmt: skip
     counts = {language: len(found) for language, found in lines.items()}
-    manifest = {"parameters": asdict(parameters), "data_sha256": hashlib.sha256(data).hexdigest(), "n_texts": counts}
-    return FORMAT + json.dumps(manifest, sort_keys=True).encode() + b"\n" + payload
+    return _CONTAINER.pack({"parameters": asdict(parameters), "data_sha256": digest, "n_texts": counts}, payload)
 
 
 def language_identifier_manifest(model: bytes) -> dict[str, Any]:
     """What a model was trained on and how: parameters, data_sha256, n_texts by language."""
-    return _split(model)[0]
+    return _CONTAINER.split(model)[0]
 
 
 @lru_cache(maxsize=4)
 def load_language_identifier(model: bytes) -> LanguageIdentifier:
     """The identifier in these bytes; loaded once for each. Raises SourceError if the bytes are something else."""
-    import floret
-
-    payload = _split(model)[1]
-    with tempfile.NamedTemporaryFile(prefix="tilth-languages-", suffix=".bin") as file:
-        file.write(payload)
-        file.flush()
-        loaded = floret.load_model(file.name)
-    # floret's own predict() fails under NumPy 2, the method below it works.
-    return LanguageIdentifier(lambda line, k: loaded.f.predict(line, k, 0.0, "strict"), _own_line)
+    return LanguageIdentifier(load_classifier(_CONTAINER.split(model)[1], threshold=0.0), _own_line)
 
 
 def load_fasttext_identifier(path: Path) -> LanguageIdentifier:
@@ -133,7 +116,7 @@ def load_fasttext_identifier(path: Path) -> LanguageIdentifier:
         loaded = fasttext.load_model(str(path))
     except (ValueError, RuntimeError, MemoryError) as error:
         raise SourceError(f"this is not a fastText model: {error}", where=str(path)) from error
-    return LanguageIdentifier(lambda line, k: loaded.f.predict(line, k, 0.0, "strict"), _plain_line)
+    return LanguageIdentifier(predictor(loaded, threshold=0.0), _plain_line)
 
 
 def accuracy_by_language(identifier: LanguageIdentifier, texts: Mapping[str, Iterable[str]]) -> pa.Table:
@@ -154,16 +137,6 @@ def accuracy_by_language(identifier: LanguageIdentifier, texts: Mapping[str, Ite
     return pa.table({name: pa.array([row[i] for row in rows], kind) for i, (name, kind) in enumerate(kinds.items())})
 
 
-def _train(lines: Path, model: Path, parameters: LanguageIdentifierParameters) -> None:
-    import floret
-
-    trained = floret.train_supervised(
-        input=str(lines), thread=1, verbose=0, seed=parameters.seed, epoch=parameters.epochs, lr=parameters.learning_rate,
-        dim=parameters.dim, minn=1, maxn=parameters.max_chars, bucket=parameters.n_buckets, minCount=parameters.min_count,
-    )  # fmt: skip
-    trained.save_model(str(model))
-
-
 def _plain_line(text: str) -> str:
     """Words on one line, with nothing in it that fastText would take for the end."""
     # NUL separates words for fastText but is no space for Python.
@@ -171,12 +144,4 @@ def _plain_line(text: str) -> str:
 
 
 def _own_line(text: str) -> str:
-    """Lower-case words on one line, with nothing in it that fastText would take for a label or for the end."""
-    return _plain_line(text.lower().replace(LABEL, "label"))
-
-
-def _split(model: bytes) -> tuple[dict[str, Any], bytes]:
-    if not model.startswith(FORMAT):
-        raise SourceError("these bytes are not a language identifier", fix="make one with `train_language_identifier`")
-    header, _, payload = model[len(FORMAT) :].partition(b"\n")
-    return json.loads(header), payload
+    return one_line(text.lower())

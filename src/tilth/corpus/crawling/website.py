@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilth.corpus.crawl import crawl
+from tilth.corpus.crawling.crawl import crawl
 from tilth.corpus.sources.warc import Warc
 
 

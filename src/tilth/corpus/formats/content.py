@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from tilth.corpus.compressed import Gap, UnpackLimits, packed_form, unpack
+from tilth.corpus.formats.compressed import Gap, UnpackLimits, packed_form, unpack
 
 MAX_RATIO = 250  # packed text stays below 30, a gzip bomb is near 1000
 LIMITS = UnpackLimits(max_ratio=MAX_RATIO)

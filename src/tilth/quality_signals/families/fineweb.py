@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tilth.quality_signals.c4 import text_left
+from tilth.quality_signals.families.c4 import text_left
+from tilth.quality_signals.families.gopher import ratio
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.gopher import ratio
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
 if TYPE_CHECKING:
