@@ -42,7 +42,8 @@ def corpus(data: str = "~/.cache/tilth-data", extract: str = "resiliparse", thre
             Perplexity("wikipedia", n_pieces=8_000),
             Importance("books", "web", name="books_importance"),
         ],
-        edits=[RepeatedLines(keep_empty=True)],
+        # Pages repeat menus and footers; books and papers repeat lines that belong to them.
+        edits=[RepeatedLines(sources=("web",), keep_empty=True)],
         near_duplicates=MinHashParameters(threshold=threshold),
         tokenizer=Bpe(8_192),
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from tilth.catalog.policies import POLICIES, Policy
 from tilth.report.scope import Scope, is_numeric, quoted
 
 _LEFT_OUT = ("text", "meta", "text_swhid", "raw_swhid", "encoding", "extraction")  # what no query over all documents asks
+_PLACES = re.compile(r"(^|_)(start|end)s?$")  # as the families name the ends of spans
 _PLAIN = ("n_tokens", "n_chars")  # sizes, which are drawn like signals
 
 
@@ -26,10 +29,14 @@ def facts_table(scope: Scope) -> str:
 
 
 def measured_columns(scope: Scope) -> list[str]:
-    """Columns with a cut first, then sizes, then the signals (numbers and lists) in the order of their families."""
+    """Columns with a cut first, then sizes, then the signals (numbers and lists) in the order of their families.
+
+    Where spans begin and end in a text is no measure of it: such lists are left out.
+    """
     wanted = [cut.column for subset in scope.subsets for cut in subset.cuts]
     wanted += _PLAIN
-    wanted += [name for name, kind in signal_columns(scope).items() if is_numeric(kind) or kind.endswith("[]")]
+    signals = signal_columns(scope).items()
+    wanted += [name for name, kind in signals if is_numeric(kind) or (kind.endswith("[]") and not _PLACES.search(name))]
     return [name for name in dict.fromkeys(wanted) if name in scope.wide_columns]
 
 
