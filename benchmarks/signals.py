@@ -1,17 +1,17 @@
 """RedPajama-V2's signals that need no model: documents and megabytes a CPU-second, memory, and what the first call costs.
 
-With `--reference` (the folder `app/src` of a checkout of RedPajama-Data) the same signals of its own code run on the same
-documents in the same run, by an interpreter (`--python`) that has nltk and msgspec, and the values are compared.
+    python benchmarks/signals.py [DATA]
 
-    python benchmarks/signals.py DATA/rpv2_reference [--reference app/src --python PYTHON] [--notes TEXT]
+DATA is the folder of test data (or TILTH_TEST_DATA); the documents are those of `rpv2_reference`. Where TILTH_RPV2_SOURCE names
+the folder `app/src` of a checkout of RedPajama-Data, the same signals of its own code run on the same documents in the
+same run, by the interpreter TILTH_RPV2_PYTHON (this one by default), which needs nltk and msgspec; the values are compared.
+TILTH_BENCHMARK_NOTES is added to each row, such as what else ran on the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -56,84 +56,102 @@ json.dump({"times": times, "values": values}, sys.stdout)
 
 FIRST_CALL = """
 import time
-start = time.process_time(), time.perf_counter()
+start = time.perf_counter()
 import pyarrow as pa
 from tilth.quality_signals.registry import compute_families, get_family
 columns = {"shard": ["s"], "row": pa.array([0], pa.int32()), "text": ["a b"], "language": ["en"]}
 families = [get_family(name) for name in ("natural_language", "repetition", "lines", "stop_words", "bad_words")]
 ready = time.perf_counter()
 compute_families(families, pa.table(columns), resources={"bad_words": b'{"en": ["a"]}'})
-print(time.perf_counter() - ready)
+print(ready - start, time.perf_counter() - ready)
+"""
+
+MEMORY = """
+import resource
+import pyarrow as pa
+from tilth.quality_signals.registry import compute_families, get_family
+text = "The quick brown fox jumps over the lazy dog, and over 13 others.\\n"
+columns = {"shard": ["s"], "row": pa.array([0], pa.int32()), "language": ["en"]}
+columns["text"] = pa.array([text * (10**8 // len(text))], pa.large_string())
+families = [get_family(name) for name in ("natural_language", "repetition", "lines", "stop_words", "bad_words")]
+compute_families(families, pa.table(columns), resources={"bad_words": b'{"en": ["a"]}'})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder with docs.jsonl and artifacts/")
-    parser.add_argument("--reference", type=Path, help="app/src of a checkout of RedPajama-Data")
-    parser.add_argument("--python", default=sys.executable, help="an interpreter with nltk and msgspec for the reference")
-    parser.add_argument("--notes", default="", help="added to each row, such as what else ran on the machine")
-    chosen = parser.parse_args()
-    records = [json.loads(line) for line in (chosen.data / "docs.jsonl").read_bytes().splitlines()]
+def main(folder: Path) -> None:
+    """Measure on the documents of the reference, ASCII and others, and append rows to results.csv."""
+    records = [json.loads(line) for line in (folder / "docs.jsonl").read_bytes().splitlines()]
     resources = {
-        "bad_words": word_lists(chosen.data / "artifacts" / "bad_words"),
-        "blocked_domains": (chosen.data / "artifacts" / "bad_urls" / "domain_to_category_id.json").read_bytes(),
+        "bad_words": word_lists(folder / "artifacts" / "bad_words"),
+        "blocked_domains": (folder / "artifacts" / "bad_urls" / "domain_to_category_id.json").read_bytes(),
     }
-    ascii_records = [record for record in records if record["raw_content"].isascii()]
-    ascii_records *= 1 + 64_000_000 // sum(len(record["raw_content"]) for record in ascii_records)
-    rows = [_against_reference(records, resources, chosen), *_on_ascii(ascii_records, resources, chosen.notes)]
-    append([*rows, *_first_calls(chosen.notes)])
+    rows = [_against_reference(records, resources, folder)]
+    for script, is_ascii in (("ASCII", True), ("not ASCII", False)):
+        chosen = [record for record in records if record["raw_content"].isascii() == is_ascii]
+        chosen *= 1 + 64_000_000 // _n_bytes(chosen)
+        rows += _on_many(chosen, resources, script)
+    append([*rows, _memory(), *_first_calls()])
 
 
-def _against_reference(records: list[dict[str, Any]], resources: dict[str, bytes], chosen: argparse.Namespace) -> dict[str, str]:
+def _against_reference(records: list[dict[str, Any]], resources: dict[str, bytes], folder: Path) -> dict[str, str]:
     documents, families = _table(records), [get_family(name) for name in FAMILIES]
-    compute_families(families, documents, resources=resources)
     ours = _cpu_seconds(lambda: compute_families(families, documents, resources=resources))
-    peer, notes = None, ""
-    if chosen.reference:
-        command = [chosen.python, "-c", PEER, str(chosen.data), str(REPEATS)]
-        path = {**os.environ, "PYTHONPATH": str(chosen.reference)}
-        found = json.loads(subprocess.run(command, env=path, capture_output=True, text=True, check=True).stdout)
+    peer, notes = None, "TILTH_RPV2_SOURCE is not set: no peer"
+    if "TILTH_RPV2_SOURCE" in os.environ:
+        command = [os.environ.get("TILTH_RPV2_PYTHON", sys.executable), "-c", PEER, str(folder), str(REPEATS)]
+        path = {**os.environ, "PYTHONPATH": os.environ["TILTH_RPV2_SOURCE"]}
+        found = json.loads(subprocess.run(command, env=path, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        # Ours runs before and after it, so that both see the machine as it is.
+        ours += _cpu_seconds(lambda: compute_families(families, documents, resources=resources))
         peer = statistics.median(found["times"])
         n_equal, n_values = _equal(compute_families(families, documents, resources=resources), found["values"])
-        notes = f"; peer: RedPajama-V2's own code for the same signals, {len(records) / peer:.0f} docs/s"
+        notes = f"peer: RedPajama-V2's own code for the same signals, {len(records) / peer:.0f} docs/s"
         notes += f"; {n_equal} of {n_values} values equal"
-    n_bytes = sum(len(record["raw_content"].encode()) for record in records)
-    median = statistics.median(ours)
+    median, n_bytes = statistics.median(ours), _n_bytes(records)
     speed = f"{len(records) / median:.0f} docs/s and {n_bytes / median / 1e6:.1f} MB/s per core; CPU p10-p90 {spread(ours)} s"
     size = f"{len(records)} documents, {n_bytes / 1e6:.2f} MB"
     scale = 1e6 / len(records)
-    what = "rpv2 signals without models"
-    return row(what, size, median * scale, "CPU us/document", peer and peer * scale, _joined(speed + notes, chosen.notes), 1)
+    return row(
+        "rpv2 signals without models", size, median * scale, "CPU us/document", peer and peer * scale, _noted(speed, notes), 1
+    )
 
 
-def _on_ascii(records: list[dict[str, Any]], resources: dict[str, bytes], notes: str) -> list[dict[str, str]]:
-    documents, n_bytes = _table(records), sum(len(record["raw_content"]) for record in records)
-    size = f"{len(records)} ASCII documents, {n_bytes / 1e6:.0f} MB"
+def _on_many(records: list[dict[str, Any]], resources: dict[str, bytes], script: str) -> list[dict[str, str]]:
+    documents, n_bytes = _table(records), _n_bytes(records)
+    size = f"{len(records)} documents, {n_bytes / 1e6:.0f} MB"
     rows = []
-    for what, names in (("rpv2 signals without models, ASCII", FAMILIES), ("rpv2 document signals, ASCII", FAMILIES[:2])):
+    for what, names in (("signals without models", FAMILIES), ("document signals", FAMILIES[:2])):
         families = [get_family(name) for name in names]
         times = _cpu_seconds(lambda chosen=families: compute_families(chosen, documents, resources=resources))
-        speed = f"{len(records) / statistics.median(times):.0f} docs/s; CPU p10-p90 {spread(times)} s; {', '.join(names)}"
-        rows.append(row(what, size, n_bytes / statistics.median(times) / 1e6, "MB/CPU-s", None, _joined(speed, notes), 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    said = "peak RSS of the process, texts and scores of all documents included"
-    return [*rows, row("rpv2 signals without models, memory", size, peak, "MiB", None, _joined(said, notes), 1)]
+        median = statistics.median(times)
+        speed = f"{len(records) / median:.0f} docs/s; CPU p10-p90 {spread(times)} s; {', '.join(names)}"
+        rows.append(row(f"rpv2 {what}, {script}", size, n_bytes / median / 1e6, "MB/CPU-s", None, _noted(speed), 1))
+    return rows
 
 
-def _first_calls(notes: str) -> list[dict[str, str]]:
+def _memory() -> dict[str, str]:
+    """Of a process of its own, which the peak of this one would hide."""
+    command = [sys.executable, "-c", MEMORY]
+    peak = int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout) / 1024
+    notes = "peak RSS of a process with the text and all its signals, started for it"
+    return row("rpv2 signals without models, memory", "1 document, 100 MB", peak, "MiB", None, _noted(notes), 1)
+
+
+def _first_calls() -> list[dict[str, str]]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="tilth-bench-") as cache:
         for what in ("cold: compiles all kernels", "warm: loads them"):
             command, environment = [sys.executable, "-c", FIRST_CALL], {**os.environ, "NUMBA_CACHE_DIR": cache}
-            wall = float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-            rows.append(
-                row(f"rpv2 signals, first call {what}", "1 document", wall, "s wall", None, _joined("once a process", notes), 1)
-            )
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            importing, scoring = map(float, done.stdout.split())
+            notes = _noted(f"once a process; import {importing:.2f} s before it")
+            rows.append(row(f"rpv2 signals, first call {what}", "1 document", scoring, "s wall", None, notes, 1))
     return rows
 
 
 def _cpu_seconds(work: Callable[[], Any]) -> list[float]:
+    work()  # loads what is compiled
     times = []
     for _ in range(REPEATS):
         start = time.process_time()
@@ -172,9 +190,13 @@ def _table(records: list[dict[str, Any]]) -> pa.Table:
     )
 
 
-def _joined(*parts: str) -> str:
-    return "; ".join(part for part in parts if part)
+def _n_bytes(records: list[dict[str, Any]]) -> int:
+    return sum(len(record["raw_content"].encode()) for record in records)
+
+
+def _noted(*parts: str) -> str:
+    return "; ".join(part for part in (*parts, os.environ.get("TILTH_BENCHMARK_NOTES", "")) if part)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ["TILTH_TEST_DATA"]) / "rpv2_reference")

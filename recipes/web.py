@@ -25,7 +25,7 @@ SIGNALS = (
 )
 
 
-def corpus(data: str = "~/.cache/tilth-data", extract: str = "resiliparse", threshold: float = 0.7) -> Corpus:
+def corpus(data: str = "~/.cache/tilth-data", extract: str = "both", threshold: float = 0.7) -> Corpus:
     """What lies below `data`; change the patterns to where your own dumps are."""
     folder = Path(data).expanduser()
     return Corpus(

@@ -6,10 +6,16 @@ import pytest
 
 from tilth.artifacts import Store
 from tilth.catalog.explain import explain
+from tilth.catalog.policies import Clause, Policy
 from tilth.catalog.sql import run_sql
 from tilth.errors import NotFoundError
 
-POLICIES = {"long": "n_words > 3 and is_keeper", "english": "lid_language = 'en'", "other": "no_such_signal > 1"}
+LONG = (Clause("n_words > 3", "length", "words", ("n_words",)), Clause("is_keeper", "first", "words", ("is_keeper",)))
+POLICIES = {
+    "long": Policy("long", "here", LONG),
+    "english": Policy("english", "here", (Clause("lid_language = 'en'", "English", "language", ("lid_language",)),)),
+    "other": Policy("other", "here", (Clause("no_such_signal > 1", "nothing", "none", ("no_such_signal",)),)),
+}
 
 
 def test_every_signal_has_its_percentile(store: Store, demo, docs) -> None:

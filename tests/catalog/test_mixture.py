@@ -103,3 +103,60 @@ def test_what_cannot_be_mixed_is_refused(mixed: Store, mixture: dict[str, float]
 def test_weights_that_mean_nothing(weights: dict[str, float]) -> None:
     with pytest.raises(SubsetError, match="weights from 0 up"):
         Mixture(weights)
+
+
+@pytest.fixture
+def with_a_book(store: Store, new_document, corpus_saver) -> Store:
+    """Many small pages, and a source of few books: one holds most of its tokens."""
+    rng = random.Random(1)
+    web = [new_document("web/00000", row, "soil " * (1 + row % 7), rng) for row in range(2_000)]
+    lengths = [9_000, 700, 400, 310, 250, 150]
+    books = [new_document("books/00000", row, f"volume {row} " + "grow " * n, rng) for row, n in enumerate(lengths)]
+    corpus_saver("demo", [*web, *books])
+    return store
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_book_that_does_not_fit_gives_way_to_those_that_do(with_a_book: Store, seed: int) -> None:
+    sizes = run_sql(with_a_book, "select n_tokens as n from demo where source = 'books'").column("n").to_pylist()
+    budget = 2 * sum(sorted(sizes)[:3])
+    mixture = Mixture({"web": 1, "books": 1})
+    picked = pick(with_a_book, "demo", "half", "true", max_tokens=budget, mixture=mixture, seed=seed)
+    books, web = picked.shares
+    assert (books.n_tokens, books.n_tokens_wanted) == (budget // 2, budget // 2)
+    assert abs(web.n_tokens - budget / 2) <= 1
+    assert books.reached == pytest.approx(0.5, abs=0.001)
+    assert not books.why_off + web.why_off
+    again = pick(with_a_book, "demo", "again", "true", max_tokens=budget, mixture=mixture, seed=seed)
+    assert again.named.parts[0] == picked.named.parts[0]
+
+
+def test_a_share_that_whole_documents_cannot_reach_is_said(with_a_book: Store) -> None:
+    where = "source = 'web' or n_tokens > 5000"
+    picked = pick(with_a_book, "demo", "half", where, max_tokens=10_000, mixture=Mixture({"web": 1, "books": 1}))
+    books, web = picked.shares
+    assert books.n_tokens in (0, books.n_tokens_there)
+    size = f"{books.n_tokens_there:,}"
+    assert books.why_off == f"documents are taken whole, and its own have {size} to {size} tokens"
+    assert web.why_off == "`books` missed its own share"
+    assert books.reached == books.n_tokens / picked.n_tokens
+
+
+def test_documents_that_validation_takes_away_are_said(with_a_book: Store) -> None:
+    mixture = Mixture({"web": 1, "books": 9}, max_repeats=2)
+    whys = set()
+    for seed in range(12):
+        picked = pick(with_a_book, "demo", "x", "true", mixture=mixture, validation_share=0.3, seed=seed)
+        books, _ = picked.shares
+        is_off = abs(books.reached - 0.9) > 0.05 * 0.9
+        assert bool(books.why_off) == is_off
+        whys.add(books.why_off[:10])
+    assert whys == {"", "validation"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_budget_without_a_mixture_passes_over_what_does_not_fit(with_a_book: Store, seed: int) -> None:
+    sizes = run_sql(with_a_book, "select n_tokens as n from demo where source = 'books'").column("n").to_pylist()
+    budget = sum(sorted(sizes)[:2]) + 1
+    picked = pick(with_a_book, "demo", "few", "source = 'books'", max_tokens=budget, seed=seed)
+    assert picked.n_tokens == max(one for one in (sum(sorted(sizes)[:2]), *sizes) if one <= budget)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.catalog.policies import POLICIES, check_policy_columns, expand_policies, get_policy, policies_in
+from tilth.catalog.policies import POLICIES, expand_known_policies, expand_policies, names_policies
 from tilth.catalog.predicate import check_binds, parse_predicate
-from tilth.errors import NotFoundError, QueryError
+from tilth.errors import QueryError
 from tilth.quality_signals.registry import families
 
 NAMES = ("redpajama-v2", "gopher", "c4", "fineweb", "refinedweb", "dolma-cc", "ccnet-head")
@@ -75,22 +75,54 @@ def test_an_unknown_name_gets_a_suggestion_and_its_place() -> None:
     assert caught.value.where == "line 2, column 7: @goper"
     assert caught.value.fix is not None
     assert caught.value.fix.startswith("Did you mean `gopher`?")
-    with pytest.raises(NotFoundError, match="dolma"):
-        get_policy("@dolma")
-    assert get_policy("@dolma-cc") is get_policy("dolma-cc")
 
 
 def test_missing_signals_name_the_families_to_add() -> None:
     policy = POLICIES["gopher"]
-    check_policy_columns("@gopher", [column.upper() for column in policy.columns], "web")
+    assert expand_policies("@gopher", [column.upper() for column in policy.columns], "web") == GOPHER
     quality = [column for column in policy.columns if not column.endswith(("gram_char_frac",))]
     with pytest.raises(QueryError) as caught:
-        check_policy_columns("n_bytes > 1 and @gopher", quality, "web")
+        expand_policies("n_bytes > 1 and @gopher", quality, "web")
     assert "gopher_top_2gram_char_frac, gopher_top_3gram_char_frac, gopher_top_4gram_char_frac and 6 more" in caught.value.what
     assert caught.value.where == "corpus `web`"
     assert caught.value.fix == "Add `gopher_repetition` to the signals of the recipe and build again."
-    check_policy_columns("url = '@gopher'", [], "web")
-    assert [found.name for found in policies_in("@c4 or not @fineweb")] == ["c4", "fineweb"]
+    assert expand_policies("url = '@gopher'", [], "web") == "url = '@gopher'"
+
+
+@pytest.mark.parametrize(
+    ("columns", "sql"),
+    [
+        (["ccnet_bucket"], "(ccnet_bucket = 0)"),
+        (["perplexity_bucket"], "(perplexity_bucket = 'head')"),
+        (["perplexity_bucket", "ccnet_bucket"], "(coalesce(ccnet_bucket = 0, perplexity_bucket = 'head'))"),
+    ],
+)
+def test_the_best_third_is_told_by_what_a_corpus_has(columns: list[str], sql: str) -> None:
+    assert expand_policies("@ccnet-head", columns, "web") == sql
+
+
+def test_without_buckets_both_ways_to_them_are_said() -> None:
+    with pytest.raises(QueryError) as caught:
+        expand_policies("@ccnet-head", ["n_bytes"], "web")
+    assert "ccnet_bucket, perplexity_bucket" in caught.value.what
+    fix = "Add `ccnet` to the signals (of CCNet's own output) or `Perplexity(TRAIN_ON)` to the models of the recipe"
+    assert caught.value.fix == f"{fix} and build again."
+
+
+def test_published_buckets_come_first_where_a_corpus_has_both() -> None:
+    (clause,) = POLICIES["ccnet-head"].on(["ccnet_bucket", "perplexity_bucket"]).clauses  # type: ignore[union-attr]
+    values = "values (0, 'tail'), (2, 'head'), (null, 'head'), (null, 'middle'), (null, null)"
+    found = duckdb.sql(f"select {clause.sql} from ({values}) as t(ccnet_bucket, perplexity_bucket)").fetchall()
+    assert [row[0] for row in found] == [True, False, True, False, None]
+
+
+def test_in_a_query_only_policies_are_names() -> None:
+    columns = ["ccnet_bucket"]
+    query = "select @n_tokens, '@ccnet-head', count(*) filter (@ccnet-head) from web -- @ccnet-head"
+    wanted = "select @n_tokens, '@ccnet-head', count(*) filter ((ccnet_bucket = 0)) from web -- @ccnet-head"
+    assert expand_known_policies(query, columns, "web") == wanted
+    assert names_policies(query)
+    assert not names_policies("select @n_tokens, '@gopher' from web")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ def test_a_file_that_vanishes_after_planning(tmp_path: Path) -> None:
     (shard,) = source.plan()
     (tmp_path / "a").unlink()
     (tmp_path / "a").symlink_to("nowhere")
-    assert [getattr(row, "reason", "document") for row in source.read(shard)] == ["vanished", "document"]
+    with pytest.raises(SourceError, match="changed since"):
+        list(source.read(shard))
+    assert [getattr(row, "reason", "document") for row in source.read(source.plan()[0])] == ["vanished", "document"]
 
 
 def test_shards_are_bounded_and_cover_everything(tmp_path: Path, rows: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tilth.corpus.extract.charset import decode_html
 from tilth.corpus.extract.formulas import dollars, has_formulas, image_tex
-from tilth.corpus.extract.html import MODES, Extractor, SizeError, agrees, cut_attributes, extract_html
+from tilth.corpus.extract.html import MAX_BOTH_CHARS, MODES, Extractor, SizeError, cut_attributes, extract_html
 from tilth.errors import SourceError
 
 PARAGRAPH = "Soil made ready for sowing is called tilth, and it takes a year of work to get it. "
@@ -63,13 +63,13 @@ def test_wrong_options(mode: str, options: dict[str, Any], says: str) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_which_text_is_taken_of_two() -> None:
-    words = " ".join(f"word{i}" for i in range(100))
-    assert agrees(words, words)
-    assert agrees(words + " menu home about", words)
-    assert not agrees(words, "word1 word2")  # lost most of it
-    assert not agrees(words, words + " more" * 50)  # the whole page
-    assert not agrees(words, "other " * 100)
+def test_both_says_whose_text_it_took() -> None:
+    assert re.fullmatch(r"both, resiliparse \S+ and trafilatura \S+", extract_html(PAGE.format("The end."), "both").tool)
+    assert extract_html("<body><p>", "both").text == ""
+    large = PAGE.format("The end.") + "<!--" + "x" * MAX_BOTH_CHARS + "-->"
+    found = extract_html(large, "both")
+    assert re.fullmatch(r"both, resiliparse \S+ main_content", found.tool)
+    assert found.text == Extractor("resiliparse", {"comments": False}).extract(large).text
 
 
 FORMULAS = [

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from tilth.corpus.locations import FoundFile, files_of, find_files, fingerprint_of, group_files, open_raw, plan_files, split_url
+from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, group_by_size, open_raw, plan_files, split_url
 from tilth.corpus.sources.json_lines import JsonLines
 from tilth.errors import SourceError
 
@@ -227,12 +227,12 @@ def test_shards_are_runs_of_files_and_their_fingerprints_change_with_content(tmp
     files = [FoundFile(str(i), str(tmp_path / str(i)), size) for i, size in enumerate((60, 60, 10, 200, 1))]
     for file in files:
         Path(file.location).write_bytes(b"a" * file.size_bytes)
-    groups = group_files(files, 100)
+    groups = group_by_size(files, [file.size_bytes for file in files], 100)
     assert [[file.size_bytes for file in group] for group in groups] == [[60], [60, 10], [200], [1]]
-    before = plan_files("n", groups, {}, 331, root=str(tmp_path))
+    before = plan_files("n", groups, {}, 331)
     Path(files[2].location).write_bytes(b"b" * 10)
-    after = plan_files("n", groups, {}, 331, root=str(tmp_path))
+    after = plan_files("n", groups, {}, 331)
     assert [a.fingerprint == b.fingerprint for a, b in zip(before, after, strict=True)] == [True, False, True, True]
     assert [shard.params["max_bytes"] for shard in before] == [60, 70, 200, 1]
-    assert [file.name for file in files_of(after[1], "n")] == ["1", "2"]
+    assert [file.name for file in after[1].files] == ["1", "2"]
     assert str(tmp_path) not in str([shard.params for shard in before])

@@ -138,7 +138,13 @@ def test_packed_dumps_and_7z(tmp_path: Path) -> None:
     assert sevenz[0][0].url == "https://coffee.stackexchange.com/questions/1"
     assert json.loads(sevenz[0][0].meta["authors"]) == ["Ann", "user 12"]
     assert [reject.reason for reject in sevenz[1]] == ["no_question"]
-    assert len(StackExchange("se", str(tmp_path)).plan()) == 2
+    (both,) = StackExchange("se", str(tmp_path)).plan()
+    assert both.params["sites"] == [None, "coffee.stackexchange.com"]
+    assert [row.url for row in StackExchange("se", str(tmp_path)).read(both) if isinstance(row, Document)] == [
+        None,
+        sevenz[0][0].url,
+    ]
+    assert len(StackExchange("se", str(tmp_path), shard_bytes=1).plan()) == 2
     whole = (tmp_path / "coffee.stackexchange.com.7z").read_bytes()
     (tmp_path / "coffee.stackexchange.com.7z").write_bytes(whole[:40] + bytes(20) + whole[60:])
     documents, rejects = rows_of(StackExchange("se", str(tmp_path / "coffee.stackexchange.com.7z")))

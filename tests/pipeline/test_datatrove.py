@@ -1,35 +1,27 @@
-"""datatrove's steps as signals and edits, and its pipelines on Dask: same bytes, resume, nothing half-counted."""
+"""datatrove's pipelines on Dask: the same bytes as with its own executor, resume, nothing half-counted."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("datatrove", reason="datatrove is not installed: pip install tilth[interchange]")
 
 from datatrove.executor import LocalPipelineExecutor
-from datatrove.pipeline.filters import GopherQualityFilter, LambdaFilter, RegexFilter
-from datatrove.pipeline.formatters import PIIFormatter, SymbolLinesFormatter
+from datatrove.pipeline.filters import LambdaFilter
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 
-from tilth.errors import BuildError, ContractError, RecipeError
-from tilth.pipeline.interchange.datatrove_executor import DaskExecutor
-from tilth.pipeline.interchange.datatrove_steps import DatatroveStep, describe, run_step, text_edits
-from tilth.quality_signals.edits import apply_edits
-from tilth.quality_signals.registry import compute_family
+from tilth.errors import BuildError, RecipeError
+from tilth.pipeline.interchange import DaskExecutor
 
 TASKS = 4
 Tree = Callable[[Path], dict[str, bytes]]
@@ -131,25 +123,30 @@ def keep(document):
     time.sleep(float(sys.argv[4]))
     return document.metadata["row"] % 3 != 0
 
-pipeline = [JsonlReader(sys.argv[1]), LambdaFilter(keep), JsonlWriter(sys.argv[2], compression=None)]
-DaskExecutor(pipeline, tasks=4, logging_dir=sys.argv[3]).run()
+if __name__ == "__main__":
+    pipeline = [JsonlReader(sys.argv[1]), LambdaFilter(keep), JsonlWriter(sys.argv[2], compression=None)]
+    DaskExecutor(pipeline, tasks=4, workers=int(sys.argv[5]), logging_dir=sys.argv[3]).run()
 """
 
 
-def test_after_kill_9_only_whole_tasks_count(lines: Path, tmp_path: Path, expected: Any, tree: Tree) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.cluster)])
+def test_after_kill_9_only_whole_tasks_count(workers: int, lines: Path, tmp_path: Path, expected: Any, tree: Tree) -> None:
+    """The process that runs the tasks, or that of the cluster; its workers, left alone, may end the task that they are at."""
     out, logs = tmp_path / "out", tmp_path / "logs"
-    command = [sys.executable, "-c", KILLED, str(lines), str(out), str(logs)]
-    with subprocess.Popen([*command, "0.02"], stderr=subprocess.DEVNULL) as process:
+    (tmp_path / "killed.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "killed.py"), str(lines), str(out), str(logs)]
+    with subprocess.Popen([*command, "0.02", str(workers)], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not (logs / "completions" / "00000").exists() and time.monotonic() < deadline:
+        while not (logs / "completions").exists() or not list((logs / "completions").iterdir()):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.1)  # in the midst of the second task
+        time.sleep(0.1)  # in the midst of the next task
         process.send_signal(signal.SIGKILL)
     completed = {path.name for path in (logs / "completions").iterdir()}
     assert completed
     assert len(completed) < TASKS
     assert all(tree(out)[f"{name}.jsonl"] == expected[0][f"{name}.jsonl"] for name in completed)
-    subprocess.run([*command, "0"], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*command, "0", "1"], check=True, stderr=subprocess.DEVNULL)
     assert tree(out) == expected[0]
 
 
@@ -181,162 +178,3 @@ def test_an_executor_runs_after_what_it_depends_on(lines: Path, tmp_path: Path) 
 def test_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="at least 1"):
         DaskExecutor([], tasks=0)
-
-
-# Steps
-
-
-def _documents(texts: list[str]) -> pa.Table:
-    n = len(texts)
-    return pa.table({
-        "shard": ["s"] * n,
-        "row": pa.array(range(n), pa.int32()),
-        "text": pa.array(texts, pa.large_string()),
-        "url": pa.array([f"http://a.example/{i}" for i in range(n)], pa.string()),
-        "language": pa.array(["en"] * n, pa.string()),
-        "meta": pa.array([[("title", "T")]] * n, pa.map_(pa.string(), pa.string())),
-    })  # fmt: skip
-
-
-TEXTS = [
-    "the quick brown fox jumps over the lazy dog and that was that " * 10,
-    "# # # # # #",
-    "",
-    "Ünïcödé wörds that have to be with the of " * 8,
-]
-
-
-def test_a_filter_is_a_family_of_signals() -> None:
-    step = GopherQualityFilter(min_doc_words=20)
-    found = compute_family(DatatroveStep("gopher_dt", step).family(), _documents(TEXTS))
-    assert found.column("gopher_dt_keeps").to_pylist() == [bool(_kept(step, text)) for text in TEXTS]
-    assert found.column("gopher_dt_reason").to_pylist() == [_reason(step, text) for text in TEXTS]
-    assert any(found.column("gopher_dt_reason").to_pylist())
-    assert found.column("gopher_dt_undefined").null_count == len(TEXTS)
-
-
-def _outcome(step: Any, text: str) -> Any:
-    from datatrove.data import Document
-
-    return step.filter(Document(text, "0"))
-
-
-def _kept(step: Any, text: str) -> bool:
-    found = _outcome(step, text)
-    return found[0] if isinstance(found, tuple) else found
-
-
-def _reason(step: Any, text: str) -> str:
-    found = _outcome(step, text)
-    return found[1] if isinstance(found, tuple) else "" if found else "dropped"
-
-
-def test_a_step_sees_urls_languages_and_meta() -> None:
-    step = LambdaFilter(lambda d: d.metadata == {"title": "T", "url": "http://a.example/1", "language": "en"})
-    found = compute_family(DatatroveStep("sees", step).family(), _documents(["a", "b"]))
-    assert found.column("sees_keeps").to_pylist() == [False, True]
-
-
-def test_metadata_that_a_step_sets_is_kept() -> None:
-    def annotates(document: Any) -> bool:
-        document.metadata["n_chars"] = len(document.text)
-        return True
-
-    found = compute_family(DatatroveStep("counts", LambdaFilter(annotates)).family(), _documents(["abc"]))
-    assert found.column("counts_annotations").to_pylist() == ['{"n_chars":3}']
-
-
-def test_a_formatter_is_edits() -> None:
-    texts = ["write to me@mail.com or 8.8.8.8 now", "nothing here", "a@gmail.com\nline two\nb@gmail.com"]
-    formatter = PIIFormatter()
-    edits = DatatroveStep("pii_dt", formatter).edits(_documents(texts))
-    assert apply_edits(pa.array(texts, pa.large_string()), edits).to_pylist() == [formatter.format(text) for text in texts]
-    assert set(edits.column("row").to_pylist()) == {0, 2}
-    assert set(edits.column("reason").to_pylist()) == {"pii_dt"}
-
-
-def test_lines_that_a_formatter_takes_away_are_edits_of_lines() -> None:
-    texts = ["keep\n| | |\nkeep this too\n| | |\nend"]
-    formatter = SymbolLinesFormatter(symbols_to_remove=["|"])
-    edits = DatatroveStep("symbols", formatter).edits(_documents(texts))
-    (after,) = apply_edits(pa.array(texts, pa.large_string()), edits).to_pylist()
-    assert after == SymbolLinesFormatter(symbols_to_remove=["|"]).format(texts[0])
-    assert edits.num_rows >= 2
-
-
-def test_what_a_step_drops_is_not_edited() -> None:
-    edits = DatatroveStep("drops", RegexFilter("x")).edits(_documents(["x", "y"]))
-    assert edits.num_rows == 0
-
-
-class Doubles:
-    """Gives every document twice."""
-
-    def run(self, data: Iterator[Any], rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        for document in data:
-            yield document
-            yield document
-
-
-def test_a_step_that_is_no_map_of_documents_is_refused() -> None:
-    with pytest.raises(ContractError, match="twice"):
-        run_step(Doubles(), pa.array(["a"], pa.large_string()), {})
-
-
-def test_equal_steps_are_described_alike_and_others_are_not() -> None:
-    assert describe(GopherQualityFilter()) == describe(GopherQualityFilter())
-    assert describe(GopherQualityFilter()) != describe(GopherQualityFilter(min_doc_words=3))
-    one, other = (DatatroveStep("a", LambdaFilter(keep)) for keep in (lambda d: len(d.text) > 3, lambda d: len(d.text) > 4))
-    assert one.key != other.key
-    limits = [DatatroveStep("a", LambdaFilter(lambda d, n=n: len(d.text) > n)).key for n in (1, 2, 1)]
-    assert limits[0] == limits[2] != limits[1]
-
-
-def test_descriptions_are_the_same_in_another_process() -> None:
-    code = (
-        "from datatrove.pipeline.filters import *\n"
-        "from tilth.pipeline.interchange.datatrove_steps import DatatroveStep\n"
-        "print(DatatroveStep('a', GopherQualityFilter(stop_words=['x', 'y', 'z'])).key)"
-    )
-    keys = {
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert keys == {DatatroveStep("a", GopherQualityFilter(stop_words=["x", "y", "z"])).key + "\n"}
-
-
-def test_what_cannot_be_described_is_refused() -> None:
-    with pytest.raises(RecipeError, match="generator"):
-        DatatroveStep("odd", LambdaFilter(row for row in [1]))  # type: ignore[arg-type]
-    with pytest.raises(RecipeError, match="no step"):
-        DatatroveStep("odd", object())
-    with pytest.raises(RecipeError, match="columns"):
-        DatatroveStep("Not a name", RegexFilter("x"))
-
-
-TEXT = st.text(alphabet=st.sampled_from("ab\n\r\u2028é𝕬 "), max_size=60)
-
-
-@settings(max_examples=300, deadline=None)
-@given(old=TEXT, new=TEXT)
-def test_edits_turn_the_old_text_into_the_new(old: str, new: str) -> None:
-    at, parts = 0, []
-    for start, end, replacement in text_edits(old, new):
-        assert at <= start <= end <= len(old)
-        parts += [old[at:start], replacement]
-        at = end
-    assert "".join([*parts, old[at:]]) == new
-
-
-@pytest.mark.data
-def test_gopher_decides_alike_on_real_documents(test_data: Path) -> None:
-    texts = [json.loads(line)["raw_content"] for line in (test_data / "rpv2_reference" / "docs.jsonl").read_bytes().splitlines()][
-        :80
-    ]
-    step = GopherQualityFilter()
-    found = compute_family(DatatroveStep("gopher_dt", step).family(), _documents(texts))
-    assert found.column("gopher_dt_keeps").to_pylist() == [bool(_kept(step, text)) for text in texts]
-    assert found.column("gopher_dt_reason").to_pylist() == [_reason(step, text) for text in texts]
-    assert 0 < sum(found.column("gopher_dt_keeps").to_pylist()) < 80

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import unicodedata
 from pathlib import Path
 
@@ -70,3 +71,13 @@ def test_real_documents(test_data: Path) -> None:
     for line in (test_data / "rpv2_reference" / "docs.jsonl").read_bytes().splitlines():
         text = json.loads(line)["raw_content"]
         assert normalize_for_model(text) == _plain(text)
+
+
+def test_runs_of_marks_take_linear_time() -> None:
+    """Python's own sorting of five million marks takes hours."""
+    marks = "\u302e\u0301\u302f\u0344\u1d165"  # the Hangul marks stay, being no Mn
+    text = "a" * 5000 + "e\u0301" + marks * 1500
+    assert normalize_for_model(text) == normalize_for_model("a" * 5000 + "e") + normalize_for_model(marks * 1500)
+    start = time.process_time()
+    assert len(normalize_for_model("x" + "\u302e\u302a" * 2_000_000)) == 2_000_001
+    assert time.process_time() - start < 20

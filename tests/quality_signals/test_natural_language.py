@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.raw_words import raw_words
 from tilth.quality_signals.registry import compute_family, get_family
 from tilth.quality_signals.text_view import TextView
@@ -54,7 +58,8 @@ def test_punctuation_alone_has_raw_words_only(score: Score) -> None:
     ],
 )
 def test_normal_form(text: str, words: list[str]) -> None:
-    assert TextView(text).words == words
+    found = TextBatch(pa.array([text], pa.large_string())).words
+    assert [found.data[start:end].tobytes().decode() for start, end in found.spans] == words
 
 
 def test_decomposed_length_counts(score: Score) -> None:
@@ -100,7 +105,7 @@ def test_only_line_feeds_end_lines(text: str, lines: list[str]) -> None:
     assert TextView(text).lines == lines
 
 
-@pytest.mark.parametrize("unit", ["x", "ab ", "a.", "0xff ", "aé\u0301", "\n", "{", "!"])
+@pytest.mark.parametrize("unit", ["x", "ab ", "a.", "0xff ", "aé\u0301", "\n", "{", "!", "ΑΣ1", "Σ\u00ad", "\u0301\u0323"])
 def test_ten_megabytes_on_one_line_take_linear_time(
     unit: str, documents: Callable[..., pa.Table], resources: dict[str, bytes]
 ) -> None:
@@ -110,3 +115,19 @@ def test_ten_megabytes_on_one_line_take_linear_time(
         assert compute_family(get_family(family), table, None, resources).num_rows == 1
     # A few seconds here; a quadratic pattern would take hours.
     assert time.process_time() - start < 60
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("language", ["rus", "cmn_hans", "jpn", "arb", "hin", "tha"])
+def test_other_languages_have_values_or_a_reason(score: Callable[..., dict[str, Any]], test_data: Path, language: str) -> None:
+    text = re.sub("<[^>]*>", "", (test_data / "udhr_xml" / "data" / "udhr" / f"udhr_{language}.xml").read_text("utf-8"))
+    for family in ("natural_language", "repetition", "lines", "language", "gopher", "gopher_repetition", "c4", "dolma", "pii"):
+        found = score(family, text, language=language)
+        assert found[f"{family}_undefined"] is None
+        assert None not in [value for name, value in found.items() if not name.endswith("_undefined")]
+    for family in ("stop_words", "bad_words"):
+        assert score(family, text, language=language)[f"{family}_undefined"] == "no word list for the language"
+    words = text.split()
+    brought = json.dumps({language: sorted(set(words))}).encode()
+    found = score("stop_words", text, resources={"stop_words": brought}, language=language)
+    assert 0 < found["rps_doc_stop_word_fraction"] <= 1

@@ -189,6 +189,18 @@ EDGES = {
     "long_word": "x" * 5000 + "é" * 3000,
     "only_punctuation": "!!! ... ,,, -",
     "punctuation_and_marks": ".\u0301 -\u0323-\u0301",
+    "sigma_and_ignorable": "Α\u00adΣ ΑΣ\u00adΑ ΑΣ·Β ·Σ Α·Σ ʰΣ Σʰ Α\u0345Σ ΑΣ\u0345 1Σ ΑΣ\u200dΑ ǅΣ ªΣ",
+    "sigma_at_the_eighth_byte": "ΑΒΓΣ ΑΒΓΔΑΒΓΣ aΑΒΣ ΣΣΣΣ ΣΣΣΣΣΣΣΣ",
+    "sigma_over_lines": "ΑΣ\nΑ ΑΣ\u2028Α ΑΣ\r\nΣΑ",
+    "long_run_of_marks": "e" + "\u0301\u0323\u0344" * 300 + "x " + "\u0323\u0301" * 8,
+    "marks_of_mapped_letters": "ǖ\u0323 ṩ\u0301\u0323 \u0344\u0323 \u0f73\u0f71 가\u0323\u302e",
+    "words_of_eight_bytes": "abcdefgh abcdefgi abcdefg abcdefghi abcdefgh abcdefghi \0\0 \0 \0\0\0 abcdefgh\0",
+    "nul_words": "\0a a \0\0a a\0 \0a",
+    "crlf_ellipsis": "a...\r\nb…\r\n...\r\n",
+    "byte_order_marks": "\ufeff• a\n\ufeff\n\ufeffEnd.",
+    "ideographic_stops": "终。 完！ 了？ 終．",
+    "many_lines": "a\n\nb. \n" * 700,
+    "many_words": " ".join(str(i % 977) for i in range(6000)),
 }
 
 
@@ -198,12 +210,14 @@ def test_edges(documents: Callable[..., pa.Table], text: str) -> None:
 
 
 def test_edges_in_one_batch(documents: Callable[..., pa.Table]) -> None:
-    assert len(EDGES) >= 46
+    assert len(EDGES) >= 64
     assert _fast(documents, list(EDGES.values())) == list(map(_plain, EDGES.values()))
 
 
 WORDS = ["the", "oh", "dear", "javascript", "lorem", "ipsum", "ıpſum", "ΑΣ", "A1"]
-PARTS = st.sampled_from([*WORDS, *"abxΣİςǅ½漢한😀 \n\r\t\u2028\x1c\0.!?…#{}’”'-•–_éê\u0301\u0323\u0307\u200d\U0001d160"])
+PARTS = st.sampled_from(
+    [*WORDS, *"abxΣΣİςǅ½漢한😀 \n\r\t\u2028\x1c\0.!?…#{}’”'-•–_éê\u0301\u0323\u0307\u0344\u200d\u00ad·ʰ\U0001d160"]
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -21,6 +21,7 @@ from tilth.contracts import DOCUMENTS, DUPLICATES, EDITS, LICENCES, OCCURRENCES,
 
 _READ_TABLES = {"occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
 _FAMILY_PREFIX = "signals."
+_MARKS = ("dedup.exact", "dedup.minhash", "dedup.digest")
 _ROW_KEY = ("shard", "row")
 
 
@@ -105,9 +106,7 @@ def _create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, na
     _create_table_view(connection, table(relation, "edits"), edits, EDITS)
     for name, contract in _READ_TABLES.items():
         _create_table_view(connection, table(relation, name), [folder / f"{name}.parquet" for folder in shards], contract)
-    marks = [
-        store.artifact(part).path / "duplicates.parquet" for part in named.parts if part.step in ("dedup.exact", "dedup.minhash")
-    ]
+    marks = [store.artifact(part).path / "duplicates.parquet" for part in named.parts if part.step in _MARKS]
     _create_table_view(connection, table(relation, "duplicates"), marks, DUPLICATES)
     document_columns = tuple(DOCUMENTS.schema.names)
     sides = (*_family_sides(connection, store, named, relation, document_columns), *_mark_sides(relation))
@@ -165,20 +164,25 @@ def _mark_sides(relation: str) -> Iterable[Side]:
 
 def _duplicate_marks(duplicates: str) -> str:
     # A document that only the exact pass saw belongs to the near-duplicate cluster of its identical twins,
-    # or a split by cluster would put one text on both sides.
+    # or a split by cluster would put one text on both sides; so does one that only a published digest tells.
     return f"""(
     with marked as (
         select shard, row,
             bool_and(is_keeper) as is_keeper,
             coalesce(bool_and(is_keeper) filter (where method = 'exact'), true) as is_exact_keeper,
             min(cluster_id) filter (where method = 'exact') as exact_id,
-            min(cluster_id) filter (where method <> 'exact') as near_id,
+            min(cluster_id) filter (where method = 'digest') as digest_id,
+            min(cluster_id) filter (where method not in ('exact', 'digest')) as near_id,
             max(similarity) as duplicate_similarity
         from {duplicates} group by shard, row),
-    twins as (select exact_id, min(near_id) as near_id from marked where exact_id is not null group by exact_id)
-    select marked.shard, marked.row, is_keeper, is_exact_keeper,
-        coalesce(twins.near_id, marked.near_id, marked.exact_id) as cluster_id, duplicate_similarity
-    from marked left join twins on marked.exact_id = twins.exact_id)"""
+    twins as (select exact_id, min(near_id) as near_id from marked where exact_id is not null group by exact_id),
+    joined as (
+        select marked.*, coalesce(twins.near_id, marked.near_id, marked.exact_id) as own_id
+        from marked left join twins on marked.exact_id = twins.exact_id),
+    copies as (select digest_id, min(own_id) as own_id from joined where digest_id is not null group by digest_id)
+    select joined.shard, joined.row, is_keeper, is_exact_keeper,
+        coalesce(joined.own_id, copies.own_id, joined.digest_id) as cluster_id, duplicate_similarity
+    from joined left join copies on joined.digest_id = copies.digest_id)"""
 
 
 def _effective_licence(licences: str) -> str:

@@ -13,6 +13,7 @@ from tilth.artifacts import Named, Store
 from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views, table
+from tilth.catalog.policies import POLICIES, Policy
 from tilth.catalog.predicate import parse_predicate
 from tilth.catalog.quoting import identifier
 from tilth.catalog.trace import documents_at
@@ -38,10 +39,10 @@ class Explained:
     policies: list[dict[str, Any]]
 
 
-def explain(store: Store, corpus: str, document: str, policies: Mapping[str, str]) -> Explained:
+def explain(store: Store, corpus: str, document: str, policies: Mapping[str, Policy] = POLICIES) -> Explained:
     """Explain the document of `corpus` that `document` names: a doc_id, a URL, a path, or shard:row.
 
-    `policies` are predicates by name; those that need signals which the corpus lacks are left out.
+    Of `policies`, those that need signals which the corpus lacks are left out.
     Raises NotFoundError where nothing is found, or several documents are.
     """
     named = store.get_named("corpus", corpus)
@@ -116,14 +117,14 @@ def _signals(connection: duckdb.DuckDBPyConnection, views: CorpusViews, shard: s
 
 
 def _judgements(
-    connection: duckdb.DuckDBPyConnection, views: CorpusViews, policies: Mapping[str, str], shard: str, row: int
+    connection: duckdb.DuckDBPyConnection, views: CorpusViews, policies: Mapping[str, Policy], shard: str, row: int
 ) -> list[dict[str, Any]]:
     found = []
-    columns = {name.lower() for name in views.columns}
-    for name, where in policies.items():
-        predicate = parse_predicate(connection, where)
-        if not predicate.names <= columns:
+    for name, policy in policies.items():
+        own = policy.on(views.columns)
+        if own is None:
             continue
+        predicate = parse_predicate(connection, own.sql)
         holds = _row(
             connection,
             f"select {', '.join(f'({clause}) as c{i}' for i, clause in enumerate(predicate.clauses))} "

@@ -16,15 +16,16 @@ from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory, stopping
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
-from tilth.catalog.mixture import Mixture, Share, take_mixture
-from tilth.catalog.policies import check_policy_columns, expand_policies
+from tilth.catalog.mixture import Mixture, Share, judged, take_mixture
+from tilth.catalog.nearest import take_nearest
+from tilth.catalog.policies import POLICIES, expand_policies
 from tilth.catalog.predicate import Predicate, check_binds, parse_predicate
 from tilth.catalog.project import relation_names
 from tilth.catalog.quoting import identifier
 from tilth.catalog.subset_file import write_subset
 from tilth.errors import QueryError, SubsetError
 
-STEP, VERSION = "pick", 1
+STEP, VERSION = "pick", 2
 _ALWAYS = frozenset({"source", "n_bytes", "n_tokens", "cluster_id"})
 _HASH_RANGE = 2**64
 
@@ -57,8 +58,9 @@ def pick(
 ) -> Pick:
     """Let `subset/<name>` be the documents of `corpus` for which `where` is true.
 
-    With `max_tokens` documents are taken in the order of a hash of (seed, doc_id) while their sum does not
-    exceed it; with a `mixture` each source gives its share of them, and small sources may repeat. A duplicate
+    With `max_tokens` documents are taken in the order of a hash of (seed, doc_id), at the edge those that fit, so that their
+    sum comes as near to it as it can without exceeding it; with a `mixture` each source gives its share of them, as near as
+    whole documents come to it, and small sources may repeat. A duplicate
     cluster goes to validation when the hash of (seed, cluster_id) falls into the first `validation_share` of its
     range; there nothing is repeated. The same arguments over the same data give the same bytes.
 
@@ -73,9 +75,9 @@ def pick(
     relation = relation_names(thing.name for thing in store.named("corpus"))[corpus]
     with open_in_memory(store) as connection, stopping(connection):
         views = create_corpus_views(connection, store, named, relation)
-        check_policy_columns(where, views.columns, corpus)
-        where = expand_policies(where)
+        where = expand_policies(where, views.columns, corpus)
         predicate = parse_predicate(connection, where)
+        _refuse_bare_policies(predicate, views, where)
         check_binds(connection, f"main.{identifier(relation)}", where, predicate, views.columns)
         parts = _parts_used(views, predicate)
         params = {
@@ -133,6 +135,7 @@ class _Selection:
         )
         n_documents, n_tokens, n_bytes, n_train = totals
         metadata = {"tilth.where": self.predicate.sql, "tilth.inputs": json.dumps(dict(self.spec.inputs), sort_keys=True)}
+        shares = judged(shares, self._in_training()) if shares else []
         write_subset(self.connection, folder / "subset.parquet", metadata)
         counted = {
             "n_documents": n_documents,
@@ -182,14 +185,17 @@ class _Selection:
             )
 
     def _keep_within(self, max_tokens: int, seed: int) -> None:
+        take_nearest(self.connection, "''", {"": max_tokens}, seed, may_exceed=False)
         self.connection.execute(
-            "create or replace temp table chosen as select * exclude (n_so_far) from (select *, sum(n_tokens) over (order by "
-            f"md5('{seed}:' || doc_id::varchar), doc_id rows unbounded preceding) as n_so_far from chosen) "
-            f"where n_so_far <= {max_tokens}"
+            "create or replace temp table chosen as select chosen.* from chosen semi join taken using (shard, row)"
         )
         (n_left,) = _one_row(self.connection, "select count(*) from chosen")
         if not n_left:
             raise SubsetError("no document fits into the budget", where=f"max_tokens {max_tokens}", fix="Allow more tokens.")
+
+    def _in_training(self) -> dict[str, int]:
+        query = "select source, sum(n_tokens * n_copies) from subset_rows where split = 'train' group by source"
+        return {str(source): int(n_tokens) for source, n_tokens in self.connection.execute(query).fetchall()}
 
     def _split(self, validation_share: float, seed: int) -> None:
         # MD5, not DuckDB's hash(): that one may change with DuckDB's version.
@@ -199,6 +205,12 @@ class _Selection:
             f"select *, case when md5_number_upper('{seed}:' || cluster_id::varchar) < {limit}::ubigint "
             "then 'validation' else 'train' end as split from chosen)"
         )
+
+
+def _refuse_bare_policies(predicate: Predicate, views: CorpusViews, where: str) -> None:
+    for name in sorted(predicate.names - {column.lower() for column in views.columns}):
+        if name in POLICIES:
+            raise QueryError(f"`{name}` is a policy, not a column", where, f"Write `@{name}`.")
 
 
 def _parts_used(views: CorpusViews, predicate: Predicate) -> list[Part]:
@@ -231,7 +243,9 @@ def _failure(error: duckdb.Error, store: Store, predicate: Predicate) -> Excepti
 def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
     cuts = Cuts.from_dict(report["cuts"])
     biggest = cuts.biggest
+    shares = (f"{share['source']} {share['weight']:.1%} (reached {share['reached']:.1%})" for share in report["shares"])
     return {
+        **({"mixture": ", ".join(shares)} if report["shares"] else {}),
         **{key: value for key, value in report.items() if key not in ("cuts", "shares", "mixture")},
         "clauses": [clause.sql for clause in cuts.clauses],
         "n_documents_before": cuts.before.n_documents,

@@ -6,20 +6,39 @@ A policy keeps a document where each of its clauses is true; a clause over a sig
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
-from tilth.errors import NotFoundError, QueryError, did_you_mean
+from tilth.errors import QueryError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Clause:
-    """A condition on `columns`, which the family of signals `family` holds, and in a word what it asks for."""
+    """A condition on `columns`, which the family of signals `family` holds, and in a word what it asks for.
+
+    `others` ask for the same of other columns, for corpora that were made otherwise. Where a corpus has the columns of
+    several, the first that is not null decides of each document.
+    """
 
     sql: str
     word: str
     family: str
     columns: tuple[str, ...]
+    others: tuple[Clause, ...] = ()
+    how: str = ""  # how a recipe gets `columns`, where `family` is no name for `Corpus(signals=...)`
+
+    def on(self, columns: Collection[str]) -> Clause | None:
+        """This clause over those of `columns` (lower case) that a corpus has; None where it lacks them."""
+        there = [one for one in (self, *self.others) if all(column in columns for column in one.columns)]
+        if len(there) > 1:
+            both = tuple(column for one in there for column in one.columns)
+            return replace(self, sql=f"coalesce({', '.join(one.sql for one in there)})", columns=both, others=())
+        return replace(there[0], others=()) if there else None
+
+    @property
+    def advice(self) -> str:
+        """What to add to a recipe."""
+        return " or ".join(one.how or f"`{one.family}` to the signals" for one in (self, *self.others))
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,13 @@ class Policy:
     def sql(self) -> str:
         """All clauses, joined by AND."""
         return " and ".join(clause.sql for clause in self.clauses)
+
+    def on(self, columns: Collection[str]) -> Policy | None:
+        """This policy over the columns of a corpus; None where the corpus lacks signals for it."""
+        have = {column.lower() for column in columns}
+        clauses = [clause.on(have) for clause in self.clauses]
+        there = tuple(clause for clause in clauses if clause is not None)
+        return replace(self, clauses=there) if len(there) == len(clauses) else None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -191,7 +217,24 @@ _POLICIES = (
     Policy(
         "ccnet-head",
         "Wenzek et al., CCNet, arXiv:1911.00359, section 4.3: the best third by perplexity",
-        _all("ccnet", ("ccnet_bucket", "= 0", "head")),
+        (
+            Clause(
+                "ccnet_bucket = 0",
+                "head",
+                "ccnet",
+                ("ccnet_bucket",),
+                (
+                    Clause(
+                        "perplexity_bucket = 'head'",
+                        "head",
+                        "perplexity_bucket",
+                        ("perplexity_bucket",),
+                        how="`Perplexity(TRAIN_ON)` to the models",
+                    ),
+                ),
+                how="`ccnet` to the signals (of CCNet's own output)",
+            ),
+        ),
     ),
 )
 POLICIES = {policy.name: policy for policy in _POLICIES}
@@ -204,45 +247,57 @@ _TOKENS = re.compile(
 )
 
 
-def get_policy(name: str) -> Policy:
-    """The policy `name`, with or without the @. Raises NotFoundError with the nearest known name."""
-    bare = name.removeprefix("@")
-    if bare not in POLICIES:
-        raise NotFoundError(f"no policy is called `{bare}`", where=f"@{bare}", fix=did_you_mean(bare, POLICIES))
-    return POLICIES[bare]
-
-
-def policies_in(where: str) -> Iterator[Policy]:
-    """The policies that a predicate names, in order. Raises QueryError for a name that none has."""
-    for match in _TOKENS.finditer(where):
-        if match["name"]:
-            yield _policy_at(match["name"], where, match.start())
-
-
-def expand_policies(where: str) -> str:
+def expand_policies(where: str, columns: Collection[str] | None = None, corpus: str = "") -> str:
     """The predicate with each `@name` replaced by the policy's SQL in brackets; strings, quoted names and comments stay.
 
-    Raises QueryError for a name that no policy has.
+    With `columns`, those of `corpus`, the SQL speaks of columns that are there. Raises QueryError for a name that no
+    policy has, and for a policy that needs signals which the corpus lacks, with what to add.
     """
-    return _TOKENS.sub(
-        lambda match: f"({_policy_at(match['name'], where, match.start()).sql})" if match["name"] else match[0], where
+
+    def expanded(match: re.Match[str]) -> str:
+        if not match["name"]:
+            return match[0]
+        return _in_brackets(_policy_at(match["name"], where, match.start()), columns, corpus)
+
+    return _TOKENS.sub(expanded, where)
+
+
+def expand_known_policies(query: str, columns: Collection[str], corpus: str) -> str:
+    """Like `expand_policies` for a whole query, where `@name` of what is no policy is DuckDB's absolute value."""
+
+    def expanded(match: re.Match[str]) -> str:
+        is_policy = match["name"] in POLICIES
+        return _in_brackets(POLICIES[match["name"]], columns, corpus) if is_policy else match[0]
+
+    return _TOKENS.sub(expanded, query)
+
+
+def names_policies(query: str) -> bool:
+    """True where a query holds the name of a policy with an @."""
+    return any(match["name"] in POLICIES for match in _TOKENS.finditer(query))
+
+
+def _in_brackets(policy: Policy, columns: Collection[str] | None, corpus: str) -> str:
+    if columns is None:
+        return f"({policy.sql})"
+    found = policy.on(columns)
+    if found is None:
+        raise _lacking(policy, {column.lower() for column in columns}, corpus)
+    return f"({found.sql})"
+
+
+def _lacking(policy: Policy, have: Collection[str], corpus: str) -> QueryError:
+    missing = [clause for clause in policy.clauses if clause.on(have) is None]
+    names = [column for clause in missing for one in (clause, *clause.others) for column in one.columns if column not in have]
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    families = list(dict.fromkeys(clause.family for clause in missing if not clause.how))
+    advice = [f"{', '.join(f'`{family}`' for family in families)} to the signals"] if families else []
+    advice += dict.fromkeys(clause.advice for clause in missing if clause.how)
+    return QueryError(
+        f"the policy `@{policy.name}` needs signals that the corpus does not have: {shown}",
+        where=f"corpus `{corpus}`",
+        fix=f"Add {' and '.join(advice)} of the recipe and build again.",
     )
-
-
-def check_policy_columns(where: str, columns: Collection[str], corpus: str) -> None:
-    """Raise QueryError if a policy that `where` names needs signals that `corpus`, which has `columns`, lacks."""
-    have = {column.lower() for column in columns}
-    for policy in policies_in(where):
-        missing = [clause for clause in policy.clauses if not have.issuperset(clause.columns)]
-        if missing:
-            names = [column for clause in missing for column in clause.columns if column not in have]
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            families = ", ".join(f"`{family}`" for family in dict.fromkeys(clause.family for clause in missing))
-            raise QueryError(
-                f"the policy `@{policy.name}` needs signals that the corpus does not have: {shown}",
-                where=f"corpus `{corpus}`",
-                fix=f"Add {families} to the signals of the recipe and build again.",
-            )
 
 
 def _policy_at(name: str, where: str, position: int) -> Policy:

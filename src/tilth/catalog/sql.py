@@ -11,6 +11,8 @@ import pyarrow as pa
 from tilth.artifacts import Store
 from tilth.catalog.complaints import complain
 from tilth.catalog.connect import connect, stopping
+from tilth.catalog.policies import POLICIES, expand_known_policies, names_policies
+from tilth.catalog.project import relation_names
 from tilth.errors import QueryError
 
 _EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
@@ -26,9 +28,12 @@ def run_sql(store: Store, query: str) -> pa.Table:
 
     UUIDs come as strings, HUGEINT (DuckDB's sums) as int64 (as text where it does not fit) and DECIMAL as
     float64, so that every value prints and turns into JSON; of two columns named `a` the second is `a_1`.
+    A named policy stands for its condition: `where @gopher`.
     Raises QueryError for what DuckDB refuses and for statements that would write.
     """
-    with connect(store, corpora=_mentioned(store, query)) as connection, stopping(connection):
+    corpora = _mentioned(store, query)
+    with connect(store, corpora=corpora) as connection, stopping(connection):
+        query = _with_policies(connection, store, query)
         try:
             _refuse_writing(connection, query)
             answer = connection.sql(query)
@@ -39,6 +44,7 @@ def run_sql(store: Store, query: str) -> pa.Table:
             return plain_table(answer.to_arrow_table())
         except duckdb.Error as error:
             known = _known_names(connection) | {named.name for named in store.named("corpus")}
+            known |= POLICIES.keys() if "@" in query else set()
             located, first_line = _located(connection, query, error)
             raise complain(located, known=known, first_line=first_line, store_root=store.root) from error
 
@@ -86,6 +92,33 @@ def _mentioned(store: Store, query: str) -> list[str] | None:
     if re.search(r"\b(show|describe|desc|pragma|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+)\b", text):
         return None
     return [named.name for named in store.named("corpus") if named.name.lower() in text]
+
+
+def _with_policies(connection: duckdb.DuckDBPyConnection, store: Store, query: str) -> str:
+    """The query with the policies that it names, over the columns of the corpus that it asks.
+
+    Raises QueryError where that corpus lacks signals, or where several would each need another condition.
+    """
+    if not names_policies(query):
+        return query
+    found: dict[str, str] = {}
+    refused: list[QueryError] = []
+    for corpus, relation in relation_names(named.name for named in store.named("corpus")).items():
+        if not re.search(rf"(?<![\w@-]){re.escape(relation)}(?![\w-])", query, re.IGNORECASE):
+            continue
+        columns = connection.execute(
+            "select column_name from duckdb_columns() where schema_name = 'main' and table_name = ?", [relation]
+        ).fetchall()
+        try:
+            found.setdefault(expand_known_policies(query, [name for (name,) in columns], corpus), corpus)
+        except QueryError as error:
+            refused.append(error)
+    if len(found) > 1:
+        where = ", ".join(f"`{corpus}`" for corpus in found.values())
+        raise QueryError("a policy means another condition in each of these corpora", where, "Ask about one at a time.")
+    if not found and refused:
+        raise refused[0]
+    return next(iter(found), query)
 
 
 def _refuse_writing(connection: duckdb.DuckDBPyConnection, query: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def _explained(project: Any, planned: list[Any]) -> str:
 def sql(query: str | None, as_data: bool, as_csv: bool, parquet: Path | None, interactive: bool, debug: bool) -> None:
     """Ask everything in the project with SQL (DuckDB).
 
-    Without QUERY, reads it from standard input. Begin with `tilth sql "show all tables"`.
+    Without QUERY, reads it from standard input. Begin with `tilth sql "show all tables"`. A published filter stands for its
+    condition by its name: `where @gopher`.
     """
     from tilth.pipeline.curate import sql as run
     from tilth.pipeline.project import Project
@@ -176,8 +178,13 @@ def _shell(project: Any) -> None:
 @click.argument("where")
 @click.option("--from", "corpus", help="The corpus; may be left out where there is only one.")
 @click.option("--tokens", help="Stop at about so many tokens: 500k, 20M, 2B.")
-@click.option("--mix", help="Shares of the tokens by source: web=0.8,code=0.2.")
-@click.option("--max-repeats", default=1.0, show_default=True, help="How often --mix may repeat a small source.")
+@click.option("--mix", help="Shares of the tokens by source, in whole documents: web=0.8,code=0.2.")
+@click.option(
+    "--max-repeats",
+    default=1.0,
+    show_default=True,
+    help="How often --mix may repeat a small source; it is refused where that is too little.",
+)
 @click.option("--validation", default=0.05, show_default=True, help="Share of duplicate clusters kept for validation.")
 @click.option("--seed", default=0, show_default=True, help="Decides the split and which documents a budget takes.")
 @click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
@@ -196,8 +203,9 @@ def pick(
 ) -> None:
     """Curate the subset NAME by the SQL predicate WHERE.
 
-    It holds the documents for which WHERE is true; each clause is shown with what it cost. The same document
-    cannot be picked twice: a predicate usually says `is_keeper`.
+    It holds the documents for which WHERE is true; each clause is shown with what it cost. A published filter stands there
+    by its name, `@gopher` (`tilth ls policies`). The same document cannot be picked twice: a predicate usually says
+    `is_keeper`.
     """
     from tilth.pipeline import curate
     from tilth.pipeline.project import Project
@@ -213,7 +221,8 @@ def pick(
         validation_share=validation,
         seed=seed,
     )
-    print(as_json(picked.named.meta) if as_data else _picked(picked))
+    print(as_json({**picked.named.meta, "shares": [asdict(share) for share in picked.shares]}) if as_data else _picked(picked))
+    _warn_of_shares(picked)
 
 
 def _picked(picked: Any) -> str:
@@ -232,12 +241,34 @@ def _picked(picked: Any) -> str:
     ]
     if picked.shares:
         taken = [
-            (share.source, share.weight, share.n_tokens_there, round(share.repeats, 3), share.n_tokens) for share in picked.shares
+            (
+                one.source,
+                one.n_tokens_there,
+                round(one.repeats, 3),
+                one.n_tokens_wanted,
+                one.n_tokens,
+                _percent(one.weight),
+                _percent(one.reached),
+            )
+            for one in picked.shares
         ]
-        lines.append(table(["source", "weight", "tokens there", "repeats", "tokens taken"], taken))
+        lines.append(table(["source", "tokens there", "repeats", "wanted", "taken", "share wanted", "of training"], taken))
     if cuts.biggest is not None:
         lines.append(f"  biggest cut: {cuts.biggest.sql} ({cuts.biggest.n_dropped:,} documents)")
     return "\n".join(lines)
+
+
+def _warn_of_shares(picked: Any) -> None:
+    from tilth.catalog.mixture import TOLERANCE
+
+    for one in picked.shares:
+        if one.why_off:
+            off = f"{_percent(one.reached)} of the training tokens instead of {_percent(one.weight)}"
+            say(f"warning: `{one.source}` has {off} (more than {100 * TOLERANCE:g} % of its share off): {one.why_off}")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _mixture(text: str | None, max_repeats: float) -> Any:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from tilth.contracts import EDITS, check
 from tilth.corpus.provenance.swhid import content_swhid
+from tilth.quality_signals.edits import edited, spans_by_row
 
-Span = tuple[int, int, str]  # start, end (characters, exclusive), replacement
+__all__ = ["apply_edits", "edited", "merge_edits"]
 
 
 def merge_edits(tables: Sequence[pa.Table]) -> pa.Table:
@@ -42,7 +42,7 @@ def apply_edits(documents: pa.RecordBatch, edits: pa.Table) -> pa.RecordBatch:
     A text may become empty; its row stays, so that row numbers hold. `text_swhid`, `n_bytes` and `n_chars` follow the
     text, and `extraction` ends in `+edits` where something changed.
     """
-    spans = _spans_by_row(edits)
+    spans = spans_by_row(edits)
     columns = {name: documents.column(name) for name in ("row", "text", "text_swhid", "n_bytes", "n_chars", "extraction")}
     new = {name: column.to_pylist() for name, column in columns.items()}
     for i, row in enumerate(new["row"]):
@@ -58,25 +58,3 @@ def apply_edits(documents: pa.RecordBatch, edits: pa.Table) -> pa.RecordBatch:
         for field in documents.schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=documents.schema)
-
-
-def edited(text: str, spans: Iterable[Span]) -> str:
-    """`text` with ascending, disjoint spans replaced."""
-    parts, at = [], 0
-    for start, end, replacement in spans:
-        parts += [text[at:start], replacement]
-        at = end
-    return "".join([*parts, text[at:]])
-
-
-def _spans_by_row(edits: pa.Table) -> dict[int, list[Span]]:
-    found: dict[int, list[Span]] = {}
-    columns = [edits.column(name).to_pylist() for name in ("row", "start", "end", "replacement")]
-    for row, start, end, replacement in zip(*columns, strict=True):
-        found.setdefault(row, []).append((start, end, replacement))
-    return found
-
-
-def n_characters_cut(edits: pa.Table) -> int:
-    """Characters that the edits replace."""
-    return int(np.sum(edits.column("end").to_numpy() - edits.column("start").to_numpy()))

@@ -13,9 +13,9 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from tilth.corpus.reading import share
 from tilth.corpus.records import CHUNK_BYTES, Shard, fingerprint, printable
@@ -24,29 +24,37 @@ from tilth.errors import SourceError, did_you_mean
 SCHEMES = ("file", "http", "https", "memory", "s3")
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 WILD = re.compile(r"[*?\[]")
-SHARD_BYTES = 128 << 20
 BLOCK_BYTES = 8 << 20  # of a remote file that is fetched at a time
-
-
-class Sized(Protocol):
-    """What has a size."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Of its content."""
-
-
-F = TypeVar("F", bound=Sized)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that was asked for. `checksum` is what the store says about its content; empty where it says nothing strong."""
+    """A file that was asked for, or the part of it from `start` to `end`.
+
+    `checksum` is what the store says about its content; empty where it says nothing strong. `stamp` is another when the file
+    was written since; empty where the store does not tell. `content` is its fingerprint once it is known.
+    """
 
     name: str  # below the folder that was asked for, "/" between parts
     location: str  # a local path or a URL
     size_bytes: int
     checksum: str = ""
+    stamp: str = ""
+    content: str = ""
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the part that is meant."""
+        return (self.size_bytes if self.end is None else self.end) - self.start
+
+    @property
+    def described(self) -> str:
+        """The name, and which part of the file it is: what goes into a key."""
+        is_whole = self.start == 0 and self.end is None
+        return printable(self.name) + ("" if is_whole else f" [{self.start}:{'' if self.end is None else self.end}]")
 
     @property
     def is_local(self) -> bool:
@@ -121,43 +129,61 @@ def fingerprint_of(file: FoundFile, digest: Callable[[Path], str] = fingerprint)
 
 def plan_files(
     name: str, groups: list[list[FoundFile]], params: Mapping[str, Any], max_bytes: int | None,
-    digest: Callable[[Path], str] = fingerprint, root: str = "",
+    digest: Callable[[Path], str] = fingerprint,
 ) -> list[Shard]:  # fmt: skip
-    """One shard for each group of files, in their order; `root` (the location asked for) is where `files_of` looks again.
-
-    A source's cap on bytes is shared by size. Raises SourceError.
-    """
-    caps = share(max_bytes, [sum(file.size_bytes for file in group) for group in groups])
+    """One shard for each group of files, in their order. A source's cap on bytes is shared by size. Raises SourceError."""
+    caps = share(max_bytes, [sum(file.n_bytes for file in group) for group in groups])
+    known: dict[str, str] = {}
     shards = []
     for i, (group, cap) in enumerate(zip(groups, caps, strict=True)):
-        contents = hashlib.sha256()
+        files = []
         for file in group:
-            contents.update(f"{file.name}\0{fingerprint_of(file, digest)}\n".encode("utf-8", "backslashreplace"))
-        own = {"files": [printable(file.name) for file in group], "max_bytes": cap, **params}
-        shards.append(Shard(f"{name}/{i:05d}", name, contents.hexdigest(), own, root))
+            if file.location not in known:
+                known[file.location] = fingerprint_of(file, digest)
+            files.append(replace(file, content=known[file.location]))
+        contents = hashlib.sha256("".join(f"{file.described}\0{file.content}\n" for file in files).encode()).hexdigest()
+        own = {"files": [file.described for file in files], "max_bytes": cap, **params}
+        shards.append(Shard(f"{name}/{i:05d}", name, contents, own, "", tuple(files)))
     return shards
 
 
-def files_of(shard: Shard, where: str) -> list[FoundFile]:
-    """The files of a shard that `plan_files` made. Raises SourceError if one has gone."""
-    present = {printable(file.name): file for file in find_files(shard.location, where)}
-    gone = [name for name in shard.params["files"] if name not in present]
-    if gone:
-        raise SourceError(f"{len(gone)} files are gone, the first: {gone[0]}", where=where, fix="plan again: run the build anew")
-    return [present[name] for name in shard.params["files"]]
+def refuse_changed(file: FoundFile, where: str) -> None:
+    """Raise SourceError if the file is not the one that was found: its output would have another file's key.
+
+    Costs a `stat`, or a request for the headers; where a store tells neither ETag nor date, the content is read once more.
+    """
+    scheme, rest = split_url(file.location, where)
+    with _faults(f"{where}: {file.location}"):
+        if scheme == "file":
+            facts = os.stat(rest)
+            same = (facts.st_size, local_stamp(facts)) == (file.size_bytes, file.stamp)
+        else:
+            told = _filesystem(scheme, file.location, where).info(file.location)
+            now = (told.get("size") or 0, _stamp(told), _checksum(scheme, told))
+            same = now == (file.size_bytes, file.stamp, file.checksum) and (
+                bool(file.stamp) or fingerprint_of(file) == file.content
+            )
+    if not same:
+        what = "the file has changed since the build was planned"
+        raise SourceError(what, where=f"{where}: {file.location}", fix="run the same command again")
 
 
-def group_files(files: list[F], shard_bytes: int = SHARD_BYTES) -> list[list[F]]:
-    """Runs of files of at most `shard_bytes` together, or one larger file."""
-    groups: list[list[F]] = []
+def group_by_size(items: list[T], sizes: list[int], most: int) -> list[list[T]]:
+    """Runs of items of at most `most` bytes together, or one larger item."""
+    groups: list[list[T]] = []
     n_bytes = 0
-    for file in files:
-        if not groups or n_bytes + file.size_bytes > shard_bytes:
+    for item, size in zip(items, sizes, strict=True):
+        if not groups or n_bytes + size > most:
             groups.append([])
             n_bytes = 0
-        groups[-1].append(file)
-        n_bytes += file.size_bytes
+        groups[-1].append(item)
+        n_bytes += size
     return groups
+
+
+def local_stamp(facts: os.stat_result) -> str:
+    """What changes whenever a file of this machine is written."""
+    return str(facts.st_mtime_ns)
 
 
 def _wanted(name: str, pattern: str, suffixes: tuple[str, ...]) -> bool:
@@ -169,13 +195,18 @@ def _wanted(name: str, pattern: str, suffixes: tuple[str, ...]) -> bool:
 
 def _find_local(path: str) -> Iterator[FoundFile]:
     if os.path.isfile(path):
-        yield FoundFile(os.path.basename(path), path, os.stat(path).st_size)
+        yield _local_file(os.path.basename(path), path)
         return
     root = path if os.path.isdir(path) else _literal_folder(path)
     matched = _walk(path) if os.path.isdir(path) else glob.glob(path, recursive=True, include_hidden=True)
     for location in matched:
         if os.path.isfile(location):
-            yield FoundFile(os.path.relpath(location, root).replace(os.sep, "/"), location, os.stat(location).st_size)
+            yield _local_file(os.path.relpath(location, root).replace(os.sep, "/"), location)
+
+
+def _local_file(name: str, location: str) -> FoundFile:
+    facts = os.stat(location)
+    return FoundFile(name, location, facts.st_size, stamp=local_stamp(facts))
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -204,7 +235,7 @@ def _find_remote(scheme: str, pattern: str, where: str) -> Iterator[FoundFile]:
                 location = path if URL.match(path) else f"{scheme}://{path.lstrip('/')}"
                 facts = facts if facts.get("size") is not None else store.info(location)
                 name = location.removeprefix(f"{root.rstrip('/')}/")
-                yield FoundFile(name, location, facts.get("size") or 0, _checksum(scheme, facts))
+                yield FoundFile(name, location, facts.get("size") or 0, _checksum(scheme, facts), _stamp(facts))
 
 
 def _checksum(scheme: str, facts: Mapping[str, Any]) -> str:
@@ -212,6 +243,12 @@ def _checksum(scheme: str, facts: Mapping[str, Any]) -> str:
     if scheme == "memory" or not etag or etag.startswith("W/") or facts.get("size") is None:
         return ""
     return f"{scheme.removesuffix('s') if scheme == 'https' else scheme} etag {etag.strip(chr(34))}"
+
+
+def _stamp(facts: Mapping[str, Any]) -> str:
+    """What a store says that changes when an object is written: its ETag, else a date."""
+    told = ("ETag", "LastModified", "Last-Modified")  # as s3fs and HTTP name it
+    return next((f"{key} {facts[key]}" for key in told if facts.get(key)), "")
 
 
 def _filesystem(scheme: str, location: str, where: str) -> Any:

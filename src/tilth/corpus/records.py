@@ -7,20 +7,24 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from tilth.corpus.locations import FoundFile
 
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The unit of work. `params` go into the key of what is made from it; `location` is a path and never does."""
+    """The unit of work. `params` go into the key of what is made from it; `location` and `files`, where it lies, never do."""
 
     name: str  # "web/00000"
     source: str
     fingerprint: str  # sha256, 64 hexadecimal digits
     params: dict[str, Any]
     location: str
+    files: tuple[FoundFile, ...] = ()  # as they were when it was planned
 
 
 @dataclass(frozen=True)

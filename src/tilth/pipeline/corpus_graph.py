@@ -14,9 +14,11 @@ from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
 from tilth.pipeline import edit_steps, model_steps, steps
 from tilth.pipeline.graph import Node, Step
-from tilth.pipeline.recipe import Corpus, Edit, Perplexity, RepeatedLines
+from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
+from tilth.pipeline.recipe import OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines
 
 if TYPE_CHECKING:
+    from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
     from tilth.quality_signals.registry import SignalFamily
 
 
@@ -29,6 +31,9 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     nodes: dict[str, Node] = {}
 
     def add(node: Node) -> str:
+        if node.id in nodes:
+            what, _, shard = node.id.partition(" ")
+            raise RecipeError(f"two parts of the corpus make `{what}`", where=shard or None, fix="Give one of them another name.")
         nodes[node.id] = node
         return node.id
 
@@ -40,21 +45,54 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
         external = {f"resource {name}": sha256(steps.read_resource(name, path)).hexdigest() for name, path in paths.items()}
         for read in reads:
             add(Node(_scoring(family), nodes[read].shard, {"family": family.name}, external, needs=(read,), work=paths))
+    for step in corpus.signals:
+        if not isinstance(step, str):
+            _add_step(step, nodes, reads, add)
     _refuse_idle(corpus)
     if corpus.tokenizer is not None:
         model = add(Node(steps.TOKENIZER, params=dataclasses.asdict(corpus.tokenizer), needs=tuple(reads)))
         for read in reads:
             add(Node(steps.TOKENS, nodes[read].shard, needs=(read, model)))
     add(Node(steps.EXACT, needs=tuple(reads)))
-    if corpus.near_duplicates is not None:
-        near = corpus.near_duplicates
-        label = json.loads(near.label())
-        signed = [add(Node(steps.SIGNATURES, nodes[read].shard, label, needs=(read,), work=near)) for read in reads]
-        add(Node(steps.NEAR, params=dataclasses.asdict(near), needs=(*reads, *signed)))
+    published = tuple(read for read in reads if _source_of(nodes[read]) in _published_sources(corpus))
+    if published:
+        add(Node(redpajama_v2_digests.LISTED, needs=published))
+    _add_near_duplicates(corpus, nodes, reads, digest, add)
     model_steps.check_signals(corpus.models, corpus.signals)
     for trained in corpus.models:
         _add_model(trained, nodes, reads, add)
     return nodes
+
+
+def _add_step(own: DatatroveStep, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> None:
+    from tilth.quality_signals.registry import families
+
+    if own.name in families():
+        fix = f"Call it `{own.name}_dt`."
+        raise RecipeError(f"`{own.name}` is the name of a family of signals", f"DatatroveStep `{own.name}`", fix)
+    step = Step(f"signals.{own.name}", 1, own.libraries, steps.score_by_step)
+    for read in reads:
+        add(Node(step, nodes[read].shard, {"step": own.description}, needs=(read,), work=own))
+
+
+def _published_sources(corpus: Corpus) -> list[str]:
+    """The sources that come with a list of duplicates."""
+    return [source.name for source in corpus.sources if type(source).__name__ == "RedPajamaV2"]
+
+
+def _add_near_duplicates(
+    corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str], digest: Callable[[Path], str], add: Callable[[Node], str]
+) -> None:
+    near = corpus.near_duplicates
+    if near is None:
+        return
+    if isinstance(near, redpajama_v2_minhash.RedPajamaMinHash):
+        signing = redpajama_v2_minhash.signature_nodes(near, corpus.sources, nodes, reads, digest)
+        add(redpajama_v2_minhash.near_node(near, reads, [add(node) for node in list(signing)]))
+        return
+    label = json.loads(near.label())
+    signed = [add(Node(steps.SIGNATURES, nodes[read].shard, label, needs=(read,), work=near)) for read in reads]
+    add(Node(steps.NEAR, params=dataclasses.asdict(near), needs=(*reads, *signed)))
 
 
 def _resources(family: SignalFamily, given: Mapping[str, str]) -> dict[str, str]:
@@ -120,7 +158,9 @@ def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str],
         own_edits = [edit for edit in corpus.edits if read in repeated or not isinstance(edit, RepeatedLines)]
         described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in own_edits]
         needs = (read, *filter(None, [repeated.get(read)]))
-        edited.append(Node(edit_steps.EDIT, nodes[read].shard, {"edits": described}, needs=needs))
+        libraries = {UNICODE}.union(*(edit.libraries for edit in own_edits if not isinstance(edit, OWN_EDITS)))
+        step = dataclasses.replace(edit_steps.EDIT, libraries=tuple(sorted(libraries)))
+        edited.append(Node(step, nodes[read].shard, {"edits": described}, needs=needs, work=tuple(own_edits)))
     return edited
 
 
@@ -128,7 +168,9 @@ def _source_of(node: Node) -> str:
     return (node.shard or "").split("/")[0]
 
 
-def _what_decides(edit: Edit) -> dict[str, Any]:
+def _what_decides(edit: Edit | DatatroveStep) -> dict[str, Any]:
+    if not isinstance(edit, OWN_EDITS):
+        return {"name": edit.name, "step": edit.description}
     # How shards are grouped shows in the inputs of a group, and which sources are cut in which shards have one.
     return {name: value for name, value in dataclasses.asdict(edit).items() if name not in ("group_shards", "sources")}
 
@@ -142,10 +184,11 @@ def _groups(reads: Sequence[str], nodes: Mapping[str, Node], size: int) -> Itera
             yield str(nodes[group[0]].shard), group
 
 
-def _families(names: Sequence[str]) -> list[SignalFamily]:
+def _families(signals: Sequence[str | DatatroveStep]) -> list[SignalFamily]:
     from tilth.quality_signals.registry import families
 
     known = families()
+    names = [signal for signal in signals if isinstance(signal, str)]
     for name in names:
         if name not in known:
             raise RecipeError(

@@ -5,19 +5,23 @@ What was read stays as it is; the edited documents have the same rows, and `edit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tilth.artifacts import Artifact
 from tilth.artifacts.spec import UNICODE
 from tilth.contracts import DOCUMENTS, EDITS
+from tilth.pipeline.composed_edits import Change, compose
 from tilth.pipeline.graph import Step
 from tilth.pipeline.parquet import Writer, stream
 from tilth.pipeline.steps import READ, Inputs, Params
+
+DATATROVE = "DatatroveStep"
 
 
 def hash_lines(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -43,33 +47,101 @@ def find_repeated_lines(inputs: Inputs, folder: Path, params: Params, work: Any)
 
 
 def edit(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """Apply every edit of the corpus to one shard. `params["edits"]` are the recipe's, in their order, with their kinds."""
+    """Apply every edit of the corpus to one shard. `params["edits"]` are the recipe's, in their order, with their kinds.
+
+    Edits of Tilth's own that follow on each other look at the same texts. A step of datatrove, and what comes after it,
+    looks at the texts as all before have left them. `work` are the recipe's objects for the same edits.
+    """
     from tilth.corpus.edits import apply_edits, merge_edits
 
     (documents,) = (artifact for artifact in inputs.values() if artifact.spec.step == READ.name)
-    found = [_edits_of(description, documents, inputs) for description in params["edits"]]
-    merged = merge_edits([*found, EDITS.schema.empty_table()])
+    made = EDITS.schema.empty_table()
+    for stage in _stages(params["edits"], work):
+        found = [_edits_of(description, step, documents, inputs, made) for description, step in stage]
+        made = _composed(documents, made, merge_edits([*found, EDITS.schema.empty_table()]))
     n_bytes = n_documents = 0
     with Writer(folder / "documents.parquet", DOCUMENTS) as texts, Writer(folder / "edits.parquet", EDITS) as edits:
-        edits.write(merged)
+        edits.write(made)
         for batch in stream(documents, "documents.parquet"):
-            changed = apply_edits(batch, merged)
+            changed = apply_edits(batch, _of_batch(made, batch))
             texts.write(changed)
             n_bytes += sum(changed.column("n_bytes").to_pylist())
             n_documents += changed.num_rows
-    return {"n_documents": n_documents, "n_bytes": n_bytes, "n_edits": merged.num_rows}
+    return {"n_documents": n_documents, "n_bytes": n_bytes, "n_edits": made.num_rows}
 
 
-def _edits_of(description: Params, documents: Artifact, inputs: Inputs) -> pa.Table:
+def _stages(descriptions: Sequence[Params], work: Any) -> list[list[tuple[Params, Any]]]:
+    """Runs of edits that look at the same texts."""
+    stages: list[list[tuple[Params, Any]]] = []
+    for description, step in zip(descriptions, work or [None] * len(descriptions), strict=True):
+        is_alone = description["kind"] == DATATROVE
+        if not stages or is_alone or stages[-1][-1][0]["kind"] == DATATROVE:
+            stages.append([])
+        stages[-1].append((description, step))
+    return stages
+
+
+def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Inputs, made: pa.Table) -> pa.Table:
     if description["kind"] == "RepeatedLines":
         from tilth.dedup.lines import line_edits
 
         (repeated,) = (artifact for artifact in inputs.values() if artifact.spec.step == REPEATED_LINES.name)
         texts = stream(documents, "documents.parquet", ["shard", "row", "text"])
         return line_edits(texts, stream(repeated, "repeated.parquet"), description["mode"], description["keep_empty"])
+    if description["kind"] == DATATROVE:
+        found: pa.Table = step.edits(_as_edited(documents, made))
+        return found
     find = _text_edits(description["kind"])
-    batches = stream(documents, "documents.parquet", ["shard", "row", "text"])
+    batches = _as_edited(documents, made)
     return pa.concat_tables([EDITS.schema.empty_table(), *(_placed(batch, find(batch.column("text"))) for batch in batches)])
+
+
+def _as_edited(documents: Artifact, made: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Documents with the edits that were made so far."""
+    from tilth.corpus.edits import edited
+
+    for batch in stream(documents, "documents.parquet", ["shard", "row", "text", "url", "language", "meta"]):
+        here = _changes(_of_batch(made, batch))
+        if here:
+            rows, texts = batch.column("row").to_pylist(), batch.column("text").to_pylist()
+            changed = [edited(text, [one[:3] for one in here.get(row, ())]) for row, text in zip(rows, texts, strict=True)]
+            place = batch.schema.get_field_index("text")
+            batch = batch.set_column(place, "text", pa.array(changed, batch.schema.field(place).type))
+        yield batch
+
+
+def _composed(documents: Artifact, first: pa.Table, second: pa.Table) -> pa.Table:
+    """Edits of the texts as they were read that do what `first` does and then, to the edited texts, `second`."""
+    if not first.num_rows or not second.num_rows:
+        return first if first.num_rows else second
+    rows = []
+    for batch in stream(documents, "documents.parquet", ["shard", "row", "text"]):
+        before, after = _changes(_of_batch(first, batch)), _changes(_of_batch(second, batch))
+        for shard, row, text in zip(*(batch.column(name).to_pylist() for name in ("shard", "row", "text")), strict=True):
+            if row in before or row in after:
+                rows += [(shard, row, *change) for change in compose(text, before.get(row, []), after.get(row, []))]
+    columns = list(zip(*rows, strict=True)) or [()] * len(EDITS.schema)
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, EDITS.schema, strict=True)]
+    return pa.table(arrays, schema=EDITS.schema)
+
+
+def _of_batch(edits: pa.Table, batch: pa.RecordBatch) -> pa.Table:
+    """The edits of a batch's rows, which follow on each other."""
+    if not batch.num_rows or not edits.num_rows:
+        return edits.slice(0, 0)
+    rows = edits.column("row").to_numpy()
+    first, last = (batch.column("row")[place].as_py() for place in (0, batch.num_rows - 1))
+    start, end = np.searchsorted(rows, [first, last + 1])
+    return edits.slice(start, end - start)
+
+
+def _changes(edits: pa.Table) -> dict[int, list[Change]]:
+    """The edits of each row, in their order."""
+    found: dict[int, list[Change]] = {}
+    columns = [edits.column(name).to_pylist() for name in ("row", "start", "end", "replacement", "reason")]
+    for row, *change in zip(*columns, strict=True):
+        found.setdefault(row, []).append(Change(*change))
+    return found
 
 
 def _text_edits(kind: str) -> Callable[[pa.Array], pa.Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tilth.artifacts import Part, Store
-from tilth.errors import BackendError, TilthError
+from tilth.errors import BackendError, RecipeError, TilthError
 from tilth.pipeline.graph import Node
 
+RECIPE_MODULE = "tilth_recipe_"  # how the modules of recipes are named
 OnDone = Callable[["Outcome"], None]
 
 
@@ -48,6 +50,30 @@ def run_node(root: str, node: Node, needed: list[Outcome]) -> Outcome:
     return Outcome(node.id, made.part(), made.stats)
 
 
+def run_packed(root: str, packed: bytes, needed: list[Outcome]) -> Outcome:
+    """Like `run_node`, for a node that came from another process."""
+    import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+
+    return run_node(root, cloudpickle.loads(packed), needed)
+
+
+def _packed(node: Node) -> bytes:
+    """A node for another process, which cannot import what the recipe defines: that goes along by its code."""
+    import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+
+    recipes = [module for name, module in sys.modules.items() if name.startswith(RECIPE_MODULE)]
+    for module in recipes:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(node))
+    except Exception as error:
+        what = f"`{node.step.name}` cannot be sent to another process: {error}"
+        raise RecipeError(what, node.id, "Run it with `--workers 1`, or keep open files and locks out of the recipe.") from error
+    finally:
+        for module in recipes:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
 def run_in_process(store: Store, nodes: list[Node], on_done: OnDone) -> dict[str, Outcome]:
     """Run the nodes one after the other through Dask's synchronous scheduler; right for small builds and for debugging."""
     import dask
@@ -75,7 +101,7 @@ def run_on_client(client: Any, store: Store, nodes: list[Node], on_done: OnDone)
     build = uuid.uuid4().hex[:8]
     for node in nodes:
         needed = [futures[need] for need in node.needs]
-        futures[node.id] = client.submit(run_node, str(store.root), node, needed, key=f"{node.id} {build}", pure=False)
+        futures[node.id] = client.submit(run_packed, str(store.root), _packed(node), needed, key=f"{node.id} {build}", pure=False)
     names = {future.key: node_id for node_id, future in futures.items()}
     outcomes: dict[str, Outcome] = {}
     try:

@@ -13,6 +13,5 @@ if TYPE_CHECKING:
 def explain(project: Project, corpus: str, document: str) -> Explained:
     """Explain `document` (a doc_id, a URL, a path, or shard:row) of `corpus`. Raises NotFoundError."""
     from tilth.catalog.explain import explain as explain_document
-    from tilth.catalog.policies import POLICIES
 
-    return explain_document(project.store, corpus, document, {name: policy.sql for name, policy in POLICIES.items()})
+    return explain_document(project.store, corpus, document)

@@ -30,7 +30,7 @@ def inventory(project: Project, kind: str | None) -> list[Row]:
 
 def describe(project: Project, label: str) -> Row:
     """How `kind/name` was made; `rows` hold its parts, columns or fields."""
-    kind, slash, name = label.partition("/")
+    kind, slash, name = (f"policy/{label[1:]}" if label.startswith("@") else label).partition("/")
     kind = PLURALS.get(kind, kind)
     if not slash:
         raise NotFoundError(f"`{label}` is not `kind/name`", "tilth show", _with_kind(project, label))
@@ -45,7 +45,8 @@ def describe(project: Project, label: str) -> Row:
     known = _LISTS[kind](project)
     if name not in known:
         raise NotFoundError(f"there is no {kind} `{name}`", fix=did_you_mean(name, known))
-    return {"kind": kind, "name": name, "what": known[name], "rows": _ROWS[kind](project, name)}
+    more = _beyond(name) if kind == "policy" else {}
+    return {"kind": kind, "name": name, "what": known[name], **more, "rows": _ROWS[kind](project, name)}
 
 
 def _with_kind(project: Project, name: str) -> str:
@@ -67,7 +68,10 @@ def _describe_named(project: Project, named: Named) -> Row:
         )
         row["outputs"] += 1
         row["size_bytes"] += artifact.size_bytes
-    facts = {"name": named.label, **{key: value for key, value in named.meta.items() if not isinstance(value, dict | list)}}
+    facts = {
+        "name": named.label,
+        **{key: value for key, value in named.meta.items() if not isinstance(value, dict | list) and value is not None},
+    }
     if named.kind == "corpus":
         facts |= {source: _counted(counts) for source, counts in count_by_source(project.store, named).items()}
     return {**facts, "rows": list(rows.values())}
@@ -127,7 +131,14 @@ def _policies(project: Project) -> dict[str, str]:
 def _policy_clauses(project: Project, name: str) -> list[Row]:
     from tilth.catalog.policies import POLICIES
 
-    return [{"clause": clause.sql, "asks for": clause.word, "signals": clause.family} for clause in POLICIES[name].clauses]
+    clauses = [one for clause in POLICIES[name].clauses for one in (clause, *clause.others)]
+    return [{"clause": clause.sql, "asks for": clause.word, "signals": clause.family} for clause in clauses]
+
+
+def _beyond(name: str) -> dict[str, str]:
+    from tilth.catalog.policies import POLICIES
+
+    return {"besides": POLICIES[name].beyond} if POLICIES[name].beyond else {}
 
 
 def _contracts(project: Project) -> dict[str, str]:

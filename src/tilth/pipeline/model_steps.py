@@ -155,7 +155,7 @@ def bucket_step(model: Perplexity) -> Step:
     return Step(f"signals.{bucket_family(model)}", 1, (), assign_buckets)
 
 
-def check_signals(models: Iterable[Model], signals: Iterable[str]) -> None:
+def check_signals(models: Iterable[Model], signals: Iterable[Any]) -> None:
     """Buckets are by language. Raises RecipeError where nothing tells the language."""
     if any(isinstance(model, Perplexity) for model in models) and "language" not in signals:
         raise RecipeError("perplexity buckets need the signals `language`", where="Corpus(signals=...)", fix="Add `language`.")

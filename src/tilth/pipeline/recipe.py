@@ -10,6 +10,7 @@ from tilth.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from tilth.dedup.parameters import MinHashParameters
+    from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
 
 # Families that need nothing but the text; others follow from the recipe's tokenizer and models.
 DEFAULT_SIGNALS = ("natural_language", "repetition", "language", "code_shape")
@@ -112,16 +113,20 @@ class C4Lines:
 
 
 Edit = RepeatedLines | RedactPersonalData | C4Lines
+OWN_EDITS = (RepeatedLines, RedactPersonalData, C4Lines)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sources to read, edits to make, signals to compute, duplicates to mark. Nothing is dropped: curating is SQL, later."""
+    """Sources to read, edits to make, signals to compute, duplicates to mark. Nothing is dropped: curating is SQL, later.
+
+    A step of datatrove can be a signal (what it drops is told, not dropped) and an edit.
+    """
 
     sources: Sequence[Any]
-    signals: Sequence[str] = DEFAULT_SIGNALS
+    signals: Sequence[str | DatatroveStep] = DEFAULT_SIGNALS
     resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
-    edits: Sequence[Edit] = ()
+    edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
@@ -130,12 +135,15 @@ class Corpus:
         names = [source.name for source in self.sources]
         if not names:
             raise RecipeError("a corpus needs at least one source", fix="Add one: `sources=[Folder('texts', 'path/to/texts')]`.")
-        families = [*self.signals, *(model.name for model in self.models)]
-        for what, given in (("sources", names), ("families of signals", families)):
+        self._check_steps()
+        families = [*(_name_of(signal) for signal in self.signals), *(model.name for model in self.models)]
+        formatters = [edit.name for edit in self.edits if not isinstance(edit, OWN_EDITS)]
+        for what, given in (("sources", names), ("families of signals", families), ("edits", formatters)):
             twice = sorted({name for name in given if given.count(name) > 1})
             if twice:
                 raise RecipeError(f"two {what} are named `{twice[0]}`", fix="Give each a name of its own.")
-        if len({type(edit) for edit in self.edits}) < len(self.edits):
+        own = [type(edit) for edit in self.edits if isinstance(edit, OWN_EDITS)]
+        if len(set(own)) < len(own):
             raise RecipeError("an edit is given twice", where="Corpus(edits=...)", fix="Give each kind once.")
         wanted = [(f"the model `{model.name}`", source) for model in self.models for source in model.sources]
         wanted += [
@@ -150,6 +158,25 @@ class Corpus:
         for who, source in wanted:
             if source not in names:
                 raise RecipeError(f"{who} wants a source `{source}`", fix=did_you_mean(source, names))
+
+    def _check_steps(self) -> None:
+        """Everything that is not Tilth's own is a DatatroveStep, and lines are compared before any of them changes texts."""
+        for where, given, own in (("signals", self.signals, str), ("edits", self.edits, OWN_EDITS)):
+            for step in given:
+                if not isinstance(step, own) and type(step).__name__ != "DatatroveStep":
+                    what = f"`Corpus({where}=...)` holds {_said(step)}"
+                    raise RecipeError(what, fix=f"Name a step of datatrove: `DatatroveStep('a_name', {_said(step)})`.")
+        lines = [place for place, edit in enumerate(self.edits) if isinstance(edit, RepeatedLines)]
+        if lines and not all(isinstance(edit, OWN_EDITS) for edit in self.edits[: lines[0]]):
+            raise RecipeError("`RepeatedLines` compares the texts as they were read", "Corpus(edits=...)", "Put it first.")
+
+
+def _name_of(signal: str | DatatroveStep) -> str:
+    return signal if isinstance(signal, str) else signal.name
+
+
+def _said(step: Any) -> str:
+    return step.__name__ if isinstance(step, type) else f"{type(step).__name__}(...)"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 
 from tilth.artifacts.naming import check_name
 from tilth.errors import NotFoundError, RecipeError, TilthError, did_you_mean
+from tilth.pipeline.execute import RECIPE_MODULE
 from tilth.pipeline.recipe import Corpus, Train
 
 T = TypeVar("T", Corpus, Train)
+_EXTRAS = {"datatrove": "interchange"}  # modules that recipes import -> the extra that brings them
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _find(file_part: str, folder: Path) -> Path:
 
 
 def _import(path: Path) -> ModuleType:
-    name = f"tilth_recipe_{path.stem}"
+    name = f"{RECIPE_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -115,8 +117,16 @@ def _import(path: Path) -> ModuleType:
     except TilthError:
         raise
     except Exception as error:
-        raise RecipeError(f"the recipe does not import: {error}", _last_line_in(path, error), "Mend that line.") from error
+        raise RecipeError(f"the recipe does not import: {error}", _last_line_in(path, error), _mending(error)) from error
     return module
+
+
+def _mending(error: Exception) -> str:
+    """What to do about an error in a recipe."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in _EXTRAS:
+        return f"pip install 'tilth[{_EXTRAS[missing]}]'"
+    return "Install it, or leave out what needs it." if isinstance(error, ImportError) else "Mend that line."
 
 
 def _makers(module: ModuleType, wanted: type) -> dict[str, Callable[..., Any]]:
@@ -147,7 +157,7 @@ def _call(maker: Callable[..., Any], given: dict[str, Any], path: Path, wanted: 
     except TilthError:
         raise
     except Exception as error:
-        raise RecipeError(f"`{maker.__name__}` failed: {error}", _last_line_in(path, error), "Mend that line.") from error
+        raise RecipeError(f"`{maker.__name__}` failed: {error}", _last_line_in(path, error), _mending(error)) from error
     if not isinstance(made, wanted):
         raise RecipeError(
             f"`{maker.__name__}` returned {type(made).__name__}, not {wanted.__name__}",

@@ -57,6 +57,15 @@ def score(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, 
     return {"n_rows": writer.n_rows}
 
 
+def score_by_step(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """What a step of datatrove decides of one shard. `work` is the DatatroveStep; `params` hold its description."""
+    (documents,) = texts_of(inputs)
+    with Writer(folder / "signals.parquet", work.contract) as writer:
+        for table in work.signals(stream(documents, "documents.parquet", ["shard", "row", "text", "url", "language", "meta"])):
+            writer.write(table)
+    return {"n_rows": writer.n_rows}
+
+
 def read_resource(name: str, path: str) -> bytes:
     """The bytes of a resource of signals: a file as it is, a folder in the layout in which it is published.
 

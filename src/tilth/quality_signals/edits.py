@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import pyarrow as pa
 
@@ -19,10 +20,17 @@ EDITS = pa.schema(
 )
 
 
+_ROWS_AT_ONCE = 1 << 16  # as Python objects, which take ten times the room
+Span = tuple[int, int, str]  # start, end (characters, exclusive), replacement
+
+
 def edit_table(edits: Iterable[tuple[int, int, int, str, str]]) -> pa.Table:
     """Edits as a table: row of the text, start and end in characters (code points, end exclusive), replacement, reason."""
-    columns = list(zip(*edits)) or [()] * len(EDITS)
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, EDITS)], schema=EDITS)
+    left, parts = iter(edits), []
+    while rows := list(islice(left, _ROWS_AT_ONCE)):
+        columns = zip(*rows, strict=True)
+        parts.append(pa.record_batch([pa.array(column, field.type) for column, field in zip(columns, EDITS)], schema=EDITS))
+    return pa.Table.from_batches(parts, schema=EDITS)
 
 
 def apply_edits(texts: pa.Array, edits: pa.Table) -> pa.Array:
@@ -31,15 +39,26 @@ def apply_edits(texts: pa.Array, edits: pa.Table) -> pa.Array:
     Raises ContractError where they do not fit the text.
     """
     changed: list[str] = [text.as_py() for text in texts]
-    by_row: dict[int, list[tuple[int, int, str]]] = {}
-    for edit in edits.to_pylist():
-        by_row.setdefault(edit["row"], []).append((edit["start"], edit["end"], edit["replacement"]))
-    for row, spans in by_row.items():
-        text, parts, done = changed[row], [], 0
-        for start, end, replacement in spans:
-            if not done <= start <= end <= len(text):
-                raise ContractError(f"an edit from {start} to {end} does not fit", where=f"row {row}", fix="sort edits by start")
-            parts += [text[done:start], replacement]
-            done = end
-        changed[row] = "".join((*parts, text[done:]))
+    for row, spans in spans_by_row(edits).items():
+        changed[row] = edited(changed[row], spans)
     return pa.array(changed, pa.large_string())
+
+
+def spans_by_row(edits: pa.Table) -> dict[int, list[Span]]:
+    """The spans of each row and what replaces them, in the order of the table (columns row, start, end, replacement)."""
+    found: dict[int, list[Span]] = {}
+    columns = [edits.column(name).to_pylist() for name in ("row", "start", "end", "replacement")]
+    for row, *span in zip(*columns, strict=True):
+        found.setdefault(row, []).append((span[0], span[1], span[2]))
+    return found
+
+
+def edited(text: str, spans: Iterable[Span]) -> str:
+    """`text` with spans replaced, which ascend and do not overlap. Raises ContractError where they do, or lie outside."""
+    parts, done = [], 0
+    for start, end, replacement in spans:
+        if not done <= start <= end <= len(text):
+            raise ContractError(f"an edit from {start} to {end} does not fit", where=text[:40], fix="sort edits by start")
+        parts += [text[done:start], replacement]
+        done = end
+    return "".join((*parts, text[done:]))

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+MAX_BYTES = 10 << 20  # of a text, unless a family says otherwise: with it all families together stay below 1 GB
+ANY_SIZE = 1 << 62  # for families that do not read the text
+
 
 @dataclass(frozen=True)
 class Undefined:
@@ -49,7 +52,8 @@ class SignalFamily:
     `compute(view)` maps one document (a TextView) to a value for every column; where `takes_batch`, `compute(batch)` maps
     many (a TextBatch) to BatchScores. A family with a model takes it as the second argument, and each resource under
     its name: `compute(view, model, stop_words=...)`. `load_model` turns the model's bytes into what `compute` takes.
-    `needs` names columns of documents/1 beyond the text, which are in `view.fields` or `batch.fields`.
+    `needs` names columns of documents/1 beyond the text, which are in `view.fields` or `batch.fields`. A text of more than
+    `max_bytes` (UTF-8) is undefined: what a family needs for any such text, with the text itself, stays below 1 GB.
     """
 
     name: str
@@ -61,6 +65,7 @@ class SignalFamily:
     needs: tuple[str, ...] = ()
     resources: Mapping[str, Resource] = field(default_factory=dict)
     takes_batch: bool = False
+    max_bytes: int = MAX_BYTES
 
     @property
     def needs_model(self) -> bool:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tilth.errors import NotFoundError, did_you_mean
 from tilth.quality_signals.family import BatchScores, Resource, SignalFamily, Undefined
 from tilth.quality_signals.fused.text_batch import TextBatch
-from tilth.quality_signals.scoring import Scorer, pieces, views_of
+from tilth.quality_signals.scoring import Scorer, pieces, view_of
 
 __all__ = [
     "BatchScores",
@@ -32,43 +32,27 @@ _FAMILIES: dict[str, SignalFamily] = {}
 
 
 def signal(
-    name: str,
-    version: int,
-    columns: Mapping[str, pa.DataType],
-    libraries: tuple[str, ...] = (),
-    load_model: Callable[[bytes], Any] | None = None,
-    needs: tuple[str, ...] = (),
-    resources: Mapping[str, Resource] | None = None,
+    name: str, version: int, columns: Mapping[str, pa.DataType], libraries: tuple[str, ...] = (), **more: Any
 ) -> Callable[[Callable[..., Mapping[str, Any]]], Callable[..., Mapping[str, Any]]]:
-    """Decorator: register a function of one document (a TextView) as the family `name`; see SignalFamily.
+    """Decorator: register a function of one document (a TextView) as the family `name`; `more` are fields of SignalFamily.
 
-    Raise `version` whenever a value changes. `libraries` names the distributions that values depend on.
-    Raises TypeError for a name or a column that another family has.
+    Raise `version` whenever a value changes. Raises TypeError for a name or a column that another family has.
     """
 
     def register(compute: Callable[..., Mapping[str, Any]]) -> Callable[..., Mapping[str, Any]]:
-        family = SignalFamily(name, version, dict(columns), libraries, compute, load_model, needs, dict(resources or {}))
-        _register(family)
+        _register(SignalFamily(name, version, dict(columns), libraries, compute, **more))
         return compute
 
     return register
 
 
 def batch_signal(
-    name: str,
-    version: int,
-    columns: Mapping[str, pa.DataType],
-    libraries: tuple[str, ...] = (),
-    load_model: Callable[[bytes], Any] | None = None,
-    needs: tuple[str, ...] = (),
-    resources: Mapping[str, Resource] | None = None,
+    name: str, version: int, columns: Mapping[str, pa.DataType], libraries: tuple[str, ...] = (), **more: Any
 ) -> Callable[[Callable[..., BatchScores]], Callable[..., BatchScores]]:
     """Decorator: like `signal`, for a function of many documents at once (a TextBatch) that returns BatchScores."""
 
     def register(compute: Callable[..., BatchScores]) -> Callable[..., BatchScores]:
-        more = dict(resources or {})
-        family = SignalFamily(name, version, dict(columns), libraries, compute, load_model, needs, more, takes_batch=True)
-        _register(family)
+        _register(SignalFamily(name, version, dict(columns), libraries, compute, takes_batch=True, **more))
         return compute
 
     return register
@@ -119,11 +103,16 @@ def compute_families(
     needs = sorted({column for scorer in scorers for column in scorer.family.needs})
     for texts, fields in pieces(documents, needs):
         batch = TextBatch(texts, fields)
+        # A piece holds one text if that text is long.
+        fit = [scorer for scorer in scorers if len(batch) > 1 or batch.n_bytes <= scorer.family.max_bytes]
         for scorer in scorers:
-            if scorer.family.takes_batch:
+            if scorer not in fit:
+                scorer.add_undefined(f"text of more than {scorer.family.max_bytes} bytes")
+            elif scorer.family.takes_batch:
                 scorer.add_batch(batch)
-        one_by_one = [scorer for scorer in scorers if not scorer.family.takes_batch]
-        for view in views_of(batch) if one_by_one else ():
+        one_by_one = [scorer for scorer in fit if not scorer.family.takes_batch]
+        for index in range(len(batch)) if one_by_one else ():
+            view = view_of(batch, index)
             for scorer in one_by_one:
                 scorer.add(view)
     return {scorer.family.name: scorer.finish(documents) for scorer in scorers}

@@ -14,11 +14,12 @@ from tilth.quality_signals.family import BatchScores, SignalFamily, Undefined
 from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.text_view import TextView
 
-PIECE_BYTES = 2 << 20  # of text that is worked on at a time: memory stays a small multiple of it, or of one long text
+# Of texts that are worked on at a time: memory stays a small multiple of it, or of one long text.
+PIECE_BYTES, PIECE_ROWS = 2 << 20, 10_000
 
 
 def pieces(documents: pa.Table | pa.RecordBatch, needs: Sequence[str]) -> Iterator[tuple[pa.Array, dict[str, pa.Array]]]:
-    """The texts and the columns `needs`, in pieces of at most PIECE_BYTES of text, or of one document.
+    """The texts and the columns `needs`, in pieces of at most PIECE_BYTES of text and PIECE_ROWS, or of one document.
 
     Raises ContractError if a column is missing or the texts are not strings.
     """
@@ -34,10 +35,9 @@ def pieces(documents: pa.Table | pa.RecordBatch, needs: Sequence[str]) -> Iterat
             yield texts.slice(start, end - start), {name: batch.column(name).slice(start, end - start) for name in needs}
 
 
-def views_of(batch: TextBatch) -> Iterator[TextView]:
-    """The documents of a batch one by one."""
-    for index, text in enumerate(batch.texts):
-        yield TextView(text.as_py(), {name: column[index].as_py() for name, column in batch.fields.items()})
+def view_of(batch: TextBatch, index: int) -> TextView:
+    """One document of a batch."""
+    return TextView(batch.texts[index].as_py(), {name: column[index].as_py() for name, column in batch.fields.items()})
 
 
 class Scorer:
@@ -87,6 +87,12 @@ class Scorer:
             self.values[column].append(array)
         self.reasons += reasons
 
+    def add_undefined(self, reason: str) -> None:
+        """Note that one document has no values."""
+        for column, kind in self.family.columns.items():
+            self.values[column].append(pa.nulls(1, kind) if self.family.takes_batch else None)
+        self.reasons.append(reason)
+
     def finish(self, documents: pa.Table | pa.RecordBatch) -> pa.Table:
         """All rows as signals/1."""
         contract = family_contract(self.family.name, dict(self.family.columns))
@@ -132,7 +138,7 @@ def _joined(scores: BatchScores, n_documents: int) -> list[str | None]:
 
 
 def _cuts(texts: pa.Array) -> list[tuple[int, int]]:
-    """Ranges of rows with at most PIECE_BYTES of text each, or one row."""
+    """Ranges of rows with at most PIECE_BYTES of text and PIECE_ROWS each, or one row."""
     lengths: list[int] = []
     if len(texts):
         kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
@@ -140,7 +146,7 @@ def _cuts(texts: pa.Array) -> list[tuple[int, int]]:
         lengths = np.diff(offsets.astype(np.int64)).tolist()
     cuts, start, n_bytes = [], 0, 0
     for row, length in enumerate(lengths):
-        if row > start and n_bytes + length > PIECE_BYTES:
+        if row > start and (n_bytes + length > PIECE_BYTES or row - start == PIECE_ROWS):
             cuts.append((start, row))
             start, n_bytes = row, 0
         n_bytes += length

@@ -70,8 +70,8 @@ def clause_columns(scope: Scope) -> dict[str, str]:
 
 
 def judged_policies(scope: Scope) -> list[Policy]:
-    """The named policies all of whose signals the corpus has."""
-    return [policy for policy in POLICIES.values() if all(name in scope.wide_columns for name in policy.columns)]
+    """The named policies all of whose signals the corpus has, over the columns that it has."""
+    return [policy for named in POLICIES.values() if (policy := named.on(scope.wide_columns)) is not None]
 
 
 def _column(scope: Scope, name: str, kind: str) -> str | None:

@@ -26,16 +26,17 @@ def decode_html(data: bytes, declared: str | None = None) -> tuple[str, str]:
     browsers mean by them (WHATWG Encoding). If all fail, the best of them with up to one damaged
     character in a thousand replaced is taken, and `encoding` ends in `+replace`. Raises CharsetError.
     """
-    candidates = list(dict.fromkeys(_candidates(data, declared)))
-    for encoding in candidates:
-        text = _strict(data, encoding)
+    tried: dict[str, None] = {}
+    for encoding in _candidates(data, declared):  # lazily: detection takes as long as parsing the page
+        text = None if encoding in tried else _strict(data, encoding)
         if text is not None:
             return text, encoding
-    encoding = candidates[0]
+        tried[encoding] = None
+    encoding = next(iter(tried))
     text = data.decode(encoding, "replace").removeprefix("\ufeff")
     n_damaged = text.count("\ufffd")
     if n_damaged > MAX_DAMAGED * len(text):
-        raise CharsetError(f"not {', '.join(candidates)}; as {encoding}, {n_damaged} of {len(text)} characters are damaged")
+        raise CharsetError(f"not {', '.join(tried)}; as {encoding}, {n_damaged} of {len(text)} characters are damaged")
     return text, f"{encoding}+replace"
 
 

@@ -23,9 +23,7 @@ OF = r"(?: of| de| du| del| des| di| do| van)?"
 START_MARKER = re.compile(rf"^[ \t]*\*{{2,4}}[ \t]*(?:{BEGIN}){OF}[ \t]+(?:{PROJECT})[^*]{{0,600}}\*{{2,4}}[^\n]*$", re.I | re.M)
 END_MARKER = re.compile(rf"^[ \t]*\*{{2,4}}[ \t]*(?:{FINISH}){OF}[ \t]+(?:{PROJECT})", re.I | re.M)
 END_LINE = re.compile(rf"^[ \t_*\\]*(?:{FINISH}){OF}[ \t]+(?:{PROJECT})", re.I | re.M)
-SMALL_PRINT_START = re.compile(
-    r"^[ \t*\[\"]*(?:\*\*\*START\*\*THE SMALL PRINT|START\*\*THE SMALL PRINT|\*+[ \t]*SMALL PRINT!)", re.M
-)
+SMALL_PRINT_START = re.compile(r"^(?:[ \t*\[\"]*+START\*\*THE SMALL PRINT|(?:[ \t\[\"]*+\*++)++[ \t]*+SMALL PRINT!)", re.M)
 SMALL_PRINT_END = re.compile(r"^[^\n]{0,40}\*[ \t]?END[* ]{1,3}(?:OF )?THE SMALL PRINT[^\n]*$", re.I | re.M)
 HEADING = re.compile(r"project gutenberg(?:['’]s)?|proje[ck]t gutenberg|\[(?:etext|ebook) #\d", re.I)
 CREDITS = re.compile(
@@ -74,7 +72,7 @@ LANGUAGES = {
 CHAPTER = re.compile(
     r"(?:\A|\n[ \t]*\n)[ \t]*((?:(?:chapter|chapitre|kapitel|cap[íi]tulo|capitolo|hoofdstuk|letter"
     r"|canto|act|book|part|livre|buch|libro)"
-    r"[ \t]+(?:[ivxlcdm]+|\d+|the [a-z]+|primero|premier|première|erstes?|[a-z]+-?[a-z]*teen"
+    r"[ \t]+(?:[ivxlcdm]+|\d+|the [a-z]+|primero|premier|première|erstes?|[a-z]{1,20}-?[a-z]{0,20}teen"
     r"|one|two|three|four|five|six|seven|eight|nine|ten)\b[^\n]{0,100}"
     r"|(?:epilogue|prologue|etymology|preface|introduction|epílogo|prólogo)\.?[ \t]*))(?=\n)",
     re.I,

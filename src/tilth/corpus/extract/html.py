@@ -1,9 +1,8 @@
-"""Extracts the main text of an HTML page with resiliparse or trafilatura and says which version of it did so, and how."""
+"""Extracts the main text of an HTML page with resiliparse, trafilatura or both, and says which version did so, and how."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,9 +12,12 @@ from typing import Any, NamedTuple
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
+from tilth.corpus.extract.agreement import Source, join
 from tilth.errors import SourceError, did_you_mean
 
-MODES = ("resiliparse", "resiliparse_all", "trafilatura", "both")
+DEFAULT_MODE = "both"
+MODES = ("both", "resiliparse", "resiliparse_all", "trafilatura")
+TRAFILATURA_MODES = frozenset({"both", "trafilatura"})
 RESILIPARSE_OPTIONS: dict[str, Any] = {
     "alt_texts": False, "comments": True, "form_fields": False, "hidden_elements": False, "links": False, "list_bullets": True,
     "noscript": False, "post_meta": True,
@@ -30,20 +32,23 @@ OPTIONS = {
     "trafilatura": TRAFILATURA_OPTIONS,
     "both": {},
 }
-# Of a page for which the libraries agree on this share of resiliparse's words, trafilatura's text is the more precise;
-# where it has less it lost a part, and where it has more it took the whole page. Chosen on the pages of benchmarks/extraction.py.
-MIN_AGREED, MAX_LONGER = 0.6, 1.1
+# What `both` asks of them. Comments are main text for neither then; trafilatura's own second opinions (readability, justext)
+# would double its time, and resiliparse is one.
+BOTH_RESILIPARSE, BOTH_TRAFILATURA = {"comments": False}, {"fast": True}
+# Above it resiliparse alone is asked: of 4 MB of table trafilatura takes 11 s and 500 MB, of 16 MB 34 s and 2 GB.
+MAX_BOTH_CHARS = 2_000_000
 
 # The time that main-content extraction takes grows with the square of the depth: 0.7 s at 8,000 nested div, 220 s at 100,000.
 # Browsers stop at 512.
 MAX_DEPTH = 512
-WORD = re.compile(r"\w+")
-BLOCK_TAG = re.compile(r"<(/?)(?:div|section|article|main|aside|header|footer|nav|center|blockquote)\b", re.IGNORECASE)
+BLOCKS = "div|section|article|main|aside|header|footer|nav|center|blockquote"
+BLOCK_TAG = re.compile(rf"<(/?)(?=[{''.join(sorted({name[0] for name in BLOCKS.split('|')}))}])(?:{BLOCKS})\b", re.IGNORECASE)
 # The time that a tag takes grows with the square of its attributes: 2.8 s at 40,000.
 MAX_ATTRIBUTES = 1000
 MAX_TRAFILATURA_CHARS = 20_000_000  # MAX_FILE_SIZE in the settings of 2.3.1
 ATTRIBUTE = r"[^\s\"'<>/=][^\s\"'<>/=]{0,1000}(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>=]+))?"
 ATTRIBUTES = re.compile(rf"(<[a-zA-Z][^\s<>/]*(?:[\s/]+{ATTRIBUTE}){{{MAX_ATTRIBUTES}}})((?:[\s/]*{ATTRIBUTE})+)")
+TAG_START = re.compile("<[a-zA-Z]")
 LONG_TAG_CHARS = 2 * MAX_ATTRIBUTES
 
 
@@ -69,9 +74,15 @@ class Extraction(NamedTuple):
 class Extractor:
     """How pages become text: the library (`mode`), its options by their own names, and whether formulas are kept as LaTeX."""
 
-    mode: str = "resiliparse"
+    mode: str = DEFAULT_MODE
     options: Mapping[str, Any] = field(default_factory=dict)
     formulas: bool = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Loads the library where the extractor arrives, so that the first page there has its whole time to itself."""
+        self.__dict__.update(state)
+        if self.mode in TRAFILATURA_MODES:
+            import trafilatura  # noqa: F401
 
     def check(self, where: str) -> None:
         """Raises SourceError if there is no such extraction or option, or an option of the wrong type."""
@@ -102,9 +113,8 @@ class Extractor:
         if self.mode == "trafilatura":
             text = _trafilatura(source, self.options)
         elif self.mode == "both":
-            texts = _resiliparse(tree, "resiliparse", {}), _trafilatura(source, {"favor_recall": True})
-            chosen = agrees(*texts)
-            text, tool = texts[chosen], f"both, {tool_name(MODES[2 * chosen])}{' formulas' * self.formulas}"
+            text, tool = _both(tree, source)
+            tool += " formulas" * self.formulas
         else:
             text = _resiliparse(tree, self.mode, self.options)
         if self.formulas:
@@ -123,11 +133,11 @@ class Extractor:
         return " ".join([tool_name(self.mode), *chosen, *(["formulas"] if self.formulas else [])])
 
 
-def extract_html(html: str, mode: str = "resiliparse") -> Extraction:
+def extract_html(html: str, mode: str = DEFAULT_MODE) -> Extraction:
     """Extract plain text, paragraphs and lists kept as lines.
 
-    `resiliparse` and `trafilatura` keep the main content, without navigation and footers; `both` takes for each page
-    the text of the library that seems right; `resiliparse_all` keeps everything visible.
+    `resiliparse` and `trafilatura` keep the main content, without navigation and footers; `both` keeps what they agree on
+    and the prose between (`agreement.py`); `resiliparse_all` keeps everything visible.
     Raises ValueError for another mode, or where the HTML cannot be parsed;
     DepthError where extraction would take minutes.
     """
@@ -140,32 +150,45 @@ def extract_html(html: str, mode: str = "resiliparse") -> Extraction:
 def tool_name(mode: str) -> str:
     """Library, version and what part of the page it keeps."""
     if mode == "both":
-        return f"both, {tool_name('resiliparse')} or {tool_name('trafilatura')}"
+        return f"both, resiliparse {version('resiliparse')} and trafilatura {version('trafilatura')}"
     if mode == "trafilatura":
         return f"trafilatura {version('trafilatura')} main_content"
     return f"resiliparse {version('resiliparse')} {'main_content' if mode == 'resiliparse' else 'all'}"
 
 
-def agrees(text: str, other: str) -> bool:
-    """Whether the words of `other` are most of those of `text`, and few besides."""
-    words, others = (Counter(WORD.findall(value.lower())) for value in (text, other))
-    return (words & others).total() >= MIN_AGREED * words.total() and others.total() <= MAX_LONGER * words.total()
-
-
 def block_depth(html: str) -> int:
     """How deep block elements are nested, by counting tags (comments and scripts count too: an upper bound)."""
     depth = deepest = 0
-    for match in BLOCK_TAG.finditer(html):
-        depth = max(0, depth - 1) if match[1] else depth + 1
-        deepest = max(deepest, depth)
+    for is_end in BLOCK_TAG.findall(html):
+        if is_end:
+            depth -= depth > 0
+        else:
+            depth += 1
+            deepest = max(deepest, depth)
     return deepest
 
 
 def cut_attributes(html: str) -> str:
     """A page without the attributes of a tag that come after its thousandth; the text is the same."""
-    if len(html) < LONG_TAG_CHARS or max(map(len, html.split(">"))) < LONG_TAG_CHARS:
-        return html
-    return ATTRIBUTES.sub(r"\1", html)
+    long = [tag for tag in html.split(">") if len(tag) >= LONG_TAG_CHARS]
+    return ATTRIBUTES.sub(r"\1", html) if any(map(_has_many_attributes, long)) else html
+
+
+def _has_many_attributes(tag: str) -> bool:
+    """Whether what ends with a `>` may be such a tag: it has as many separators (scripts are long, and most begin no tag)."""
+    start = TAG_START.search(tag)
+    return start is not None and sum(tag.count(separator, start.start()) for separator in " \t\n\f\r/") >= MAX_ATTRIBUTES
+
+
+def _both(tree: Any, source: str) -> tuple[str, str]:
+    """(text, tool): `both, resiliparse 2.0.1 main_content` where the text is that of one library alone."""
+    text = _resiliparse(tree, "resiliparse", BOTH_RESILIPARSE)
+    if len(source) > MAX_BOTH_CHARS:
+        return text, f"both, {tool_name('resiliparse')}"
+    text, whose = join(text, _trafilatura(source, BOTH_TRAFILATURA))
+    if whose is Source.BOTH:
+        return text, tool_name("both")
+    return text, f"both, {tool_name('resiliparse' if whose is Source.FIRST else 'trafilatura')}"
 
 
 def _resiliparse(tree: Any, mode: str, options: Mapping[str, Any]) -> str:

@@ -55,6 +55,11 @@ def post_to_text(html: str) -> str:
     return "".join(page.out).strip("\n").rstrip()
 
 
+def posts_to_text(bodies: list[str]) -> list[str]:
+    """The texts of a question and its answers."""
+    return [post_to_text(body) for body in bodies]
+
+
 def _without_comments(html: str) -> str:
     parts, at = [], 0
     while (start := html.find("<!--", at)) >= 0 and (end := html.find("-->", start + 4)) >= 0:

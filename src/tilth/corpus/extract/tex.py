@@ -28,6 +28,7 @@ FRONT_MATTER_END = (
     r"\\maketitle(?![A-Za-z])|\\end\s*\{(?:abstract\*?|Abstract|titlepage|frontmatter|keywords?)\}"
     r"|\\(?:pacs|keywords|titlepage)(?![A-Za-z])"
 )
+MAX_NOTE_CHARS = 500  # of a note's command with its options
 NOISE_IN_TITLE = re.compile(r"\\(?:thanks|footnote|tnoteref|titlenote|label)(?:\[[^\]]*\])?\s*$")
 
 
@@ -144,7 +145,7 @@ def _plain_title(title: str) -> str:
     parts: list[str] = []
     done = 0
     for start in sorted(pairs):
-        if start >= done and (note := NOISE_IN_TITLE.search(inner[:start])):
+        if start >= done and (note := NOISE_IN_TITLE.search(inner, max(done, start - MAX_NOTE_CHARS), start)):
             parts.append(inner[done : note.start()])
             done = pairs[start]
     parts.append(inner[done:])

@@ -40,8 +40,8 @@ TAG = re.compile(r"<(/?)(" + "|".join(sorted(BREAKS, key=len, reverse=True)) + r
 # White space and brackets around what was taken out. Each pattern begins with a rare character, which is what makes it fast.
 EMPTY_BRACKETS = re.compile(r"[(（][\s,;:]*+\x01[\s\x01,;:/–-]*+[)）]")
 AFTER_BRACKET = re.compile(r"([(（])\s*+\x01[\s\x01]*+[,;:]?\s*+")
-BEFORE_BRACKET = re.compile(r"\x01[\s\x01]*+(?=[)）])|[,;:]\x01[\s\x01]*+(?=[)）])")
-BEFORE_POINT = re.compile(r"\x01[ \t\x01]*+(?=[.,;:!?。、，])")
+BEFORE_BRACKET = re.compile(r"([,;:]?\x01[\s\x01]*+)([)）]?)")  # takes runs whole, also where it then leaves them
+BEFORE_POINT = re.compile(r"(\x01[ \t\x01]*+)([.,;:!?。、，]?)")
 DROPPED_LINE = re.compile(r"\n[ \t]*+\x01[\x01 \t]*+(?=\n)")
 SPACES = re.compile(r"  +")
 BLANK_LINES = re.compile(r"\n\n\n+")
@@ -108,10 +108,14 @@ def _inline(text: str) -> str:
     if DROPPED in text:
         text = EMPTY_BRACKETS.sub(DROPPED, text).replace(" " + DROPPED, DROPPED + " ")
         text = AFTER_BRACKET.sub(r"\1", text)
-        text = BEFORE_BRACKET.sub("", text)
-        text = BEFORE_POINT.sub("", text)
+        text = BEFORE_BRACKET.sub(_before, text)
+        text = BEFORE_POINT.sub(_before, text)
         text = DROPPED_LINE.sub("", "\n" + text).replace(DROPPED, "")
     return SPACES.sub(" ", text)
+
+
+def _before(match: re.Match[str]) -> str:
+    return match[2] or match[1]
 
 
 def _apostrophes(match: re.Match[str]) -> str:

@@ -55,6 +55,7 @@ class Feed:
         self._file, self._begins, self._find_start = file, begins, find_start
         self.size = file.seek(0, 2)
         self._n_left = FREE_WORK + MAX_WORK * self.size
+        self._n_free = FREE_BYTES  # halved by each bomb: a file of many takes no longer than one of a few
         self._buffer, self._taken, self.position = bytearray(), 0, 0
         self._members: deque[tuple[int, int]] = deque()  # (position, file offset) of members at hand and the one before
         self.gap: Gap | None = None
@@ -210,7 +211,8 @@ class Feed:
         if decoder.eof:
             self._pending = bytes(decoder.unused_data or b"")
             self._decoder = None
-        elif self._n_out > FREE_BYTES + MAX_RATIO * self._n_in:
+        elif self._n_out > self._n_free + MAX_RATIO * self._n_in:
+            self._n_free //= 2
             self.gap = Gap(offset, "too_large", f"{self._n_out} bytes unpacked from {self._n_in}, and more to come")
 
     def _salvage(self, offset: int) -> bytes:

@@ -31,6 +31,7 @@ MAGICS = {
 BLOCK_MARK, END_MARK = 0x314159265359, 0x177245385090
 MARK_BITS = 48
 MAX_GAPS = 1000
+FREE_AGAIN_BYTES, MAX_AGAIN = 64 << 20, 8  # packed bytes that are read again after damage: so many, and of the file so often
 MAX_BLOCK_BYTES = 2 << 20  # compressed; 900 kB that bzip2 cannot compress take a little more than that
 
 
@@ -129,6 +130,7 @@ class _Packed:
         file.seek(start)
         self._file, self.offset, self._end = file, start, end
         self._rest = b""
+        self._n_again = 0
 
     def read(self, n_bytes: int = PIECE_BYTES) -> bytes:
         found, self._rest = self._rest, b""
@@ -141,6 +143,13 @@ class _Packed:
     def push_back(self, data: bytes) -> None:
         self._rest = data + self._rest
         self.offset -= len(data)
+
+    def go_back(self, offset: int) -> None:
+        """Read on from an earlier offset, unless too much was read again already."""
+        self._n_again += self.offset - offset
+        if self._n_again <= FREE_AGAIN_BYTES + MAX_AGAIN * self.offset:
+            self._file.seek(offset)
+            self.offset, self._rest = offset, b""
 
     def peek(self, n_bytes: int) -> bytes:
         found = b""
@@ -180,6 +189,7 @@ def _members(packed: _Packed, form: str, decoder: Callable[[], Any]) -> Iterator
             problem = "damaged", f"not a {form} member: {head[:4].hex()}"
         if problem is not None:
             yield Gap(start, *problem)
+            packed.go_back(start + 1)  # damage that is noticed late has swallowed the members behind it
             if not packed.skip_to(magic):
                 return
 

@@ -1,4 +1,4 @@
-"""ARC files of both versions (Internet Archive before 2009, Common Crawl before 2013): a file is a shard, a page a row."""
+"""ARC files of both versions (Internet Archive before 2009, Common Crawl before 2013): a page is a row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from tilth.corpus.formats.archive import ArchivedRecord
 from tilth.corpus.formats.archive_formats import ARC, ARC_HTTP, Format
 from tilth.corpus.registry import source
-from tilth.corpus.sources.warc import Warc
+from tilth.corpus.sources.warc import PACKED, Warc
 
 
 @source
@@ -19,7 +19,8 @@ class Arc(Warc):
     What was not fetched by HTTP, or by a version of it without a head, is taken for what its URL line says it is.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    suffixes: ClassVar[tuple[str, ...]] = tuple(f".arc{packed}" for packed in PACKED)
     kind: ClassVar[str] = "arc"
     form: ClassVar[Format] = ARC
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from tilth.corpus.attempts import MAX_SECONDS, Refused, attempt
 from tilth.corpus.extract import tex
-from tilth.corpus.extract.tex_package import MAX_FILE_BYTES, MAX_TEXT_BYTES, read_package
-from tilth.corpus.extract.tex_project import READ_SUFFIXES, TEX_SUFFIXES, read_project, top_level_files
-from tilth.corpus.extract.tex_tokens import TexError
+from tilth.corpus.extract.tex_package import MAX_FILE_BYTES, MAX_TEXT_BYTES
+from tilth.corpus.extract.tex_project import READ_SUFFIXES, TEX_SUFFIXES
+from tilth.corpus.file_source import FileSource
 from tilth.corpus.formats.content import DamagedError, decompressed, peek
 from tilth.corpus.formats.tar import BLOCK, Member, TarDamage, is_tar, is_unsafe_name, read_tar
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
-from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.locations import FoundFile, open_raw
 from tilth.corpus.provenance.swhid import content_swhid
-from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, printable, screen
 from tilth.corpus.registry import source
 from tilth.errors import SourceError, did_you_mean
 
+IN_CHILD = "tilth.corpus.extract.tex_papers"
 HEAD_BYTES = 1 << 20  # in which a header must be found if the first is damaged
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".gz", ".pdf")
 PACKAGED = (".gz", ".tgz", ".tar", ".pdf", ".zip")
@@ -32,7 +33,7 @@ OLD_ID = re.compile(r"(?P<archive>[a-z][a-z-]{1,15}(?:\.[A-Z]{2})?)[_-]?(?P<numb
 
 @source
 @dataclass(frozen=True)
-class ArxivSource:
+class ArxivSource(FileSource):
     """Papers as LaTeX, by RedPajama-V1's rules with their defects repaired (`extract/tex.py`).
 
     `path` is a file, folder, pattern or URL: arXiv's bulk archives (`arXiv_src_*.tar`), single packages (`.tar.gz`,
@@ -40,46 +41,38 @@ class ArxivSource:
     drops title, abstract and papers without sections as RedPajama-V1 does. Nothing is unpacked to disk.
     """
 
-    name: str
-    path: str
     before_sections: str = "front_matter"
-    max_bytes: int | None = None
     max_package_bytes: int = 128 << 20
-    shard_bytes: int = 128 << 20
-    licence: str | None = None
+    max_seconds: float = MAX_SECONDS
 
     version: ClassVar[int] = tex.VERSION
     libraries: ClassVar[tuple[str, ...]] = ("resiliparse",)
+    suffixes: ClassVar[tuple[str, ...]] = (*ARCHIVES, *READ_SUFFIXES)
 
-    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """Shards of whole packages. Raises SourceError: nothing there, unknown rule, no such licence."""
+    def params(self) -> dict[str, Any]:
+        """The rule and the limits. Raises SourceError for an unknown rule."""
         if self.before_sections not in tex.BEFORE_SECTIONS:
             fix = did_you_mean(self.before_sections, tex.BEFORE_SECTIONS)
-            raise SourceError(f"no such rule: before_sections={self.before_sections!r}", where=self._where, fix=fix)
-        files = find_files(self.path, self._where, (*ARCHIVES, *READ_SUFFIXES))
-        groups = group_files([_whole(package) for package in _packages(files)], self.shard_bytes)
-        members = {package[0].name: package for package in _packages(files)}
-        params = {
-            "before_sections": self.before_sections, "max_package_bytes": self.max_package_bytes,
-            "licence": declared_licence(self.licence, where=self._where),
+            raise SourceError(f"no such rule: before_sections={self.before_sections!r}", where=self.where, fix=fix)
+        return {
+            "before_sections": self.before_sections, "max_package_bytes": self.max_package_bytes, "max_seconds": self.max_seconds
         }  # fmt: skip
-        whole = [[file for first in group for file in members[first.name]] for group in groups]
-        return plan_files(self.name, whole, params, self.max_bytes, digest, self.path)
 
-    @property
-    def _where(self) -> str:
-        return f"ArxivSource {self.name}"
+    def units(self, files: Sequence[FoundFile]) -> list[list[FoundFile]]:
+        """Archives one by one; loose files together: all of them if some lie at the top, else by the first folder."""
+        loose = [file for file in files if _is_loose(file)]
+        together = any("/" not in file.name and file.name.lower().endswith(TEX_SUFFIXES) for file in loose)
+        by_folder: dict[str, list[FoundFile]] = {}
+        for file in loose:
+            by_folder.setdefault("" if together else file.name.partition("/")[0], []).append(file)
+        return [*([file] for file in files if not _is_loose(file)), *by_folder.values()]
 
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a document or reject for every paper, a reject for every damage. Raises SourceError if unreadable."""
-        for package in _packages(files_of(shard, self._where)):
-            if _is_loose(package[0]):
-                yield from self._loose(package, shard)
-            else:
-                yield from self._archive(package[0], shard)
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """A document or reject for every paper, a reject for every damage. Raises SourceError if unreadable."""
+        yield from self._loose(unit, shard) if _is_loose(unit[0]) else self._archive(unit[0], shard)
 
     def _archive(self, file: FoundFile, shard: Shard) -> Iterator[Document | Reject]:
-        with open_raw(file.location, self._where) as raw:
+        with open_raw(file.location, self.where) as raw:
             try:
                 head, stream = peek(decompressed(raw), HEAD_BYTES)
                 bulk = _is_bulk(head)
@@ -89,7 +82,7 @@ class ArxivSource:
                 yield Reject(printable(file.name), error.reason, str(error))
                 return
         if not bulk:
-            with open_raw(file.location, self._where) as raw:
+            with open_raw(file.location, self.where) as raw:
                 yield self._package(printable(file.name), raw.read(self.max_package_bytes + 1), None, shard)
 
     def _bulk(self, file: FoundFile, members: Iterator[Member | TarDamage], shard: Shard) -> Iterator[Document | Reject]:
@@ -113,11 +106,9 @@ class ArxivSource:
     def _package(self, location: str, data: bytes, offset: int | None, shard: Shard) -> Document | Reject:
         if len(data) > self.max_package_bytes:
             return Reject(location, "too_large", f"more than {self.max_package_bytes} bytes")
-        try:
-            package = read_package(data)
-            paper = tex.extract_tex(package.files, shard.params["before_sections"], package.directives)
-        except TexError as error:
-            return Reject(location, error.reason, error.detail)
+        paper = attempt(f"{IN_CHILD}:read_paper", data, self.before_sections, max_seconds=self.max_seconds)
+        if isinstance(paper, Refused):
+            return Reject(location, *paper)
         return self._document(location, paper, content_swhid(data), offset, shard)
 
     def _loose(self, package: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
@@ -125,29 +116,33 @@ class ArxivSource:
         contents: dict[str, bytes] = {}
         n_left = MAX_TEXT_BYTES
         for file in package:
-            with open_raw(file.location, self._where) as raw:
+            with open_raw(file.location, self.where) as raw:
                 data = raw.read(min(MAX_FILE_BYTES, n_left) + 1)
             if len(data) > min(MAX_FILE_BYTES, n_left):
                 yield Reject(printable(file.name), "too_large", f"{file.size_bytes} bytes, {min(MAX_FILE_BYTES, n_left)} left")
                 continue
             contents[file.name] = data
             n_left -= len(data)
-        project = read_project(contents)
-        mains = top_level_files(project)
-        parts: set[str] = set()
-        for main in sorted(mains):
-            try:
-                paper = tex.extract_paper(project, main, shard.params["before_sections"])
-                parts.update(paper.files)
-                yield self._document(printable(main), paper, content_swhid(contents[main]), None, shard)
-            except TexError as error:
-                parts.update(project.used)
-                yield Reject(printable(main), error.reason, error.detail)
-        for name in sorted(contents.keys() - parts - set(mains)):
-            if name.lower().endswith(TEX_SUFFIXES):
-                known = name in project.texts
-                detail = "no paper reads it" if known else "its bytes are no text"
-                yield Reject(printable(name), "fragment" if known else "binary", detail)
+        for name, paper in self._papers(contents):
+            if isinstance(paper, Refused):
+                yield Reject(printable(name), *paper)
+            else:
+                yield self._document(printable(name), paper, content_swhid(contents[name]), None, shard)
+
+    def _papers(self, contents: dict[str, bytes]) -> list[tuple[str, tex.Paper | Refused]]:
+        """All papers in one call, or each in its own where they take too long together."""
+        data = pickle.dumps(contents)
+        found = attempt(f"{IN_CHILD}:read_folder", data, self.before_sections, None, max_seconds=self.max_seconds)
+        if not isinstance(found, Refused):
+            return list(found)
+        mains = attempt(f"{IN_CHILD}:find_papers", data, max_seconds=self.max_seconds)
+        if isinstance(mains, Refused):
+            return [(name, mains) for name in sorted(contents) if name.lower().endswith(TEX_SUFFIXES)]
+        alone: list[tuple[str, tex.Paper | Refused]] = []
+        for main in mains:
+            found = attempt(f"{IN_CHILD}:read_folder", data, self.before_sections, main, max_seconds=self.max_seconds)
+            alone += [(main, found)] if isinstance(found, Refused) else found
+        return alone
 
     def _document(self, location: str, paper: tex.Paper, raw: str, offset: int | None, shard: Shard) -> Document | Reject:
         if unfit := screen(paper.text):
@@ -184,20 +179,6 @@ def arxiv_identifier(location: str) -> tuple[str, str]:
 
 def _is_loose(file: FoundFile) -> bool:
     return not file.name.lower().endswith(ARCHIVES)
-
-
-def _packages(files: list[FoundFile]) -> list[list[FoundFile]]:
-    """Archives one by one; loose files together: all of them if some lie at the top, else by the first folder."""
-    loose = [file for file in files if _is_loose(file)]
-    together = any("/" not in file.name and file.name.lower().endswith(TEX_SUFFIXES) for file in loose)
-    by_folder: dict[str, list[FoundFile]] = {}
-    for file in loose:
-        by_folder.setdefault("" if together else file.name.partition("/")[0], []).append(file)
-    return [*([file] for file in files if not _is_loose(file)), *by_folder.values()]
-
-
-def _whole(package: list[FoundFile]) -> FoundFile:
-    return FoundFile(package[0].name, package[0].location, sum(file.size_bytes for file in package))
 
 
 def _is_bulk(head: bytes) -> bool:

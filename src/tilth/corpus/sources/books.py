@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from tilth.corpus.attempts import MAX_SECONDS, Refused, attempt
 from tilth.corpus.extract.charset import CharsetError, decode_html
 from tilth.corpus.extract.gutenberg import Book, decode_book, language_code, read_book, split_chapters, without_markers
-from tilth.corpus.extract.html import extract_html
+from tilth.corpus.extract.html import DepthError, extract_html
 from tilth.corpus.extract.tex_comments import normalise_newlines, strip_comments, strip_dead_branches
 from tilth.corpus.extract.tex_macros import expand_macros
 from tilth.corpus.extract.tex_project import HAS_BEGIN, HAS_END
 from tilth.corpus.extract.tex_tokens import TexError
+from tilth.corpus.file_source import FileSource
 from tilth.corpus.formats.content import DamagedError, decompressed
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
-from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.locations import FoundFile, open_raw
 from tilth.corpus.provenance.swhid import content_swhid
-from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, printable, screen
 from tilth.corpus.registry import source
 
 HTML, TEX, TEXT = (".htm", ".html", ".xhtml"), (".tex", ".ltx"), (".txt", ".text", ".utf8", ".asc")
@@ -29,7 +29,7 @@ TOOL = "tilth gutenberg 1"
 
 @source
 @dataclass(frozen=True)
-class Books:
+class Books(FileSource):
     """Header, licence and footer of Project Gutenberg go; what the header says goes into `meta`.
 
     `path` is a file, folder, pattern or URL. LaTeX stays LaTeX, without comments. `chapters=True` makes a document of each
@@ -37,58 +37,37 @@ class Books:
     it speaks of; `licence` is what you declare for books without such a header.
     """
 
-    name: str
-    path: str
     chapters: bool = False
-    max_bytes: int | None = None
     max_file_bytes: int = 64 << 20
-    shard_bytes: int = 128 << 20
-    licence: str | None = None
+    max_seconds: float = MAX_SECONDS
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("resiliparse",)
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
-    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """Shards of whole files. Raises SourceError: nothing there, no such licence."""
-        files = find_files(self.path, self._where, SUFFIXES)
-        params = {
-            "chapters": self.chapters, "max_file_bytes": self.max_file_bytes,
-            "licence": declared_licence(self.licence, where=self._where),
-        }  # fmt: skip
-        return plan_files(self.name, group_files(files, self.shard_bytes), params, self.max_bytes, digest, self.path)
+    def params(self) -> dict[str, Any]:
+        """What makes a document, and the limits."""
+        return {"chapters": self.chapters, "max_file_bytes": self.max_file_bytes, "max_seconds": self.max_seconds}
 
-    @property
-    def _where(self) -> str:
-        return f"Books {self.name}"
-
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield the documents or a reject for every file. Raises SourceError if one is unreadable."""
-        for file in files_of(shard, self._where):
-            yield from self._file(file, shard)
-
-    def _file(self, file: FoundFile, shard: Shard) -> Iterator[Document | Reject]:
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """The documents or a reject for a file. Raises SourceError if it is unreadable."""
+        (file,) = unit
         name = printable(file.name)
         try:
-            with open_raw(file.location, self._where) as raw:
+            with open_raw(file.location, self.where) as raw:
                 data = decompressed(raw).read(self.max_file_bytes + 1)
-            if len(data) > self.max_file_bytes:
-                raise DamagedError("too_large", f"more than {self.max_file_bytes} bytes")
-            book, encoding, tool, language = _read(name.lower(), data)
-        except (DamagedError, TexError) as error:
+        except DamagedError as error:
             yield Reject(name, error.reason, error.detail)
             return
-        except CharsetError as error:
-            yield Reject(name, "decode", str(error))
+        if len(data) > self.max_file_bytes:
+            yield Reject(name, "too_large", f"more than {self.max_file_bytes} bytes")
             return
-        except ValueError as error:
-            yield Reject(name, "binary", str(error))
+        found = attempt(f"{__name__}:parse_book", data, name.lower(), self.chapters, max_seconds=self.max_seconds)
+        if isinstance(found, Refused):
+            yield Reject(name, *found)
             return
-        parts = split_chapters(book.text) if self.chapters else [("", book.text)]
-        whole = self._document(name, book, data, shard)
-        whole = replace(
-            whole, encoding=encoding, extraction=tool, language=language_code(book.header.get("language", "")) or language
-        )
-        for i, (heading, text) in enumerate(parts or [("", "")]):
+        whole = self._document(name, found, data, shard)
+        for i, (heading, text) in enumerate(found.parts or [("", "")]):
             if unfit := screen(text):
                 yield Reject(name, *unfit)
             elif self.chapters:
@@ -96,13 +75,14 @@ class Books:
             else:
                 yield whole
 
-    def _document(self, name: str, book: Book, data: bytes, shard: Shard) -> Document:
-        raw_swhid = content_swhid(data)
+    def _document(self, name: str, found: ParsedBook, data: bytes, shard: Shard) -> Document:
+        book, raw_swhid = found.book, content_swhid(data)
         known = {key: value for key, value in book.header.items() if key not in ("language", "charset")}
         meta = {**known, "gutenberg_id": book.number, "credits": book.credits, "boilerplate": book.markers, "terms": book.terms}
         return Document(
             doc_id=document_id("book", self.name, name, raw_swhid), text=book.text, raw_swhid=raw_swhid,
-            encoding="", extraction="",
+            encoding=found.encoding, extraction=found.tool,
+            language=language_code(book.header.get("language", "")) or found.language,
             occurrences=[Occurrence("file", self.name, name)], meta={key: value for key, value in meta.items() if value},
             url=f"https://www.gutenberg.org/ebooks/{book.number}" if book.number else None,
             licences=self._claims(name, book, raw_swhid, shard.params["licence"]),
@@ -121,6 +101,31 @@ class Books:
             occurrences=[Occurrence("file", self.name, name, record_id=f"chapter {index}")],
             meta={**book.meta, "chapter": heading, "chapter_index": str(index)},
         )  # fmt: skip
+
+
+class ParsedBook(NamedTuple):
+    """A book of a file: its text in parts, and how it became that."""
+
+    book: Book
+    parts: list[tuple[str, str]]  # (heading, text) of each chapter, or the whole
+    encoding: str
+    tool: str
+    language: str | None  # that the file itself declares
+
+
+def parse_book(data: bytes, name: str, chapters: bool) -> ParsedBook | Refused:
+    """The book in the bytes of a file, which its name says how to read: decode, binary, too_deep, or a reason of TeX."""
+    try:
+        book, encoding, tool, language = _read(name, data)
+    except TexError as error:
+        return Refused(error.reason, error.detail)
+    except CharsetError as error:
+        return Refused("decode", str(error))
+    except DepthError as error:
+        return Refused("too_deep", str(error))
+    except ValueError as error:
+        return Refused("binary", str(error))
+    return ParsedBook(book, split_chapters(book.text) if chapters else [("", book.text)], encoding, tool, language)
 
 
 def _read(name: str, data: bytes) -> tuple[Book, str, str, str | None]:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tilth.corpus.formats.compressed import Gap
 from tilth.corpus.formats.content import Cut, lines, unpacked
-from tilth.corpus.layouts import Place, RecordReader, choose_layout
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
-from tilth.corpus.provenance.licences import declared_licence
-from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
+from tilth.corpus.layouts import Place, RecordReader
+from tilth.corpus.locations import FoundFile, open_raw
+from tilth.corpus.record_files import RecordFiles
+from tilth.corpus.records import Document, Reject, Shard, printable
 from tilth.corpus.registry import source
 from tilth.corpus.sources.parquet_files import chosen_columns
 from tilth.errors import SourceError
 
 SUFFIXES = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv") for packed in ("", ".gz", ".zst", ".xz", ".bz2"))
+MAX_COLUMNS = 10_000
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 @source
-@dataclass(frozen=True)
-class CsvFiles:
+@dataclass(frozen=True, kw_only=True)
+class CsvFiles(RecordFiles):
     """`path` is a file, folder, pattern or URL. `layout` and the names of columns are as in JsonLines.
 
     RFC 4180: cells in `quote` may hold separators, line feeds and doubled quotes. `header` gives the names where
@@ -33,63 +34,38 @@ class CsvFiles:
     mark does not decide. A quote that is never closed costs what follows it up to `max_row_bytes`, in one reject.
     """
 
-    name: str
-    path: str
-    layout: str = "auto"
-    text: str | None = None
-    id: str | None = None
-    url: str | None = None
-    language: str | None = None
     header: tuple[str, ...] | None = None
     separator: str | None = None
     quote: str = '"'
     encoding: str = "utf-8"
-    max_bytes: int | None = None
     max_row_bytes: int = 32 << 20
-    shard_bytes: int = 128 << 20
-    licence: str | None = None
 
     version: ClassVar[int] = 1
-    libraries: ClassVar[tuple[str, ...]] = ()
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    kind: ClassVar[str] = "csv"
 
-    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """Shards of whole files. Raises SourceError: nothing there, no such layout, licence or encoding."""
-        choose_layout(self.layout, self._fields, self._where)
+    def params(self) -> dict[str, Any]:
+        """Raises SourceError: no such layout, no such encoding."""
         try:
             codecs.lookup(self.encoding)
         except LookupError:
-            raise SourceError(
-                f"no such encoding: `{self.encoding}`", where=self._where, fix="for example utf-8, cp1252"
-            ) from None
-        params = {
-            "layout": self.layout, "fields": self._fields, "header": list(self.header) if self.header else None,
-            "separator": self.separator, "quote": self.quote, "encoding": self.encoding, "max_row_bytes": self.max_row_bytes,
-            "licence": declared_licence(self.licence, where=self._where),
+            raise SourceError(f"no such encoding: `{self.encoding}`", where=self.where, fix="for example utf-8, cp1252") from None
+        return {
+            **super().params(), "header": list(self.header) if self.header else None, "separator": self.separator,
+            "quote": self.quote, "encoding": self.encoding, "max_row_bytes": self.max_row_bytes,
         }  # fmt: skip
-        groups = group_files(find_files(self.path, self._where, SUFFIXES), self.shard_bytes)
-        return plan_files(self.name, groups, params, self.max_bytes, digest, self.path)
 
-    @property
-    def _where(self) -> str:
-        return f"CsvFiles {self.name}"
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """A row for every row below the header, a reject for every damage. Raises SourceError: unreadable, no column."""
+        (file,) = unit
+        yield from self.read_file(file, self.reader(shard))
 
-    @property
-    def _fields(self) -> dict[str, str | None]:
-        return {"text": self.text, "id": self.id, "url": self.url, "language": self.language}
-
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a row for every row below the header, a reject for every damage. Raises SourceError: unreadable, no column."""
-        layout = choose_layout(self.layout, self._fields, self._where)
-        reader = RecordReader(self.name, "csv", layout, shard.params["licence"])
-        for file in files_of(shard, self._where):
-            yield from self.rows(file, reader)
-
-    def rows(self, file: FoundFile, reader: RecordReader) -> Iterator[Document | Reject]:
+    def read_file(self, file: FoundFile, reader: RecordReader) -> Iterator[Document | Reject]:
         """The rows of one file. Raises SourceError if it is unreadable or a column is missing."""
         name = printable(file.name)
         tabs = ".tsv" in Path(name).suffixes[-2:]
         table = _Table(name, self.max_row_bytes, self.separator or ("\t" if tabs else ","), self.quote)
-        with open_raw(file.location, self._where) as raw:
+        with open_raw(file.location, self.where) as raw:
             found = table.rows(recoded(unpacked(raw), self.encoding))
             header = list(self.header) if self.header else None
             for number, cells in found:
@@ -98,7 +74,10 @@ class CsvFiles:
                     continue
                 if header is None:
                     header = cells
-                    chosen_columns(header, reader.layout, None, f"{self._where}: {name}")
+                    if len(header) > MAX_COLUMNS:
+                        yield Reject(f"{name}:{number}", "too_wide", f"{len(header)} columns, at most {MAX_COLUMNS}")
+                        return
+                    chosen_columns(header, reader.layout, None, f"{self.where}: {name}")
                 else:
                     yield _row(cells, header, number, name, reader)
             yield from table.take_rejects()
@@ -156,7 +135,6 @@ class _Table:
                 yield start, cells
 
     def _lines(self, parts: Iterable[bytes | Gap]) -> Iterator[str]:
-        n_bytes = 0
         for line in lines(parts, self.max_row_bytes):
             location = f"{self.name}:{line.number}"
             if isinstance(line, Cut):
@@ -166,7 +144,6 @@ class _Table:
                     Reject(location, "too_large", f"a line of {line.size_bytes} bytes, at most {self.max_row_bytes}")
                 )
             else:
-                n_bytes += line.size_bytes
                 yield line.data.decode("utf-8", "surrogateescape") + "\n"
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
 from tilth.corpus.languages import language_of
-from tilth.corpus.locations import group_files
+from tilth.corpus.locations import FoundFile, group_by_size, local_stamp
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
 from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share
@@ -31,6 +31,7 @@ class Found(NamedTuple):
     path: str
     size_bytes: int
     problem: str
+    stamp: str = ""
 
 
 @source
@@ -58,7 +59,7 @@ class Folder:
         if not found:
             fix = f"`{self.pattern}` matches nothing; `**/*` takes every file"
             raise SourceError("no file to read", where=f"Folder {self.name}: {self.path}", fix=fix)
-        groups = group_files(found, self.shard_bytes)
+        groups = group_by_size(found, [file.size_bytes for file in found], self.shard_bytes)
         caps = share(self.max_bytes, [sum(file.size_bytes for file in group) for group in groups])
         return [self._shard(i, group, cap, digest) for i, (group, cap) in enumerate(zip(groups, caps, strict=True))]
 
@@ -70,7 +71,8 @@ class Folder:
             "pattern": self.pattern, "max_bytes": cap, "max_file_bytes": self.max_file_bytes,
             "first": printable(group[0].path), "last": printable(group[-1].path),
         }  # fmt: skip
-        return Shard(f"{self.name}/{index:05d}", self.name, contents.hexdigest(), params, self.path)
+        files = tuple(FoundFile(file.path, self.path, file.size_bytes, stamp=file.stamp or file.problem) for file in group)
+        return Shard(f"{self.name}/{index:05d}", self.name, contents.hexdigest(), params, self.path, files)
 
     def _digest(self, file: Found, digest: Callable[[Path], str]) -> str:
         if file.problem:
@@ -81,14 +83,18 @@ class Folder:
             return _reason(error)
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a document or a reject for every file of the shard."""
+        """Yield a document or a reject for every file of the shard. Raises SourceError if they are not what was planned."""
         root = Path(shard.location)
         found = list(self._files(root))
         licences = self._licences(root, found)
         first, last = shard.params["first"], shard.params["last"]
-        for file in found:
-            if first <= printable(file.path) <= last:
-                yield self._row(root, file, licences)
+        own = [file for file in found if first <= printable(file.path) <= last]
+        planned = [(file.name, file.size_bytes, file.stamp) for file in shard.files]
+        if [(file.path, file.size_bytes, file.stamp or file.problem) for file in own] != planned:
+            what = "files have changed since the build was planned"
+            raise SourceError(what, where=f"Folder {self.name}: {self.path}", fix="run the same command again")
+        for file in own:
+            yield self._row(root, file, licences)
 
     def _row(self, root: Path, file: Found, licences: LicenceTree) -> Document | Reject:
         try:
@@ -142,7 +148,7 @@ class Folder:
                 yield Found(path, 0, _reason(error))
                 continue
             problem = "" if stat.S_ISREG(facts.st_mode) else "special_file"
-            yield Found(path, facts.st_size if not problem else 0, problem)
+            yield Found(path, facts.st_size if not problem else 0, problem, "" if problem else local_stamp(facts))
 
 
 def _walk(root: Path, on_error: Callable[[OSError], None]) -> Iterator[str]:

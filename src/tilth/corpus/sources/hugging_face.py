@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from tilth.corpus.layouts import RecordReader, choose_layout
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
+from tilth.corpus.layouts import RecordReader
+from tilth.corpus.locations import FoundFile, open_raw, plan_files
 from tilth.corpus.provenance.licences import declared_licence, normalise_expression
+from tilth.corpus.record_files import RecordFiles
 from tilth.corpus.records import Document, LicenceClaim, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source
 from tilth.corpus.sources.csv_files import CsvFiles
@@ -43,8 +44,8 @@ LICENCES = {
 
 
 @source
-@dataclass(frozen=True)
-class HuggingFaceDataset:
+@dataclass(frozen=True, kw_only=True)
+class HuggingFaceDataset(RecordFiles):
     """`path` is the dataset's folder, here or behind a URL: Parquet, Arrow, JSON lines or CSV shards.
 
     Splits and configurations come from the card's YAML, else from the names of files and folders. `split` and `config` choose
@@ -52,55 +53,37 @@ class HuggingFaceDataset:
     what the card says unless you declare one.
     """
 
-    name: str
-    path: str
     split: str | None = None
     config: str | None = None
-    layout: str = "auto"
-    text: str | None = None
-    id: str | None = None
-    url: str | None = None
-    language: str | None = None
-    max_bytes: int | None = None
     max_line_bytes: int = 32 << 20
-    shard_bytes: int = 128 << 20
-    licence: str | None = None
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow", "pyyaml")
+    kind: ClassVar[str] = "dataset"
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """Shards of one split each. Raises SourceError: no dataset there, no such split, configuration, layout or licence."""
-        choose_layout(self.layout, self._fields, self._where)
-        files = find_files(self.path, self._where)
+        files = self.files()
         card = self._card(files)
         by_split = self._splits(files, card)
         if self.split is not None:
             if self.split not in by_split:
-                raise SourceError(f"there is no split `{self.split}`", where=self._where, fix=did_you_mean(self.split, by_split))
+                raise SourceError(f"there is no split `{self.split}`", where=self.where, fix=did_you_mean(self.split, by_split))
             by_split = {self.split: by_split[self.split]}
-        groups = [(split, group) for split in sorted(by_split) for group in group_files(by_split[split], self.shard_bytes)]
+        groups = [(split, group) for split in sorted(by_split) for group in self.groups(by_split[split])]
         params = {
-            "layout": self.layout, "fields": self._fields, "config": self.config, "max_line_bytes": self.max_line_bytes,
-            "licence": declared_licence(self.licence, where=self._where), "card_licences": card_licences(card),
+            **self.params(), "config": self.config, "max_line_bytes": self.max_line_bytes,
+            "licence": declared_licence(self.licence, where=self.where), "card_licences": card_licences(card),
         }  # fmt: skip
-        shards = plan_files(self.name, [group for _, group in groups], params, self.max_bytes, digest, self.path)
+        shards = plan_files(self.name, [group for _, group in groups], params, self.max_bytes, digest)
         return [replace(shard, params={**shard.params, "split": split}) for shard, (split, _) in zip(shards, groups, strict=True)]
-
-    @property
-    def _where(self) -> str:
-        return f"HuggingFaceDataset {self.name}"
-
-    @property
-    def _fields(self) -> dict[str, str | None]:
-        return {"text": self.text, "id": self.id, "url": self.url, "language": self.language}
 
     def _card(self, files: list[FoundFile]) -> dict[str, Any]:
         card = next((file for file in files if file.name == CARD), None)
         if card is None:
             return {}
-        with open_raw(card.location, self._where) as stream:
-            return parse_card(stream.read(MAX_CARD_BYTES).decode("utf-8", "replace"), f"{self._where}: {CARD}")
+        with open_raw(card.location, self.where) as stream:
+            return parse_card(stream.read(MAX_CARD_BYTES).decode("utf-8", "replace"), f"{self.where}: {CARD}")
 
     def _splits(self, files: list[FoundFile], card: Mapping[str, Any]) -> dict[str, list[FoundFile]]:
         data = [file for file in files if DATA.search(file.name) and posixpath.basename(file.name) not in NOT_DATA]
@@ -113,39 +96,37 @@ class HuggingFaceDataset:
                 found.setdefault(split_of(file.name), []).append(file)
         if not any(found.values()):
             fix = "give the folder of a dataset with Parquet, Arrow, JSON lines or CSV files"
-            raise SourceError("no file of data is there", where=f"{self._where}: {self.path}", fix=fix)
+            raise SourceError("no file of data is there", where=f"{self.where}: {self.path}", fix=fix)
         return {split: chosen for split, chosen in found.items() if chosen}
 
     def _choose_config(self, configs: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-        by_name = {str(entry.get("config_name", "default")): entry for entry in configs}
+        by_name = {_plain(entry.get("config_name", "default")): entry for entry in configs}
         default = next((name for name, entry in by_name.items() if entry.get("default")), "default")
         wanted = self.config or (default if default in by_name else next(iter(by_name)) if len(by_name) == 1 else "")
         if wanted not in by_name:
             what = f"there is no configuration `{wanted}`" if wanted else "the dataset has several configurations"
-            raise SourceError(what, where=self._where, fix=f"config=... {did_you_mean(wanted, by_name)}")
+            raise SourceError(what, where=self.where, fix=f"config=... {did_you_mean(wanted, by_name)}")
         return by_name[wanted]
 
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a row for every row, a reject for every damage. Raises SourceError: unreadable, no such column."""
-        layout = choose_layout(self.layout, self._fields, self._where)
-        reader = RecordReader(self.name, "dataset", layout, shard.params["licence"])
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """A row for every row, a reject for every damage. Raises SourceError: unreadable, no such column."""
+        (file,) = unit
         noted = {key: shard.params[key] for key in ("split", "config") if shard.params[key]}
-        for file in files_of(shard, self._where):
-            for row in self._rows(file, reader):
-                if isinstance(row, Document):
-                    row = replace(row, meta={**row.meta, **noted}, licences=row.licences or self._claims(row, shard))
-                yield row
+        for row in self._rows(file, self.reader(shard)):
+            if isinstance(row, Document):
+                row = replace(row, meta={**row.meta, **noted}, licences=row.licences or self._claims(row, shard))
+            yield row
 
     def _rows(self, file: FoundFile, reader: RecordReader) -> Iterator[Document | Reject]:
         kind = DATA.search(file.name)
         assert kind is not None
         if ".parquet" in kind[0].lower():
-            return read_parquet(file, reader, None, self._where)
+            return read_parquet(file, reader, None, self.where)
         if ".arrow" in kind[0].lower():
-            return read_arrow(file, reader, self._where)
+            return read_arrow(file, reader, self.where)
         if ".json" in kind[0].lower():
-            return read_json_lines(file, reader, self.max_line_bytes, self._where)
-        return CsvFiles(self.name, self.path).rows(file, reader)
+            return read_json_lines(file, reader, self.max_line_bytes, self.where)
+        return CsvFiles(self.name, self.path).read_file(file, reader)
 
     def _claims(self, row: Document, shard: Shard) -> list[LicenceClaim]:
         path = row.occurrences[0].path
@@ -199,9 +180,9 @@ def card_licences(card: Mapping[str, Any]) -> list[str]:
     """SPDX expressions for the licences that a card names; one that SPDX does not know becomes a LicenseRef."""
     named = card.get("license") or card.get("licence") or []
     found = []
-    for name in [named] if isinstance(named, str) else named:
-        short = str(name).strip().lower()
-        known = LICENCES.get(short) or normalise_expression(str(name)) or normalise_expression(short.upper())
+    for name in map(_plain, named if isinstance(named, list) else [named]):
+        short = name.strip().lower()
+        known = LICENCES.get(short) or normalise_expression(name) or normalise_expression(short.upper())
         found.append(known or f"LicenseRef-{re.sub(r'[^A-Za-z0-9.-]+', '-', short) or 'unknown'}")
     return found
 
@@ -219,14 +200,19 @@ def _split_of_words(path: str) -> str:
     return next((SPLITS[word] for word in words if word in SPLITS), "train")
 
 
+def _plain(value: Any) -> str:
+    """A scalar of a card as text; empty for lists and mappings, which may hold each other a billion times over."""
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
 def _declared_splits(config: Mapping[str, Any], files: list[FoundFile]) -> dict[str, list[FoundFile]]:
     declared = config["data_files"]
     entries = declared if isinstance(declared, list) else [declared]
     found: dict[str, list[FoundFile]] = {}
     for entry in entries:
-        split = str(entry.get("split", "train")) if isinstance(entry, Mapping) else "train"
+        split = _plain(entry.get("split", "train")) if isinstance(entry, Mapping) else "train"
         paths = entry.get("path", []) if isinstance(entry, Mapping) else entry
-        patterns = [str(path) for path in ([paths] if isinstance(paths, str) else paths)]
+        patterns = [_plain(path) for path in (paths if isinstance(paths, list) else [paths])]
         found.setdefault(split, []).extend(
             file for file in files if any(fnmatch.fnmatchcase(file.name, pattern.removeprefix("./")) for pattern in patterns)
         )

@@ -5,21 +5,20 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from tilth.corpus.extract.wikitext import TOOL, Wiki, wikitext_to_text
+from tilth.corpus.attempts import MAX_SECONDS, Pending, finished
+from tilth.corpus.extract.wikitext import TOOL, Wiki
+from tilth.corpus.file_source import FileSource
 from tilth.corpus.formats.compressed import CompressedError, UnpackedFile, UnpackLimits, unpack
 from tilth.corpus.formats.xml_stream import XmlDamage, XmlElement, XmlRecords, read_xml
-from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
-from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.locations import FoundFile, find_files, open_raw
 from tilth.corpus.provenance.swhid import content_swhid
-from tilth.corpus.reading import share
-from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, printable, screen
 from tilth.corpus.registry import source
 from tilth.errors import SourceError
 
@@ -35,6 +34,7 @@ SUFFIXES = (".xml", ".xml.bz2", ".xml.gz", ".xml.xz", ".xml.zst", ".xml.lz4")
 MULTISTREAM = re.compile(r"-multistream(\d*)\.xml((?:-p\d+p\d+)?)\.bz2$")
 INDEX = re.compile(r".*-multistream-index\d*\.txt.*", re.DOTALL)
 NOT_WIKITEXT = "not_wikitext"
+WIKITEXT_TO_TEXT = "tilth.corpus.extract.wikitext:wikitext_to_text"
 FILE_SPACES, CATEGORY_SPACES = ("6", "-2"), ("14",)
 REDIRECT = re.compile(r"\s*#[^\s\[#]{4,30}\s*:?\s*\[\[([^\[\]\n|]+)")  # export 0.3 has no redirect element
 
@@ -52,7 +52,7 @@ class Site:
 
 @source
 @dataclass(frozen=True)
-class MediaWikiDump:
+class MediaWikiDump(FileSource):
     """The wikitext pages of an export, as plain text.
 
     `path` is a file, a folder, a glob pattern or a URL: XML, plain or as gz, bz2, xz, zst, lz4, whole or damaged. Only pages of
@@ -63,66 +63,52 @@ class MediaWikiDump:
     bytes of text of all shards together; pages above `max_page_chars` of wikitext are rejected.
     """
 
-    name: str
-    path: str
     namespaces: tuple[int, ...] = (0,)
     history: bool = False
     tables: bool = True
-    licence: str | None = None
-    max_bytes: int | None = None
     max_page_chars: int = 8 << 20
-    shard_bytes: int = 128 << 20
+    max_seconds: float = MAX_SECONDS
 
     version: ClassVar[int] = 1
-    libraries: ClassVar[tuple[str, ...]] = ()
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
-    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """One shard a file, or a range of a multistream file. Raises SourceError if there is none, or no such licence."""
-        files = [file for file in find_files(self.path, f"MediaWikiDump {self.name}", SUFFIXES) if not INDEX.fullmatch(file.name)]
-        ranges = [(file, bounds) for file in files for bounds in stream_ranges(file, self.shard_bytes)]
-        caps = share(self.max_bytes, [(end or file.size_bytes) - start for file, (start, end) in ranges])
-        digests = {file.name: fingerprint_of(file, digest) for file in files}
-        return [
-            Shard(
-                f"{self.name}/{i:05d}",
-                self.name,
-                digests[file.name],
-                self._params(printable(file.name), bounds, cap),
-                file.location,
-            )
-            for i, ((file, bounds), cap) in enumerate(zip(ranges, caps, strict=True))
-        ]
+    def files(self) -> list[FoundFile]:
+        """The exports, those with a multistream index in parts. Raises SourceError if there is none, or an index is none."""
+        found = [file for file in super().files() if not INDEX.fullmatch(file.name)]
+        ranges = [(file, bounds) for file in found for bounds in stream_ranges(file, self.shard_bytes)]
+        return [replace(file, start=start, end=end) for file, (start, end) in ranges]
 
-    def _params(self, archive: str, bounds: tuple[int, int | None], cap: int | None) -> dict[str, object]:
+    def params(self) -> dict[str, Any]:
+        """Which pages, how, and the limits."""
         return {
-            "archive": archive, "start": bounds[0], "end": bounds[1], "namespaces": sorted(set(self.namespaces)),
-            "history": self.history, "tables": self.tables, "max_bytes": cap, "max_page_chars": self.max_page_chars,
-            "licence": declared_licence(self.licence, where=f"MediaWikiDump {self.name}"),
+            "namespaces": sorted(set(self.namespaces)), "history": self.history, "tables": self.tables,
+            "max_page_chars": self.max_page_chars, "max_seconds": self.max_seconds,
         }  # fmt: skip
 
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a row for every chosen page (or revision), a reject for every damage. Raises SourceError if unreadable."""
-        yield from _Reading(self.name, shard).rows()
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """A row for every chosen page (or revision), a reject for every damage. Raises SourceError if unreadable."""
+        (file,) = unit
+        yield from finished(_Reading(self, file, shard.params["licence"]).rows(), WIKITEXT_TO_TEXT, self.max_seconds)
 
 
 class _Reading:
-    """One shard while it is read."""
+    """One file, or a part of it, while it is read."""
 
-    def __init__(self, name: str, shard: Shard) -> None:
-        self.name, self.params, self.location = name, shard.params, shard.location
-        self.archive: str = shard.params["archive"]
-        self.spaces = {str(key) for key in shard.params["namespaces"]}
+    def __init__(self, source: MediaWikiDump, file: FoundFile, licence: str | None) -> None:
+        self.source, self.file, self.licence = source, file, licence
+        self.archive = printable(file.name)
+        self.spaces = {str(key) for key in source.namespaces}
         self.site = Site()
         self.newest: tuple[str, XmlElement] | None = None  # of the page that is open: its timestamp and revision
         self.n_revisions = 0
         self.seen: Counter[str] = Counter()
 
-    def rows(self) -> Iterator[Document | Reject]:
-        start, end = self.params["start"], self.params["end"]
+    def rows(self) -> Iterator[Pending | Reject]:
+        start, end = self.file.start, self.file.end
         if start > 0:
             self.site = self._site_at_the_top()
         n_rows = 0
-        with open_raw(self.location) as file:
+        with open_raw(self.file.location) as file:
             for found in read_xml(unpack(file, start, end, LIMITS), EXPORT, start > 0, end is not None):
                 for row in self._take(found):
                     n_rows += 1
@@ -132,13 +118,13 @@ class _Reading:
             yield Reject(self.archive, "empty", f"no page in namespaces {', '.join(sorted(self.spaces))}: {others}")
 
     def _site_at_the_top(self) -> Site:
-        with open_raw(self.location) as file:
+        with open_raw(self.file.location) as file:
             for found in read_xml(unpack(file, limits=LIMITS), EXPORT):
                 if isinstance(found, XmlElement):
                     return site_of(found) if found.name == "siteinfo" else Site()
         return Site()
 
-    def _take(self, found: XmlElement | XmlDamage) -> Iterator[Document | Reject]:
+    def _take(self, found: XmlElement | XmlDamage) -> Iterator[Pending | Reject]:
         if isinstance(found, XmlDamage):
             self.newest, self.n_revisions = None, 0
             yield Reject(f"{self.archive}@{found.offset}", found.reason, found.detail + (" (packed)" if found.packed else ""))
@@ -149,7 +135,7 @@ class _Reading:
             if page is None or page.name != "page" or self._space(page) not in self.spaces:
                 return
             self.n_revisions += 1
-            if self.params["history"]:
+            if self.source.history:
                 yield self._row(page, found)
                 return
             stamp = found.child_text("timestamp")
@@ -158,7 +144,7 @@ class _Reading:
         elif found.name == "page":
             yield from self._page(found)
 
-    def _page(self, page: XmlElement) -> Iterator[Document | Reject]:
+    def _page(self, page: XmlElement) -> Iterator[Pending | Reject]:
         space = self._space(page)
         self.seen[space] += 1
         newest, n_revisions = self.newest, self.n_revisions
@@ -177,29 +163,35 @@ class _Reading:
         prefix, colon, _ = page.child_text("title").partition(":")
         return dict(self.site.spaces).get(prefix.lower(), "0") if colon else "0"
 
-    def _row(self, page: XmlElement, revision: XmlElement) -> Document | Reject:
-        title, page_id, revision_id = page.child_text("title"), page.child_text("id"), revision.child_text("id")
+    def _row(self, page: XmlElement, revision: XmlElement) -> Pending | Reject:
+        title = page.child_text("title")
         location = f"{self.archive}@{revision.offset} {title}"
         text_element = revision.child("text")
         source_text = text_element.text if text_element else ""
         problem = self._problem(page, revision, text_element, source_text)
         if problem is not None:
             return Reject(location, *problem)
-        text = wikitext_to_text(source_text, self.site.wiki, title, self.params["tables"])
+        given = (source_text, self.site.wiki, title, self.source.tables)
+        return Pending(location, given, len(source_text), partial(self._document, location, page, revision, source_text))
+
+    def _document(
+        self, location: str, page: XmlElement, revision: XmlElement, source_text: str, text: str
+    ) -> Document | Reject:  # fmt: skip
+        title, page_id, revision_id = page.child_text("title"), page.child_text("id"), revision.child_text("id")
         if unfit := screen(text):
             return Reject(location, *unfit)
         try:
             raw_swhid = content_swhid(source_text.encode())
         except UnicodeEncodeError as error:
             return Reject(location, "decode", str(error))
-        url = page_url(self.site.base, title)
         record_id = f"page {page_id} revision {revision_id}"
         date = revision.child_text("timestamp") or None
         return Document(
-            doc_id=document_id("mediawiki", self.name, self.archive, page_id, revision_id, raw_swhid),
+            doc_id=document_id("mediawiki", self.source.name, self.archive, page_id, revision_id, raw_swhid),
             text=text, raw_swhid=raw_swhid, encoding="utf-8", extraction=TOOL,
             occurrences=[Occurrence("mediawiki", self.archive, title, record_id=record_id, offset=revision.offset, date=date)],
-            url=url, language=self.site.language or None, meta=self._meta(title, page_id, revision), licences=self._claims(title),
+            url=page_url(self.site.base, title), language=self.site.language or None, meta=self._meta(title, page_id, revision),
+            licences=self._claims(title),
         )  # fmt: skip
 
     def _problem(
@@ -211,11 +203,11 @@ class _Reading:
             return "deleted", "the text of this revision is not shown"
         if model != "wikitext":
             return NOT_WIKITEXT, model
-        if redirect is not None and not self.params["history"]:
+        if redirect is not None and not self.source.history:
             return "redirect", f"to {redirect.attributes.get('title', '')}"
-        if (match := REDIRECT.match(source_text)) and (self.params["history"] or len(source_text) < 1000):
+        if (match := REDIRECT.match(source_text)) and (self.source.history or len(source_text) < 1000):
             return "redirect", f"to {match[1].strip()}"
-        most = self.params["max_page_chars"]
+        most = self.source.max_page_chars
         if len(source_text) > most:
             return "too_large", f"{len(source_text)} characters of wikitext, at most {most}"
         return None
@@ -230,7 +222,7 @@ class _Reading:
         return {key: value for key, value in meta.items() if value}
 
     def _claims(self, title: str) -> list[LicenceClaim]:
-        if declared := self.params["licence"]:
+        if declared := self.licence:
             return [LicenceClaim(self.archive, title, declared, "declared", "", None, "recipe", 1.0, effective=True)]
         if WIKIMEDIA.match(urlsplit(self.site.base).hostname or ""):
             evidence = f"siteinfo/base: {self.site.base}"

@@ -2,78 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 
-from tilth.corpus.layouts import LAYOUTS, Layout, Place, RecordReader, choose_layout, detect_layout
-from tilth.corpus.locations import FoundFile, files_of, find_files, group_files, open_raw, plan_files
-from tilth.corpus.provenance.licences import declared_licence
-from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
+from tilth.corpus.formats.compressed import UnpackLimits
+from tilth.corpus.formats.parquet_pages import pages
+from tilth.corpus.layouts import LAYOUTS, Layout, Place, RecordReader, detect_layout
+from tilth.corpus.locations import FoundFile, open_raw
+from tilth.corpus.record_files import RecordFiles
+from tilth.corpus.records import Document, Reject, Shard, printable
 from tilth.corpus.registry import source
 from tilth.errors import SourceError, did_you_mean
 
 BATCH_BYTES = 16 << 20
 MAX_BATCH_ROWS = 1024
+MAX_BATCH_BYTES = 256 << 20  # each row of a dictionary may be its longest value
+MAX_PAGE_BYTES = 256 << 20  # of one page of every column together: they are unpacked whole
+MAX_ROW_BYTES = 32 << 20
+LIMITS = UnpackLimits()
 BUFFER_BYTES = 1 << 20  # of a column that is read at a time, instead of a whole row group
 
 
 @source
-@dataclass(frozen=True)
-class ParquetFiles:
+@dataclass(frozen=True, kw_only=True)
+class ParquetFiles(RecordFiles):
     """`path` is a file, folder, pattern or URL. `layout` and the names of columns are as in JsonLines.
 
-    `columns` are the columns that are read besides (all if None). A damaged row group is one reject that says how many
-    rows it held; the others are read.
+    `columns` are the columns that are read besides (all if None). A row group that is damaged, or whose pages unpack to more
+    than `max_page_bytes`, is one reject that says how many rows it held; the others are read.
     """
 
-    name: str
-    path: str
-    layout: str = "auto"
-    text: str | None = None
-    id: str | None = None
-    url: str | None = None
-    language: str | None = None
     columns: tuple[str, ...] | None = None
-    max_bytes: int | None = None
-    shard_bytes: int = 128 << 20
-    licence: str | None = None
+    max_row_bytes: int = MAX_ROW_BYTES
+    max_page_bytes: int = MAX_PAGE_BYTES
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".parq", ".pq")
+    kind: ClassVar[str] = "parquet"
 
-    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """Shards of whole files. Raises SourceError: nothing there, no such layout or licence."""
-        choose_layout(self.layout, self._fields, self._where)
-        params = {
-            "layout": self.layout, "fields": self._fields, "columns": list(self.columns) if self.columns is not None else None,
-            "licence": declared_licence(self.licence, where=self._where),
-        }  # fmt: skip
-        groups = group_files(find_files(self.path, self._where, (".parquet", ".parq", ".pq")), self.shard_bytes)
-        return plan_files(self.name, groups, params, self.max_bytes, digest, self.path)
+    def params(self) -> dict[str, Any]:
+        """Raises SourceError for an unknown layout."""
+        limits = {"max_row_bytes": self.max_row_bytes, "max_page_bytes": self.max_page_bytes}
+        return {**super().params(), "columns": list(self.columns) if self.columns is not None else None, **limits}
 
-    @property
-    def _where(self) -> str:
-        return f"ParquetFiles {self.name}"
-
-    @property
-    def _fields(self) -> dict[str, str | None]:
-        return {"text": self.text, "id": self.id, "url": self.url, "language": self.language}
-
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a row for every row, a reject for every damage. Raises SourceError: unreadable, no such column."""
-        layout = choose_layout(self.layout, self._fields, self._where)
-        reader = RecordReader(self.name, "parquet", layout, shard.params["licence"])
-        for file in files_of(shard, self._where):
-            yield from read_parquet(file, reader, self.columns, self._where)
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """A row for every row, a reject for every damage. Raises SourceError: unreadable, no such column."""
+        (file,) = unit
+        yield from read_parquet(file, self.reader(shard), self.columns, self.where, self.max_row_bytes, self.max_page_bytes)
 
 
 def read_parquet(
-    file: FoundFile, reader: RecordReader, columns: tuple[str, ...] | None, where: str
-) -> Iterator[Document | Reject]:
+    file: FoundFile, reader: RecordReader, columns: tuple[str, ...] | None, where: str,
+    max_row_bytes: int = MAX_ROW_BYTES, max_page_bytes: int = MAX_PAGE_BYTES,
+) -> Iterator[Document | Reject]:  # fmt: skip
     """The rows of one file. Raises SourceError if it is unreadable or a column is missing."""
     import pyarrow.parquet as pq
 
@@ -86,21 +71,44 @@ def read_parquet(
             yield Reject(name, "damaged", f"no Parquet file: {_first_line(error)}")
             return
         wanted = chosen_columns(names, reader.layout, columns, f"{where}: {name}")
-        n_before = 0
+        n_before = n_out = 0
+        most = LIMITS.free_bytes + LIMITS.max_ratio * file.size_bytes
         for group in range(table.num_row_groups):
             facts = table.metadata.row_group(group)
             n_done = 0
             try:
-                n_rows = max(1, min(MAX_BATCH_ROWS, facts.num_rows * BATCH_BYTES // max(1, facts.total_byte_size)))
+                n_rows = _batch_rows(raw, facts, set(wanted), max_page_bytes)
                 for batch in table.iter_batches(n_rows, row_groups=[group], columns=wanted, use_threads=False):
-                    yield from batch_rows(batch, name, n_before + n_done, reader)
+                    n_out += batch.nbytes
+                    if n_out > most:
+                        raise _TooLargeError(f"{n_out} bytes unpacked from a file of {file.size_bytes}")
+                    yield from batch_rows(batch, name, n_before + n_done, reader, max_row_bytes)
                     n_done += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                n_lost = facts.num_rows - n_done
-                yield Reject(
-                    f"{name}:{n_before + n_done}", "damaged", f"{n_lost} rows of row group {group}: {_first_line(error)}"
-                )
+            except (pa.ArrowException, OSError, ValueError) as error:
+                reason = "too_large" if isinstance(error, _TooLargeError) else "damaged"
+                what = f"{facts.num_rows - n_done} rows of row group {group}: {_first_line(error)}"
+                yield Reject(f"{name}:{n_before + n_done}", reason, what)
             n_before += facts.num_rows
+
+
+class _TooLargeError(ValueError):
+    """Pages that would not fit in memory."""
+
+
+def _batch_rows(file: BinaryIO, group: Any, wanted: set[str], max_page_bytes: int) -> int:
+    """How many rows of a group may be unpacked together. Raises ValueError: damaged pages, or too large ones."""
+    largest = dictionary = 0
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        if chunk.path_in_schema.partition(".")[0] not in wanted and chunk.path_in_schema not in wanted:
+            continue
+        found = list(pages(file, chunk))
+        largest += max((page.n_bytes for page in found), default=0)
+        dictionary += max((page.n_bytes for page in found if page.is_dictionary), default=0)
+    if largest > max_page_bytes:
+        raise _TooLargeError(f"pages of {largest} bytes, at most {max_page_bytes}")
+    by_size = group.num_rows * BATCH_BYTES // max(1, group.total_byte_size)
+    return max(1, min(MAX_BATCH_ROWS, by_size, MAX_BATCH_BYTES // max(1, dictionary)))
 
 
 def chosen_columns(names: list[str], layout: Layout | None, columns: Iterable[str] | None, where: str) -> list[str]:
@@ -116,25 +124,35 @@ def chosen_columns(names: list[str], layout: Layout | None, columns: Iterable[st
     return [name for name in names if name in keep]
 
 
-def batch_rows(batch: pa.RecordBatch, name: str, first: int, reader: RecordReader) -> Iterator[Document | Reject]:
-    """The rows of a batch; `first` is the number of its first row in the file, from 0. Text that is not UTF-8 is a reject."""
-    for i, record in enumerate(_records(batch)):
+def batch_rows(
+    batch: pa.RecordBatch, name: str, first: int, reader: RecordReader, max_row_bytes: int = MAX_ROW_BYTES
+) -> Iterator[Document | Reject]:  # fmt: skip
+    """The rows of a batch; `first` is the number of its first row in the file, from 0. Rejects: decode, too_large."""
+    for i, record in enumerate(_records(batch, max_row_bytes)):
         location = f"{name}:{first + i}"
         if isinstance(record, UnicodeDecodeError):
             yield Reject(location, "decode", f"not UTF-8 at byte {record.start}")
+        elif isinstance(record, int):
+            yield Reject(location, "too_large", f"{record} bytes, at most {max_row_bytes}")
         else:
             yield reader.row(record, Place(location, name, str(first + i), None, None))
 
 
-def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    try:
-        yield from batch.to_pylist()
-        return
-    except UnicodeDecodeError:
-        pass
-    for i in range(batch.num_rows):
+def _records(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[dict[str, Any] | UnicodeDecodeError | int]:
+    """Each row; where there is none, what is wrong with its text, or how many bytes it has."""
+    if batch.nbytes <= max_row_bytes:
         try:
-            yield batch.slice(i, 1).to_pylist()[0]
+            yield from batch.to_pylist()
+            return
+        except UnicodeDecodeError:
+            pass
+    for i in range(batch.num_rows):
+        row = batch.slice(i, 1)
+        if row.nbytes > max_row_bytes:
+            yield int(row.nbytes)
+            continue
+        try:
+            yield row.to_pylist()[0]
         except UnicodeDecodeError as error:
             yield error
 

@@ -5,22 +5,20 @@ Signals are told by their documents' ids, not by their place alone, and are refu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from tilth.corpus.file_source import FileSource
 from tilth.corpus.formats.content import Cut, lines, unpacked
 from tilth.corpus.layouts import LAYOUTS, RecordReader
-from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
-from tilth.corpus.provenance.licences import declared_licence
-from tilth.corpus.reading import share
-from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable
+from tilth.corpus.locations import FoundFile, find_files, open_raw
+from tilth.corpus.records import Document, Reject, Shard, printable
 from tilth.corpus.registry import source
 from tilth.corpus.sources.json_lines import read_json_lines
 from tilth.errors import SourceError
@@ -40,7 +38,7 @@ class Published:
 
 @source
 @dataclass(frozen=True)
-class RedPajamaV2:
+class RedPajamaV2(FileSource):
     """`path` is the folder (or URL) with `documents/` in it; one file of documents is one shard.
 
     A document's published id is `rpv2_id` in its `meta`, its signals are there by their names (those of lines as JSON, with
@@ -48,47 +46,42 @@ class RedPajamaV2:
     document without signals is a document; signals that cannot be read, or are another text's, are rejects.
     """
 
-    name: str
-    path: str
     languages: tuple[str, ...] | None = None
     buckets: tuple[str, ...] | None = None
     line_signals: bool = False
-    max_bytes: int | None = None
     max_line_bytes: int = 64 << 20
-    licence: str | None = None
+    shard_bytes: int = field(default=0, kw_only=True)  # a published file is what others call a shard
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
 
-    def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """One shard for each file of documents. Raises SourceError: nothing there or chosen, no such licence."""
-        files = [file for file in self._files("documents") if self._is_chosen(file.name)]
-        if not files:
+    def files(self) -> list[FoundFile]:
+        """Each file of documents with its signals and its duplicates behind it. Raises SourceError: nothing there or chosen."""
+        documents = [file for file in self._component("documents") if self._is_chosen(file.name)]
+        if not documents:
             fix = "give the folder that holds documents/<snapshot>/<shard>/<language>_<bucket>.json.gz"
-            raise SourceError("no file of documents is there", where=f"{self._where}: {self.path}", fix=fix)
-        added = {component: {file.name: file for file in self._files(component)} for component in ADDED}
-        params = {
-            "line_signals": self.line_signals, "max_line_bytes": self.max_line_bytes,
-            "licence": declared_licence(self.licence, where=self._where),
-        }  # fmt: skip
-        shards = []
-        for i, (file, cap) in enumerate(zip(files, share(self.max_bytes, [file.size_bytes for file in files]), strict=True)):
-            stem = file.name.removesuffix(".json.gz")
-            known = {component: added[component].get(stem + suffix) for component, suffix in ADDED.items()}
-            total = hashlib.sha256()
-            for one in (file, *known.values()):
-                total.update(f"{fingerprint_of(one, digest) if one else ''}\n".encode())
-            own = {"file": printable(file.name), "max_bytes": cap, **{name: one is not None for name, one in known.items()}}
-            shards.append(Shard(f"{self.name}/{i:05d}", self.name, total.hexdigest(), {**own, **params}, self.path.rstrip("/")))
-        return shards
+            raise SourceError("no file of documents is there", where=f"{self.where}: {self.path}", fix=fix)
+        added = {component: {file.name: file for file in self._component(component)} for component in ADDED}
+        found = []
+        for file in documents:
+            found.append(replace(file, name=f"documents/{file.name}"))
+            for component, suffix in ADDED.items():
+                if known := added[component].get(file.name.removesuffix(".json.gz") + suffix):
+                    found.append(replace(known, name=f"{component}/{known.name}"))
+        return found
 
-    @property
-    def _where(self) -> str:
-        return f"RedPajamaV2 {self.name}"
+    def units(self, files: Sequence[FoundFile]) -> list[list[FoundFile]]:
+        """Documents with what belongs to them."""
+        starts = [i for i, file in enumerate(files) if file.name.startswith("documents/")]
+        return [list(files[start:end]) for start, end in pairwise([*starts, len(files)])]
 
-    def _files(self, component: str) -> list[FoundFile]:
+    def params(self) -> dict[str, Any]:
+        """What of the signals is taken, and the limit."""
+        return {"line_signals": self.line_signals, "max_line_bytes": self.max_line_bytes}
+
+    def _component(self, component: str) -> list[FoundFile]:
         try:
-            return find_files(f"{self.path.rstrip('/')}/{component}", self._where)
+            return find_files(f"{self.path.rstrip('/')}/{component}", self.where)
         except SourceError:
             return []  # tails have no signals, and a part of the whole may have been fetched without them
 
@@ -98,19 +91,19 @@ class RedPajamaV2:
             return False
         return (not self.languages or match[2] in self.languages) and (not self.buckets or match[3] in self.buckets)
 
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a row for every line of documents, a reject for every damage. Raises SourceError if a file is unreadable."""
-        name = shard.params["file"]
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """A row for every line of documents, a reject for every damage. Raises SourceError if a file is unreadable."""
+        file = replace(unit[0], name=unit[0].name.removeprefix("documents/"))
+        name = printable(file.name)
         reader = RecordReader(self.name, "jsonl", LAYOUTS["redpajama-v2"], shard.params["licence"])
-        places = {component: self._place(shard, component) for component in ADDED if shard.params[component]}
+        places = {added.name.partition("/")[0]: added for added in unit[1:]}
         duplicates: set[str] = set()
         if "duplicates" in places:
-            duplicates, bad = _duplicates(places["duplicates"], self._where)
+            duplicates, bad = _duplicates(places["duplicates"], self.where)
             yield from bad
-        signals = _Signals(places.get("quality_signals"), name, self.max_line_bytes, self._where)
+        signals = _Signals(places.get("quality_signals"), name, self.max_line_bytes, self.where)
         is_counted = True
-        file = FoundFile(name, f"{shard.location}/documents/{name}", 0)
-        for row in read_json_lines(file, reader, self.max_line_bytes, self._where):
+        for row in read_json_lines(file, reader, self.max_line_bytes, self.where):
             if isinstance(row, Reject):
                 is_counted = is_counted and row.reason not in LOST_COUNT
                 yield row
@@ -125,10 +118,6 @@ class RedPajamaV2:
                 more["rpv2_duplicate"] = "true"
             yield replace(row, meta={**row.meta, **more})
         yield from signals.rest()
-
-    def _place(self, shard: Shard, component: str) -> FoundFile:
-        name = shard.params["file"].removesuffix(".json.gz") + ADDED[component]
-        return FoundFile(f"{component}/{name}", f"{shard.location}/{component}/{name}", 0)
 
 
 class _Signals:

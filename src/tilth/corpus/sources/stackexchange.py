@@ -6,27 +6,29 @@ as strings. Answers are brought to their questions by sorting on disk, so that a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import marshal
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
+from tilth.corpus.attempts import MAX_SECONDS, Pending, finished
 from tilth.corpus.external_sort import ExternalSort, Record
-from tilth.corpus.extract.post_html import TOOL, post_to_text
+from tilth.corpus.extract.post_html import TOOL
+from tilth.corpus.file_source import FileSource
 from tilth.corpus.formats.compressed import UnpackLimits, unpack
 from tilth.corpus.formats.seven_zip import ArchiveRefusedError, list_members, read_member
 from tilth.corpus.formats.xml_stream import XmlDamage, XmlElement, XmlReader, XmlRecords, read_xml
-from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, open_raw
-from tilth.corpus.provenance.licences import UNKNOWN, declared_licence
+from tilth.corpus.locations import FoundFile, find_files, open_raw
+from tilth.corpus.provenance.licences import UNKNOWN
 from tilth.corpus.provenance.swhid import content_swhid
-from tilth.corpus.reading import share
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
 from tilth.errors import SourceError
@@ -39,6 +41,7 @@ MAX_QUESTION_CHARS = 64 << 20  # of a question and its answers together, as HTML
 SITE = re.compile(r"((?:[a-z0-9-]+\.)+(?:com|net|org))(?:-Posts)?(?:\.(?:7z|xml).*)?$")
 LICENCE = re.compile(r"CC BY-SA ([2-4]\.[05])")
 SORT_BYTES = 128 << 20
+POSTS_TO_TEXT = "tilth.corpus.extract.post_html:posts_to_text"
 
 
 class Post(NamedTuple):
@@ -59,7 +62,7 @@ class Post(NamedTuple):
 
 @source
 @dataclass(frozen=True)
-class StackExchange:
+class StackExchange(FileSource):
     """Questions with their answers, from the dumps of one site or of many.
 
     `path` is a Posts.xml (plain or as gz, bz2, xz, zst, lz4), a .7z of a site, a folder that holds such files
@@ -69,69 +72,83 @@ class StackExchange:
     Names of authors are taken from Users.xml where that lies beside.
     """
 
-    name: str
-    path: str
     site: str | None = None
     min_score: int | None = None
-    licence: str | None = None
-    max_bytes: int | None = None
+    max_seconds: float = MAX_SECONDS
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("py7zr",)
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """One shard a site, in the order of their paths. Raises SourceError if there is none, or no such licence."""
-        files = _find(self.path, f"StackExchange {self.name}")
-        caps = share(self.max_bytes, [file.size_bytes for file in files])
+        """Shards of whole sites, in the order of their paths. Raises SourceError if there is none, or no such licence."""
         return [
-            Shard(f"{self.name}/{i:05d}", self.name, _digest(file, digest), self._params(file, cap), file.location)
-            for i, (file, cap) in enumerate(zip(files, caps, strict=True))
+            replace(shard, params={**shard.params, "sites": [self.site_of(unit[0]) for unit in self.units(shard.files)]})
+            for shard in super().plan(digest)
         ]
 
-    def _params(self, file: FoundFile, cap: int | None) -> dict[str, object]:
-        return {
-            "archive": printable(file.name), "site": self.site or _site_of(file.location), "min_score": self.min_score,
-            "max_bytes": cap, "licence": declared_licence(self.licence, where=f"StackExchange {self.name}"),
-        }  # fmt: skip
+    def files(self) -> list[FoundFile]:
+        """The files with posts (in a folder those of that name, else what was asked for), each with its users behind it."""
+        found = find_files(self.path, self.where)
+        posts = [file for file in found if POSTS_FILE.fullmatch(file.location.rpartition("/")[2])]
+        if not posts and len(found) > 1:
+            fix = "give a Posts.xml, a site's .7z, or a folder that holds such files"
+            raise SourceError("no Posts.xml and no .7z of a site is there", f"{self.where}: {self.path}", fix)
+        return [one for file in posts or found for one in (file, *_users_beside(file))]
 
-    def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a row for every question, a reject for every post that is in none. Raises SourceError if unreadable."""
-        with ExternalSort(SORT_BYTES) as posts:
-            yield from _Reading(self.name, shard, posts).rows()
+    def units(self, files: Sequence[FoundFile]) -> list[list[FoundFile]]:
+        """The posts of a site and its users."""
+        units: list[list[FoundFile]] = []
+        for file in files:
+            if units and file.location == _users_of(units[-1][0].location):
+                units[-1].append(file)
+            else:
+                units.append([file])
+        return units
+
+    def params(self) -> dict[str, Any]:
+        """The limits; whose site it is depends on the file."""
+        return {"min_score": self.min_score, "max_seconds": self.max_seconds}
+
+    def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
+        """A row for every question, a reject for every post that is in none. Raises SourceError if unreadable."""
+        with ExternalSort(SORT_BYTES) as posts, closing(sqlite3.connect("")) as names:
+            reading = _Reading(self, unit, shard.params["licence"], posts, names)
+            yield from finished(reading.rows(), POSTS_TO_TEXT, self.max_seconds)
+
+    def site_of(self, file: FoundFile) -> str | None:
+        """The site of a file with posts, if the recipe or its path says it."""
+        return self.site or _site_of(file.location)
 
 
 class _Reading:
     """One site while it is read: first all posts are sorted by question, then each group becomes a row."""
 
-    def __init__(self, name: str, shard: Shard, posts: ExternalSort) -> None:
-        self.name, self.params, self.location = name, shard.params, shard.location
-        self.archive: str = shard.params["archive"]
-        self.site: str | None = shard.params["site"]
+    def __init__(
+        self, source: StackExchange, unit: list[FoundFile], licence: str | None, posts: ExternalSort, names: sqlite3.Connection
+    ) -> None:
+        self.name, self.min_score, self.licence = source.name, source.min_score, licence
+        self.site = source.site_of(unit[0])
+        self.locations = [file.location for file in unit]
+        self.archive = printable(unit[0].name)
         self.posts = posts
-        self.names = sqlite3.connect("")  # a private database that goes to disk when it grows
+        self.names = names  # a private database that goes to disk when it grows
         self.names.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)")
 
-    def rows(self) -> Iterator[Document | Reject]:
-        try:
-            yield from self._read_7z() if self.location.endswith(".7z") else self._read_xml()
-            for question, records in groupby(self.posts, key=lambda record: record[0][0]):
-                yield from self._group(question, records)
-        finally:
-            self.names.close()
+    def rows(self) -> Iterator[Document | Reject | Pending]:
+        yield from self._read_7z() if self.locations[0].endswith(".7z") else self._read_xml()
+        for question, records in groupby(self.posts, key=lambda record: record[0][0]):
+            yield from self._group(question, records)
 
     def _read_xml(self) -> Iterator[Reject]:
-        users = _users_beside(self.location)
-        for location, wanted, take in (
-            (self.location, POSTS, self._take_post), (users.location if users else None, USERS, self._take_user),
-        ):  # fmt: skip
-            if location is not None:
-                with open_raw(location) as file:
-                    for found in read_xml(unpack(file, limits=LIMITS), wanted):
-                        if (reject := take(found)) is not None:
-                            yield reject
+        takers = ((POSTS, self._take_post), (USERS, self._take_user))
+        for location, (wanted, take) in zip(self.locations, takers, strict=False):
+            with open_raw(location) as file:
+                for found in read_xml(unpack(file, limits=LIMITS), wanted):
+                    if (reject := take(found)) is not None:
+                        yield reject
 
     def _read_7z(self) -> Iterator[Reject]:
-        with open_raw(self.location) as file:
+        with open_raw(self.locations[0]) as file:
             try:
                 members = list_members(file)
             except ArchiveRefusedError as error:
@@ -198,7 +215,7 @@ class _Reading:
     def _reject(self, offset: int, post: int | str, reason: str, detail: str) -> Reject:
         return Reject(f"{self.archive}@{offset} post {post}", reason, detail)
 
-    def _group(self, question_id: int, records: Iterator[Record]) -> Iterator[Document | Reject]:
+    def _group(self, question_id: int, records: Iterator[Record]) -> Iterator[Pending | Reject]:
         """The question comes first, if it is there; its answers follow by id."""
         question: Post | None = None
         answers: list[Post] = []
@@ -222,11 +239,11 @@ class _Reading:
             seen = is_answer, post_id
         if question is not None:
             answers.sort(key=lambda post: (-post.score, str(post.id) != question.accepted, post.id))
-            yield self._row(question, answers)
+            bodies = [post.body for post in (question, *answers)]
+            location = f"{self.archive}@{question.offset} post {question.id}"
+            yield Pending(location, (bodies,), sum(map(len, bodies)), partial(self._row, location, question, answers))
 
-    def _row(self, question: Post, answers: list[Post]) -> Document | Reject:
-        location = f"{self.archive}@{question.offset} post {question.id}"
-        bodies = [post_to_text(post.body) for post in (question, *answers)]
+    def _row(self, location: str, question: Post, answers: list[Post], bodies: list[str]) -> Document | Reject:
         if unfit := screen("".join(bodies)):
             return Reject(location, *unfit)
         asked = f"{question.title}\n\n{bodies[0]}".strip()
@@ -262,10 +279,9 @@ class _Reading:
             "authors": json.dumps([self._author(post) for post in (question, *answers)], ensure_ascii=False),
             "site": self.site or "",
         }  # fmt: skip
-        least = self.params["min_score"]
-        if least is not None:
-            meta["min_score"] = str(least)
-            meta["n_answers_min_score"] = str(sum(post.score >= least for post in answers))
+        if self.min_score is not None:
+            meta["min_score"] = str(self.min_score)
+            meta["n_answers_min_score"] = str(sum(post.score >= self.min_score for post in answers))
         return {key: value for key, value in meta.items() if value}
 
     def _author(self, post: Post) -> str:
@@ -278,7 +294,7 @@ class _Reading:
 
     def _claims(self, posts: list[Post], path: str) -> list[LicenceClaim]:
         """A claim for each licence among the posts; the newest is in force, for the older ones allow to pass on under it."""
-        if declared := self.params["licence"]:
+        if declared := self.licence:
             return [LicenceClaim(self.archive, path, declared, "declared", "", None, "recipe", 1.0, effective=True)]
         found: dict[str, tuple[list[str], str]] = {}
         for post in posts:
@@ -324,33 +340,20 @@ def _post(row: dict[str, str], offset: int) -> Post:
     )  # fmt: skip
 
 
-def _find(pattern: str, where: str) -> list[FoundFile]:
-    """The files with posts: in a folder those of that name, else what was asked for."""
-    found = find_files(pattern, where)
-    posts = [file for file in found if POSTS_FILE.fullmatch(file.location.rpartition("/")[2])]
-    if len(found) == 1 and not posts:
-        return found
-    if not posts:
-        fix = "give a Posts.xml, a site's .7z, or a folder that holds such files"
-        raise SourceError("no Posts.xml and no .7z of a site is there", f"{where}: {pattern}", fix)
-    return posts
-
-
-def _digest(file: FoundFile, digest: Callable[[Path], str]) -> str:
-    users = _users_beside(file.location)
-    if users is None:
-        return fingerprint_of(file, digest)
-    return hashlib.sha256(f"{fingerprint_of(file, digest)}\n{fingerprint_of(users, digest)}\n".encode()).hexdigest()
-
-
-def _users_beside(location: str) -> FoundFile | None:
+def _users_of(location: str) -> str:
+    """Where the users of a file of posts would lie; empty if they are in it."""
     folder, slash, name = location.rpartition("/")
-    if not name.startswith("Posts.xml"):
-        return None
+    return f"{folder}{slash}Users{name.removeprefix('Posts')}" if name.startswith("Posts.xml") else ""
+
+
+def _users_beside(posts: FoundFile) -> list[FoundFile]:
+    if not (location := _users_of(posts.location)):
+        return []
     try:
-        return find_files(f"{folder}{slash}Users{name.removeprefix('Posts')}", "users")[0]
+        (users,) = find_files(location, "users")
     except SourceError:  # there is none
-        return None
+        return []
+    return [replace(users, name=_users_of(posts.name))]
 
 
 def _site_of(location: str) -> str | None:

@@ -1,41 +1,42 @@
-"""datatrove's pipeline steps as steps of a recipe: a decision for each document as signals, changed texts as edits.
+"""datatrove's pipeline steps as steps of a recipe: what they decide becomes signals, what they change in texts edits.
 
-A step here maps documents to documents: filters, formatters, extractors, annotators. It sees all documents and may drop,
-change or annotate them; what it drops is kept with the step's reason, since a signal never drops.
+A step here maps documents to documents: filters, formatters, extractors, annotators, the user's own. It sees the documents
+of one shard in their order, as in datatrove. It may drop, change or annotate them; what it drops is kept with the step's
+reason, since a signal never drops.
 """
 
 from __future__ import annotations
 
-import difflib
-import enum
-import hashlib
+import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import accumulate
-from pathlib import PurePath
-from types import FunctionType
 from typing import Any
 
 import pyarrow as pa
 
-from tilth.artifacts.spec import canonical_json, library_versions
-from tilth.errors import ContractError, RecipeError
-from tilth.quality_signals.edits import edit_table
-from tilth.quality_signals.family import BatchScores, SignalFamily
+from tilth.artifacts.spec import UNICODE
+from tilth.contracts import EDITS, Contract, family_contract
+from tilth.errors import BuildError, ContractError, RecipeError, TilthError
+from tilth.pipeline.interchange.step_description import describe, libraries_of
+from tilth.pipeline.interchange.text_difference import text_edits
 
 NEEDS = ("url", "language", "meta")  # of documents/1, beyond the text: what a step finds in `metadata`
-MOST_LINES = 4_000  # beyond it a change is one span: comparing lines takes the square of their number
-NOT_CONFIGURATION = frozenset({"stats", "exclusion_writer"})
-MAX_DEPTH = 6
+COLUMNS = ("shard", "row", "text", *NEEDS)
+INSTALL = "pip install 'tilth[interchange]'"
+ROWS_AT_ONCE = 10_000
+_NAME = re.compile("[a-z][a-z0-9_]*")
+Batches = Iterable[pa.RecordBatch]
 
 
 @dataclass(frozen=True)
 class Passed:
     """What became of one document: `text` and `annotations` (metadata that the step set) are None where it was dropped."""
 
+    row: int  # among the documents that the step was given, from 0
     is_kept: bool
     reason: str  # the filter's, `dropped` where it gives none; empty where it was kept
     text: str | None
@@ -44,157 +45,126 @@ class Passed:
 
 @dataclass(frozen=True)
 class DatatroveStep:
-    """A step with the name of its columns: `DatatroveStep("gopher_dt", GopherQualityFilter())`.
+    """A step, or several that follow on each other, with the name of its columns and edits.
 
-    `description` belongs into the key of what is made with it. Raises RecipeError for a step whose configuration cannot
-    be described, and for one that is no step.
+    `Corpus(signals=[DatatroveStep("gopher_dt", GopherQualityFilter())])` gives `gopher_dt_keeps`, `gopher_dt_reason` (why it
+    drops the document; empty if it does not) and `gopher_dt_annotations` (the metadata that it set, as JSON).
+    `Corpus(edits=[DatatroveStep("ftfy", FTFYFormatter())])` changes texts: documents that it drops stay as they are.
+    Each shard is run by a fresh copy of the step. `document.id` is a number within the shard; the source's own id is in
+    `metadata` as `id` where it has one.
+
+    `description` and `libraries` decide the key of what is made with it: classes, settings, the code of classes that
+    no library holds, and the versions of those that do. A file is known by its path alone. Raises RecipeError for a step
+    whose settings cannot be described, for one that is no step, and where datatrove is not installed.
     """
 
     name: str
     step: Any
-    description: Mapping[str, Any] = field(init=False, default_factory=dict)
+    description: Mapping[str, Any] = field(init=False, compare=False, default_factory=dict)
+    libraries: tuple[str, ...] = field(init=False, compare=False, default=())
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
-            raise RecipeError(f"`{self.name}` cannot name columns", "DatatroveStep", "use small letters, digits and _")
-        if not callable(getattr(self.step, "run", None)):
-            raise RecipeError(f"{type(self.step).__name__} is no step of datatrove", self.name, "give a PipelineStep")
-        object.__setattr__(self, "description", describe(self.step))
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise RecipeError(f"`{self.name}` cannot name columns", "DatatroveStep", "Use small letters, digits and _.")
+        if importlib.util.find_spec("datatrove") is None:
+            raise RecipeError("datatrove is not installed", f"DatatroveStep `{self.name}`", INSTALL)
+        for step in self.steps:
+            if isinstance(step, type) or not callable(getattr(step, "run", None)):
+                what = f"the class {step.__name__} itself" if isinstance(step, type) else f"a {type(step).__name__}"
+                fix = "Give a PipelineStep that was made: `GopherQualityFilter()`."
+                raise RecipeError(f"{what} is no step of datatrove", f"DatatroveStep `{self.name}`", fix)
+        told = {f"{place} {type(step).__name__}": describe(step) for place, step in enumerate(self.steps, 1)}
+        object.__setattr__(self, "description", told)
+        libraries = {UNICODE, "datatrove"}.union(*(libraries_of(step) for step in self.steps))
+        object.__setattr__(self, "libraries", tuple(sorted(libraries)))
 
     @property
-    def key(self) -> str:
-        """32 hexadecimal digits for the step, its configuration and datatrove's version."""
-        versions = library_versions(("datatrove",))
-        return hashlib.sha256(canonical_json([self.description, versions])).hexdigest()[:32]
+    def steps(self) -> tuple[Any, ...]:
+        """The steps in their order."""
+        return tuple(self.step) if isinstance(self.step, Sequence) and not isinstance(self.step, str) else (self.step,)
 
-    def family(self) -> SignalFamily:
-        """The step as a family of signals, to be computed with `compute_family` and stored as any other.
+    @property
+    def contract(self) -> Contract:
+        """signals/1 with the columns of this step."""
+        kinds = {"keeps": pa.bool_(), "reason": pa.string(), "annotations": pa.string()}
+        return family_contract(self.name, {f"{self.name}_{column}": kind for column, kind in kinds.items()})
 
-        Columns: `<name>_keeps`, `<name>_reason` (why it drops the document; empty if it does not), and
-        `<name>_annotations` (the metadata that it set, as JSON; `{}` for none).
-        """
-        columns = {f"{self.name}_keeps": pa.bool_(), f"{self.name}_reason": pa.string(), f"{self.name}_annotations": pa.string()}
-        return SignalFamily(self.name, 1, columns, ("datatrove",), self._scores, needs=NEEDS, takes_batch=True)
+    def signals(self, documents: Batches) -> Iterator[pa.Table]:
+        """What the step decides of the documents of one shard (COLUMNS), as tables of `contract` in the order of the rows."""
+        places: list[tuple[str, int]] = []
+        found: dict[int, tuple[bool, str, str]] = {}
+        for one in self._passed(_noted(documents, places)):
+            found[one.row] = (one.is_kept, one.reason, _as_json(one.annotations or {}))
+        for first in range(0, len(places), ROWS_AT_ONCE):
+            part = range(first, min(first + ROWS_AT_ONCE, len(places)))
+            shards, rows = zip(*places[first : first + ROWS_AT_ONCE])
+            columns = [shards, rows, *zip(*(found[row] for row in part)), [None] * len(part)]
+            schema = self.contract.schema
+            yield pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema)], schema=schema)
 
-    def _scores(self, batch: Any) -> BatchScores:
-        found = run_step(self.step, batch.texts, batch.fields)
-        return BatchScores({
-            f"{self.name}_keeps": pa.array([one.is_kept for one in found], pa.bool_()),
-            f"{self.name}_reason": pa.array([one.reason for one in found], pa.string()),
-            f"{self.name}_annotations": pa.array([_as_json(one.annotations or {}) for one in found], pa.string()),
-        })  # fmt: skip
+    def edits(self, documents: Batches) -> pa.Table:
+        """What the step changes in the texts of one shard (COLUMNS): edits/1, in the order of the rows."""
+        places: list[tuple[str, int]] = []
+        given: dict[int, str] = {}
+        spans: dict[int, list[tuple[int, int, str]]] = {}
+        for one in self._passed(_noted(documents, places, given)):
+            old = given.pop(one.row)
+            if one.text is not None and one.text != old:
+                spans[one.row] = list(text_edits(old, one.text))
+        rows = [(*places[row], *span, self.name) for row in sorted(spans) for span in spans[row]]
+        columns = list(zip(*rows)) or [()] * len(EDITS.schema)
+        return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, EDITS.schema)], schema=EDITS.schema)
 
-    def edits(self, documents: pa.RecordBatch | pa.Table) -> pa.Table:
-        """What the step changes in the texts (column `text`; url, language and meta where there are): `edit_table`'s columns.
-
-        `row` counts within the batch. A text that the step drops is left as it is: dropping is for signals.
-        """
-        texts = _flat(documents.column("text"))
-        fields = {name: _flat(documents.column(name)) for name in NEEDS if name in documents.schema.names}
-        found = run_step(self.step, texts, fields)
-        return edit_table(
-            (row, *span, self.name)
-            for row, (text, one) in enumerate(zip(texts.to_pylist(), found))
-            if one.text is not None
-            for span in text_edits(text, one.text)
-        )
+    def _passed(self, documents: Batches) -> Iterator[Passed]:
+        at: list[str] = [""]
+        try:
+            yield from run_steps(self.steps, documents, at)
+        except TilthError:
+            raise
+        except Exception as error:
+            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+            place = f"; {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+            what = f"the step `{self.name}` failed: {type(error).__name__}: {error}"
+            fix = "Mend the step, or take it out of the recipe; the same command goes on."
+            raise BuildError(what, f"document {at[0]}{place}", fix) from error
 
 
-def run_step(step: Any, texts: pa.Array, fields: Mapping[str, pa.Array]) -> list[Passed]:
-    """Run a step over documents; one result for each, in their order. The step itself stays as it was.
+def run_steps(steps: Sequence[Any], documents: Batches, at: list[str]) -> Iterator[Passed]:
+    """Run copies of `steps`, one after the other, over documents (COLUMNS); one result for each, in any order.
 
-    Raises ContractError if it gives a document that it was not given, or one twice.
+    `at[0]` becomes the place of the document that was read last. Raises ContractError for a document that was not given, or
+    one that comes twice.
     """
+    dropped = _Dropped()
+    owns = [deepcopy(step) for step in steps]
+    metadata: dict[int, dict[str, Any]] = {}
+    passing: Iterator[Any] = _documents(documents, metadata, at)
+    for own in owns:
+        if hasattr(own, "exclusion_writer"):
+            own.exclusion_writer = dropped  # a filter tells its reasons to nobody else
+        passing = own.run(passing, 0, 1)
+    seen: set[int] = set()
+    for document in passing or ():
+        yield from dropped.passed(metadata, seen)
+        row = _row(document.id, metadata, seen)
+        yield Passed(row, True, "", str(document.text), _changes(metadata.pop(row), document.metadata))
+    yield from dropped.passed(metadata, seen)
+    for row in sorted(metadata):  # dropped without a word
+        yield Passed(row, False, "dropped", None, None)
+
+
+def _documents(batches: Batches, metadata: dict[int, dict[str, Any]], at: list[str]) -> Iterator[Any]:
     from datatrove.data import Document  # type: ignore[import-not-found, unused-ignore]
 
-    own, dropped = deepcopy(step), _Dropped()
-    if hasattr(own, "exclusion_writer"):
-        own.exclusion_writer = dropped  # a filter tells its reasons to nobody else
-    given = [_metadata({name: column[row].as_py() for name, column in fields.items()}) for row in range(len(texts))]
-    documents = [
-        Document(text, str(row), metadata=deepcopy(meta)) for row, (text, meta) in enumerate(zip(texts.to_pylist(), given))
-    ]
-    kept: dict[int, Passed] = {}
-    for document in own.run(iter(documents), 0, 1):
-        row = _row(document.id, len(documents))
-        if row in kept:
-            raise ContractError(f"`{type(step).__name__}` gives a document twice", "datatrove", "it is no map of documents")
-        kept[row] = Passed(True, "", str(document.text), _changes(given[row], document.metadata))
-    reasons = {_row(name, len(documents)): reason for name, reason in dropped.reasons.items()}
-    return [kept.get(row) or Passed(False, reasons.get(row) or "dropped", None, None) for row in range(len(documents))]
-
-
-def text_edits(old: str, new: str) -> Iterator[tuple[int, int, str]]:
-    """Spans of `old` (characters, end exclusive) and what stands in their place in `new`: in order, disjoint."""
-    if old == new:
-        return
-    head = old.rfind("\n", 0, _common(old, new)) + 1
-    n_tail = min(_common(old[::-1], new[::-1]), len(old) - head, len(new) - head)
-    line_end = old.find("\n", len(old) - n_tail)
-    n_tail = len(old) - line_end - 1 if line_end >= 0 else 0
-    old_lines = old[head : len(old) - n_tail].splitlines(keepends=True)
-    new_lines = new[head : len(new) - n_tail].splitlines(keepends=True)
-    if max(len(old_lines), len(new_lines)) > MOST_LINES:
-        yield head, len(old) - n_tail, new[head : len(new) - n_tail]
-        return
-    ends = [head, *(head + n for n in accumulate(map(len, old_lines)))]
-    for kind, start, end, new_start, new_end in difflib.SequenceMatcher(None, old_lines, new_lines, autojunk=False).get_opcodes():
-        if kind != "equal":
-            yield _trimmed(old, ends[start], ends[end], "".join(new_lines[new_start:new_end]))
-
-
-def _trimmed(old: str, start: int, end: int, replacement: str) -> tuple[int, int, str]:
-    """The span without what its replacement begins and ends with alike."""
-    replaced = old[start:end]
-    n_head = _common(replaced, replacement)
-    n_tail = min(_common(replaced[::-1], replacement[::-1]), len(replaced) - n_head, len(replacement) - n_head)
-    return start + n_head, end - n_tail, replacement[n_head : len(replacement) - n_tail]
-
-
-def describe(step: Any) -> dict[str, Any]:
-    """The class of a step and its configuration as JSON: equal steps give equal descriptions, in any process.
-
-    Functions are told by their code. Raises RecipeError for what cannot be told from another by its content.
-    """
-    found = _described(step, 0, type(step).__name__)
-    assert isinstance(found, dict)
-    return found
-
-
-def _described(value: Any, depth: int, where: str) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if depth > MAX_DEPTH:
-        raise RecipeError("the configuration is nested too deeply to be described", where, "give it plain values")
-    if isinstance(value, Mapping):
-        return {str(key): _described(entry, depth + 1, f"{where}.{key}") for key, entry in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted((_described(entry, depth + 1, where) for entry in value), key=canonical_json)
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return [_described(entry, depth + 1, where) for entry in value]
-    if isinstance(value, re.Pattern):
-        return {"pattern": _described(value.pattern, depth + 1, where), "flags": value.flags}
-    if isinstance(value, bytes):
-        return {"sha256": hashlib.sha256(value).hexdigest()}
-    if isinstance(value, PurePath | enum.Enum | type):
-        return str(value)
-    if isinstance(value, FunctionType):
-        return {"function": value.__qualname__, "code": _code(value, depth, where)}
-    if hasattr(value, "__dict__") and not isinstance(value, Iterator):
-        own = {key: entry for key, entry in vars(value).items() if key not in NOT_CONFIGURATION}
-        described = {key: _described(entry, depth + 1, f"{where}.{key}") for key, entry in sorted(own.items())}
-        return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **described}
-    raise RecipeError(f"a {type(value).__name__} cannot be described", where, "give the step plain values")
-
-
-def _code(function: FunctionType, depth: int, where: str) -> Any:
-    code = function.__code__
-    plain = [constant for constant in code.co_consts if not hasattr(constant, "co_code")]
-    inner = [constant.co_code.hex() for constant in code.co_consts if hasattr(constant, "co_code")]
-    closed = [_described(cell.cell_contents, depth + 1, where) for cell in function.__closure__ or ()]
-    parts = [code.co_code.hex(), inner, code.co_names, _described(plain, depth + 1, where), closed]
-    defaults = _described([*(function.__defaults__ or ()), function.__kwdefaults__], depth + 1, where)
-    return hashlib.sha256(canonical_json([parts, defaults])).hexdigest()
+    row = 0
+    for batch in batches:
+        fields = [name for name in NEEDS if name in batch.schema.names]
+        columns = [batch.column(name).to_pylist() for name in ("shard", "row", "text", *fields)]
+        for shard, number, text, *values in zip(*columns):
+            own = _metadata(dict(zip(fields, values)))
+            metadata[row], at[0] = own, f"{shard}:{number}"
+            yield Document(text, str(row), metadata=deepcopy(own))
+            row += 1
 
 
 class _Dropped:
@@ -211,7 +181,32 @@ class _Dropped:
 
     def write(self, document: Any, rank: int = 0, **_: Any) -> None:
         """Note one document."""
-        self.reasons[document.id] = str(document.metadata.get("filter_reason") or "")
+        self.reasons[document.id] = str(document.metadata.get("filter_reason") or "dropped")
+
+    def passed(self, metadata: dict[int, dict[str, Any]], seen: set[int]) -> Iterator[Passed]:
+        """What was noted since the last call."""
+        for name, reason in self.reasons.items():
+            row = _row(name, metadata, seen)
+            del metadata[row]
+            yield Passed(row, False, reason, None, None)
+        self.reasons = {}
+
+
+def _row(name: str, metadata: Mapping[int, Any], seen: set[int]) -> int:
+    row = int(name) if str(name).isdigit() else -1
+    if row in seen or row not in metadata:
+        what = f"gives document `{name}` twice" if row in seen else f"gives a document `{name}` that it was not given"
+        raise ContractError(f"a step {what}", "datatrove", "Only steps that map documents to documents can be part of a recipe.")
+    seen.add(row)
+    return row
+
+
+def _noted(batches: Batches, places: list[tuple[str, int]], texts: dict[int, str] | None = None) -> Batches:
+    for batch in batches:
+        if texts is not None:
+            texts.update(enumerate(batch.column("text").to_pylist(), len(places)))
+        places += zip(batch.column("shard").to_pylist(), batch.column("row").to_pylist())
+        yield batch
 
 
 def _metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,27 +218,5 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in new.items() if name not in old or old[name] != value}
 
 
-def _row(name: str, n_documents: int) -> int:
-    if not str(name).isdigit() or int(name) >= n_documents:
-        raise ContractError(f"a step gives a document `{name}` that it was not given", "datatrove", "it is no map of documents")
-    return int(name)
-
-
-def _common(left: str, right: str) -> int:
-    """Length of the common beginning."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
 def _as_json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from tilth.quality_signals.family import ANY_SIZE
 from tilth.quality_signals.fused.domains import read_domains
 from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.registry import BatchScores, Resource, batch_signal
@@ -24,6 +25,7 @@ NO_DOMAIN, NOT_LISTED = "no domain", "domain is not listed"
     columns={"rps_doc_ut1_blacklist": pa.int64()},
     needs=("url",),
     resources={"blocked_domains": Resource(read_domains)},
+    max_bytes=ANY_SIZE,
 )
 def blocked_domains(batch: TextBatch, blocked_domains: Mapping[str, int]) -> BatchScores:
     """The id of the domain's combination of categories (`fused.domains.category_ids`).

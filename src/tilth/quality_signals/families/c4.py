@@ -8,7 +8,7 @@ ends in `_any_end` is for the rules without "a line ends in a terminal mark", as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tilth.quality_signals.edits import edit_table
-from tilth.quality_signals.fused.text_batch import TextBatch
+from tilth.quality_signals.fused.text_batch import MOST_LINES, TextBatch
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
 if TYPE_CHECKING:
     from tilth.quality_signals.rules.texts import Texts
 
 Ints = npt.NDArray[np.int64]
+TOO_MANY_LINES = f"more than {MOST_LINES} lines"
 PHRASES = (
     "lorem ipsum",
     "javascript",
@@ -58,7 +59,7 @@ _SPANS = pa.list_(pa.int64())
 
 @batch_signal(
     "c4",
-    version=2,
+    version=3,
     columns={
         **{name: pa.int64() for name in _COUNTS},
         "c4_removed_line_starts": _SPANS,
@@ -69,13 +70,15 @@ _SPANS = pa.list_(pa.int64())
 def c4(batch: TextBatch) -> BatchScores:
     """Lines of each kind (each line counts for the first fault alone), sentences on the lines that are left, and the
     length of the third longest line (mC4's rule of three paragraphs, in characters). Removed lines are spans in
-    characters, the line break included.
+    characters, the line break included. Undefined for a text of more than MOST_LINES lines.
     """
     from tilth.quality_signals.rules import texts
     from tilth.quality_signals.rules.kernels import pages
 
     counts, removed_counts, spans, reasons = [], [], [], []
-    for part in texts.parts_of(batch):
+    parts = texts.parts_of(batch)
+    undefined = undefined_of(parts)
+    for part in parts:
         lines = judge(part)
         counts.append(_counts_of(part, lines))
         gone = lines.removed
@@ -84,23 +87,24 @@ def c4(batch: TextBatch) -> BatchScores:
         spans.append(lines.table[gone][:, (pages.START, pages.NEXT)] - part.starts[text][:, None])
         reasons.append(lines.first_fault[gone])
     firsts = np.concatenate(([0], np.cumsum(np.concatenate(removed_counts)))) if removed_counts else np.zeros(1, np.int64)
-    offsets = pa.array(firsts.astype(np.int32), pa.int32())
+    offsets = pa.array(firsts.astype(np.int32), mask=np.append(undefined, False))
     found = np.concatenate(counts) if counts else np.empty((0, len(_COUNTS)), np.int64)
     span = np.concatenate(spans) if spans else np.empty((0, 2), np.int64)
     kind = np.concatenate(reasons) if reasons else np.empty(0, np.int64)
     names = pa.DictionaryArray.from_arrays(pa.array(kind.astype(np.int32)), pa.array([reason or "" for reason in REASONS]))
-    columns = {name: pa.array(np.ascontiguousarray(column)) for name, column in zip(_COUNTS, found.T)}
+    columns = {name: pa.array(np.ascontiguousarray(column), mask=undefined) for name, column in zip(_COUNTS, found.T)}
     columns["c4_removed_line_starts"] = pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(span[:, 0])))
     columns["c4_removed_line_ends"] = pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(span[:, 1])))
     columns["c4_removed_line_reasons"] = pa.ListArray.from_arrays(offsets, names.cast(pa.string()))
-    return BatchScores(columns)
+    return BatchScores(columns, {TOO_MANY_LINES: undefined})
 
 
 def c4_edits(texts: pa.Array, needs_terminal_mark: bool = True) -> pa.Table:
     """What C4 takes out of texts that it keeps, as edits (see `edits.EDITS`): applied, they give datatrove's text.
 
     Lines without a place in C4 go with their line breaks, reason as in `REASONS`; citations such as [12] go from the
-    lines that stay; white space at their ends and odd line breaks give way to one line feed.
+    lines that stay; white space at their ends and odd line breaks give way to one line feed. A text for which the signals
+    `c4` are undefined stays as it is.
     """
     from tilth.quality_signals.rules.texts import in_parts
 
@@ -127,6 +131,12 @@ class Lines:
     def removed(self) -> npt.NDArray[np.bool_]:
         """Lines that go while their page may stay."""
         return np.isin(self.first_fault, [place for place, reason in enumerate(REASONS) if reason])
+
+
+def undefined_of(parts: Sequence[Texts]) -> npt.NDArray[np.bool_]:
+    """Which texts have more than MOST_LINES lines, and so are judged as if they had none."""
+    found = [np.full(len(part), not len(judge(part).table) and len(part.codes) > MOST_LINES) for part in parts]
+    return np.concatenate([np.zeros(0, bool), *found])
 
 
 def judge(part: Texts) -> Lines:
@@ -158,9 +168,12 @@ def _judge(part: Texts) -> Lines:
     phrases = np.zeros((len(PHRASES), lengths.max()), np.uint32)
     for row, phrase in enumerate(PHRASES):
         phrases[row, : len(phrase)] = list(map(ord, phrase))
-    table = np.empty((pages.count_lines(part.codes, part.starts, classes), 8), np.int64)
-    kept = np.empty(len(part.codes), np.uint32)
-    used = pages.judge_lines(part.codes, part.starts, classes, phrases, lengths, table, kept)
+    n_lines = pages.count_lines(part.codes, part.starts, classes)
+    # A part of so many lines is one long text.
+    codes, starts = (part.codes, part.starts) if n_lines <= MOST_LINES else (part.codes[:0], np.zeros(2, np.int64))
+    table = np.empty((n_lines if n_lines <= MOST_LINES else 0, 8), np.int64)
+    kept = np.empty(len(codes), np.uint32)
+    used = pages.judge_lines(codes, starts, classes, phrases, lengths, table, kept)
     faults = table[:, pages.FAULTS]
     return Lines(table, kept[:used], _lowest_bit(faults), _lowest_bit(faults & ~pages.NO_TERMINAL))
 

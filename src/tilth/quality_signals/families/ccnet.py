@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tilth.quality_signals.family import ANY_SIZE
 from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
@@ -26,7 +27,9 @@ _NUMBERS = {
 _BUCKETS = {"head": 0.0, "middle": 1.0, "tail": 2.0}
 
 
-@batch_signal("ccnet", version=1, columns={name: pa.float64() for name in ("ccnet_bucket", *_NUMBERS)}, needs=("meta",))
+@batch_signal(
+    "ccnet", version=2, columns={name: pa.float64() for name in ("ccnet_bucket", *_NUMBERS)}, needs=("meta",), max_bytes=ANY_SIZE
+)
 def ccnet(batch: TextBatch) -> BatchScores:
     """The numbers in the document's `meta`, under the column's name or cc_net's (`ccnet_length` or `length`).
 
@@ -62,7 +65,7 @@ def _numbers(values: pa.Array) -> pa.Array:
 
 def _number(value: str | None) -> float | None:
     try:
-        number = float(value or "")
+        number = float((value or "").encode("ascii").replace(b"_", b"?"))  # Python reads 1_000 and other digits too
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -24,7 +24,7 @@ _ENCODED = (
 
 @signal(
     "code_shape",
-    version=1,
+    version=2,
     columns={
         "n_lines": pa.int64(),
         "mean_line_length": pa.float64(),

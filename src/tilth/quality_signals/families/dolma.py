@@ -20,7 +20,7 @@ _DUPE = tuple(f"dolma_dupe_{n}gram_char_frac" for n in range(5, 11))
 
 @batch_signal(
     "dolma",
-    version=1,
+    version=2,
     columns={
         "dolma_n_words": pa.int64(),
         "dolma_median_word_length": pa.float64(),

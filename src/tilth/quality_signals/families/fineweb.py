@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tilth.quality_signals.families.c4 import text_left
+from tilth.quality_signals.families.c4 import TOO_MANY_LINES, text_left, undefined_of
 from tilth.quality_signals.families.gopher import ratio
 from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.registry import BatchScores, batch_signal
@@ -25,7 +25,7 @@ _NAMES = ("terminal_line_frac", "short_line_frac", "dupe_line_char_frac", "newli
 _PREFIXES = ("fineweb_", "fineweb_after_c4_")
 
 
-@batch_signal("fineweb", version=2, columns={prefix + name: pa.float64() for prefix in _PREFIXES for name in _NAMES})
+@batch_signal("fineweb", version=3, columns={prefix + name: pa.float64() for prefix in _PREFIXES for name in _NAMES})
 def fineweb(batch: TextBatch) -> BatchScores:
     """Shares of lines that end in a terminal mark, and of lines of at most 30 characters; the share of characters in lines
     that were seen before; line feeds for each word (of spaCy's English tokeniser). Of the text, and of what C4 leaves of it.
@@ -46,7 +46,9 @@ def fineweb(batch: TextBatch) -> BatchScores:
         )
         columns |= dict(zip((prefix + name for name in _NAMES), ratios))
         undefined |= {f"no lines{where}": n_lines == 0, f"no words{where}": n_words == 0}
-    return BatchScores(columns, undefined)
+    too_many = undefined_of(parts)  # C4 leaves nothing of them, for another reason
+    undefined = {reason: none & ~too_many if reason.endswith("C4") else none for reason, none in undefined.items()}
+    return BatchScores(columns, undefined | {TOO_MANY_LINES: too_many})
 
 
 def _counts_of(part: Texts) -> Ints:

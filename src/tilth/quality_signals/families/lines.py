@@ -8,15 +8,16 @@ from __future__ import annotations
 import pyarrow as pa
 
 from tilth.quality_signals.fused.columns import lists, shares, whole_numbers
-from tilth.quality_signals.fused.text_batch import TextBatch
+from tilth.quality_signals.fused.text_batch import MAX_BYTES, MOST_LINES, TextBatch
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
+TOO_MANY = f"more than {MOST_LINES} lines"
 _SCORES, _COUNTS = pa.list_(pa.float64()), pa.list_(pa.int64())
 
 
 @batch_signal(
     "lines",
-    version=2,
+    version=3,
     columns={
         "line_start": _COUNTS,
         "line_end": _COUNTS,
@@ -27,16 +28,17 @@ _SCORES, _COUNTS = pa.list_(pa.float64()), pa.list_(pa.int64())
         "rps_lines_start_with_bulletpoint": _SCORES,
         "rps_lines_uppercase_letter_fraction": _SCORES,
     },
+    max_bytes=MAX_BYTES,
 )
 def lines(batch: TextBatch) -> BatchScores:
-    """One number for each line of the text; empty lists for an empty text.
+    """One number for each line of the text; empty lists for an empty text, null for one of more than MOST_LINES lines.
 
     `line_start` and `line_end` count characters (code points) from the text's start; the end is exclusive and lies
     behind the line feed. Words and digits are counted in the line's normal form, capitals among all its characters with
     its line feed.
     """
-    from tilth.quality_signals.fused import raw_kernel as raw
-    from tilth.quality_signals.fused import word_kernel as word
+    from tilth.quality_signals.fused.kernels import raw
+    from tilth.quality_signals.fused.kernels import words as word
 
     ((start, end), found), normal = batch.lines, batch.words.lines
     by_line = {
@@ -49,4 +51,7 @@ def lines(batch: TextBatch) -> BatchScores:
         "rps_lines_start_with_bulletpoint": pa.array(found[raw.LINE_BULLET].astype(float)),
         "rps_lines_uppercase_letter_fraction": shares(found[raw.LINE_UPPER], end - start, empty=0.0),
     }
-    return BatchScores({name: lists(batch.first_lines, values) for name, values in by_line.items()})
+    too_many = batch.raw_counts[:, raw.N_LINES] > MOST_LINES
+    return BatchScores(
+        {name: lists(batch.first_lines, values, too_many) for name, values in by_line.items()}, {TOO_MANY: too_many}
+    )

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tilth.quality_signals.fused.code_points import code_points
 from tilth.quality_signals.fused.columns import shares, whole_numbers
 from tilth.quality_signals.fused.phrases import phrase_table, read_word_lists, stop_word_lists
-from tilth.quality_signals.fused.text_batch import TextBatch
+from tilth.quality_signals.fused.text_batch import MAX_BYTES, TextBatch
 from tilth.quality_signals.registry import BatchScores, Resource, batch_signal
 
 Ints = npt.NDArray[np.int64]
@@ -38,19 +38,20 @@ def _read_single_words(data: bytes) -> Lists:
 
 @batch_signal(
     "stop_words",
-    version=1,
+    version=2,
     columns={"rps_doc_stop_word_fraction": pa.float64()},
     needs=("language",),
     resources={"stop_words": Resource(_read_single_words, _built_in)},
+    max_bytes=MAX_BYTES,
 )
 def stop_words(batch: TextBatch, stop_words: Lists) -> BatchScores:
     """Stop words per raw word, both as they are written: a capital letter keeps a word from being a stop word.
 
     0 for a text without normalised words, as published. Undefined where the language has no list.
     """
-    from tilth.quality_signals.fused.list_kernel import count_raw_words
-    from tilth.quality_signals.fused.raw_kernel import N_WORDS
-    from tilth.quality_signals.fused.word_kernel import N_WORDS as N_NORMAL_WORDS
+    from tilth.quality_signals.fused.kernels.raw import N_WORDS
+    from tilth.quality_signals.fused.kernels.words import N_WORDS as N_NORMAL_WORDS
+    from tilth.quality_signals.fused.kernels.words import count_raw_words
 
     tables, undefined = _by_list(batch, stop_words)
     found = np.zeros(len(batch), np.int64)
@@ -64,23 +65,24 @@ def stop_words(batch: TextBatch, stop_words: Lists) -> BatchScores:
 
 @batch_signal(
     "bad_words",
-    version=1,
+    version=2,
     columns={"rps_doc_ldnoobw_words": pa.int64()},
     needs=("language",),
     resources={"bad_words": Resource(read_word_lists)},
+    max_bytes=MAX_BYTES,
 )
 def bad_words(batch: TextBatch, bad_words: Lists) -> BatchScores:
     """How many runs of normalised words are an entry of the list, such as LDNOOBW; undefined where the language has none.
 
     Entries are taken as written, so that one with capitals, punctuation or composed accents never matches.
     """
-    from tilth.quality_signals.fused.list_kernel import count_phrases
+    from tilth.quality_signals.fused.kernels.words import count_phrases
 
     words = batch.words
     tables, undefined = _by_list(batch, bad_words)
     found = np.zeros(len(batch), np.int64)
     for table, documents in tables:
-        count_phrases(batch.normal_forms.data, words.spans, words.ends, words.ids, documents, table, found)
+        count_phrases(words.data, words.ids, words.bounds, words.distinct, documents, table, found)
     none = undefined[NO_LANGUAGE] | undefined[NO_LIST]
     return BatchScores({"rps_doc_ldnoobw_words": whole_numbers(found, none)}, undefined)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tilth.quality_signals.fused.columns import decimals, shares, whole_numbers
 from tilth.quality_signals.fused.rounding import N_DECIMALS
-from tilth.quality_signals.fused.text_batch import TextBatch
+from tilth.quality_signals.fused.text_batch import MAX_BYTES, TextBatch
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
 __all__ = ["N_DECIMALS", "natural_language"]
@@ -20,7 +20,7 @@ NO_WORDS, NO_LINES = "no words", "no lines"
 
 @batch_signal(
     "natural_language",
-    version=2,
+    version=3,
     columns={
         "rps_doc_word_count": pa.int64(),
         "rps_doc_mean_word_length": pa.float64(),
@@ -34,23 +34,24 @@ NO_WORDS, NO_LINES = "no words", "no lines"
         "rps_doc_curly_bracket": pa.float64(),
         "rps_doc_lorem_ipsum": pa.float64(),
     },
+    max_bytes=MAX_BYTES,
 )
 def natural_language(batch: TextBatch) -> BatchScores:
     """Counts and shares of words, sentences, symbols and lines (unit: words, or a fraction of 1 unless it says count)."""
-    from tilth.quality_signals.fused import raw_kernel as raw
-    from tilth.quality_signals.fused import word_kernel as word
+    from tilth.quality_signals.fused.kernels import raw
+    from tilth.quality_signals.fused.kernels import words as word
 
     counts = batch.raw_counts.T
     n_raw, no_raw = counts[raw.N_WORDS], counts[raw.N_WORDS] == 0
     words = batch.words.documents.T
     n_words, no_words = words[word.N_WORDS], words[word.N_WORDS] == 0
-    n_lines = np.diff(batch.first_lines)
+    n_lines = counts[raw.N_LINES]
     columns = {
         "rps_doc_word_count": whole_numbers(n_words),
         "rps_doc_mean_word_length": shares(words[word.N_WORD_CHARS], n_words),
         "rps_doc_num_sentences": whole_numbers(counts[raw.N_SENTENCES]),
         "rps_doc_symbol_to_word_ratio": shares(counts[raw.N_SYMBOLS], n_raw),
-        "rps_doc_frac_lines_end_with_ellipsis": shares(batch.ellipsis_lines, n_lines),
+        "rps_doc_frac_lines_end_with_ellipsis": shares(counts[raw.N_ELLIPSIS_LINES], n_lines),
         "rps_doc_frac_no_alph_words": decimals(1.0 - counts[raw.N_ALPHABETIC] / np.maximum(n_raw, 1), no_raw),
         "rps_doc_frac_all_caps_words": shares(counts[raw.N_CAPITAL], n_raw),
         "rps_doc_frac_unique_words": shares(words[word.N_DISTINCT], n_words),

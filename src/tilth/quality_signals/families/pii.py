@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 @batch_signal(
     "pii",
-    version=1,
+    version=2,
     columns={
         "pii_n_emails": pa.int64(),
         "pii_n_phones": pa.int64(),

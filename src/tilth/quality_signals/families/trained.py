@@ -12,14 +12,18 @@ from tilth.quality_signals.models.quality import QualityClassifier, load_quality
 from tilth.quality_signals.registry import BatchScores, batch_signal
 
 
-@batch_signal("quality", version=1, columns={"quality_score": pa.float64()}, libraries=("floret",), load_model=load_quality_model)
+@batch_signal("quality", version=2, columns={"quality_score": pa.float64()}, libraries=("floret",), load_model=load_quality_model)
 def quality(batch: TextBatch, model: QualityClassifier) -> BatchScores:
     """Probability, from 0 to 1, that a text is of the positive side."""
     return _scores(_table({"quality_score": [model.score(text) for text in batch.texts.to_pylist()]}, "no words"))
 
 
 @batch_signal(
-    "perplexity", version=1, columns={"perplexity": pa.float64()}, libraries=("sentencepiece",), load_model=load_language_model
+    "perplexity",
+    version=2,
+    columns={"perplexity": pa.float64()},
+    libraries=("sentencepiece",),
+    load_model=load_language_model,
 )
 def perplexity(batch: TextBatch, model: LanguageModel) -> BatchScores:
     """How surprising a text is for an n-gram model, a token's inverse probability as CCNet computes it."""
@@ -28,7 +32,7 @@ def perplexity(batch: TextBatch, model: LanguageModel) -> BatchScores:
 
 @batch_signal(
     "importance",
-    version=1,
+    version=2,
     columns={"importance": pa.float64(), "importance_length_correction": pa.float64()},
     load_model=load_importance_model,
 )

@@ -27,7 +27,7 @@ MAPPED = 1 << 8  # the normal form is not the code point itself
 CONTEXTUAL = 1 << 9  # lower case depends on neighbours (capital sigma)
 ASCII_LETTER = 1 << 10
 SYMBOL = 1 << 11  # # and the ellipsis
-CURLY = 1 << 12
+CASE_IGNORABLE = 1 << 12  # passed over where a sigma's neighbours are looked at
 SENTENCE_END = 1 << 13  # . ! ?
 TERMINAL = 1 << 14  # . ! ? and the right double quotation mark
 BULLET = 1 << 15
@@ -45,7 +45,7 @@ class CodePoints:
     """Tables by code point.
 
     `info` (uint32, 0x110000 entries) holds the bits above; `places` (int32) is where in `pool` (uint8) the normal form of a
-    MAPPED code point lies: a byte with its length, then its UTF-8.
+    MAPPED code point lies: how many bytes, characters and numeric characters it has, a byte each, then its UTF-8.
     """
 
     info: npt.NDArray[np.uint32]
@@ -77,7 +77,6 @@ _SETS = {
     SPACE: "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))),
     ASCII_LETTER: string.ascii_letters,
     SYMBOL: "#…",
-    CURLY: "{}",
     SENTENCE_END: ".!?",
     TERMINAL: ".!?”",
     BULLET: "•‣▶◀◦■□▪▫–",
@@ -91,6 +90,12 @@ def _properties(chars: list[str]) -> Iterator[tuple[int, Iterable[bool]]]:
     yield PYTHON_SPACE, map(str.isspace, chars)
     yield PYTHON_WORD, (char.isalnum() or char == "_" for char in chars)
     yield NUMERIC, map(str.isnumeric, chars)
+    # Python has no property for it, but what it makes of a sigma tells: final behind a cased letter, ignorable ones aside.
+    yield CASE_IGNORABLE, (_is_final_after("A" + char) and not _is_final_after(char) for char in chars)
+
+
+def _is_final_after(before: str) -> bool:
+    return (before + "Σ").lower()[-1] == "ς"
 
 
 def _normal_forms(info: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
@@ -111,5 +116,5 @@ def _normal_forms(info: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.int32], 
                 MAPPED | unicodedata.combining(form[0]) << FIRST_CLASS | unicodedata.combining(form[-1]) << LAST_CLASS
             )
             places[code] = len(pool)
-            pool += bytes([len(encoded)]) + encoded
+            pool += bytes([len(encoded), len(form), sum(map(str.isnumeric, form))]) + encoded
     return places, np.frombuffer(bytes(pool), np.uint8)

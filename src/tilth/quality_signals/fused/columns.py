@@ -32,6 +32,6 @@ def whole_numbers(values: npt.NDArray[Any], none: Mask | None = None) -> pa.Arra
     return pa.array(np.ascontiguousarray(values, np.int64), pa.int64(), mask=none)
 
 
-def lists(firsts: npt.NDArray[np.int64], values: pa.Array) -> pa.Array:
-    """A list for each document: values `firsts[i]:firsts[i + 1]`. A batch holds fewer than 2**31 lines."""
-    return pa.ListArray.from_arrays(pa.array(firsts.astype(np.int32), pa.int32()), values)
+def lists(firsts: npt.NDArray[np.int64], values: pa.Array, none: Mask) -> pa.Array:
+    """A list for each document: values `firsts[i]:firsts[i + 1]`; null where `none`. A batch holds fewer than 2**31 lines."""
+    return pa.ListArray.from_arrays(pa.array(firsts.astype(np.int32), mask=np.append(none, False)), values)

@@ -21,16 +21,17 @@ _MIX = 0x9E3779B97F4A7C15
 class PhraseTable:
     """A list of phrases as open-addressing tables.
 
-    Distinct words: bytes `letters[starts[i]:starts[i + 1]]`, found through `slots`; `hints` tells most other
-    words apart without a look-up. Phrases: from state 0, `keys` (state << 32 | word) lead to
-    `states`, and `is_entry` tells which states end a phrase.
+    Distinct words: bytes `letters[starts[i]:starts[i + 1]]` and `keys[i]`, found through `slots`; `hints` tells most other
+    words apart without a look-up. Phrases: from state 0, `edges` (state << 32 | word) lead to `states`, and `is_entry` tells
+    which states end a phrase.
     """
 
     letters: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.uint64]
     slots: npt.NDArray[np.int32]
     hints: npt.NDArray[np.bool_]
-    keys: npt.NDArray[np.uint64]
+    edges: npt.NDArray[np.uint64]
     states: npt.NDArray[np.int32]
     is_entry: npt.NDArray[np.bool_]
 
@@ -72,26 +73,25 @@ def stop_word_lists(text: str) -> bytes:
 @lru_cache(maxsize=64)
 def phrase_table(entries: tuple[str, ...]) -> PhraseTable:
     """Lay out a list; phrases are words joined by single spaces, and entries with an empty word match nothing."""
-    from tilth.quality_signals.fused import list_kernel
+    from tilth.quality_signals.fused.kernels import words as kernel
 
     phrases = {phrase for entry in entries if all(phrase := tuple(entry.split(" ")))}
     words = {word: number for number, word in enumerate(sorted({word for phrase in phrases for word in phrase}))}
     encoded = [word.encode() for word in words]
     letters = np.frombuffer(b"".join(encoded) or b"\0", np.uint8)
     starts = np.concatenate(([0], np.cumsum([len(word) for word in encoded]))).astype(np.int64)
-    hashes = np.empty(len(words), np.uint64)
-    hints = np.zeros(list_kernel.N_HINTS, np.bool_)
-    list_kernel.hash_words(letters, starts, hashes, hints)
-    slots = np.full(_room(len(words)), -1, np.int32)
-    for number, hashed in enumerate(hashes.tolist()):
-        slots[_free(slots, hashed)] = number
-    edges, is_entry = _states([[words[word] for word in phrase] for phrase in sorted(phrases)])
-    keys, states = np.zeros(_room(len(edges)), np.uint64), np.full(_room(len(edges)), -1, np.int32)
-    for (state, word), following in edges.items():
-        key = state << 32 | word
-        slot = _free(states, (key * _MIX & 0xFFFFFFFFFFFFFFFF) >> 32)
-        keys[slot], states[slot] = key, following
-    return PhraseTable(letters, starts, slots, hints, keys, states, np.array(is_entry))
+    keys, slots = np.empty(len(words), np.uint64), np.full(_room(len(words)), -1, np.int32)
+    hints = np.zeros(kernel.N_HINTS, np.bool_)
+    kernel.enter_words(letters, starts, keys, slots, hints)
+    steps, is_entry = _states([[words[word] for word in phrase] for phrase in sorted(phrases)])
+    edges, states = np.zeros(_room(len(steps)), np.uint64), np.full(_room(len(steps)), -1, np.int32)
+    for (state, word), following in steps.items():
+        edge = state << 32 | word
+        slot = (edge * _MIX & 0xFFFFFFFFFFFFFFFF) >> 32 & (len(states) - 1)
+        while states[slot] >= 0:
+            slot = (slot + 1) & (len(states) - 1)
+        edges[slot], states[slot] = edge, following
+    return PhraseTable(letters, starts, keys, slots, hints, edges, states, np.array(is_entry))
 
 
 def _states(phrases: Iterable[Sequence[int]]) -> tuple[dict[tuple[int, int], int], list[bool]]:
@@ -111,13 +111,6 @@ def _states(phrases: Iterable[Sequence[int]]) -> tuple[dict[tuple[int, int], int
 
 def _room(n_items: int) -> int:
     return 1 << max(4, (2 * n_items).bit_length())
-
-
-def _free(slots: npt.NDArray[np.int32], hashed: int) -> int:
-    slot = hashed & (len(slots) - 1)
-    while slots[slot] >= 0:
-        slot = (slot + 1) & (len(slots) - 1)
-    return slot
 
 
 def _is_list_of_str(value: object) -> bool:

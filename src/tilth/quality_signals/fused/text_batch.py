@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,37 +13,59 @@ import pyarrow as pa
 
 from tilth.errors import ContractError
 from tilth.quality_signals.fused.code_points import MOST_GROWTH, code_points
-from tilth.quality_signals.text_view import normalize
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class NormalForms:
-    """Normal forms with lines kept apart by line feeds: document i is `data[spans[i, 0]:spans[i, 1]]`."""
+MAX_BYTES = 96 << 20  # of a text, for the families that only need what is in this file
+MOST_LINES = 1 << 20  # of a text whose lines are kept: the columns of lines take 64 bytes for each
 
-    data: Bytes
-    spans: Ints
+
+class DistinctWords(NamedTuple):
+    """A row for each distinct word of each document, in the order of its first occurrence there."""
+
+    starts: Ints  # of its UTF-8 in the normal forms
+    sizes: npt.NDArray[np.int32]  # bytes
+    lengths: npt.NDArray[np.int32]  # code points
+    counts: npt.NDArray[np.int32]  # occurrences
+    keys: npt.NDArray[np.uint64]  # `kernels.words.word_key`
+
+    @classmethod
+    def with_room(cls, n: int) -> DistinctWords:
+        """Columns for `n` rows; what is not written takes no memory."""
+        sizes, lengths, counts = (np.empty(n, np.int32) for _ in range(3))
+        return cls(np.empty(n, np.int64), sizes, lengths, counts, np.empty(n, np.uint64))
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of normal forms.
+    """The words of normal forms, numbered by first occurrence in their document.
 
-    Document i has words `ends[i]:ends[i + 1]`: byte spans in the normal forms, lengths in code points, and numbers by first
-    occurrence in the document; `counts[ends[i] + number]` is how often a number occurs. `documents` (n x 4), `entropies`
-    and `lines` (4 x lines) are the columns that `word_kernel` names.
+    Document i has words `ids[ends[i]:ends[i + 1]]` (their numbers); number k is the row `bounds[1, i] + k` of `distinct`,
+    whose bytes lie in `data`. `documents` (n x 4), `entropies` and `lines` (4 x lines) are the columns that `kernels.words`
+    names.
     """
 
-    spans: Ints
-    lengths: npt.NDArray[np.int32]
-    ends: Ints
+    data: Bytes
     ids: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int32]
+    bounds: Ints  # how many words, and how many distinct ones, come before each document: 2 x (documents + 1)
+    distinct: DistinctWords
     documents: Ints
     entropies: npt.NDArray[np.float64]
     lines: npt.NDArray[np.int32]
+
+    @property
+    def ends(self) -> Ints:
+        """How many words come before each document."""
+        return self.bounds[0]
+
+    @cached_property
+    def spans(self) -> Ints:
+        """Words x 2: where the bytes of each word lie in `data`; equal words of a document lie in one place."""
+        places = self.ids + np.repeat(self.bounds[1, :-1], np.diff(self.ends))
+        starts = self.distinct.starts[places]
+        return np.stack((starts, starts + self.distinct.sizes[places]), axis=1)
 
 
 @dataclass(frozen=True)
@@ -76,6 +99,11 @@ class TextBatch:
         found = np.frombuffer(buffer, np.int64 if large else np.int32)
         return found[self.texts.offset : self.texts.offset + len(self) + 1].astype(np.int64)
 
+    @property
+    def n_bytes(self) -> int:
+        """Of all texts together."""
+        return int(self.offsets[-1] - self.offsets[0])
+
     @cached_property
     def data(self) -> Bytes:
         """The UTF-8 bytes of all texts (of the whole Arrow buffer; no copy)."""
@@ -83,85 +111,69 @@ class TextBatch:
         return np.frombuffer(buffer, np.uint8) if buffer is not None and buffer.size else np.zeros(1, np.uint8)
 
     @cached_property
-    def raw_counts(self) -> Ints:
-        """Documents x 7: the counts that `raw_kernel` names."""
-        from tilth.quality_signals.fused import raw_kernel
-
-        out = np.empty((len(self), 7), np.int64)
-        raw_kernel.count_raw(self.data, self.offsets, code_points().info, out)
-        return out
-
-    @cached_property
     def first_lines(self) -> Ints:
-        """The number of each document's first line in the batch; one more entry than texts."""
-        from tilth.quality_signals.fused import raw_kernel
+        """The number of each document's first line in the batch, one more entry than texts.
 
-        out = np.empty(len(self) + 1, np.int64)
-        raw_kernel.count_lines(self.data, self.offsets, out)
-        return out
+        A document of more than MOST_LINES lines has none.
+        """
+        from tilth.quality_signals.fused.kernels import raw
+
+        found = np.empty(len(self), np.int64)
+        raw.count_lines(self.data, self.offsets, found)
+        return np.concatenate(([0], np.cumsum(np.where(found > MOST_LINES, 0, found))))
 
     @cached_property
-    def lines(self) -> tuple[Ints, npt.NDArray[np.int32]]:
-        """2 x lines: start and end in code points from the text's start; 4 x lines: the marks that `raw_kernel` names."""
-        from tilth.quality_signals.fused import raw_kernel
+    def _scanned(self) -> tuple[Ints, Ints, npt.NDArray[np.int32]]:
+        from tilth.quality_signals.fused.kernels import raw
 
         n_lines = int(self.first_lines[-1])
-        spans, marks = np.empty((2, n_lines), np.int64), np.empty((4, n_lines), np.int32)
-        raw_kernel.cut_lines(self.data, self.offsets, self.first_lines, code_points().info, spans, marks)
-        return spans, marks
+        counts, spans, marks = (
+            np.empty((len(self), 9), np.int64),
+            np.empty((2, n_lines), np.int64),
+            np.empty((3, n_lines), np.int32),
+        )
+        raw.scan(self.data, self.offsets, self.first_lines, code_points().info, counts, spans, marks)
+        return counts, spans, marks
 
-    @cached_property
-    def ellipsis_lines(self) -> Ints:
-        """How many lines of each document end with an ellipsis."""
-        from tilth.quality_signals.fused.raw_kernel import LINE_ELLIPSIS
+    @property
+    def raw_counts(self) -> Ints:
+        """Documents x 9: the counts that `kernels.raw` names."""
+        return self._scanned[0]
 
-        before = np.zeros(int(self.first_lines[-1]) + 1, np.int64)
-        np.cumsum(self.lines[1][LINE_ELLIPSIS], out=before[1:])
-        return np.diff(before[self.first_lines])
-
-    @cached_property
-    def normal_forms(self) -> NormalForms:
-        """RedPajama-V2's normal form of each text, line by line."""
-        from tilth.quality_signals.fused import raw_kernel
-
-        tables = code_points()
-        n_bytes = int(self.offsets[-1] - self.offsets[0])
-        data = np.empty(MOST_GROWTH * n_bytes + 1, np.uint8)
-        spans = np.empty((len(self), 2), np.int64)
-        raw_kernel.normalise(self.data, self.offsets, tables.info, tables.places, tables.pool, data, spans)
-        left = np.flatnonzero(spans[:, 1] < 0)
-        if not len(left):
-            return NormalForms(data, spans)
-        forms = ["\n".join(map(normalize, self.texts[int(index)].as_py().split("\n"))).encode() for index in left]
-        written = int(spans[:, 1].max(initial=0))
-        written = max(written, 0)
-        ends = written + np.cumsum([len(form) for form in forms])
-        spans[left, 0], spans[left, 1] = np.concatenate(([written], ends[:-1])), ends
-        return NormalForms(np.concatenate((data[:written], np.frombuffer(b"".join(forms) or b"\0", np.uint8))), spans)
+    @property
+    def lines(self) -> tuple[Ints, npt.NDArray[np.int32]]:
+        """2 x lines: start and end in code points from the text's start; 3 x lines: the marks that `kernels.raw` names."""
+        return self._scanned[1:]
 
     @cached_property
     def words(self) -> Words:
-        """The words of the normal forms, numbered."""
-        from tilth.quality_signals.fused import word_kernel
+        """The words of RedPajama-V2's normal form of each text."""
+        from tilth.quality_signals.fused.kernels import words as kernel
 
-        normal = self.normal_forms
-        n_most = int((normal.spans[:, 1] - normal.spans[:, 0] + 1).sum()) // 2 + 1
-        spans, lengths = np.empty((n_most, 2), np.int64), np.empty(n_most, np.int32)
-        ends, lines = np.empty(len(self) + 1, np.int64), np.empty((4, self.first_lines[-1]), np.int32)
-        word_kernel.split_words(normal.data, normal.spans, self.first_lines, code_points().info, spans, lengths, ends, lines)
-        n_words = int(ends[-1])
-        spans, lengths = spans[:n_words], lengths[:n_words]
-        ids, counts = np.empty(n_words, np.int32), np.empty(n_words, np.int32)
-        documents, entropies = np.empty((len(self), 4), np.int64), np.empty(len(self), np.float64)
-        word_kernel.number_words(normal.data, spans, lengths, ends, ids, counts, documents, entropies)
-        return Words(spans, lengths, ends, ids, counts, documents, entropies, lines)
+        tables, n = code_points(), len(self)
+        n_bytes = self.n_bytes
+        n_most = n_bytes // 2 + n
+        # What is not written takes no memory.
+        data, ids, bounds = np.empty(MOST_GROWTH * n_bytes, np.uint8), np.empty(n_most, np.int32), np.empty((2, n + 1), np.int64)
+        distinct = DistinctWords.with_room(n_most)
+        documents, entropies, lines = np.empty((n, 4), np.int64), np.empty(n), np.empty((4, self.first_lines[-1]), np.int32)
+        kernel.index_words(
+            self.data, self.offsets, self.first_lines, (tables.info, tables.places, tables.pool),
+            data, ids, bounds, distinct, documents, entropies, lines,
+        )  # fmt: skip
+        found = DistinctWords._make(column[: bounds[1, -1]] for column in distinct)
+        return Words(data, ids[: bounds[0, -1]], bounds, found, documents, entropies, lines)
+
+    @property
+    def normal_forms(self) -> Words:
+        """What has the bytes of the normal forms, as `data`."""
+        return self.words
 
     @cached_property
     def repeated_chars(self) -> Ints:
         """Documents x 9: characters in top n-grams (n = 2, 3, 4) and in repeated ones (n = 5 to 10)."""
-        from tilth.quality_signals.fused import ngram_kernel
+        from tilth.quality_signals.fused.kernels import ngrams
 
-        words = self.words
-        out = np.empty((len(self), 9), np.int64)
-        ngram_kernel.repeated_chars(words.ids, words.counts, words.lengths, words.ends, out)
+        words, out = self.words, np.empty((len(self), 9), np.int64)
+        ngrams.repeated_chars(words.ids, words.bounds, words.distinct.counts, words.distinct.lengths, out)
         return out

@@ -34,7 +34,8 @@ def draw(scope: Scope) -> Iterable[Block]:
     yield _biggest(cuts)
     for policy, found in cuts.items():
         yield Folded(f"@{policy.name}: every clause", [Note(f"{policy.source}."), *_beyond(policy), _clauses(policy, found)])
-    lacking = [policy for policy in POLICIES.values() if policy not in judged]
+    names = {policy.name for policy in judged}
+    lacking = [policy for policy in POLICIES.values() if policy.name not in names]
     if lacking:
         needs = "; ".join(f"@{policy.name} ({', '.join(_missing(scope, policy))})" for policy in lacking)
         yield Note(f"Not judged, for these families of signals are not in the corpus: {needs}.")
@@ -132,5 +133,5 @@ def _beyond(policy: Policy) -> Iterable[Block]:
 
 
 def _missing(scope: Scope, policy: Policy) -> list[str]:
-    lacking = [clause.family for clause in policy.clauses if not set(clause.columns) <= scope.wide_columns.keys()]
+    lacking = [clause.family for clause in policy.clauses if clause.on(scope.wide_columns) is None]
     return list(dict.fromkeys(lacking))

@@ -120,9 +120,9 @@ def _add(keys: Any, values: Any, mask: int, key: Any, value: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _mask_for(n: int) -> int:
-    """A power of two less one, at least twice `n`."""
+    """A power of two less one, at least four thirds of `n`, and of few items twice."""
     size = 16
-    while size < 2 * n:
+    while size < 2 * n if n < 1 << 16 else 3 * size < 4 * n:
         size *= 2
     return size - 1
 
@@ -186,37 +186,43 @@ def count_repeated_words(codes: Any, hashes: Any, firsts: Any, lasts: Any, ends:
     """Characters in the most frequent n-gram (`tops`, int64, texts x 3, n = 2-4, blanks between words counted, 0 for none)
     and in n-grams seen before (`dupes`, int64, texts x 6, n = 5-10, each after the one before it, without blanks).
     """
-    most = most_chars = longest = 1
+    most = most_chars = 1
     for text in range(len(ends) - 1):
         most = max(most, ends[text + 1] - ends[text])
         n_chars = 0
         for word in range(ends[text], ends[text + 1]):
             n_chars += lasts[word] - firsts[word]
-            longest = max(longest, lasts[word] - firsts[word])
         most_chars = max(most_chars, n_chars)
     mask = _mask_for(most)
     keys, values, slots = np.empty(mask + 1, np.uint64), np.empty(mask + 1, np.int32), np.empty(most, np.int32)
-    powers = np.empty(max(longest, PROBE) + 1, np.uint64)
-    powers[0] = ONE
-    for length in range(len(powers) - 1):
-        powers[length + 1] = powers[length] * BASE
     grams, probes = np.empty(most, np.uint64), np.empty(most_chars + 1, np.uint64)
-    lengths, raised, live = np.empty(most + 1, np.int64), np.empty(most + 1, np.uint64), np.empty(most + 1, np.bool_)
+    lengths, live = np.empty(most + 1, np.int32), np.empty(most + 1, np.bool_)
     unused = np.empty(11, np.int64)
     for text in range(len(ends) - 1):
         first, last = ends[text], ends[text + 1]
-        lengths[0], raised[0], probes[0] = 0, ONE, ZERO
+        lengths[0], probes[0] = 0, ZERO
         for word in range(last - first):
             length = lasts[first + word] - firsts[first + word]
             at = lengths[word]
             for step in range(length):
                 probes[at + step + 1] = probes[at + step] * BASE + (np.uint64(codes[firsts[first + word] + step]) + ONE)
             lengths[word + 1] = at + length
-            raised[word + 1] = powers[length]
         _sequences(hashes[first:last], lengths, 2, 4, 1, tops[text], unused, grams, live, slots, keys, values)
-        _mark_probes(last - first, lengths, probes, powers[PROBE], live, slots, keys, values)
+        _mark_probes(last - first, lengths, probes, live, slots, keys, values)
         for n in range(5, 11):
-            dupes[text, n - 5] = _dupe(last - first, lengths, probes, raised, live, n, keys, values)
+            dupes[text, n - 5] = _dupe(last - first, lengths, probes, live, n, keys, values)
+
+
+@njit(cache=True, nogil=True)
+def _power(exponent: int) -> Any:
+    """BASE to the power of `exponent`, modulo 2**64."""
+    found, base = ONE, BASE
+    while exponent:
+        if exponent & 1:
+            found *= base
+        base *= base
+        exponent >>= 1
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -287,9 +293,9 @@ def _joined(key: Any, word: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _mark_probes(n_words: int, lengths: Any, joined: Any, power: Any, live: Any, slots: Any, keys: Any, values: Any) -> None:
+def _mark_probes(n_words: int, lengths: Any, joined: Any, live: Any, slots: Any, keys: Any, values: Any) -> None:
     """Let live[at] tell whether the PROBE characters from word `at` on, blanks left out, also start at another word."""
-    mask = _mask_for(n_words)
+    mask, power = _mask_for(n_words), _power(PROBE)
     values[: mask + 1] = 0
     for at in range(n_words):
         start = lengths[at]
@@ -302,7 +308,7 @@ def _mark_probes(n_words: int, lengths: Any, joined: Any, power: Any, live: Any,
 
 
 @njit(cache=True, nogil=True)
-def _dupe(n_words: int, lengths: Any, joined: Any, raised: Any, live: Any, n: int, keys: Any, values: Any) -> int:
+def _dupe(n_words: int, lengths: Any, joined: Any, live: Any, n: int, keys: Any, values: Any) -> int:
     """datatrove compares the joined words, so that what is cut elsewhere but reads the same counts as the same.
 
     An n-gram of PROBE characters or more can only be seen again where its first characters are.
@@ -322,10 +328,7 @@ def _dupe(n_words: int, lengths: Any, joined: Any, raised: Any, live: Any, n: in
         if not live[at] and length >= PROBE:
             at += 1
             continue
-        power = ONE
-        for step in range(n):
-            power *= raised[at + step + 1]
-        key = (joined[lengths[at + n]] - joined[lengths[at]] * power) ^ np.uint64(length) * MIX
+        key = (joined[lengths[at + n]] - joined[lengths[at]] * _power(length)) ^ np.uint64(length) * MIX
         slot = _add(keys, values, mask, key, 1)
         if values[slot] == 2:
             chars += length
@@ -350,7 +353,7 @@ def count_spaced(
     mask = _mask_for(room)
     keys, values, slots = np.empty(mask + 1, np.uint64), np.empty(mask + 1, np.int32), np.empty(room, np.int32)
     hashes, grams = np.empty(room, np.uint64), np.empty(room, np.uint64)
-    lengths, live, histogram = np.empty(room + 1, np.int64), np.empty(room + 1, np.bool_), np.zeros(most + 1, np.int32)
+    lengths, live, histogram = np.empty(room + 1, np.int32), np.empty(room + 1, np.bool_), np.zeros(most + 1, np.int32)
     for text in range(len(starts) - 1):
         row = out[text]
         n = _spaced_words(codes, starts[text], starts[text + 1], classes, stops, row, hashes, lengths)

@@ -1,0 +1,127 @@
+"""How large the pages of a Parquet file are unpacked, by their headers alone: the footer does not say, and readers believe them.
+
+Headers are in Thrift's compact protocol (apache/parquet-format: parquet.thrift; apache/thrift: thrift-compact-protocol.md).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+HEAD_BYTES = 1 << 14  # of a header; statistics of long values are what can make one longer
+MAX_HEAD_BYTES = 1 << 24
+MAX_DEPTH = 16
+DICTIONARY_PAGE = 2
+BOOLEANS, DOUBLE, BINARY, SEQUENCES, MAP, STRUCT = (1, 2), 7, 8, (9, 10), 11, 12
+VARINTS = (4, 5, 6)
+
+
+class Page(NamedTuple):
+    """A page: where it begins, and its size unpacked."""
+
+    offset: int
+    is_dictionary: bool
+    n_bytes: int
+
+
+def pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
+    """The pages of a column chunk (pyarrow's ColumnChunkMetaData), in order. Raises ValueError where a header is none."""
+    first = chunk.dictionary_page_offset
+    offset = min(chunk.data_page_offset, first) if chunk.has_dictionary_page and first else chunk.data_page_offset
+    end = offset + chunk.total_compressed_size
+    while offset < end:
+        fields, n_head = _header(file, offset)
+        kind, unpacked, packed = (fields.get(field) for field in (1, 2, 3))
+        if kind is None or unpacked is None or packed is None or unpacked < 0 or packed < 0:
+            raise ValueError(f"no page header at byte {offset}")
+        yield Page(offset, kind == DICTIONARY_PAGE, unpacked)
+        offset += n_head + packed
+
+
+def _header(file: BinaryIO, offset: int) -> tuple[dict[int, int], int]:
+    """The numbers of a header by field, and its length."""
+    n_bytes = HEAD_BYTES
+    while True:
+        file.seek(offset)
+        data = io.BytesIO(file.read(n_bytes))
+        try:
+            return _struct(data, 0), data.tell()
+        except EOFError:
+            if n_bytes >= MAX_HEAD_BYTES or len(data.getbuffer()) < n_bytes:
+                raise ValueError(f"no page header at byte {offset}") from None
+            n_bytes *= 8
+
+
+def _struct(data: BinaryIO, depth: int) -> dict[int, int]:
+    if depth > MAX_DEPTH:
+        raise ValueError("a page header is nested too deep")
+    fields: dict[int, int] = {}
+    field = 0
+    while kind := _byte(data):
+        field = field + (kind >> 4) if kind >> 4 else _zigzag(_varint(data))
+        value = _value(data, kind & 15, depth)
+        if value is not None:
+            fields[field] = value
+    return fields
+
+
+def _value(data: BinaryIO, kind: int, depth: int) -> int | None:
+    """A number, or None for a value of another kind, which is passed over."""
+    if kind in VARINTS:
+        return _zigzag(_varint(data))
+    if kind == 3:
+        _byte(data)
+    elif kind == DOUBLE:
+        _skip(data, 8)
+    elif kind == BINARY:
+        _skip(data, _varint(data))
+    elif kind in SEQUENCES:
+        head = _byte(data)
+        for _ in range(_varint(data) if head >> 4 == 15 else head >> 4):
+            _element(data, head & 15, depth)
+    elif kind == MAP:
+        n_pairs = _varint(data)
+        kinds = _byte(data) if n_pairs else 0
+        for _ in range(n_pairs):
+            _element(data, kinds >> 4, depth)
+            _element(data, kinds & 15, depth)
+    elif kind == STRUCT:
+        _struct(data, depth + 1)
+    elif kind not in BOOLEANS:
+        raise ValueError(f"no Thrift type is {kind}")
+    return None
+
+
+def _element(data: BinaryIO, kind: int, depth: int) -> None:
+    if kind in BOOLEANS:  # a byte each in sequences; in a struct the type says it
+        _byte(data)
+    else:
+        _value(data, kind, depth + 1)
+
+
+def _byte(data: BinaryIO) -> int:
+    if not (found := data.read(1)):
+        raise EOFError
+    return found[0]
+
+
+def _skip(data: BinaryIO, n_bytes: int) -> None:
+    if len(data.read(n_bytes)) < n_bytes:
+        raise EOFError
+
+
+def _varint(data: BinaryIO) -> int:
+    number = shift = 0
+    while True:
+        byte = _byte(data)
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _zigzag(number: int) -> int:
+    return (number >> 1) ^ -(number & 1)
