@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
 
 from tilth.corpus.locations import FoundFile, find_files, fingerprint_of, group_by_size, open_raw, plan_files, split_url
+from tilth.corpus.records import Document
+from tilth.corpus.sources.arxiv import ArxivSource
+from tilth.corpus.sources.books import Books
+from tilth.corpus.sources.csv_files import CsvFiles
 from tilth.corpus.sources.json_lines import JsonLines
+from tilth.corpus.sources.mediawiki import MediaWikiDump
+from tilth.corpus.sources.stackexchange import StackExchange
+from tilth.corpus.sources.warc import Warc
 from tilth.errors import SourceError
 
-CONTENT = {
+CONTENT: dict[str, bytes] = {
     "data/a.jsonl": b'{"text": "one"}\n',
     "data/b.jsonl.gz": gzip.compress(b'{"text": "two"}\n', mtime=0),
     "data/deep/c.txt": b"x" * 3000,
 }
+PAGE = b"<page><title>T</title><ns>0</ns><id>1</id><revision><id>2</id><text>text</text></revision></page>"
 S3_LIST = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
@@ -29,8 +39,9 @@ class Handler(BaseHTTPRequestHandler):
     """Plain HTTP with ranges and listings, and as much of S3 as listing, HEAD and GET are (path style)."""
 
     protocol_version = "HTTP/1.1"
-    etags = True
+    etags: bool | None = True  # None: no date either
     fails = False
+    fault = ""  # short, empty, early, no length, no ranges, no head, redirect
 
     def do_HEAD(self) -> None:
         self._answer(send_body=False)
@@ -49,22 +60,33 @@ class Handler(BaseHTTPRequestHandler):
         if path.endswith("/"):
             names = sorted({name[len(path) :] for name in CONTENT if name.startswith(path)})
             data = "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
+        if self.fault == "redirect" and not path.startswith("moved/"):
+            return self._send(302, b"", {"Location": f"/moved/{path}"}, send_body)
+        data = CONTENT.get(path.removeprefix("moved/")) if data is None else data
         if data is None:
             return self._send(404, b"", {}, send_body)
+        if self.fault == "no head" and not send_body:
+            return self._send(405, b"", {}, send_body)
         headers = {"Accept-Ranges": "bytes", "Last-Modified": "Mon, 02 Mar 2026 00:00:00 GMT"}
+        if self.etags is None:
+            del headers["Last-Modified"]
+        if self.fault == "no ranges":
+            del headers["Accept-Ranges"]
         if self.etags:
             headers["ETag"] = f'"{hashlib.md5(data).hexdigest()}"'
         if self.fails and send_body:
             return self._send(500, b"broken", {}, send_body)
         wanted = self.headers.get("Range")
-        if not wanted:
+        if not wanted or self.fault == "no ranges":
             return self._send(200, data, headers, send_body)
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         end = min(int(last) + 1, len(data)) if last else len(data)
         if int(first) >= len(data):
             return self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"}, send_body)
         headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(data)}"
-        return self._send(206, data[int(first) : end], headers, send_body)
+        part = data[int(first) : end]
+        part = {"short": part[: len(part) // 2], "empty": b""}.get(self.fault, part)
+        return self._send(206, part, headers, send_body)
 
     def _listing(self, query: dict[str, list[str]]) -> bytes:
         prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
@@ -86,10 +108,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if self.fault == "no length":
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if send_body:
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if self.fault == "early" else body)
+        self.close_connection = self.fault in ("early", "no length")
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -236,3 +262,73 @@ def test_shards_are_runs_of_files_and_their_fingerprints_change_with_content(tmp
     assert [shard.params["max_bytes"] for shard in before] == [60, 70, 200, 1]
     assert [file.name for file in after[1].files] == ["1", "2"]
     assert str(tmp_path) not in str([shard.params for shard in before])
+
+
+SOURCES: dict[str, tuple[Any, bytes]] = {
+    "a.warc": (Warc, b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: 4\r\n\r\ntext\r\n\r\n" * 50),
+    "a.xml.bz2": (MediaWikiDump, bz2.compress(b"<mediawiki>%b</mediawiki>" % (PAGE * 50))),
+    "Posts.xml": (
+        StackExchange,
+        b"<posts>%b</posts>" % b"".join(b'<row Id="%d" PostTypeId="1" Body="b"/>' % i for i in range(50)),
+    ),
+    "1501.00001.gz": (ArxivSource, gzip.compress(b"\\documentclass{a}\\begin{document}text\\end{document}")),
+    "b.txt": (Books, b"A book.\n" * 500),
+    "c.csv": (CsvFiles, b"text\n" + b"a\n" * 500),
+    "p.jsonl": (JsonLines, b'{"text": "a"}\n' * 500),
+}
+
+
+@pytest.fixture
+def remote(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Any, Any]]:
+    """A source on the server and on disk."""
+
+    def make(name: str) -> tuple[Any, Any]:
+        kind, data = SOURCES[name]
+        monkeypatch.setitem(CONTENT, name, data)
+        (tmp_path / name).write_bytes(data)
+        return kind("s", f"{server}/{name}"), kind("s", str(tmp_path / name))
+
+    return make
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("fault", ["", "redirect", "no head", "no ranges"])
+def test_every_source_reads_from_a_server_what_it_reads_from_disk(
+    remote: Callable[[str], tuple[Any, Any]], name: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, here = remote(name)
+    monkeypatch.setattr(Handler, "fault", fault)
+    rows = [[row for shard in source.plan() for row in source.read(shard)] for source in (there, here)]
+    assert rows[0] == rows[1]
+    assert all(isinstance(row, Document) for row in rows[0])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("fault", ["short", "empty", "early", "no length"])
+def test_what_a_server_holds_back_is_an_error_and_never_the_end_of_a_file(
+    remote: Callable[[str], tuple[Any, Any]], name: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, here = remote(name)
+    shards = there.plan()
+    whole = [row for shard in here.plan() for row in here.read(shard)]
+    monkeypatch.setattr(Handler, "fault", fault)
+    try:
+        rows = [row for shard in shards for row in there.read(shard)]
+    except SourceError:
+        return
+    assert fault == "short"  # the rest was asked for once more
+    assert rows == whole
+
+
+@pytest.mark.parametrize("etags", [True, None])
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_remote_file_that_was_changed_after_planning_is_noticed(
+    remote: Callable[[str], tuple[Any, Any]], name: str, etags: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "etags", etags)
+    there, _ = remote(name)
+    (shard,) = there.plan()
+    data = CONTENT[name]
+    monkeypatch.setitem(CONTENT, name, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(SourceError, match="changed since"):
+        list(there.read(shard))

@@ -184,7 +184,7 @@ def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_mistakes_of_users(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no file"):
+    with pytest.raises(SourceError, match="no such file"):
         StackExchange("se", str(tmp_path / "none.xml")).plan()
     (tmp_path / "a.txt").write_bytes(b"")
     (tmp_path / "b.txt").write_bytes(b"")

@@ -6,6 +6,7 @@ into keys, locations never do.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import io
@@ -73,11 +74,13 @@ def find_files(pattern: str, where: str, suffixes: tuple[str, ...] = ()) -> list
     found = _find_local(rest) if scheme == "file" else _find_remote(scheme, pattern, where)
     by_name = {file.name: file for file in found if _wanted(file.name, pattern, suffixes)}
     if not by_name:
-        expected = f" that ends in {', '.join(suffixes)}" if suffixes and not WILD.search(rest) else ""
-        raise SourceError(
-            f"no file{expected} is there", where=f"{where}: {pattern}",
-            fix="give a file, a folder, or a pattern such as data/**/*.jsonl.gz (quote it in a shell)",
-        )  # fmt: skip
+        is_pattern = WILD.search(rest) is not None
+        expected = f" that ends in {_endings(suffixes)}" if suffixes and not is_pattern else ""
+        what = f"no file{expected} is there"
+        if scheme == "file" and not is_pattern and not os.path.exists(rest):
+            what = "there is no such file or folder"
+        fix = "give a file, a folder, or a pattern such as data/**/*.jsonl.gz (quote it in a shell)"
+        raise SourceError(what, where=f"{where}: {pattern}", fix=fix)
     return [by_name[name] for name in sorted(by_name)]
 
 
@@ -104,6 +107,9 @@ def open_raw(location: str, where: str | None = None) -> BinaryIO:
             handle: Any = open(rest, "rb", buffering=0)  # noqa: SIM115 - handed to the reader, which closes it
         else:
             handle = _filesystem(scheme, location, where or location).open(location, "rb", block_size=BLOCK_BYTES)
+            if getattr(handle, "size", None) is None:
+                what = "the server does not say how long the file is, so that nothing would tell its end from a broken connection"
+                raise SourceError(what, where=where or location, fix="copy it here and read the copy")
     return cast(BinaryIO, io.BufferedReader(_Watched(handle, where or location), CHUNK_BYTES))
 
 
@@ -193,6 +199,11 @@ def _wanted(name: str, pattern: str, suffixes: tuple[str, ...]) -> bool:
     return not hidden and (not suffixes or name.lower().endswith(suffixes))
 
 
+def _endings(suffixes: tuple[str, ...]) -> str:
+    plain = [suffix for suffix in suffixes if not any(suffix.startswith(f"{other}.") for other in suffixes)]
+    return ", ".join(plain) + (", packed or not," if len(plain) < len(suffixes) else "")
+
+
 def _find_local(path: str) -> Iterator[FoundFile]:
     if os.path.isfile(path):
         yield _local_file(os.path.basename(path), path)
@@ -271,12 +282,15 @@ def _faults(where: str) -> Iterator[None]:
     except SourceError:
         raise
     except FileNotFoundError as error:
+        if isinstance(cause := error.__cause__, OSError) and not isinstance(cause, FileNotFoundError):  # as fsspec reports it
+            raise SourceError(f"cannot reach it: {cause}", where=where, fix="is it running, and is the address right?") from error
         raise SourceError("there is no such file", where=where, fix="is it still there, and is the name right?") from error
     except PermissionError as error:
         raise SourceError(f"not allowed to read: {error}", where=where, fix="check permissions or credentials") from error
     except Exception as error:  # fsspec passes on what aiohttp, botocore and asyncio raise
         what = f"cannot read: {type(error).__name__} {error}".rstrip()
-        raise SourceError(what, where=where, fix="is it reachable? run the same command again to go on") from error
+        again = "is it reachable? run the same command again to go on"
+        raise SourceError(what, where, "copy it here and read the copy" if "range requests" in what else again) from error
 
 
 class _Watched(io.RawIOBase):
@@ -293,7 +307,12 @@ class _Watched(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         with _faults(self._where):
-            return int(self._handle.seek(offset, whence))
+            try:
+                return int(self._handle.seek(offset, whence))
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        raise ValueError(f"no byte {offset}")  # what a damaged archive asks for: a fault of the content
 
     def tell(self) -> int:
         return int(self._handle.tell())
@@ -301,6 +320,10 @@ class _Watched(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         with _faults(self._where):
             data = self._handle.read(len(buffer))
+        n_bytes = getattr(self._handle, "size", None)  # of a remote file, as the store said when it was opened
+        if not data and len(buffer) and n_bytes is not None and self.tell() < n_bytes:
+            what = f"the store gave {self.tell()} of {n_bytes} bytes"
+            raise SourceError(what, where=self._where, fix="run the same command again to go on")
         buffer[: len(data)] = data
         return len(data)
 

@@ -2,7 +2,8 @@
 
 Sources of LaTeX, the better first (those of OpenWebMath, arXiv:2310.06786, section 3.1): the TeX annotation or `alttext`
 of MathML (MathML 3, 5.1), the scripts of MathJax 2, the delimiters of MathJax and KaTeX, `alt` texts and URLs of
-images that were set from LaTeX. MathML without any is set as LaTeX by rule, for the elements that schools use.
+images that were set from LaTeX. MathML without any is set as LaTeX by rule, for the elements that schools use. AsciiMath
+stays what it is, between the backticks that it is written in on other pages.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 HINT = re.compile(
-    r"<(?:\w+:)?math\b|math/(?:tex|asciimath|mml)|katex|mathjax|mwe-math|\\\(|\\\[|latex|mathtex|class=[\"']?tex\b", re.I
-)
+    r"<(?:\w+:)?math\b|math/(?:tex|asciimath|mml)|katex|mathjax|mwe-math|\\\(|\\\[|latex|mathtex"
+    r"|class=[\"']?(?:[^\"'<>]{0,80}\s)?(?:tex|math|texrender|equation_image|ql-img)\b", re.I
+)  # fmt: skip
+MATHML, ANNOTATIONS = (", ".join(f"{prefix}{name}" for prefix in ("", "m\\:", "mml\\:")) for name in ("math", "annotation"))
 TEX_TYPES = re.compile(r"(?:application|text)/x-(?:tex|latex)|latex|tex", re.I)
 IMAGE_CLASSES = re.compile(
     r"(?:^|\s)(?:latex|tex|math|mwe-math-fallback-image-\w+|texrender|equation_image|ql-img-\w+)(?:\s|$)", re.I
@@ -54,9 +57,11 @@ def mark_formulas(tree: Any) -> int:
         kind = (node.getattr("type") or "").lower()
         if kind.startswith("math/tex"):
             n_found += _replace(tree, _host(node), entities.unescape(node.text), "display" in kind)
+        elif kind.startswith("math/asciimath"):
+            n_found += _put(tree, _host(node), f"`{' '.join(entities.unescape(node.text).split())}`")
         elif kind.startswith("math/mml"):
             n_found += _replace_mathml(tree, _host(node), type(tree).parse(node.text).document.query_selector("math"))
-    for node in document.query_selector_all("math"):
+    for node in document.query_selector_all(MATHML):
         n_found += _replace_mathml(tree, _host(node), node)
     for node in document.query_selector_all("img"):
         if tex := image_tex(node.getattr("class") or "", node.getattr("src") or "", node.getattr("alt") or ""):
@@ -132,7 +137,7 @@ def _replace_mathml(tree: Any, host: Any, node: Any) -> int:
     tex = next(
         (
             note.text
-            for note in node.query_selector_all("annotation")
+            for note in node.query_selector_all(ANNOTATIONS)
             if TEX_TYPES.fullmatch((note.getattr("encoding") or "").strip())
         ),
         "",
@@ -158,10 +163,11 @@ def _host(node: Any) -> Any:
 
 
 def _replace(tree: Any, node: Any, tex: str, display: bool) -> int:
-    text = _wrapped(tex, display or "katex-display" in (node.getattr("class") or ""))
-    if node.parent is None or not text:
-        return 0
-    if node.parent.tag == "head":
+    return _put(tree, node, _wrapped(tex, display or "katex-display" in (node.getattr("class") or "")))
+
+
+def _put(tree: Any, node: Any, text: str) -> int:
+    if node.parent is None or not text or node.parent.tag == "head":
         return 0
     node.parent.replace_child(tree.create_text_node(text), node)
     return 1

@@ -172,7 +172,7 @@ def declared_charset(data: bytes) -> str | None:
 
 
 def decode_book(data: bytes) -> tuple[str, str]:
-    """(text, encoding): byte order mark, UTF-8, what the header declares, Windows-1252, Latin-1. Raises ValueError if binary.
+    """(text, encoding): byte order mark, UTF-8, what the header declares, Windows-1252, DOS. Raises ValueError if binary.
 
     With a byte order mark, what does not fit is replaced and `encoding` ends in `+replace`.
     """
@@ -190,7 +190,7 @@ def decode_book(data: bytes) -> tuple[str, str]:
                 return data.decode(label), label
             except UnicodeDecodeError:
                 continue
-    return data.decode("iso-8859-1"), "iso-8859-1"
+    return data.decode("cp437"), "cp437"  # what Windows-1252 lacks are letters of DOS, and control characters in Latin-1
 
 
 def split_chapters(text: str) -> list[tuple[str, str]]:

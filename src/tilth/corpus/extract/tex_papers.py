@@ -7,7 +7,7 @@ import pickle
 from tilth.corpus.attempts import Refused
 from tilth.corpus.extract.tex import Paper, extract_paper, extract_tex
 from tilth.corpus.extract.tex_package import read_package
-from tilth.corpus.extract.tex_project import TEX_SUFFIXES, read_project, top_level_files
+from tilth.corpus.extract.tex_project import READ_SUFFIXES, TEX_SUFFIXES, read_project, top_level_files
 from tilth.corpus.extract.tex_tokens import TexError
 
 
@@ -45,4 +45,6 @@ def read_folder(data: bytes, before_sections: str, only: str | None) -> list[tup
             known = name in project.texts
             detail = "no paper reads it" if known else "its bytes are no text"
             found.append((name, Refused("fragment" if known else "binary", detail)))
+        elif not name.lower().endswith(READ_SUFFIXES):
+            found.append((name, Refused("not_tex", "its name is not that of LaTeX or of a package")))
     return found

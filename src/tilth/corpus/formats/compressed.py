@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -30,8 +32,11 @@ MAGICS = {
 # bzip2: blocks begin and streams end at any bit; both are marked by 48 bits (the digits of pi, of its square root).
 BLOCK_MARK, END_MARK = 0x314159265359, 0x177245385090
 MARK_BITS = 48
+BINARY = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
 MAX_GAPS = 1000
-FREE_AGAIN_BYTES, MAX_AGAIN = 64 << 20, 8  # packed bytes that are read again after damage: so many, and of the file so often
+FAULTS = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zlib.error, lzma.LZMAError)
+FREE_AGAIN_BYTES = 64 << 20  # packed bytes that are read again after damage, besides once the file
+TRIAL_BYTES, MAX_TRIALS = 4096, 100_000  # of what may be a member
 MAX_BLOCK_BYTES = 2 << 20  # compressed; 900 kB that bzip2 cannot compress take a little more than that
 
 
@@ -74,7 +79,7 @@ def unpack(
     with _opened(file) as stream:
         packed = _Packed(stream, start, end)
         n_gaps = 0
-        for found in FORMS.get(packed_form(packed.peek(16)), _plain)(packed):
+        for found in FORMS.get(_form(packed), _plain)(packed):
             yield found
             if isinstance(found, Gap):
                 n_gaps += 1
@@ -98,6 +103,22 @@ def packed_form(head: bytes) -> str:
     if re.match(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", head):
         return "bzip2"
     return next((form for form, magic in MAGICS.items() if magic.match(head)), "plain")
+
+
+def _form(packed: _Packed) -> str:
+    """The form by the first bytes; where these are damaged, which shows in what is no text, by the first member behind them."""
+    head = packed.peek(64)
+    form = packed_form(head)
+    if form != "plain" or not BINARY.search(head):
+        return form
+    data = packed.peek(OUTPUT_BYTES)
+    block = next(_find_marks(data, 0), None)
+    found = {} if block is None else {"bzip2": block[0] // 8}
+    for name, magic in MAGICS.items():
+        trials = (match.start() for match in islice(magic.finditer(data), MAX_GAPS))
+        begin = next((at for at in trials if _unpacks(data[at : at + TRIAL_BYTES], DECODERS[name]())), None)
+        found |= {} if begin is None else {name: begin}
+    return min(found, key=found.__getitem__, default="plain")
 
 
 class UnpackedFile:
@@ -130,7 +151,7 @@ class _Packed:
         file.seek(start)
         self._file, self.offset, self._end = file, start, end
         self._rest = b""
-        self._n_again = 0
+        self._n_again = self._n_trials = 0
 
     def read(self, n_bytes: int = PIECE_BYTES) -> bytes:
         found, self._rest = self._rest, b""
@@ -147,7 +168,7 @@ class _Packed:
     def go_back(self, offset: int) -> None:
         """Read on from an earlier offset, unless too much was read again already."""
         self._n_again += self.offset - offset
-        if self._n_again <= FREE_AGAIN_BYTES + MAX_AGAIN * self.offset:
+        if self._n_again <= FREE_AGAIN_BYTES + self.offset:
             self._file.seek(offset)
             self.offset, self._rest = offset, b""
 
@@ -158,16 +179,23 @@ class _Packed:
         self.push_back(found)
         return found[:n_bytes]
 
-    def skip_to(self, magic: re.Pattern[bytes]) -> bool:
-        """Move on to the next place where `magic` matches; False if there is none."""
+    def skip_to(self, magic: re.Pattern[bytes], is_begin: Callable[[bytes], bool]) -> bool:
+        """Move on to the next place where `magic` matches and the bytes are a beginning; False if there is none."""
         held = b""
-        while more := self.read():
+        while True:
+            more = self.read()
             held += more
-            if match := magic.search(held):
-                self.push_back(held[match.start() :])
-                return True
-            held = held[-8:]
-        return False
+            last = len(held) - TRIAL_BYTES if more else len(held)  # where all that a trial needs is at hand
+            for match in magic.finditer(held):
+                if match.start() > last:
+                    break
+                self._n_trials += 1
+                if self._n_trials > MAX_TRIALS or is_begin(held[match.start() : match.start() + TRIAL_BYTES]):
+                    self.push_back(held[match.start() :])
+                    return True
+            if not more:
+                return False
+            held = held[max(0, last) :]
 
 
 def _plain(packed: _Packed) -> Iterator[bytes | Gap]:
@@ -190,8 +218,17 @@ def _members(packed: _Packed, form: str, decoder: Callable[[], Any]) -> Iterator
         if problem is not None:
             yield Gap(start, *problem)
             packed.go_back(start + 1)  # damage that is noticed late has swallowed the members behind it
-            if not packed.skip_to(magic):
+            if not packed.skip_to(magic, lambda head: _unpacks(head, decoder())):
                 return
+
+
+def _unpacks(head: bytes, decoder: Any) -> bool:
+    """Whether the beginning of a member can be unpacked as far as it goes: the magic of gzip is three bytes, as any may be."""
+    try:
+        decoder.decompress(head, TRIAL_BYTES)
+    except FAULTS:
+        return False
+    return True
 
 
 def _member(packed: _Packed, decoder: Any) -> Generator[bytes, None, tuple[str, str] | None]:
@@ -204,7 +241,7 @@ def _member(packed: _Packed, decoder: Any) -> Generator[bytes, None, tuple[str, 
                 return "truncated", f"the file ends inside this member, at byte {packed.offset}"
         try:
             part = decoder.decompress(data, OUTPUT_BYTES)
-        except (OSError, EOFError, ValueError, RuntimeError, MemoryError, zlib.error, lzma.LZMAError) as error:
+        except FAULTS as error:
             packed.push_back(data[1:])  # a later member may begin in this piece
             return "damaged", str(error) or type(error).__name__
         data = b""
@@ -299,10 +336,10 @@ def _unpack_block(window: _BitWindow, start: int, end: int) -> bytes | Gap:
         return Gap(start // 8, "damaged", f"bzip2 block: {error}")
 
 
+DECODERS: dict[str, Callable[[], Any]] = {
+    "gzip": decompressors.Gzip, "xz": decompressors.xz, "zstd": decompressors.Zstd, "lz4": decompressors.lz4,
+}  # fmt: skip
 FORMS: dict[str, Callable[[_Packed], Iterator[bytes | Gap]]] = {
-    "gzip": lambda packed: _members(packed, "gzip", decompressors.Gzip),
-    "xz": lambda packed: _members(packed, "xz", decompressors.xz),
-    "zstd": lambda packed: _members(packed, "zstd", decompressors.Zstd),
-    "lz4": lambda packed: _members(packed, "lz4", decompressors.lz4),
+    **{form: partial(_members, form=form, decoder=decoder) for form, decoder in DECODERS.items()},
     "bzip2": _bzip2,
 }

@@ -11,10 +11,27 @@ from typing import Any, BinaryIO, NamedTuple
 
 HEAD_BYTES = 1 << 14  # of a header; statistics of long values are what can make one longer
 MAX_HEAD_BYTES = 1 << 24
+MAX_FOOTER_BYTES = 64 << 20
 MAX_DEPTH = 16
 DICTIONARY_PAGE = 2
 BOOLEANS, DOUBLE, BINARY, SEQUENCES, MAP, STRUCT = (1, 2), 7, 8, (9, 10), 11, 12
 VARINTS = (4, 5, 6)
+
+
+class Chunk(NamedTuple):
+    """The pages of a column in a row group: where they begin, and their bytes as they are packed."""
+
+    column: str
+    offset: int
+    n_bytes: int
+
+
+class RowGroup(NamedTuple):
+    """What the footer says of a row group."""
+
+    n_rows: int
+    n_bytes: int  # encoded, not packed
+    chunks: list[Chunk]
 
 
 class Page(NamedTuple):
@@ -25,11 +42,46 @@ class Page(NamedTuple):
     n_bytes: int
 
 
-def pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
-    """The pages of a column chunk (pyarrow's ColumnChunkMetaData), in order. Raises ValueError where a header is none."""
-    first = chunk.dictionary_page_offset
-    offset = min(chunk.data_page_offset, first) if chunk.has_dictionary_page and first else chunk.data_page_offset
-    end = offset + chunk.total_compressed_size
+def footer_bytes(file: BinaryIO) -> bytes:
+    """The footer with its length and magic. Raises ValueError where there is none, or a longer one than any real."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 8))
+    tail = file.read(8)
+    n_bytes = int.from_bytes(tail[:4], "little") + 8
+    if tail[4:] != b"PAR1" or n_bytes > size:
+        raise ValueError("it does not end as one")
+    if n_bytes > MAX_FOOTER_BYTES:
+        raise ValueError(f"a footer of {n_bytes} bytes, at most {MAX_FOOTER_BYTES}")
+    file.seek(size - n_bytes)
+    return file.read(n_bytes)
+
+
+def read_footer(data: bytes) -> list[RowGroup] | str:
+    """The row groups of a footer, or why there are none. For a process of its own: damaged statistics end that of pyarrow 26."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        facts = pq.read_metadata(io.BytesIO(b"PAR1" + data))
+        groups = [facts.row_group(i) for i in range(facts.num_row_groups)]
+        return [RowGroup(group.num_rows, group.total_byte_size, _chunks(group)) for group in groups]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return str(error) or type(error).__name__
+
+
+def _chunks(group: Any) -> list[Chunk]:
+    found = []
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        first = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
+        offset = min(first, chunk.data_page_offset) if first else chunk.data_page_offset
+        found.append(Chunk(chunk.path_in_schema, offset, chunk.total_compressed_size))
+    return found
+
+
+def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
+    """The pages of a column in a row group, in order. Raises ValueError where a header is none."""
+    offset, end = chunk.offset, chunk.offset + chunk.n_bytes
     while offset < end:
         fields, n_head = _header(file, offset)
         kind, unpacked, packed = (fields.get(field) for field in (1, 2, 3))

@@ -13,6 +13,7 @@ from typing import BinaryIO
 BLOCK = 512
 MAX_EXTENSION_BYTES = 1 << 20  # of long names and pax records
 SKIP_BYTES = 1 << 20
+MAGIC, MAGIC_OFFSET = re.compile(rb"ustar"), 257
 KINDS = {
     b"0": "file", b"\0": "file", b"7": "file", b"1": "link", b"2": "link",
     b"3": "device", b"4": "device", b"5": "folder", b"6": "device",
@@ -28,7 +29,7 @@ class Member:
     size_bytes: int
     offset: int  # of its header
     kind: str  # file, link, folder, device
-    _stream: BinaryIO
+    _stream: _Blocks
     _n_left: int = field(default=0)
 
     def read(self) -> bytes:
@@ -59,63 +60,105 @@ def is_unsafe_name(name: str) -> bool:
 
 
 def read_tar(stream: BinaryIO) -> Iterator[Member | TarDamage]:
-    """Yield members and damages in order. After a damaged header, reading goes on at the next block that is a header."""
-    at, extension, lost = 0, dict[str, str](), None
-    while block := stream.read(BLOCK):
-        offset, at = at, at + len(block)
-        if len(block) < BLOCK:
-            if block.strip(b"\0"):
-                yield TarDamage(offset, "truncated", f"{len(block)} bytes of a header")
-            return
+    """Yield members and damages in order. After damage, reading goes on at the next header, at whatever byte it lies."""
+    blocks = _Blocks(stream)
+    extension: dict[str, str] = {}
+    while block := blocks.read(BLOCK):
+        offset = blocks.offset - len(block)
         if not block.strip(b"\0"):
-            if lost is None and not stream.read(BLOCK).strip(b"\0"):
+            if not blocks.skip_zeros():
                 return
-            at += BLOCK if lost is None else 0
+            yield TarDamage(offset, "bad_header", "zeros where a member should begin")  # or an archive behind another
+            blocks.find_header()
             continue
-        size = _size(block) if _checksum_holds(block) else None
+        size = _size(block) if is_tar(block) else None
         if size is None:
-            if lost is None:
-                lost = offset
-                yield TarDamage(offset, "bad_header", "the checksum or the size does not hold")
+            cut = len(block) < BLOCK
+            detail = f"{len(block)} bytes of a header" if cut else "the checksum or the size does not hold"
+            yield TarDamage(offset, "truncated" if cut else "bad_header", detail)
+            blocks.unread(block)
+            blocks.find_header(first=1)
             continue
-        lost = None
         padded = -(-size // BLOCK) * BLOCK
         kind = block[156:157]
         if kind in (b"L", b"K", b"x", b"g"):
-            data = stream.read(min(padded, MAX_EXTENSION_BYTES))
+            data = blocks.read(min(padded, MAX_EXTENSION_BYTES))
             if kind != b"g":
                 extension |= _extension(kind, data[:size])
-            at += len(data) + _skip(stream, padded - len(data))
+            blocks.skip(padded - len(data))
             continue
-        name = extension.get("path") or _name(block)
-        size = int(extension["size"]) if extension.get("size", "").isdecimal() else size
+        member = _member(block, extension, offset, blocks)
         extension = {}
-        known = KINDS.get(kind, "file")
-        known = "folder" if known == "file" and name.endswith("/") else known
-        n_bytes = size if known == "file" else 0
-        member = Member(name, n_bytes, offset, known, stream, n_bytes)
         yield member
-        padded = -(-n_bytes // BLOCK) * BLOCK
-        n_rest = padded - (n_bytes - member._n_left)
-        skipped = _skip(stream, n_rest)
-        at += padded - n_rest + skipped
-        if skipped < n_rest and at < offset + BLOCK + n_bytes:
-            yield TarDamage(offset, "truncated", f"{name}: {at - offset - BLOCK} of {n_bytes} bytes")
+        blocks.skip(member._n_left)
+        if blocks.offset < offset + BLOCK + member.size_bytes:
+            n_bytes = blocks.offset - offset - BLOCK
+            yield TarDamage(offset, "truncated", f"{member.name}: {n_bytes} of {member.size_bytes} bytes")
             return
+        blocks.skip(-member.size_bytes % BLOCK)
 
 
-def _skip(stream: BinaryIO, n_bytes: int) -> int:
-    n_left = n_bytes
-    while n_left and (data := stream.read(min(n_left, SKIP_BYTES))):
-        n_left -= len(data)
-    return n_bytes - n_left
+def _member(block: bytes, extension: dict[str, str], offset: int, blocks: _Blocks) -> Member:
+    name = extension.get("path") or _name(block)
+    size = int(extension["size"]) if extension.get("size", "").isdecimal() else _size(block) or 0
+    known = KINDS.get(block[156:157], "file")
+    known = "folder" if known == "file" and name.endswith("/") else known
+    n_bytes = size if known == "file" else 0
+    return Member(name, n_bytes, offset, known, blocks, n_bytes)
+
+
+class _Blocks:
+    """The bytes of an archive, some of which are looked at before they are taken."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._held, self.offset = stream, b"", 0
+
+    def read(self, n_bytes: int) -> bytes:
+        """The next bytes, fewer only at the end."""
+        found, self._held = self._held[:n_bytes], self._held[n_bytes:]
+        if len(found) < n_bytes:
+            found += self._stream.read(n_bytes - len(found))
+        self.offset += len(found)
+        return found
+
+    def unread(self, data: bytes) -> None:
+        """Put back what was read last."""
+        self._held = data + self._held
+        self.offset -= len(data)
+
+    def skip(self, n_bytes: int) -> None:
+        """Let bytes go, fewer only at the end."""
+        while n_bytes and (data := self.read(min(n_bytes, SKIP_BYTES))):
+            n_bytes -= len(data)
+
+    def skip_zeros(self) -> bool:
+        """Go on to the next byte that is none; False if there is no other."""
+        while data := self.read(SKIP_BYTES):
+            if rest := data.lstrip(b"\0"):
+                self.unread(rest)
+                return True
+        return False
+
+    def find_header(self, first: int = 0) -> None:
+        """Go on to the next header behind `first` bytes: at its magic, in archives without one in steps of a block."""
+        while data := self.read(SKIP_BYTES):
+            marked = {match.start() - MAGIC_OFFSET for match in MAGIC.finditer(data)}
+            begins = sorted(at for at in marked | set(range(0, len(data), BLOCK)) if at >= first)
+            found = next((at for at in begins if is_tar(data[at : at + BLOCK])), None)
+            if found is not None:
+                self.unread(data[found:])
+                return
+            if len(data) == SKIP_BYTES:
+                self.unread(data[-BLOCK:])
+            first = 0
 
 
 def _checksum_holds(block: bytes) -> bool:
     stated = _number(block[148:156])
+    if not stated:
+        return False
     blank = block[:148] + b" " * 8 + block[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in blank) if stated != sum(blank) else stated
-    return stated is not None and stated in (sum(blank), signed)
+    return stated == sum(blank) or stated == sum(byte - 256 if byte > 127 else byte for byte in blank)
 
 
 def _size(block: bytes) -> int | None:

@@ -41,7 +41,7 @@ class Books(FileSource):
     max_file_bytes: int = 64 << 20
     max_seconds: float = MAX_SECONDS
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("resiliparse",)
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 

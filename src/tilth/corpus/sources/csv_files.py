@@ -77,6 +77,12 @@ class CsvFiles(RecordFiles):
                     if len(header) > MAX_COLUMNS:
                         yield Reject(f"{name}:{number}", "too_wide", f"{len(header)} columns, at most {MAX_COLUMNS}")
                         return
+                    if not all(map(_is_text, header)):
+                        fix = "encoding=... names what the file is in, for example cp1252"
+                        raise SourceError("the header is not UTF-8", where=f"{self.where}: {name}", fix=fix)
+                    other = next((mark for mark in ";\t|" if header != [self.text] and mark in header[0]), None)
+                    if other and len(header) == 1 and self.separator is None:
+                        raise SourceError("the header is one column", where=f"{self.where}: {name}", fix=f"separator={other!r}")
                     chosen_columns(header, reader.layout, None, f"{self.where}: {name}")
                 else:
                     yield _row(cells, header, number, name, reader)

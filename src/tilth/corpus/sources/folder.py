@@ -57,7 +57,8 @@ class Folder:
         """Raises SourceError if there is no such folder or no file in it matches."""
         found = list(self._files(Path(self.path)))
         if not found:
-            fix = f"`{self.pattern}` matches nothing; `**/*` takes every file"
+            every = self.pattern == "**/*"
+            fix = "give a folder with files" if every else f"`{self.pattern}` matches nothing; `**/*` takes every file"
             raise SourceError("no file to read", where=f"Folder {self.name}: {self.path}", fix=fix)
         groups = group_by_size(found, [file.size_bytes for file in found], self.shard_bytes)
         caps = share(self.max_bytes, [sum(file.size_bytes for file in group) for group in groups])

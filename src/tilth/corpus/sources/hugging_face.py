@@ -147,10 +147,25 @@ def read_arrow(file: FoundFile, reader: RecordReader, where: str) -> Iterator[Do
             for batch in _arrow_batches(raw, is_file):
                 chosen_columns(batch.schema.names, reader.layout, None, f"{where}: {name}")
                 for start in range(0, batch.num_rows, 1000):
-                    yield from batch_rows(batch.slice(start, 1000), name, n_done + start, reader)
+                    yield from _checked_rows(batch.slice(start, 1000), name, n_done + start, reader)
                 n_done += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             yield Reject(f"{name}:{n_done}", "damaged", f"all from row {n_done} on: {(str(error).splitlines() or [''])[0][:300]}")
+
+
+def _checked_rows(batch: pa.RecordBatch, name: str, first: int, reader: RecordReader) -> Iterator[Document | Reject]:
+    """The rows of a batch whose bytes nobody has checked: an offset that leads out of it would crash this process."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if batch.num_rows == 1:
+            problem = (str(error).splitlines() or [""])[0][:300]
+            yield Reject(f"{name}:{first}", "decode" if "UTF8" in problem else "damaged", problem)
+            return
+        for i in range(batch.num_rows):
+            yield from _checked_rows(batch.slice(i, 1), name, first + i, reader)
+        return
+    yield from batch_rows(batch, name, first, reader)
 
 
 def _arrow_batches(raw: Any, is_file: bool) -> Iterator[pa.RecordBatch]:

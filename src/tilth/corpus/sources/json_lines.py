@@ -76,5 +76,10 @@ def read_line(data: bytes, number: int, offset: int, name: str, reader: RecordRe
     except RecursionError:
         return Reject(location, "too_deep", "nested deeper than Python's parser goes")
     except ValueError as error:
-        return Reject(location, "invalid_json", str(error)[:200])
+        hint = (
+            "; an object must be one line: `jq -c '.[]?'` writes an array so"
+            if number == 1 and raw.strip()[:1] in (b"[", b"{")
+            else ""
+        )
+        return Reject(location, "invalid_json", str(error)[:200] + hint)
     return reader.row(record, Place(location, name, str(number), offset, raw))

@@ -8,8 +8,10 @@ from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 
-from tilth.corpus.formats.compressed import UnpackLimits
-from tilth.corpus.formats.parquet_pages import pages
+from tilth.corpus.attempts import MAX_SECONDS, Refused, attempt
+from tilth.corpus.formats import parquet_pages
+from tilth.corpus.formats.content import LIMITS
+from tilth.corpus.formats.parquet_pages import RowGroup, footer_bytes, pages
 from tilth.corpus.layouts import LAYOUTS, Layout, Place, RecordReader, detect_layout
 from tilth.corpus.locations import FoundFile, open_raw
 from tilth.corpus.record_files import RecordFiles
@@ -22,7 +24,6 @@ MAX_BATCH_ROWS = 1024
 MAX_BATCH_BYTES = 256 << 20  # each row of a dictionary may be its longest value
 MAX_PAGE_BYTES = 256 << 20  # of one page of every column together: they are unpacked whole
 MAX_ROW_BYTES = 32 << 20
-LIMITS = UnpackLimits()
 BUFFER_BYTES = 1 << 20  # of a column that is read at a time, instead of a whole row group
 
 
@@ -65,6 +66,10 @@ def read_parquet(
     name = printable(file.name)
     with open_raw(file.location, where) as raw:
         try:
+            groups = attempt(f"{parquet_pages.__name__}:read_footer", footer_bytes(raw), max_seconds=MAX_SECONDS)
+            if not isinstance(groups, list):
+                raise ValueError(groups.detail if isinstance(groups, Refused) else groups)
+            raw.seek(0)
             table = pq.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES)
             names = table.schema_arrow.names
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -73,41 +78,47 @@ def read_parquet(
         wanted = chosen_columns(names, reader.layout, columns, f"{where}: {name}")
         n_before = n_out = 0
         most = LIMITS.free_bytes + LIMITS.max_ratio * file.size_bytes
-        for group in range(table.num_row_groups):
-            facts = table.metadata.row_group(group)
+        for i, group in enumerate(groups):
             n_done = 0
             try:
-                n_rows = _batch_rows(raw, facts, set(wanted), max_page_bytes)
-                for batch in table.iter_batches(n_rows, row_groups=[group], columns=wanted, use_threads=False):
+                n_rows = _batch_rows(raw, group, set(wanted), max_page_bytes)
+                for found in table.iter_batches(n_rows, row_groups=[i], columns=wanted, use_threads=False):
+                    batch = _plain(found)
                     n_out += batch.nbytes
                     if n_out > most:
                         raise _TooLargeError(f"{n_out} bytes unpacked from a file of {file.size_bytes}")
                     yield from batch_rows(batch, name, n_before + n_done, reader, max_row_bytes)
                     n_done += batch.num_rows
-            except (pa.ArrowException, OSError, ValueError) as error:
+            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
                 reason = "too_large" if isinstance(error, _TooLargeError) else "damaged"
-                what = f"{facts.num_rows - n_done} rows of row group {group}: {_first_line(error)}"
+                what = f"{group.n_rows - n_done} rows of row group {i}: {_first_line(error)}"
                 yield Reject(f"{name}:{n_before + n_done}", reason, what)
-            n_before += facts.num_rows
+            n_before += group.n_rows
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch without dictionaries, so that its bytes are those of its rows."""
+    coded = any(pa.types.is_dictionary(column.type) for column in batch.columns)
+    columns = [column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names) if coded else batch
 
 
 class _TooLargeError(ValueError):
     """Pages that would not fit in memory."""
 
 
-def _batch_rows(file: BinaryIO, group: Any, wanted: set[str], max_page_bytes: int) -> int:
+def _batch_rows(file: BinaryIO, group: RowGroup, wanted: set[str], max_page_bytes: int) -> int:
     """How many rows of a group may be unpacked together. Raises ValueError: damaged pages, or too large ones."""
     largest = dictionary = 0
-    for i in range(group.num_columns):
-        chunk = group.column(i)
-        if chunk.path_in_schema.partition(".")[0] not in wanted and chunk.path_in_schema not in wanted:
+    for chunk in group.chunks:
+        if wanted.isdisjoint((chunk.column, chunk.column.partition(".")[0])):
             continue
         found = list(pages(file, chunk))
         largest += max((page.n_bytes for page in found), default=0)
         dictionary += max((page.n_bytes for page in found if page.is_dictionary), default=0)
     if largest > max_page_bytes:
         raise _TooLargeError(f"pages of {largest} bytes, at most {max_page_bytes}")
-    by_size = group.num_rows * BATCH_BYTES // max(1, group.total_byte_size)
+    by_size = group.n_rows * BATCH_BYTES // max(1, group.n_bytes)
     return max(1, min(MAX_BATCH_ROWS, by_size, MAX_BATCH_BYTES // max(1, dictionary)))
 
 
@@ -116,7 +127,8 @@ def chosen_columns(names: list[str], layout: Layout | None, columns: Iterable[st
     used = layout or LAYOUTS[detect_layout(names)]
     for column in [used.text, *(columns or ())]:
         if column not in names:
-            fix = f"text=... names the column of the text. {did_you_mean(column, names)}"
+            shown = ["".join(filter(str.isprintable, name[:60])) for name in names[:200]]
+            fix = f"text=... names the column of the text. {did_you_mean(column, shown)}"
             raise SourceError(f"there is no column `{column}`", where=where, fix=fix)
     if columns is None:
         return names
