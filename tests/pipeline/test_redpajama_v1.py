@@ -21,7 +21,10 @@ WEIGHTS = {"commoncrawl": 878, "c4": 175, "github": 59, "books": 26, "arxiv": 28
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 
-TURN = '    """Turn the soil of the field over before the winter comes."""\n'
+# Mostly words, so that no tokenizer as small as this one comes near the rule on letters a token.
+TURN = (
+    '    """Turn the soil of the field over before the winter comes, and leave the furrows open to the frost and the rain."""\n'
+)
 CODE = "".join(f"def plough_{i}(field):\n{TURN}    return furrow(field, depth={i})\n\n\n" for i in range(12))
 # path -> content, and whether the slice keeps it
 FILES = {
@@ -126,8 +129,17 @@ def test_every_slice_is_read_and_nothing_is_lost(project: Path, tilth: Run) -> N
     assert all(row["n"] > 0 and row["counted"] for row in rows)
 
 
+def smallest_miss(sizes: list[int], wanted: float) -> float:
+    """How near to `wanted` whole documents come, each taken as often as all of them or once more."""
+    rest = wanted % sum(sizes)
+    sums = 1  # bit s: some documents add up to s
+    for size in sizes:
+        sums |= sums << size
+    return min(abs(total - rest) for total in range(sums.bit_length()) if sums >> total & 1)
+
+
 def test_tokens_are_shared_as_published_as_near_as_whole_documents_come(project: Path, tilth: Run) -> None:
-    sql = f"""select d.source, coalesce(sum(s.taken), 0) as taken, min(d.n_tokens) as smallest
+    sql = f"""select d.source, coalesce(sum(s.taken), 0)::bigint as taken, list(d.n_tokens) as sizes
               from redpajama_v1 as d left join (
                   select shard, row, n_tokens * weight as taken from subset_documents where subset = 'slices') as s using (shard, row)
               where {said("where")} group by all"""
@@ -135,7 +147,7 @@ def test_tokens_are_shared_as_published_as_near_as_whole_documents_come(project:
     assert rows.keys() == WEIGHTS.keys()
     for source, weight in WEIGHTS.items():
         wanted = 60_000 * weight / sum(WEIGHTS.values())
-        assert abs(rows[source]["taken"] - wanted) <= rows[source]["smallest"] / 2, source
+        assert abs(rows[source]["taken"] - wanted) <= smallest_miss(rows[source]["sizes"], wanted) + 1, source
     assert rows["books"]["taken"] == 0  # a whole book is too much
 
 

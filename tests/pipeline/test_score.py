@@ -262,7 +262,7 @@ def test_mistakes_are_told_before_anything_is_made(folder: Path, tmp_path: Path)
         assert words in str(caught.value)
     with pytest.raises(RecipeError, match="not scored"):
         choose("gopher", {}, {"quality": b""})
-    with pytest.raises(SourceError, match="no file"):
+    with pytest.raises(SourceError, match="no such file"):
         _score(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(RecipeError, match="parquet"):
         _score(folder, tmp_path / "out", form="parket")
