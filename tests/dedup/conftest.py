@@ -7,13 +7,19 @@ import itertools
 import random
 import re
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from tilth.contracts import uuid_array
+from tilth.dedup.candidates import all_candidates, find_candidates, first_documents, representatives
+from tilth.dedup.minhash import near_duplicates
+from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.signatures import SignedShard, sign, write_signatures
 
 
 def document_id(shard: str, row: int) -> bytes:
@@ -42,6 +48,95 @@ def jaccard_pairs(texts: Sequence[str], n: int, at_least: float) -> dict[tuple[i
             if shared / (len(a) + len(b) - shared) >= at_least:
                 found[i, j] = shared / (len(a) + len(b) - shared)
     return found
+
+
+Place = tuple[str, int]  # shard, row
+
+
+class Member(NamedTuple):
+    """One document of a cluster."""
+
+    place: Place
+    root: Place
+    matched: Place
+    similarity: float
+
+
+class Outcome(NamedTuple):
+    """What a search found: members in the order of their places, pairs that were compared, counts, what was read."""
+
+    members: list[Member]
+    pairs: Any
+    stats: dict[str, int]
+    read: list[Place]
+
+    def clusters(self) -> set[frozenset[Place]]:
+        """The places of each cluster."""
+        roots = {member.root for member in self.members}
+        return {frozenset(member.place for member in self.members if member.root == root) for root in roots}
+
+
+def search_duplicates(
+    folder: Path,
+    stored: Mapping[str, Sequence[str | None]],
+    parameters: MinHashParameters | None = None,
+    *,
+    n_groups: int = 1,
+    batch: int = 1000,
+    removed: Sequence[Place] = (),
+    known: Any = None,
+    texts_now: Mapping[str, Sequence[str | None]] | None = None,
+) -> Outcome:
+    """Sign, find and compare the texts of shards; they are read from `texts_now` where these are others."""
+    parameters = parameters or MinHashParameters()
+    shards = []
+    for name in sorted(stored):
+        texts = stored[name]
+        at = folder / name
+        at.mkdir(parents=True)
+        parts = [pa.array(texts[start : start + batch], pa.large_string()) for start in range(0, len(texts), batch)]
+        signed = (sign(pa.array([f"{name}{i}" for i in range(len(part))]), part, parameters) for part in parts)
+        write_signatures(at, signed, parameters.n_bands, pa.string())
+        shards.append(SignedShard(at, name))
+    first = first_documents(shards)
+    places = [(shard.name, row) for shard in shards for row in range(shard.n_rows())]
+    mask = np.array([place in set(removed) for place in places], np.bool_)
+    standing = representatives(shards, mask)
+    groups = np.array_split(np.arange(parameters.n_bands), n_groups)
+    candidates = all_candidates(
+        [find_candidates(shards, group.tolist(), standing, parameters.max_bucket) for group in groups]
+    )  # fmt: skip
+    read: list[Place] = []
+
+    def read_texts(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
+        assert rows.tolist() == sorted(set(rows.tolist()))
+        name = shards[shard].name
+        read.extend((name, int(row)) for row in rows)
+        found = [(texts_now or stored)[name][row] for row in rows]
+        yield pa.array(found[:3], pa.string())
+        yield pa.array(found[3:], pa.string())
+
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    found = near_duplicates(shards, candidates, read_texts, parameters, scratch, removed=mask, known=known)
+    columns = (found.marks.documents, found.marks.roots, found.marks.matched)
+    members = [
+        Member(places[document], places[root], places[match], float(similarity))
+        for document, root, match, similarity in zip(*columns, found.marks.similarities, strict=True)
+    ]
+    assert first[-1] == len(places)
+    return Outcome(members, found.pairs, found.stats, read)
+
+
+@pytest.fixture(scope="session")
+def search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
+    """search(texts, parameters, ...): texts of one shard `s`, or a mapping of shards to texts."""
+
+    def run(texts: Any, *arguments: Any, **options: Any) -> Outcome:
+        stored = texts if isinstance(texts, Mapping) else {"s": texts}
+        return search_duplicates(tmp_path_factory.mktemp("search"), stored, *arguments, **options)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,41 +16,38 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.contracts import DUPLICATES, check
-from tilth.dedup.clusters import Clusters
-from tilth.dedup.minhash import STATS_KEY, MinHashParameters, minhash_duplicates, signatures
-from tilth.dedup.shingles import Shingler
-from tilth.dedup.verify import Verifier
+from tilth.dedup.minhash import renumbered
+from tilth.dedup.parameters import MinHashParameters
 from tilth.errors import ContractError
 
 PARAMETERS = MinHashParameters()
-Make = Callable[..., pa.Table]
+Search = Callable[..., Any]
 Truth = Callable[[Sequence[str], int, float], dict[tuple[int, int], float]]
 
 
-def _find(texts: Sequence[str], make: Make, parameters: MinHashParameters = PARAMETERS, **options: Any) -> pa.Table:
-    tables = [signatures(make(texts), parameters)]
-    return minhash_duplicates(tables, lambda shard, rows: [texts[row] for row in rows], parameters, **options)
+def rows(found: Any) -> list[int]:
+    return [member.place[1] for member in found.members]
 
 
-def _stats(found: pa.Table) -> dict[str, int]:
-    return json.loads(found.schema.metadata[STATS_KEY])
-
-
-def _components(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
-    clusters = Clusters(n)
-    edges = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    clusters.join(edges[:, 0], edges[:, 1])
-    return clusters.roots.tolist()
+def components(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    roots = list(range(n))
+    changed = True
+    while changed:
+        changed = False
+        for a, b in pairs:
+            low = min(roots[a], roots[b])
+            changed |= roots[a] != low or roots[b] != low
+            roots[a] = roots[b] = low
+    return roots
 
 
 @pytest.fixture(scope="module")
-def found(planted_texts: list[str], make_documents: Make) -> pa.Table:
-    return _find(planted_texts, make_documents)
+def found(planted_texts: list[str], search: Search) -> Any:
+    return search(planted_texts)
 
 
-def test_recall_against_all_pairs(found: pa.Table, planted_texts: list[str], true_pairs: Truth) -> None:
-    cluster = dict(zip(found.column("row").to_pylist(), found.column("cluster_id").to_pylist()))
+def test_recall_against_all_pairs(found: Any, planted_texts: list[str], true_pairs: Truth) -> None:
+    cluster = {member.place[1]: member.root for member in found.members}
     for least, wanted, n_least in ((0.8, 0.99, 150), (0.7, 0.97, 200)):
         pairs = true_pairs(planted_texts, PARAMETERS.n, least)
         assert len(pairs) > n_least
@@ -59,35 +55,31 @@ def test_recall_against_all_pairs(found: pa.Table, planted_texts: list[str], tru
         assert n_hit >= wanted * len(pairs)
 
 
-def test_every_claim_is_true(found: pa.Table, planted_texts: list[str], true_pairs: Truth, make_documents: Make) -> None:
-    check(found, DUPLICATES)
+def test_every_claim_is_true(found: Any, planted_texts: list[str], true_pairs: Truth) -> None:
     pairs = true_pairs(planted_texts, PARAMETERS.n, PARAMETERS.threshold)
-    row_of = {identity: row for row, identity in enumerate(make_documents(planted_texts).column("doc_id").to_pylist())}
-    true_root = _components(len(planted_texts), list(pairs))
+    true_root = components(len(planted_texts), list(pairs))
     members = defaultdict(list)
-    for entry in found.to_pylist():
-        match = row_of[entry["matched_id"]]
-        pair = (min(entry["row"], match), max(entry["row"], match))
+    for member in found.members:
+        row, match, root = member.place[1], member.matched[1], member.root[1]
+        pair = (min(row, match), max(row, match))
         assert pairs[pair] >= PARAMETERS.threshold  # verified precision is 1
-        assert entry["similarity"] == np.float32(pairs[pair])
-        assert true_root[entry["row"]] == true_root[row_of[entry["cluster_id"]]]
-        members[entry["cluster_id"]].append(entry)
-    for identity, entries in members.items():
-        assert len(entries) >= 2
-        assert [entry["row"] for entry in entries if entry["is_keeper"]] == [row_of[identity]]
-        assert row_of[identity] == min(entry["row"] for entry in entries)
+        assert member.similarity == np.float32(pairs[pair])
+        assert true_root[row] == true_root[root]
+        members[root].append(row)
+    for root, cluster in members.items():
+        assert len(cluster) >= 2
+        assert root == min(cluster)
 
 
-def test_matches_are_the_most_similar(found: pa.Table, planted_texts: list[str], true_pairs: Truth) -> None:
+def test_matches_are_the_most_similar(found: Any, planted_texts: list[str], true_pairs: Truth) -> None:
     best: dict[int, float] = defaultdict(float)
     for (i, j), similarity in true_pairs(planted_texts, PARAMETERS.n, PARAMETERS.threshold).items():
         best[i], best[j] = max(best[i], similarity), max(best[j], similarity)
-    rows = found.to_pylist()
-    n_best = sum(row["similarity"] == np.float32(best[row["row"]]) for row in rows)
-    assert n_best >= 0.98 * len(rows)  # the few others were not proposed
+    n_best = sum(member.similarity == np.float32(best[member.place[1]]) for member in found.members)
+    assert n_best >= 0.98 * len(found.members)  # the few others were not proposed
 
 
-def test_recall_is_that_of_an_independent_implementation(found: pa.Table, planted_texts: list[str], true_pairs: Truth) -> None:
+def test_recall_is_that_of_an_independent_implementation(found: Any, planted_texts: list[str], true_pairs: Truth) -> None:
     index = MinHashLSH(num_perm=PARAMETERS.n_permutations, params=(PARAMETERS.n_bands, PARAMETERS.n_rows))
     sketches = []
     for row, text in enumerate(planted_texts):
@@ -97,7 +89,7 @@ def test_recall_is_that_of_an_independent_implementation(found: pa.Table, plante
         sketches.append(sketch)
         index.insert(row, sketch)
     theirs = {(min(i, j), max(i, j)) for i, sketch in enumerate(sketches) for j in index.query(sketch) if i != j}
-    cluster = dict(zip(found.column("row").to_pylist(), found.column("cluster_id").to_pylist()))
+    cluster = {member.place[1]: member.root for member in found.members}
     pairs = true_pairs(planted_texts, PARAMETERS.n, PARAMETERS.threshold)
     recall_theirs = len(theirs & pairs.keys()) / len(pairs)
     recall_ours = sum(i in cluster and cluster[i] == cluster.get(j) for i, j in pairs) / len(pairs)
@@ -106,63 +98,94 @@ def test_recall_is_that_of_an_independent_implementation(found: pa.Table, plante
 
 
 @pytest.mark.parametrize(("threshold", "n"), [(0.5, 3), (0.9, 8), (1.0, 5)])
-def test_other_parameters(threshold: float, n: int, planted_texts: list[str], make_documents: Make, true_pairs: Truth) -> None:
+def test_other_parameters(threshold: float, n: int, planted_texts: list[str], search: Search, true_pairs: Truth) -> None:
     texts = planted_texts[:500]
-    found = _find(texts, make_documents, MinHashParameters(n=n, threshold=threshold))
+    found = search(texts, MinHashParameters(n=n, threshold=threshold))
     pairs = true_pairs(texts, n, threshold)
-    roots = _components(len(texts), list(pairs))
+    roots = components(len(texts), list(pairs))
     wanted = {row for row in range(len(texts)) if roots.count(roots[row]) > 1}
-    rows = set(found.column("row").to_pylist())
-    assert rows <= wanted
-    assert len(rows) >= 0.97 * len(wanted) > 0
+    assert set(rows(found)) <= wanted
+    assert len(found.members) >= 0.97 * len(wanted) > 0
 
 
 @pytest.fixture(scope="module")
-def three_shards(planted_texts: list[str], make_documents: Make) -> tuple[dict[str, list[str]], pa.Table, pa.Table]:
-    """Texts of three shards, one of them copied often enough for a large bucket; their signatures and their duplicates."""
-    texts = planted_texts[:120] + [planted_texts[0]] * 40
-    stored = {shard: texts[part::3] for part, shard in enumerate(["b", "a", "c"])}
-    made = pa.concat_tables([signatures(make_documents(part, shard), PARAMETERS) for shard, part in stored.items()])
-    found = minhash_duplicates([made], lambda shard, rows: [stored[shard][row] for row in rows], PARAMETERS)
-    assert found.num_rows > 40
-    assert _stats(found)["n_large_buckets"] > 0
-    return stored, made, found
+def three_shards(planted_texts: list[str]) -> dict[str, list[str]]:
+    """Texts of three shards, with a crowd of copies that differ in a word."""
+    crowd = [f"{planted_texts[0]} copy number {i}" for i in range(60)]
+    texts = planted_texts[:150] + crowd + planted_texts[:9]
+    return {shard: texts[part::3] for part, shard in enumerate(["b", "a", "c"])}
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    cuts=st.lists(st.integers(0, 160), max_size=4),
-    max_shingle_bytes=st.sampled_from([1, 10_000, 1 << 30]),
-)
-def test_order_and_partition_do_not_matter(
-    seed: int, cuts: list[int], max_shingle_bytes: int, three_shards: tuple[dict[str, list[str]], pa.Table, pa.Table]
+@settings(max_examples=12, deadline=None)
+@given(n_groups=st.integers(1, 6), batch=st.sampled_from([1, 7, 1000]))
+def test_batches_and_groups_do_not_matter(n_groups: int, batch: int, three_shards: dict[str, list[str]], search: Search) -> None:
+    whole = search(three_shards)
+    assert whole.stats["n_crowds"] > 0
+    assert len(whole.members) > 60
+    parts = search(three_shards, n_groups=n_groups, batch=batch)
+    assert parts.members == whole.members
+    assert np.array_equal(parts.pairs, whole.pairs)
+
+
+def test_small_parts_of_the_key_range_do_not_matter(
+    three_shards: dict[str, list[str]], search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored, made, expected = three_shards
-    order = random.Random(seed).sample(range(made.num_rows), made.num_rows)
-    bounds = [0, *sorted(cuts), made.num_rows]
-    pieces = [made.take(pa.array(order[start:end], pa.int64())) for start, end in itertools.pairwise(bounds)]
-
-    def read(shard: str, rows: list[int]) -> list[str]:
-        assert rows == sorted(set(rows))
-        return [stored[shard][row] for row in rows]
-
-    assert minhash_duplicates(pieces, read, PARAMETERS, max_shingle_bytes) == expected
+    whole = search(three_shards)
+    monkeypatch.setattr("tilth.dedup.candidates.PART_ENTRIES", 8)
+    monkeypatch.setattr("tilth.dedup.comparison._PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr("tilth.dedup.minhash._PAIRS_AT_ONCE", 5)
+    assert search(three_shards).members == whole.members
 
 
-def test_the_keeper_is_the_first_by_shard_and_row(three_shards: tuple[dict[str, list[str]], pa.Table, pa.Table]) -> None:
-    clusters = defaultdict(list)
-    for row in three_shards[2].to_pylist():
-        clusters[row["cluster_id"]].append(((row["shard"], row["row"]), row["is_keeper"]))
-    for members in clusters.values():
-        assert [place for place, is_keeper in members if is_keeper] == [min(place for place, _ in members)]
+def test_how_texts_are_cut_into_shards_changes_no_cluster(three_shards: dict[str, list[str]], search: Search) -> None:
+    texts = [text for shard in three_shards.values() for text in shard]
+    one, many = search({"s": texts}), search({f"s{i:03}": [text] for i, text in enumerate(texts)})
+    number = {f"s{i:03}": i for i in range(len(texts))}
+    assert [member.place[1] for member in one.members] == [number[member.place[0]] for member in many.members]
+    assert [member.root[1] for member in one.members] == [number[member.root[0]] for member in many.members]
+    assert [member.similarity for member in one.members] == [member.similarity for member in many.members]
 
 
-def test_short_and_empty_texts(make_documents: Make) -> None:
+def test_the_root_is_the_first_by_shard_and_row(three_shards: dict[str, list[str]], search: Search) -> None:
+    for cluster in (found := search(three_shards)).clusters():
+        assert {member.root for member in found.members if member.place in cluster} == {min(cluster)}
+
+
+def test_each_text_is_read_once(three_shards: dict[str, list[str]], search: Search) -> None:
+    found = search(three_shards)
+    assert len(found.read) == len(set(found.read)) == found.stats["n_texts_read"] > 0
+
+
+def test_known_pairs_save_comparing_and_change_nothing(three_shards: dict[str, list[str]], search: Search) -> None:
+    before = {shard: texts[:-10] for shard, texts in three_shards.items()}
+    earlier, whole = search(before), search(three_shards)
+    # Numbers change: documents of later shards move back by what was added before them.
+    numbers, at = [], 0
+    for shard in sorted(three_shards):
+        numbers += list(range(at, at + len(before[shard])))
+        at += len(three_shards[shard])
+    again = search(three_shards, known=renumbered(earlier.pairs, np.array(numbers)))
+    assert again.members == whole.members
+    assert np.array_equal(again.pairs, whole.pairs)
+    assert again.stats["n_known"] > 0.6 * whole.stats["n_compared"]
+    assert again.stats["n_compared"] + again.stats["n_known"] == whole.stats["n_compared"]
+    same = search(three_shards, known=whole.pairs)
+    assert (same.members, same.stats["n_compared"], same.read) == (whole.members, 0, [])
+
+
+def test_removed_documents_are_as_if_they_had_never_been(three_shards: dict[str, list[str]], search: Search) -> None:
+    removed = [("a", row) for row in range(0, 60, 2)] + [("b", 0)]
+    found = search(three_shards, removed=removed)
+    without = search({s: [None if (s, i) in removed else text for i, text in enumerate(t)] for s, t in three_shards.items()})
+    assert found.members == without.members
+    assert not {member.place for member in found.members} & set(removed)
+
+
+def test_short_and_empty_texts(search: Search) -> None:
     texts = [
         "",
         "one",
-        "",
+        None,
         "!!!",
         "One.",
         "two",
@@ -175,67 +198,71 @@ def test_short_and_empty_texts(make_documents: Make) -> None:
         "漢字漢字漢字",
         "漢 字漢字漢字!",
     ]
-    found = _find(texts, make_documents)
-    clusters = defaultdict(list)
-    for row in found.to_pylist():
-        clusters[row["cluster_id"]].append(row["row"])
-        assert row["similarity"] == 1.0
-    assert sorted(clusters.values()) == [[1, 4], [7, 9], [12, 13]]
-    assert _stats(found)["n_without_tokens"] == 4
+    found = search(texts)
+    assert {frozenset(row for _, row in cluster) for cluster in found.clusters()} == {
+        frozenset({1, 4}),
+        frozenset({7, 9}),
+        frozenset({12, 13}),
+    }
+    assert all(member.similarity == 1.0 for member in found.members)
+    assert found.stats["n_without_shingles"] == 4
 
 
-def test_layout_of_code_does_not_matter(make_documents: Make) -> None:
+def test_layout_of_code_does_not_matter(search: Search) -> None:
     code = "def area(width, height):\n    total = width * height\n    return total\n"
     spread = code.replace("\n", "\r\n\r\n").replace("    ", "\t" * 50)
-    assert _find([code, spread], make_documents).column("similarity").to_pylist() == [1.0, 1.0]
+    assert [member.similarity for member in search([code, spread]).members] == [1.0, 1.0]
 
 
-def test_scripts_without_spaces_are_compared_by_characters(make_documents: Make) -> None:
-    base = "人人生而自由在尊严和权利上一律平等他们赋有理性和良心并应以兄弟关系的精神相对待" * 1
+@pytest.mark.parametrize("unit", ["words", "characters"])
+def test_scripts_without_spaces_are_compared_by_characters(unit: str, search: Search) -> None:
+    base = "人人生而自由在尊严和权利上一律平等他们赋有理性和良心并应以兄弟关系的精神相对待"
     near, far = base.replace("良心", "善心"), "任何人不得加以奴役或奴隶买卖一切形式的奴隶制度和奴隶买卖均应予以禁止"
-    found = _find([base, near, far], make_documents)
-    assert found.column("row").to_pylist() == [0, 1]
+    found = search([base, near, far], MinHashParameters(unit=unit))
+    assert rows(found) == [0, 1]
     n_shingles = len(base) - 4
-    assert found.column("similarity").to_pylist()[0] == np.float32((n_shingles - 5) / (n_shingles + 5))
+    assert found.members[0].similarity == np.float32((n_shingles - 5) / (n_shingles + 5))
 
 
-def test_chains_join_only_through_true_matches(make_documents: Make, true_pairs: Truth) -> None:
+def test_chains_join_only_through_true_matches(search: Search, true_pairs: Truth) -> None:
     words = [f"w{i}" for i in range(130)]
     texts = [" ".join(words[start : start + 100]) for start in (0, 10, 20)]
-    pairs = true_pairs(texts, 5, 0.7)
-    assert list(pairs) == [(0, 1), (1, 2)]  # the ends are less similar
-    found = _find(texts, make_documents)
-    ids = make_documents(texts).column("doc_id").to_pylist()
-    assert found.column("cluster_id").to_pylist() == [ids[0]] * 3
-    assert found.column("matched_id").to_pylist() == [ids[1], ids[0], ids[1]]
+    assert list(true_pairs(texts, 5, 0.7)) == [(0, 1), (1, 2)]  # the ends are less similar
+    found = search(texts)
+    assert [member.root[1] for member in found.members] == [0, 0, 0]
+    assert [member.matched[1] for member in found.members] == [1, 0, 1]
 
 
-def test_nothing_in_nothing_out(make_documents: Make) -> None:
-    for texts in ([], [""], ["alone"]):
-        found = _find(texts, make_documents)
-        assert found.num_rows == 0
-        check(found, DUPLICATES)
-    assert minhash_duplicates([], lambda shard, rows: [], PARAMETERS).num_rows == 0
+def test_texts_of_equal_shingles_in_another_order_match_whole(search: Search) -> None:
+    # The same sets from other sequences: a repeated part adds nothing to a set.
+    base = " ".join(f"w{i}" for i in range(40))
+    found = search([base, f"{base} {base}", base.upper()])
+    assert rows(found) == [0, 1, 2]
+    assert found.members[0].similarity == 1.0
+    assert found.members[2].similarity == 1.0
 
 
-def test_texts_that_are_not_those_of_the_signatures_are_refused(make_documents: Make) -> None:
-    made = [signatures(make_documents(["a b c d e f", "a b c d e f"]), PARAMETERS)]
-    with pytest.raises(ContractError, match="not the one"):
-        minhash_duplicates(made, lambda shard, rows: ["a b c d e f g h"] * len(rows), PARAMETERS)
-    with pytest.raises(ContractError, match="1 came"):
-        minhash_duplicates(made, lambda shard, rows: ["a b c d e f"], PARAMETERS)
+def test_nothing_in_nothing_out(search: Search) -> None:
+    for texts in ([], [""], [None], ["alone"]):
+        assert search(texts).members == []
+    assert search({}).members == []
 
 
-def test_memory_for_shingles_is_bounded(planted_texts: list[str]) -> None:
-    texts = planted_texts[:60]
-    sizes = np.array([len(found) for found in Shingler(5).shingle_sets(texts)], dtype=np.int64)
-    left, right = (pairs.astype(np.int64) for pairs in np.triu_indices(60, k=1))
-    results, n_read, n_kept = [], [], []
-    for limit in (1 << 30, 40_000):
-        verifier = Verifier(["s"] * 60, np.arange(60), sizes, lambda shard, rows: [texts[row] for row in rows], 5, limit)
-        results.append(verifier.similarities(left, right).tolist())
-        n_read.append(verifier.n_texts_read)
-        n_kept.append(sum(len(found) for found in verifier._sets.values()))
-    assert results[0] == results[1]
-    assert n_read[0] == 60 < n_read[1]  # what was let go is read again
-    assert n_kept[1] * 8 <= 40_000 < n_kept[0] * 8
+def test_texts_that_are_not_those_of_the_signatures_are_refused(search: Search) -> None:
+    words = random.Random(1).sample(range(10_000), 60)
+    texts = [" ".join(map(str, words)), " ".join(map(str, [*words, 1]))]
+    with pytest.raises(ContractError, match="not those that the signatures"):
+        search(texts, texts_now={"s": ["a b c d e f g h"] * 2})
+
+
+def test_more_documents_than_can_be_numbered_are_refused(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilth.dedup.candidates.MAX_DOCUMENTS", 3)
+    with pytest.raises(ContractError, match="at most 3"):
+        search(["a b", "c d", "e f", "g h"])
+
+
+def test_the_pairs_of_the_search_can_be_stored(found: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "pairs.npy", found.pairs)
+    assert np.array_equal(np.load(tmp_path / "pairs.npy"), found.pairs)
+    codes = pa.array(found.pairs["code"])
+    assert codes.to_pylist() == sorted(set(codes.to_pylist()))

@@ -29,7 +29,17 @@ def test_recall_is_reached_within_the_budget(threshold: float, recall: float, bu
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threshold": 0.0}, {"threshold": 1.1}, {"recall": 1.0}, {"n": 0}, {"max_bucket": 1}, {"n_representatives": 0}]
+    "wrong",
+    [
+        {"threshold": 0.0},
+        {"threshold": 1.1},
+        {"recall": 1.0},
+        {"n": 0},
+        {"max_bucket": 1},
+        {"n_representatives": 0},
+        {"unit": "bytes"},
+        {"bands": (0, 3)},
+    ],
 )
 def test_impossible_values_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(RecipeError):
@@ -41,3 +51,11 @@ def test_a_budget_that_is_too_small_is_refused_with_the_needed_one() -> None:
         MinHashParameters(threshold=0.1, recall=0.99, max_permutations=16)
     assert "44 permutations" in str(error.value)
     MinHashParameters(threshold=0.1, recall=0.99, max_permutations=44)
+
+
+def test_bands_can_be_given() -> None:
+    parameters = MinHashParameters(bands=(14, 8))
+    assert (parameters.n_bands, parameters.n_rows, parameters.n_permutations) == (14, 8, 112)
+    assert parameters.candidate_probability(0.8) == pytest.approx(0.9238, abs=1e-3)
+    assert "as given" in parameters.explain()
+    assert parameters.label() != MinHashParameters(bands=(8, 14)).label() != MinHashParameters(unit="characters").label()

@@ -2,140 +2,153 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
+from numba import njit
 
-from tilth.dedup.buckets import Buckets, all_pairs, buckets, select, star_pairs, without
+from tilth.dedup.candidates import HALF, Candidates, Codes, representatives
 from tilth.dedup.clusters import Clusters
-from tilth.dedup.marks import Matches, canonical_order, mark
+from tilth.dedup.comparison import PAIR, Comparison, Pairs, ReadTexts
 from tilth.dedup.parameters import MinHashParameters
-from tilth.dedup.shingles import Hashes
-from tilth.dedup.signatures import join_signatures, signatures
-from tilth.dedup.sorted_arrays import contains, distinct
-from tilth.dedup.verify import ReadText, Verifier
+from tilth.dedup.signatures import SignedShard
+from tilth.dedup.tokens import Ints
 
-__all__ = ["MinHashParameters", "minhash_duplicates", "signatures"]
-
-logger = logging.getLogger(__name__)
-Ints = npt.NDArray[np.int64]
-STATS_KEY = b"tilth.stats"
+_LOW = np.uint64(0xFFFFFFFF)
+_PAIRS_AT_ONCE = 1 << 20
 
 
-def minhash_duplicates(
-    signature_tables: Iterable[pa.Table], read_text: ReadText, parameters: MinHashParameters, max_shingle_bytes: int = 1 << 30
-) -> pa.Table:
-    """Mark near-duplicates among the documents of `signature_tables`: duplicates/1.
-
-    Two documents match when their shingle sets have an exact Jaccard similarity >= the threshold (up to collisions of
-    64-bit hashes); clusters are the connected components of matches, so two members need not match each other.
-    The keeper is a cluster's first member by (shard, row). `matched_id` and `similarity` name, for each member, the
-    most similar of the documents that it was compared with and that match it; of equally similar ones the first.
-
-    Pairs that share a band are compared, except that in buckets of more than `max_bucket` documents each is compared
-    with at most `n_representatives` others, and that no pair is compared which such buckets have put into one cluster.
-    So the work grows with the documents, not with pairs. The result is the same for any order and partition of the tables.
-
-    `read_text(shard, rows)` gives the texts of the candidates, rows ascending; a text may be asked for again.
-    Counts of the work are in the metadata of the schema under `tilth.stats` (JSON). Raises ContractError if signatures
-    were made with other parameters or from other texts.
+class Marks(NamedTuple):
+    """The members of clusters of two and more, by number through all shards, ascending: each with the smallest member of its
+    cluster, and with the most similar of the documents that it was compared with (of equally similar ones the first).
     """
-    table = join_signatures(signature_tables, parameters)
-    documents = canonical_order(table.filter(pc.greater(table.column("n_shingles"), 0)))
-    search = _Search(documents, read_text, parameters, max_shingle_bytes)
-    search.run()
-    marked = mark(documents, search.matches(), "minhash", parameters.threshold)
-    metadata = {**(marked.schema.metadata or {}), STATS_KEY: json.dumps(search.stats(table.num_rows)).encode()}
-    return marked.replace_schema_metadata(metadata)
+
+    documents: Ints
+    roots: Ints
+    matched: Ints
+    similarities: npt.NDArray[np.float32]
 
 
-class _Search:
-    """Matches among documents in canonical order, all with at least one shingle."""
+class Found(NamedTuple):
+    """Marks, every pair that was compared (for the next search), and counts of the work."""
 
-    def __init__(self, documents: pa.Table, read_text: ReadText, parameters: MinHashParameters, max_shingle_bytes: int) -> None:
-        self.parameters, self.n_documents = parameters, documents.num_rows
-        self.keys: Hashes = _band_keys(documents, parameters.n_bands)
-        rows, n_shingles = documents.column("row").to_numpy(), documents.column("n_shingles").to_numpy()
-        shards = documents.column("shard").to_pylist()
-        self.verifier = Verifier(shards, rows, n_shingles, read_text, parameters.n, max_shingle_bytes)
-        self.clusters = Clusters(self.n_documents)
-        self.matched: list[tuple[Ints, Ints, npt.NDArray[np.float64]]] = []
-        self.refused: Ints = np.zeros(0, np.int64)  # pairs compared in large buckets that did not match
-        self.n_large_buckets = self.n_unresolved = self.n_candidates = 0
-
-    def run(self) -> None:
-        """Large buckets first: they join most, and what they join need not be compared pair by pair."""
-        small: Ints = np.zeros(0, np.int64)
-        for band in range(self.parameters.n_bands):
-            found = buckets(self.keys[:, band])
-            is_large = found.sizes > self.parameters.max_bucket
-            self._large(select(found, is_large))
-            small = distinct(np.concatenate([small, self._code(*all_pairs(select(found, ~is_large)))]))
-        left, right = small // max(1, self.n_documents), small % max(1, self.n_documents)
-        self._match(left, right)
-
-    def _large(self, found: Buckets) -> None:
-        """Compare the first of each bucket with the others, then the first of those that did not match, and so on."""
-        self.n_large_buckets += len(found.sizes)
-        for _ in range(self.parameters.n_representatives):
-            if not len(found.sizes):
-                return
-            found = without(found, self._match(*star_pairs(found)))
-        self.n_unresolved += len(found.members)
-
-    def _match(self, left: Ints, right: Ints) -> npt.NDArray[np.bool_]:
-        """Compare the pairs that are still open; True where a pair is in one cluster now."""
-        self.n_candidates += len(left)
-        together = self.clusters.together(left, right)
-        codes = self._code(left, right)
-        open_pairs = ~together & ~contains(self.refused, codes)
-        open_pairs &= self.verifier.may_reach(self.parameters.threshold, left, right)
-        chosen = np.flatnonzero(open_pairs)
-        similarity = self.verifier.similarities(left[chosen], right[chosen])
-        reached = similarity >= self.parameters.threshold
-        self.refused = distinct(np.concatenate([self.refused, codes[chosen[~reached]]]))
-        hits = chosen[reached]
-        self.matched.append((left[hits], right[hits], similarity[reached]))
-        self.clusters.join(left[hits], right[hits])
-        return self.clusters.together(left, right)
-
-    def _code(self, left: Ints, right: Ints) -> Ints:
-        return left * self.n_documents + right
-
-    def matches(self) -> Matches:
-        """The clusters and the most similar match of each document."""
-        left, right, similarity = (np.concatenate(parts) for parts in zip(*self.matched))
-        here, there = np.concatenate([left, right]), np.concatenate([right, left])
-        both = np.concatenate([similarity, similarity])
-        order = np.lexsort((there, -both, here))
-        here, first = np.unique(here[order], return_index=True)
-        nearest, best = np.arange(self.n_documents), np.zeros(self.n_documents)
-        nearest[here], best[here] = there[order][first], both[order][first]
-        return Matches(self.clusters.roots, nearest, best)
-
-    def stats(self, n_signatures: int) -> dict[str, int]:
-        """How much work it was."""
-        if self.n_unresolved:
-            text = "%d times a document in a large bucket matched none of %d representatives; its other bands decide"
-            logger.info(text, self.n_unresolved, self.parameters.n_representatives)
-        return {
-            "n_documents": n_signatures,
-            "n_without_tokens": n_signatures - self.n_documents,
-            "n_candidates": self.n_candidates,
-            "n_compared": self.verifier.n_compared,
-            "n_matched": sum(len(left) for left, _, _ in self.matched),
-            "n_texts_read": self.verifier.n_texts_read,
-            "n_large_buckets": self.n_large_buckets,
-            "n_unresolved": self.n_unresolved,
-        }
+    marks: Marks
+    pairs: Pairs
+    stats: dict[str, int]
 
 
-def _band_keys(documents: pa.Table, n_bands: int) -> Hashes:
-    column = documents.column("band_keys")
-    chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
-    return np.concatenate([np.zeros(0, np.uint64), *chunks]).reshape(-1, n_bands)
+def near_duplicates(
+    shards: Sequence[SignedShard],
+    candidates: Candidates,
+    read_texts: ReadTexts,
+    parameters: MinHashParameters,
+    folder: Path,
+    *,
+    removed: npt.NDArray[np.bool_] | None = None,
+    known: Pairs | None = None,
+) -> Found:
+    """Clusters of documents whose shingle sets have an exact Jaccard similarity >= the threshold.
+
+    Clusters are the connected components of matches, so two members need not match each other. `candidates` are those of
+    all bands. Documents with equal shingles match the first of them. In a crowd each member is compared with the first,
+    those that do not match it with the first of these, and so on up to `n_representatives` times; no pair is compared that
+    crowds have put into one cluster. The result depends on the order of the shards' names and on nothing else: not on
+    `known`, the pairs of an earlier search of the same documents and others, which only saves comparing them again.
+
+    `folder` takes the shingle sets of candidates while they are compared. Memory: about 60 bytes a document and 40 a pair.
+    Raises ContractError if texts are not those that were signed.
+    """
+    standing = representatives(shards, removed)
+    n = len(standing)
+    clusters = Clusters(np.lib.format.open_memmap(folder / "parents.npy", mode="w+", dtype=np.int64, shape=(n,)))
+    equal = np.flatnonzero((standing >= 0) & (standing != np.arange(n)))
+    clusters.join(standing[equal], equal)
+    comparison = Comparison(shards, read_texts, parameters.n, parameters.unit, folder, known)
+    n_unresolved = _resolve_crowds(candidates, comparison, clusters, parameters)
+    # Which pairs are open is settled before the first of them is compared, so how they are cut changes nothing.
+    left, right = _halves(candidates.pairs)
+    roots = clusters.roots()
+    open_pairs = candidates.pairs[roots[left] != roots[right]]
+    for start in range(0, len(open_pairs), _PAIRS_AT_ONCE):
+        comparison.similarities(open_pairs[start : start + _PAIRS_AT_ONCE])
+    pairs = comparison.pairs()
+    matched = pairs[pairs["similarity"] >= np.float32(parameters.threshold)]
+    clusters.join(*_halves(matched["code"]))
+    stats = {
+        "n_documents": n,
+        "n_without_shingles": int((standing < 0).sum()),
+        "n_equal": len(equal),
+        "n_candidates": len(candidates.pairs),
+        "n_crowds": len(candidates.ends) - 1,
+        "n_unresolved": n_unresolved,
+        "n_compared": comparison.n_compared,
+        "n_known": comparison.n_known,
+        "n_matched": len(matched),
+        "n_texts_read": comparison.n_texts_read,
+    }
+    return Found(_marks(clusters.roots(), standing, equal, matched), pairs, stats)
+
+
+def _resolve_crowds(candidates: Candidates, comparison: Comparison, clusters: Clusters, parameters: MinHashParameters) -> int:
+    """Compare crowds with representatives; returns how many members were left that matched none."""
+    members, sizes = candidates.members, np.diff(candidates.ends)
+    for _ in range(parameters.n_representatives):
+        firsts = members[np.cumsum(sizes) - sizes]
+        is_first = np.zeros(len(members), np.bool_)
+        is_first[np.cumsum(sizes) - sizes] = True
+        leader, other = np.repeat(firsts, sizes - 1), members[~is_first]
+        roots = clusters.roots()
+        codes = np.unique(_codes(leader, other)[roots[leader] != roots[other]])
+        for start in range(0, len(codes), _PAIRS_AT_ONCE):
+            part = codes[start : start + _PAIRS_AT_ONCE]
+            reached = comparison.similarities(part) >= np.float32(parameters.threshold)
+            clusters.join(*_halves(part[reached]))
+        roots = clusters.roots()
+        apart = roots[leader] != roots[other]
+        left = np.bincount(np.repeat(np.arange(len(sizes)), sizes - 1)[apart], minlength=len(sizes))
+        kept = np.repeat(left >= 2, sizes - 1) & apart
+        members, sizes = other[kept], left[left >= 2]
+        if not len(sizes):
+            return 0
+    return len(members)
+
+
+def _marks(roots: Ints, standing: Ints, equal: Ints, matched: Pairs) -> Marks:
+    sizes = np.bincount(roots, minlength=len(roots))
+    documents = np.flatnonzero(sizes[roots] >= 2)
+    nearest, best = np.full(len(roots), -1, np.int64), np.zeros(len(roots), np.float32)
+    _note_best(matched["code"], matched["similarity"], nearest, best)
+    # Equal ones match each other whole: each the first of them, and that one the second.
+    nearest[equal], best[equal] = standing[equal], 1.0
+    nearest[standing[equal[::-1]]], best[standing[equal]] = equal[::-1], 1.0
+    return Marks(documents, roots[documents].copy(), nearest[documents], best[documents])
+
+
+@njit(cache=True, nogil=True)
+def _note_best(codes, similarities, nearest, best):  # type: ignore[no-untyped-def]
+    for pair in range(len(codes)):
+        left, right, similarity = np.int64(codes[pair] >> HALF), np.int64(codes[pair] & _LOW), similarities[pair]
+        for here, there in ((left, right), (right, left)):
+            if similarity > best[here] or (similarity == best[here] and there < nearest[here]):
+                nearest[here], best[here] = there, similarity
+
+
+def _codes(left: Ints, right: Ints) -> Codes:
+    return (left.astype(np.uint64) << HALF) | right.astype(np.uint64)
+
+
+def _halves(codes: Codes) -> tuple[Ints, Ints]:
+    return (codes >> HALF).astype(np.int64), (codes & _LOW).astype(np.int64)
+
+
+def renumbered(pairs: Pairs, numbers: Ints) -> Pairs:
+    """Pairs of an earlier search by the numbers of this one: `numbers` gives each document's, -1 where it is gone."""
+    left, right = (numbers[half] for half in _halves(pairs["code"]))
+    kept = (left >= 0) & (right >= 0)
+    left, right = left[kept], right[kept]
+    found = np.empty(len(left), PAIR)
+    found["code"], found["similarity"] = _codes(np.minimum(left, right), np.maximum(left, right)), pairs["similarity"][kept]
+    return found[np.argsort(found["code"], kind="stable")]

@@ -1,84 +1,136 @@
-"""Turns texts into sets of hashed word n-grams, the sets whose Jaccard similarity decides what is a near-duplicate.
+"""Shingles: the sets of hashed sequences of n tokens whose Jaccard similarity decides what is a near-duplicate.
 
-Tokens: the text in Unicode's composed form (NFC), lower case; each character of a script that is written without
-spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese and kin) is a token, and otherwise each run of letters, digits and
-underscores. White space and punctuation only separate. Shingles: all sequences of n tokens; a text with fewer tokens
-has one shingle, the whole sequence, and thus equals only texts with the same tokens; a text without tokens has none.
+A text with fewer tokens than n has one shingle, the whole sequence, and thus equals only texts with the same tokens; a
+text without tokens has none.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import unicodedata
-from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
 
-from tilth.dedup.sorted_arrays import distinct
+from tilth.dedup.parameters import Unit
+from tilth.dedup.tokens import MIXER, MULTIPLIER, STEP, Hashes, Ints, folded_texts, hash_tokens, mix
 
-Hashes = npt.NDArray[np.uint64]
-
-_SPACELESS = (
-    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
-    r"\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    r"\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U000323af"
-)
-_TOKEN = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
-_MAX_TOKENS_KEPT = 1_000_000
-_ASCII_TOKEN = re.compile(r"[a-z0-9_]+")
-# Odd 64-bit constants (splitmix64's, Steele, Lea and Flood 2014); any odd ones would do.
-_MULTIPLIER, _MIXER = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+BATCH_BYTES = 1 << 20  # of texts whose shingles are made together: they take up to eight times as much
 
 
-def tokens(text: str) -> list[str]:
-    """The tokens of a text, as said above."""
-    if text.isascii():
-        return _ASCII_TOKEN.findall(text.lower())
-    # Lower-casing can decompose (dotted capital I), so the composed form is made after it.
-    return _TOKEN.findall(unicodedata.normalize("NFC", text.lower()))
+class Shingles(NamedTuple):
+    """Hashes of shingles, 64 bits each: those of text i are `values[ends[i]:ends[i + 1]]`."""
+
+    values: Hashes
+    ends: Ints
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
 
 
-class Shingler:
-    """Makes shingle sets of n-token sequences; keeps the hashes of tokens it has met, so use one for many texts."""
+def shingle(texts: pa.Array, n: int, unit: Unit = "words") -> Shingles:
+    """The shingles of `texts` (string or large_string; a null counts as empty) as they come, repeated ones repeatedly."""
+    data, folded = folded_texts(texts)
+    hashes, token_ends = hash_tokens(data, folded, unit)
+    lengths = np.diff(token_ends)
+    counts = np.maximum(lengths - n + 1, np.minimum(lengths, 1))
+    ends = np.concatenate(([0], np.cumsum(counts)))
+    values = np.empty(ends[-1], np.uint64)
+    _shingle(hashes, token_ends, n, values)
+    return Shingles(values, ends)
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self._hashes: dict[str, int] = {}
 
-    def shingle_sets(self, texts: Sequence[str]) -> list[Hashes]:
-        """For each text the ascending distinct 64-bit hashes of its shingles (an empty array without tokens)."""
-        token_lists = [tokens(text) for text in texts]
-        lengths = np.array([len(found) for found in token_lists], dtype=np.int64)
-        hashes = self._token_hashes(token_lists, int(lengths.sum()))
-        ends = np.cumsum(lengths)
-        return [self._distinct(hashes[end - length : end]) for end, length in zip(ends, lengths)]
+def distinct_sets(found: Shingles) -> Shingles:
+    """The same without repetitions, ascending in each text: sets that can be compared."""
+    values, ends = np.empty(len(found.values), np.uint64), np.zeros_like(found.ends)
+    _distinct(found.values, found.ends, values, ends)
+    return Shingles(values[: ends[-1]], ends)
 
-    def _token_hashes(self, token_lists: list[list[str]], n_tokens: int) -> Hashes:
-        known = self._hashes
-        if len(known) > _MAX_TOKENS_KEPT:
-            known.clear()
-        for new in {token for found in token_lists for token in found}.difference(known):
-            known[new] = int.from_bytes(hashlib.blake2b(new.encode(), digest_size=8).digest(), "little")
-        return np.fromiter((known[token] for found in token_lists for token in found), dtype=np.uint64, count=n_tokens)
 
-    def _distinct(self, token_hashes: Hashes) -> Hashes:
-        width = min(self.n, len(token_hashes))
-        if not width:
-            return token_hashes
-        n_shingles = len(token_hashes) - width + 1
+def set_keys(found: Shingles) -> Hashes:
+    """A key for the shingles of each text that says nothing of their order: texts of equal keys have equal shingles."""
+    out = np.empty(len(found), np.uint64)
+    _set_keys(found.values, found.ends, out)
+    return out
+
+
+def in_batches(texts: pa.Array) -> list[pa.Array]:
+    """`texts` in slices of about BATCH_BYTES."""
+    offsets = np.frombuffer(texts.cast(pa.large_string()).buffers()[1] or b"\0" * 8, np.int64)[texts.offset :]
+    starts = offsets[: len(texts)] // BATCH_BYTES
+    cuts = [0, *(np.flatnonzero(np.diff(starts)) + 1).tolist(), len(texts)]
+    return [texts.slice(first, last - first) for first, last in pairwise(cuts) if last > first]
+
+
+@njit(cache=True, nogil=True)
+def _shingle(hashes, token_ends, n, values):  # type: ignore[no-untyped-def]
+    """A polynomial in the multiplier over the hashes of n tokens, rolled along each text, and its bits spread."""
+    top = np.uint64(1)  # the multiplier to the power of n: what the token that leaves a shingle weighs
+    for _ in range(n):
+        top *= MULTIPLIER
+    at: Any = 0
+    for text in range(len(token_ends) - 1):
+        first, last = token_ends[text], token_ends[text + 1]
+        width = min(n, last - first)
         # The width is part of the hash: a whole short text never equals a part of a long one.
-        state = np.full(n_shingles, width, dtype=np.uint64)
-        for offset in range(width):
-            state ^= token_hashes[offset : offset + n_shingles]
-            state *= _MULTIPLIER
-            state ^= state >> np.uint64(32)
-        return distinct(mix(state))
+        salt = np.uint64(width) * STEP
+        state = np.uint64(0)
+        for token in range(first, first + width - 1):
+            state = state * MULTIPLIER + hashes[token]
+        if width == n:
+            for token in range(first + width - 1, last):
+                state = state * MULTIPLIER + hashes[token]
+                if token >= first + n:
+                    state -= hashes[token - n] * top
+                values[at] = mix((state ^ (state >> np.uint64(32))) * MIXER + salt)
+                at += 1
+        elif width:
+            state = state * MULTIPLIER + hashes[last - 1]
+            values[at] = mix((state ^ (state >> np.uint64(32))) * MIXER + salt)
+            at += 1
 
 
-def mix(state: Hashes) -> Hashes:
-    """Spread the bits of 64-bit values; a bijection."""
-    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIER
-    state = (state ^ (state >> np.uint64(27))) * _MIXER
-    return state ^ (state >> np.uint64(31))
+@njit(cache=True, nogil=True)
+def _set_keys(values, ends, out):  # type: ignore[no-untyped-def]
+    for text in range(len(out)):
+        total = np.uint64(ends[text + 1] - ends[text])
+        for place in range(ends[text], ends[text + 1]):
+            total += mix(values[place] + STEP)
+        out[text] = mix(total)
+
+
+@njit(cache=True, nogil=True)
+def _distinct(found: Any, found_ends: Any, values: Any, ends: Any) -> None:
+    """Through a table by leading bits, in which values lie in order but for neighbours; sorted on the way out."""
+    table, taken = np.zeros(1024, np.uint64), np.zeros(1024, np.bool_)
+    at: Any = 0
+    for text in range(len(ends) - 1):
+        n_values = found_ends[text + 1] - found_ends[text]
+        bits = 4
+        while (1 << bits) < 2 * n_values:
+            bits += 1
+        if len(table) < (1 << bits) + n_values:
+            table, taken = np.zeros((1 << bits) + n_values, np.uint64), np.zeros((1 << bits) + n_values, np.bool_)
+        end = 0
+        for place in range(found_ends[text], found_ends[text + 1]):
+            value = found[place]
+            slot = np.int64(value >> np.uint64(64 - bits))
+            while taken[slot] and table[slot] != value:
+                slot += 1
+            table[slot], taken[slot] = value, True
+            if slot >= end:
+                end = slot + 1
+        start = at
+        for slot in range(end):
+            if not taken[slot]:
+                continue
+            taken[slot] = False
+            value = table[slot]
+            hole = at
+            while hole > start and values[hole - 1] > value:
+                values[hole] = values[hole - 1]
+                hole -= 1
+            values[hole] = value
+            at += 1
+        ends[text + 1] = at

@@ -1,118 +1,111 @@
-"""MinHash signatures of documents, kept as one 64-bit key for each band."""
+"""The signatures of one shard as files: what is needed to find candidates without its texts.
+
+ids.arrow        id of each document, in the order of rows
+sizes.npy        int32 (rows): shingles, with repetitions; 0 where there is nothing to compare
+set_keys.npy     uint64 (rows): equal for equal shingles (tilth.dedup.shingles.set_keys)
+bands.npy        uint64 (bands x rows that have shingles): in each band the key's upper 40 bits and the row, ascending
+
+Candidates share a band's 40 bits; that they are what they seem is verified later, so a chance collision costs a comparison.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tilth.dedup.minima import ComputeMinima, band_keys, minima
 from tilth.dedup.parameters import MinHashParameters
-from tilth.dedup.shingles import Hashes, Shingler, mix
+from tilth.dedup.shingles import in_batches, set_keys, shingle
+from tilth.dedup.tokens import Hashes
 from tilth.errors import ContractError
 
-PARAMETERS_KEY = b"tilth.minhash"
-_TEXTS_AT_ONCE, _CHARS_AT_ONCE = 256, 4 << 20
-_SHINGLES_AT_ONCE = 1024  # keeps the block of permuted shingles inside the second-level cache
+ROW_BITS = 24
+MAX_ROWS = 1 << ROW_BITS
+_ROW = np.uint64(MAX_ROWS - 1)
 
 
-def signature_schema(parameters: MinHashParameters) -> pa.Schema:
-    """doc_id, shard, row, n_shingles (distinct), band_keys (null without tokens); the parameters are in the metadata."""
-    fields = [
-        pa.field("doc_id", pa.uuid(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
-        pa.field("n_shingles", pa.int64(), nullable=False),
-        pa.field("band_keys", pa.list_(pa.uint64(), parameters.n_bands)),
-    ]
-    return pa.schema(fields, metadata={PARAMETERS_KEY: parameters.label().encode()})
+class Signed(NamedTuple):
+    """Signatures of some documents: ids, int32 sizes, uint64 set keys, and uint64 band keys (documents x bands)."""
+
+    ids: pa.Array
+    sizes: npt.NDArray[np.int32]
+    set_keys: Hashes
+    band_keys: Hashes
 
 
-def signatures(documents: pa.Table | pa.RecordBatch, parameters: MinHashParameters) -> pa.Table:
-    """Signatures of `documents` (doc_id, shard, row, text), one row each in the same order.
+def sign(ids: pa.Array, texts: pa.Array, parameters: MinHashParameters, compute: ComputeMinima | None = None) -> Signed:
+    """Signatures of `texts` (string or large_string; nulls have nothing to compare): each depends on its text alone."""
+    parts = [_sign(batch, parameters, compute) for batch in in_batches(texts)]
+    none = (np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros((0, parameters.n_bands), np.uint64))
+    return Signed(ids, *(np.concatenate(columns) for columns in zip(none, *parts, strict=True)))
 
-    Each document's signature depends on its text and the parameters only, so shards and batches can be cut anyhow.
+
+def _sign(texts: pa.Array, parameters: MinHashParameters, compute: ComputeMinima | None) -> tuple[np.ndarray, ...]:
+    found = shingle(texts, parameters.n, parameters.unit)
+    lowest = minima(found, parameters.seed, parameters.n_permutations, compute)
+    keys = band_keys(lowest, parameters.n_bands, parameters.n_rows, parameters.seed)
+    return np.diff(found.ends).astype(np.int32), set_keys(found), keys
+
+
+def write_signatures(folder: Path, batches: Iterable[Signed], n_bands: int, id_type: pa.DataType) -> int:
+    """Write the files of a shard from batches in the order of its rows; returns the rows. Memory: the band keys.
+
+    Raises ContractError for a shard of more rows than a run of band keys can number.
     """
-    shingler, minhash = Shingler(parameters.n), _MinHash(parameters)
-    table = pa.Table.from_batches([documents]) if isinstance(documents, pa.RecordBatch) else documents
-    keys = np.zeros((table.num_rows, parameters.n_bands), dtype=np.uint64)
-    n_shingles = np.zeros(table.num_rows, dtype=np.int64)
-    row = 0
-    for texts in _portions(table.column("text")):
-        sets = shingler.shingle_sets(texts)
-        n_shingles[row : row + len(sets)] = [len(shingles) for shingles in sets]
-        keys[row : row + len(sets)] = minhash.band_keys(sets)
-        row += len(sets)
-    bands = pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), parameters.n_bands, mask=pa.array(n_shingles == 0))
-    columns = [_flat(table, "doc_id"), _flat(table, "shard"), _flat(table, "row"), pa.array(n_shingles), bands]
-    return pa.Table.from_arrays(columns, schema=signature_schema(parameters))
+    sizes, keys_of_sets, keys = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)], [np.zeros((0, n_bands), np.uint64)]
+    with pa.OSFile(str(folder / "ids.arrow"), "wb") as raw, pa.ipc.new_file(raw, pa.schema([("id", id_type)])) as file:
+        for batch in batches:
+            file.write_batch(pa.record_batch([batch.ids], names=["id"]))
+            sizes.append(batch.sizes)
+            keys_of_sets.append(batch.set_keys)
+            keys.append(batch.band_keys)
+    all_sizes = np.concatenate(sizes)
+    if len(all_sizes) > MAX_ROWS:
+        raise ContractError(f"a shard of {len(all_sizes)} rows, at most {MAX_ROWS}", str(folder), "Cut it into smaller shards.")
+    np.save(folder / "sizes.npy", all_sizes)
+    np.save(folder / "set_keys.npy", np.concatenate(keys_of_sets))
+    rows = np.flatnonzero(all_sizes).astype(np.uint64)
+    runs = np.lib.format.open_memmap(folder / "bands.npy", mode="w+", dtype=np.uint64, shape=(n_bands, len(rows)))
+    for band in range(n_bands):
+        column = np.concatenate([part[:, band] for part in keys])[all_sizes > 0]
+        run = (column & ~_ROW) | rows
+        run.sort()
+        runs[band] = run
+    runs.flush()
+    return len(all_sizes)
 
 
-def join_signatures(tables: Iterable[pa.Table], parameters: MinHashParameters) -> pa.Table:
-    """All signatures in one table. Raises ContractError if some were made with other parameters."""
-    schema = signature_schema(parameters)
-    tables = list(tables)
-    for table in tables:
-        found = (table.schema.metadata or {}).get(PARAMETERS_KEY)
-        if found != parameters.label().encode() or table.schema.types != schema.types:
-            raise ContractError(
-                "signatures were made with other parameters than they are compared with",
-                where=f"{(found or b'no label').decode()} instead of {parameters.label()}",
-                fix="make the signatures again",
-            )
-    return pa.concat_tables([schema.empty_table(), *tables])
+class SignedShard:
+    """A shard's files, mapped into memory as they are used."""
 
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
 
-def _portions(column: pa.ChunkedArray) -> Iterator[list[str]]:
-    """The texts in lists that stay small, since tokens take many times the memory of their text."""
-    portion: list[str] = []
-    n_chars = 0
-    for chunk in column.chunks:
-        for value in chunk:
-            portion.append(value.as_py())
-            n_chars += len(portion[-1])
-            if len(portion) == _TEXTS_AT_ONCE or n_chars >= _CHARS_AT_ONCE:
-                yield portion
-                portion, n_chars = [], 0
-    yield portion
+    @property
+    def sizes(self) -> npt.NDArray[np.int32]:
+        """Shingles of each row."""
+        return np.load(self.folder / "sizes.npy")
 
+    @property
+    def set_keys(self) -> Hashes:
+        """Of each row."""
+        return np.load(self.folder / "set_keys.npy")
 
-class _MinHash:
-    """Random linear maps of 32-bit values, the smallest image under each, and a key for each band of them."""
+    @property
+    def bands(self) -> Hashes:
+        """The runs, bands x rows; a map."""
+        return np.load(self.folder / "bands.npy", mmap_mode="r")
 
-    def __init__(self, parameters: MinHashParameters) -> None:
-        self.shape = (parameters.n_bands, parameters.n_rows)
-        words = random_words(parameters.seed, 2 * parameters.n_permutations + parameters.n_bands)
-        n = parameters.n_permutations
-        # Odd factors make each map a permutation of the 32-bit values.
-        self.factors_P1 = ((words[:n] >> np.uint64(32)).astype(np.uint32) | np.uint32(1))[:, None]
-        self.offsets_P1 = (words[n : 2 * n] >> np.uint64(32)).astype(np.uint32)[:, None]
-        self.band_salts = words[2 * n :]
+    def n_rows(self) -> int:
+        """Rows of the shard, whether or not they have shingles."""
+        return int(np.load(self.folder / "sizes.npy", mmap_mode="r").shape[0])
 
-    def band_keys(self, sets: Sequence[Hashes]) -> Hashes:
-        """The keys (n_sets, n_bands) of shingle sets; those of an empty set mean nothing."""
-        minima_SBR = np.array([self._minima(shingles) for shingles in sets], np.uint32).reshape(len(sets), *self.shape)
-        keys = np.tile(self.band_salts, (len(sets), 1))
-        for row in range(self.shape[1]):
-            keys = mix(keys ^ minima_SBR[:, :, row])
-        return keys
-
-    def _minima(self, shingles: Hashes) -> npt.NDArray[np.uint32]:
-        minima = np.full(len(self.factors_P1), np.iinfo(np.uint32).max, dtype=np.uint32)
-        values = (shingles >> np.uint64(32)).astype(np.uint32)
-        for start in range(0, len(values), _SHINGLES_AT_ONCE):
-            images = self.factors_P1 * values[start : start + _SHINGLES_AT_ONCE]
-            images += self.offsets_P1
-            np.minimum(minima, images.min(axis=1), out=minima)
-        return minima
-
-
-def random_words(seed: int, count: int) -> npt.NDArray[np.uint64]:
-    """`count` 64-bit words of the splitmix64 sequence: the same on every machine and for every version of NumPy."""
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return mix(steps + np.uint64(seed & 0xFFFFFFFFFFFFFFFF))
-
-
-def _flat(table: pa.Table, name: str) -> pa.Array:
-    return table.column(name).combine_chunks()
+    def ids(self) -> pa.ChunkedArray:
+        """Of all rows; a map."""
+        with pa.memory_map(str(self.folder / "ids.arrow")) as raw:
+            return pa.ipc.open_file(raw).read_all().column("id")

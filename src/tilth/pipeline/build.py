@@ -11,6 +11,7 @@ from tilth.artifacts import Named, Part, Store
 from tilth.artifacts.fingerprints import Fingerprints
 from tilth.errors import BuildError, TilthError
 from tilth.pipeline.corpus_graph import corpus_graph
+from tilth.pipeline.near_steps import with_known_pairs
 from tilth.pipeline.plan import Planned, plan
 from tilth.pipeline.progress import progress
 from tilth.pipeline.project import Project
@@ -32,9 +33,10 @@ def plan_build(project: Project, name: str, corpus: Corpus) -> list[Planned]:
 
     fetched = Corpus(**{**vars(corpus), "sources": [_fetched(source, project) for source in corpus.sources]})
     digest = Fingerprints(project.store.root, fingerprint)
-    nodes = corpus_graph(fetched, digest)
+    previous = project.store.find_named("corpus", name)
+    nodes = with_known_pairs(corpus_graph(fetched, digest), project.store, previous)
     digest.save()
-    return plan(project.store, nodes, project.store.find_named("corpus", name))
+    return plan(project.store, nodes, previous)
 
 
 def build(project: Project, name: str, corpus: Corpus, *, n_workers: int = 1, scheduler: str | None = None) -> Built:

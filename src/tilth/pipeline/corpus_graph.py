@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
-from tilth.pipeline import edit_steps, model_steps, steps
+from tilth.pipeline import edit_steps, model_steps, near_steps, steps
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
 from tilth.pipeline.recipe import OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines
@@ -87,12 +87,12 @@ def _add_near_duplicates(
     if near is None:
         return
     if isinstance(near, redpajama_v2_minhash.RedPajamaMinHash):
-        signing = redpajama_v2_minhash.signature_nodes(near, corpus.sources, nodes, reads, digest)
-        add(redpajama_v2_minhash.near_node(near, reads, [add(node) for node in list(signing)]))
-        return
-    label = json.loads(near.label())
-    signed = [add(Node(steps.SIGNATURES, nodes[read].shard, label, needs=(read,), work=near)) for read in reads]
-    add(Node(steps.NEAR, params=dataclasses.asdict(near), needs=(*reads, *signed)))
+        signing = list(redpajama_v2_minhash.signature_nodes(near, corpus.sources, nodes, reads, digest))
+    else:
+        label = json.loads(near.label())
+        signing = [Node(near_steps.SIGNATURES, nodes[read].shard, label, needs=(read,), work=near) for read in reads]
+    for node in (*signing, *near_steps.near_nodes(near, signing, reads)):
+        add(node)
 
 
 def _resources(family: SignalFamily, given: Mapping[str, str]) -> dict[str, str]:

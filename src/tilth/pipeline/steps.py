@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 
 from tilth.artifacts import Artifact
-from tilth.artifacts.spec import UNICODE
 from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, family_contract
 from tilth.errors import RecipeError
 from tilth.pipeline.graph import Step
-from tilth.pipeline.parquet import Writer, read_columns, rows_of, stream, write_table
+from tilth.pipeline.parquet import Writer, read_columns, stream, write_table
 
 Inputs = Mapping[str, Artifact]
 Params = Mapping[str, Any]
+TEXTS = ("read", "edit")  # the steps whose outputs hold texts
 
 SHARD_FILES = {
     "documents": DOCUMENTS,
@@ -119,40 +119,9 @@ def mark_exact(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     return {"n_marked": write_table(folder / "duplicates.parquet", exact_duplicates(keys), DUPLICATES)}
 
 
-def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """MinHash signatures of one shard, as band keys. `work` holds the parameters; only what decides the keys is in `params`."""
-    import pyarrow.parquet as pq
-
-    from tilth.dedup.minhash import signatures
-    from tilth.dedup.signatures import signature_schema
-
-    (documents,) = inputs.values()
-    n_rows = 0
-    with pq.ParquetWriter(folder / "signatures.parquet", signature_schema(work), compression="zstd") as file:
-        for batch in stream(documents, "documents.parquet", ["shard", "row", "doc_id", "text"]):
-            file.write_table(signatures(batch, work))
-            n_rows += batch.num_rows
-    return {"n_rows": n_rows}
-
-
-def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """Mark near-duplicates: candidates that share a band, verified by exact Jaccard similarity, joined into clusters."""
-    from tilth.dedup.minhash import MinHashParameters, minhash_duplicates
-
-    texts = {artifact.spec.shard: artifact for artifact in texts_of(inputs)}
-    signed = [artifact for artifact in inputs.values() if artifact.spec.step == SIGNATURES.name]
-
-    def read_text(shard: str, rows: list[int]) -> list[str]:
-        return [found["text"] for found in rows_of(texts[shard], "documents.parquet", ["text"], rows)]
-
-    tables = [read_columns(artifact, "signatures.parquet") for artifact in signed]
-    marks = minhash_duplicates(tables, read_text, MinHashParameters(**params))
-    return {"n_marked": write_table(folder / "duplicates.parquet", marks, DUPLICATES)}
-
-
 def texts_of(inputs: Inputs) -> list[Artifact]:
     """The documents among what a step needs: as they were edited, or as they were read where nothing is edited."""
-    return [artifact for artifact in inputs.values() if artifact.spec.step in (READ.name, "edit")]
+    return [artifact for artifact in inputs.values() if artifact.spec.step in TEXTS]
 
 
 def of_source(inputs: Inputs, source: str) -> list[Artifact]:
@@ -191,5 +160,3 @@ READ = Step("read", 1, (), read)  # a source names its own libraries and version
 TOKENIZER = Step("tokenizer", 1, ("tokenizers",), train_tokenizer)
 TOKENS = Step("signals.tokens", 1, ("tokenizers",), count_tokens)
 EXACT = Step("dedup.exact", 1, (), mark_exact)
-SIGNATURES = Step("dedup.signatures", 1, (UNICODE,), sign)
-NEAR = Step("dedup.minhash", 1, (UNICODE,), mark_near)

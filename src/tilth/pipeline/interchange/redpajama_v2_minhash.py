@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tilth.artifacts import Artifact
 from tilth.artifacts.spec import UNICODE
-from tilth.contracts import DUPLICATES
-from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.parameters import MinHashParameters, Unit
 from tilth.errors import RecipeError, SourceError
 from tilth.pipeline.graph import Node, Step
-from tilth.pipeline.parquet import read_columns, rows_of, stream, write_table
+from tilth.pipeline.parquet import stream
 from tilth.pipeline.steps import Inputs, Params, texts_of
+
+if TYPE_CHECKING:
+    from tilth.dedup.signatures import Signed
 
 # Similarity to (bands, rows) of 128 permutations, as published.
 BANDS: Mapping[float, tuple[int, int]] = {0.7: (14, 9), 0.8: (9, 13), 0.9: (5, 25), 1.0: (1, 128)}
@@ -51,6 +53,8 @@ class RedPajamaMinHash(MinHashParameters):
     recall: float = field(default=0.0, init=False)  # follows from the bands
     max_permutations: int = field(default=128, init=False)
     seed: int = field(default=42, init=False)
+    unit: Unit = field(default="words", init=False)
+    bands: tuple[int, int] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.threshold not in BANDS:
@@ -102,71 +106,39 @@ def signature_nodes(
 
 
 def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """Band keys of one shard: null for documents that have no signature. `work` are the parameters and the published files."""
+    """Signatures of one shard, none for documents too short for one. `work` are the parameters and the published files."""
+    from tilth.dedup.signatures import write_signatures
+
     near, locations = work
     known = _published(near, locations)
     (documents,) = texts_of(inputs)
-    n_rows = n_published = 0
-    with pq.ParquetWriter(folder / "signatures.parquet", _schema(near), compression="zstd") as file:
-        for batch in stream(documents, "documents.parquet", ["doc_id", "shard", "row", "text", "meta"]):
-            names = [str(dict(meta).get(ID)) for meta in batch.column("meta").to_pylist()]
-            bands = [known.get(name) for name in names]
-            missing = [place for place, name in enumerate(names) if name not in known]
-            if missing:
-                computed = _computed(near, batch.column("text").take(pa.array(missing)))
-                for place, keys in zip(missing, computed, strict=True):
-                    bands[place] = keys
-            columns = [batch.column(name) for name in ("doc_id", "shard", "row")]
-            file.write_table(pa.Table.from_arrays([*columns, pa.array(bands, _bands_type(near))], schema=_schema(near)))
-            n_rows, n_published = n_rows + len(names), n_published + len(names) - len(missing)
-    return {"n_rows": n_rows, "n_published": n_published}
+    counts = Counter[str]()
+    batches = (
+        _signed(batch, near, known, counts)
+        for batch in stream(documents, "documents.parquet", ["doc_id", "text", "meta"])
+    )  # fmt: skip
+    return {"n_rows": write_signatures(folder, batches, near.n_bands, pa.uuid()), "n_published": counts["published"]}
 
 
-def mark(inputs: Inputs, folder: Path, params: Params, work: RedPajamaMinHash) -> dict[str, Any]:
-    """Mark near-duplicates among all documents: texts are read of those only that share a band with another."""
-    from tilth.dedup.minhash import minhash_duplicates
-    from tilth.dedup.shingles import Shingler
-    from tilth.dedup.signatures import signature_schema
+def _signed(
+    batch: pa.RecordBatch, near: RedPajamaMinHash, known: Mapping[str, Keys | None], counts: Counter[str]
+) -> Signed:  # fmt: skip
+    from tilth.dedup.shingles import set_keys, shingle
+    from tilth.dedup.signatures import Signed
 
-    texts = {str(artifact.spec.shard): artifact for artifact in texts_of(inputs)}
-    signed = [artifact for artifact in inputs.values() if artifact.spec.step == SIGNATURES.name]
-    candidates = _candidates(signed, work.n_bands)
-
-    def read_text(shard: str, rows: list[int]) -> list[str]:
-        return [found["text"] for found in rows_of(texts[shard], "documents.parquet", ["text"], rows)]
-
-    shingler = Shingler(work.n)
-    tables = []
-    for shard, rows in candidates.items():
-        found = read_columns(_of_shard(signed, shard), "signatures.parquet").take(pa.array(rows))
-        sizes: list[int] = []
-        for first in range(0, len(rows), _ROWS_AT_ONCE // 16):
-            part = [row.as_py() for row in found.column("row")[first : first + _ROWS_AT_ONCE // 16]]
-            sizes += [len(shingles) for shingles in shingler.shingle_sets(read_text(shard, part))]
-        keys = found.column("band_keys").combine_chunks()
-        columns = [*(found.column(name).combine_chunks() for name in ("doc_id", "shard", "row")), pa.array(sizes), keys]
-        tables.append(pa.Table.from_arrays(columns, schema=signature_schema(work)))
-    marks = minhash_duplicates(tables, read_text, work)
-    return {"n_marked": write_table(folder / "duplicates.parquet", marks, DUPLICATES)}
-
-
-def _candidates(signed: Sequence[Artifact], n_bands: int) -> dict[str, list[int]]:
-    """Of each shard the places in its signatures of those that share a band with another. Memory: the keys of all bands."""
-    n_rows = [artifact.stats["n_rows"] for artifact in signed]
-    columns = [read_columns(artifact, "signatures.parquet", ["band_keys"]).column(0).combine_chunks() for artifact in signed]
-    places = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(np.asarray(column.is_valid()) for column in columns)]))
-    flat = [column.drop_null().flatten().to_numpy() for column in columns]
-    keys = np.concatenate([np.zeros(0, np.uint64), *flat]).reshape(-1, n_bands)
-    shares = np.zeros(sum(n_rows), bool)
-    for band in range(n_bands):
-        order = np.argsort(keys[:, band], kind="stable")
-        equal = np.flatnonzero(keys[order[1:], band] == keys[order[:-1], band])
-        shares[places[order[equal]]] = shares[places[order[equal + 1]]] = True
-    ends = np.cumsum(n_rows)
-    found = {
-        str(artifact.spec.shard): np.flatnonzero(shares[end - n : end]).tolist() for artifact, n, end in zip(signed, n_rows, ends)
-    }
-    return {shard: rows for shard, rows in found.items() if rows}
+    names = [str(dict(meta).get(ID)) for meta in batch.column("meta").to_pylist()]
+    bands = [known.get(name) for name in names]
+    missing = [place for place, name in enumerate(names) if name not in known]
+    counts["published"] += len(names) - len(missing)
+    if missing:
+        for place, keys in zip(missing, _computed(near, batch.column("text").take(pa.array(missing))), strict=True):
+            bands[place] = keys
+    shingles = shingle(batch.column("text"), near.n, near.unit)
+    has_none = np.array([keys is None for keys in bands], np.bool_)
+    sizes = np.where(has_none, 0, np.diff(shingles.ends)).astype(np.int32)
+    nothing = np.zeros(near.n_bands, np.uint64)
+    keys = np.array([nothing if keys is None else keys for keys in bands], np.uint64).reshape(len(bands), near.n_bands)
+    return Signed(batch.column("doc_id"), sizes, set_keys(shingles), keys)
 
 
 def _published(near: RedPajamaMinHash, locations: Sequence[str]) -> dict[str, Keys | None]:
@@ -196,7 +168,7 @@ def _computed(near: RedPajamaMinHash, texts: pa.Array) -> list[Keys | None]:
 
 def _keys(near: RedPajamaMinHash, bands: pa.Array) -> list[Keys | None]:
     """A 64-bit key for each band of each document, from the big-endian minima; None without a signature."""
-    from tilth.dedup.shingles import mix
+    from tilth.dedup.minima import mixed
 
     found: list[Keys | None] = [None] * len(bands)
     places = np.flatnonzero(np.asarray(bands.is_valid()))
@@ -207,29 +179,10 @@ def _keys(near: RedPajamaMinHash, bands: pa.Array) -> list[Keys | None]:
     minima = np.frombuffer(data, ">u4").astype(np.uint64).reshape(len(places), near.n_bands, near.n_rows)
     keys = np.tile(np.arange(1, near.n_bands + 1, dtype=np.uint64), (len(places), 1))
     for row in range(near.n_rows):
-        keys = mix(keys ^ minima[:, :, row])
+        keys = mixed(keys ^ minima[:, :, row])
     for place, key in zip(places, keys):
         found[place] = key
     return found
 
 
-def _of_shard(signed: Sequence[Artifact], shard: str) -> Artifact:
-    return next(artifact for artifact in signed if artifact.spec.shard == shard)
-
-
-def _bands_type(near: RedPajamaMinHash) -> pa.DataType:
-    return pa.list_(pa.uint64(), near.n_bands)
-
-
-def _schema(near: RedPajamaMinHash) -> pa.Schema:
-    place = [pa.field("doc_id", pa.uuid()), pa.field("shard", pa.string()), pa.field("row", pa.int32())]
-    return pa.schema([*place, pa.field("band_keys", _bands_type(near))])
-
-
-def near_node(near: RedPajamaMinHash, reads: Sequence[str], signed: Sequence[str]) -> Node:
-    """The node that marks near-duplicates of the whole corpus."""
-    return Node(NEAR, params={"definition": "redpajama-v2", **asdict(near)}, needs=(*reads, *signed), work=near)
-
-
-SIGNATURES = Step("dedup.signatures", 1, (UNICODE, "numba"), sign)
-NEAR = Step("dedup.minhash", 1, (UNICODE,), mark)
+SIGNATURES = Step("dedup.signatures", 2, (UNICODE, "numba"), sign)

@@ -1,0 +1,230 @@
+"""Tokens of texts as 64-bit hashes, read straight from Arrow's UTF-8: the units whose sequences are compared.
+
+Words: the text in lower case and Unicode's composed form (NFC); each character of a script that is written without
+spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese and kin) is a token, and otherwise each run of letters, digits and
+underscores. White space and punctuation only separate. Characters: every character of that form is a token, where runs of
+white space count as one space and those at both ends as none.
+
+A kernel maps code points one by one. Texts for which that is not the whole truth (marks that compose or change places,
+the capitals İ and Σ) are brought into that form by Python first.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from tilth.dedup.parameters import Unit
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+_SPACELESS = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
+    r"\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U000323af"
+)
+_WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
+# An entry of the table: the code point in lower case, and what it is.
+_CODE, _IN_WORD, _ALONE, _SPACE, _ODD = (1 << 21) - 1, 1 << 21, 1 << 22, 1 << 23, 1 << 24
+# Where characters are letters, digits or space: beyond U+3FFFF there are but tags and selectors in plane 14. The first group
+# can differ from its lower case or composed form; ideographs and Korean syllables, the second, cannot.
+_CHANGING = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xE000, 0x20000), (0x2F800, 0x30000), (0xE0000, 0xE1000))
+_PLAIN = ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F800), (0x30000, 0x40000))
+# Odd 64-bit constants (splitmix64's, Steele, Lea and Flood 2014); any odd ones would do.
+MULTIPLIER, MIXER, STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
+_SHIFT30, _SHIFT27, _SHIFT31 = np.uint64(30), np.uint64(27), np.uint64(31)
+
+
+class Texts(NamedTuple):
+    """UTF-8 of some texts: text i is `data[offsets[i]:offsets[i + 1]]`."""
+
+    data: Bytes
+    offsets: Ints
+
+
+def tokens(text: str, unit: Unit = "words") -> list[str]:
+    """The tokens of a text, as said above: what the kernel hashes, in words that a person can read."""
+    folded = fold(text)
+    return _WORD.findall(folded) if unit == "words" else list(" ".join(folded.split()))
+
+
+def fold(text: str) -> str:
+    """Lower case in composed form; lower-casing can decompose (dotted capital I), so composing comes after it."""
+    return unicodedata.normalize("NFC", text.lower())
+
+
+def folded_texts(texts: pa.Array) -> tuple[Texts, npt.NDArray[np.bool_]]:
+    """The bytes of `texts` (string or large_string; a null counts as empty), and which of them Python had to fold.
+
+    No copy is made where no text had to be folded.
+    """
+    array = texts.cast(pa.large_string())
+    array = array.fill_null("") if array.null_count else array
+    found = _buffers(array)
+    odd = np.zeros(len(array), np.bool_)
+    if not len(array) or _is_ascii(found.data[found.offsets[0] : found.offsets[-1]]):
+        return found, odd
+    _find_odd(found.data, found.offsets, code_points(), odd)
+    if odd.any():
+        places = np.flatnonzero(odd)
+        folded = pa.array([fold(text) for text in array.take(pa.array(places)).to_pylist()], pa.large_string())
+        order = np.arange(len(array))
+        order[places] = len(array) + np.arange(len(places))
+        found = _buffers(pa.concat_arrays([array, folded]).take(pa.array(order)))
+    return found, odd
+
+
+def hash_tokens(texts: Texts, folded: npt.NDArray[np.bool_], unit: Unit) -> tuple[Hashes, Ints]:
+    """(hashes, ends): the hash of each token, and how many tokens come before each text (one more entry than texts)."""
+    n_bytes = int(texts.offsets[-1] - texts.offsets[0])
+    words = unit == "words"
+    n_most = n_bytes // 2 + len(folded) if words else n_bytes
+    hashes, ends = np.empty(n_most, np.uint64), np.zeros(len(folded) + 1, np.int64)  # what is not written takes no memory
+    _hash_tokens(texts.data, texts.offsets, folded, code_points(), words, hashes, ends)
+    return hashes[: ends[-1]], ends
+
+
+def _buffers(array: pa.Array) -> Texts:
+    _, offsets, data = array.buffers()
+    if offsets is None or not len(array):
+        return Texts(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+    places = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    return Texts(np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8), places)
+
+
+@cache
+def code_points() -> npt.NDArray[np.uint32]:
+    """The table of this Python's Unicode version (0x110000 entries); made once in a process, in a twentieth of a second."""
+    table = np.arange(sys.maxunicode + 1, dtype=np.uint32)
+    for first, last in _CHANGING:
+        lower = [chr(code).lower() for code in range(first, last)]
+        odd = [
+            len(low) != 1 or _may_compose(low) or (ord(low) != code and _may_compose(chr(code)))
+            for code, low in enumerate(lower, first)
+        ]
+        table[first:last] = np.array([ord(low[0]) for low in lower], np.uint32) | np.where(odd, np.uint32(_ODD), np.uint32(0))
+    for first, last in (*_CHANGING, *_PLAIN):
+        chars = "".join(map(chr, range(first, last)))
+        for pattern, bit in ((r"\w", _IN_WORD), (rf"[{_SPACELESS}]", _ALONE), (r"\s", _SPACE)):
+            places = np.fromiter((match.start() for match in re.finditer(pattern, chars)), np.int64)
+            table[first + places] |= np.uint32(bit)
+    table[ord("Σ")] |= np.uint32(_ODD)  # its lower case depends on its neighbours
+    return table
+
+
+def _may_compose(char: str) -> bool:
+    """Whether a text with this character may not be in composed form: what composes, is composed otherwise, or moves."""
+    return bool(unicodedata.combining(char)) or char in _seconds() or unicodedata.normalize("NFC", char) != char
+
+
+@cache
+def _seconds() -> frozenset[str]:
+    """Characters that can be the second part of a canonical composition (Unicode 16, UAX 15)."""
+    found = {chr(code) for first, last in ((0x1161, 0x1176), (0x11A8, 0x11C3)) for code in range(first, last)}  # Hangul
+    for code in range(0x00C0, 0x20000):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            found.add(chr(int(parts[1], 16)))
+    return frozenset(found)
+
+
+@njit(cache=True, nogil=True)
+def _is_ascii(data):  # type: ignore[no-untyped-def]
+    mixed = np.uint8(0)
+    for place in range(len(data)):
+        mixed |= data[place]
+    return mixed < 0x80
+
+
+@njit(cache=True, nogil=True, inline="always")
+def decode(data, place):  # type: ignore[no-untyped-def]
+    """(code point, bytes) of the valid UTF-8 at `place`."""
+    byte = np.int64(data[place])
+    if byte < 0x80:
+        return byte, 1
+    if byte < 0xE0:
+        return ((byte & 0x1F) << 6) | (data[place + 1] & 0x3F), 2
+    if byte < 0xF0:
+        return ((byte & 0x0F) << 12) | ((data[place + 1] & 0x3F) << 6) | (data[place + 2] & 0x3F), 3
+    high = ((byte & 0x07) << 18) | ((data[place + 1] & 0x3F) << 12)
+    return high | ((data[place + 2] & 0x3F) << 6) | (data[place + 3] & 0x3F), 4
+
+
+@njit(cache=True, nogil=True)
+def _find_odd(data, offsets, table, odd):  # type: ignore[no-untyped-def]
+    for text in range(len(odd)):
+        place, end = offsets[text], offsets[text + 1]
+        while place < end:
+            if data[place] < 0x80:
+                place += 1
+                continue
+            code, width = decode(data, place)
+            if table[code] & _ODD:
+                odd[text] = True
+                break
+            place += width
+
+
+@njit(cache=True, nogil=True, inline="always")
+def mix(state):  # type: ignore[no-untyped-def]
+    """Spread the bits of a 64-bit value; a bijection."""
+    state = (state ^ (state >> _SHIFT30)) * MULTIPLIER
+    state = (state ^ (state >> _SHIFT27)) * MIXER
+    return state ^ (state >> _SHIFT31)
+
+
+@njit(cache=True, nogil=True)
+def _hash_tokens(data, offsets, folded, table, words, hashes, ends):  # type: ignore[no-untyped-def]
+    n = 0
+    for text in range(len(folded)):
+        place, end = offsets[text], offsets[text + 1]
+        state = STEP
+        inside = pending = False  # in a word; behind white space that may be a token
+        first = n
+        while place < end:
+            byte = data[place]
+            if byte < 0x80:
+                code, width = np.int64(byte), 1
+            else:
+                code, width = decode(data, place)
+            place += width
+            entry = table[code]
+            if not folded[text]:
+                code = np.int64(entry & np.uint32(_CODE))
+            if not words:
+                if entry & np.uint32(_SPACE):
+                    pending = n > first
+                    continue
+                if pending:
+                    hashes[n] = mix(STEP ^ np.uint64(32))
+                    n += 1
+                    pending = False
+                hashes[n] = mix(STEP ^ np.uint64(code))
+                n += 1
+                continue
+            if entry & np.uint32(_IN_WORD) and not entry & np.uint32(_ALONE):
+                state = (state ^ np.uint64(code)) * MULTIPLIER
+                state ^= state >> np.uint64(32)
+                inside = True
+                continue
+            if inside:
+                hashes[n] = mix(state)
+                n += 1
+                state, inside = STEP, False
+            if entry & np.uint32(_ALONE):
+                hashes[n] = mix((STEP ^ np.uint64(code)) * MULTIPLIER)
+                n += 1
+        if inside:
+            hashes[n] = mix(state)
+            n += 1
+        ends[text + 1] = n

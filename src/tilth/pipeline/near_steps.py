@@ -1,0 +1,193 @@
+"""The steps that find near-duplicates: sign each shard, merge the bands of all, compare what they propose."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tilth.artifacts import Named, Store
+from tilth.artifacts.spec import UNICODE
+from tilth.contracts import DUPLICATES
+from tilth.pipeline.graph import Node, Step
+from tilth.pipeline.parquet import Writer, stream
+from tilth.pipeline.steps import TEXTS, Inputs, Params
+
+if TYPE_CHECKING:
+    from tilth.dedup.candidates import Candidates
+    from tilth.dedup.comparison import Pairs
+    from tilth.dedup.minhash import Marks
+    from tilth.dedup.parameters import MinHashParameters
+    from tilth.dedup.signatures import SignedShard
+    from tilth.dedup.tokens import Ints
+
+FEW_SHARDS, N_GROUPS = 8, 8
+_ROWS_AT_ONCE = 200_000
+
+
+def near_nodes(near: MinHashParameters, signed: Sequence[Node], reads: Sequence[str]) -> Iterator[Node]:
+    """The nodes that follow signing: bands of many shards are merged in groups, which can run side by side."""
+    n_groups = min(N_GROUPS, near.n_bands) if len(signed) > FEW_SHARDS else 1
+    ids = tuple(node.id for node in signed)
+    found = []
+    for group in np.array_split(np.arange(near.n_bands), n_groups):
+        bands = [int(group[0]), int(group[-1]) + 1]
+        params = {"bands": bands, "max_bucket": near.max_bucket}
+        found.append(Node(CANDIDATES, f"bands/{bands[0]:03}", params, needs=ids))
+    yield from found
+    params = {**json.loads(near.label()), "threshold": near.threshold, "n_representatives": near.n_representatives}
+    yield Node(NEAR, params=params, needs=(*reads, *ids, *(node.id for node in found)), work=(near, None))
+
+
+def with_known_pairs(nodes: Mapping[str, Node], store: Store, previous: Named | None) -> dict[str, Node]:
+    """The nodes, with the last search handed to the next: pairs of documents that are still there need no comparing again."""
+    parts = previous.of(NEAR.name) if previous else ()
+    folder = store.root / "artifacts" / parts[0].step / parts[0].key if parts else None
+    return {
+        name: dataclasses.replace(node, work=(node.work[0], folder)) if folder and node.step.name == NEAR.name else node
+        for name, node in nodes.items()
+    }
+
+
+def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Signatures of one shard. `work` holds the parameters; only what decides the keys is in `params`."""
+    from tilth.dedup.signatures import sign as signed
+    from tilth.dedup.signatures import write_signatures
+
+    (documents,) = inputs.values()
+    batches = (
+        signed(batch.column("doc_id"), batch.column("text"), work)
+        for batch in stream(documents, "documents.parquet", ["doc_id", "text"])
+    )
+    return {"n_rows": write_signatures(folder, batches, work.n_bands, pa.uuid())}
+
+
+def find(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """The pairs and crowds that a group of bands proposes."""
+    from tilth.dedup.candidates import find_candidates, representatives
+
+    shards = signed_shards(inputs)
+    found = find_candidates(shards, range(*params["bands"]), representatives(shards), params["max_bucket"])
+    for name, column in found._asdict().items():
+        np.save(folder / f"{name}.npy", column)
+    return {"n_pairs": len(found.pairs), "n_crowds": len(found.ends) - 1}
+
+
+def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Mark near-duplicates: candidates verified by exact Jaccard similarity, joined into clusters."""
+    from tilth.dedup.minhash import near_duplicates
+
+    near, previous = work
+    texts = {artifact.spec.shard: artifact for artifact in inputs.values() if artifact.spec.step in TEXTS}
+    shards = signed_shards(inputs)
+
+    def read_texts(shard: int, rows: Ints) -> Iterator[pa.Array]:
+        first = 0
+        for batch in stream(texts[shards[shard].name], "documents.parquet", ["text"]):
+            begin, end = np.searchsorted(rows, (first, first + batch.num_rows))
+            if begin < end:
+                yield batch.column("text").take(pa.array(rows[begin:end] - first))
+            first += batch.num_rows
+
+    described = [(shard.name, texts[shard.name].digest, shard.n_rows()) for shard in shards]
+    with tempfile.TemporaryDirectory(dir=folder, prefix="scratch") as scratch:
+        found = near_duplicates(
+            shards, _proposed(inputs), read_texts, near, Path(scratch), known=_known_pairs(previous, near, described)
+        )  # fmt: skip
+    np.save(folder / "pairs.npy", found.pairs)
+    compared = {"n": near.n, "unit": near.unit, "shards": described}
+    (folder / "compared.json").write_text(json.dumps(compared, sort_keys=True))
+    with Writer(folder / "duplicates.parquet", DUPLICATES) as writer:
+        for table in duplicates(found.marks, shards, near.threshold):
+            writer.write(table)
+    work_done = {name: found.stats[name] for name in ("n_equal", "n_candidates", "n_crowds", "n_matched")}
+    return {"n_marked": writer.n_rows, **work_done}
+
+
+def signed_shards(inputs: Inputs) -> list[SignedShard]:
+    """The signed shards among what a step needs, in the order of their names."""
+    from tilth.dedup.signatures import SignedShard
+
+    found = [
+        SignedShard(artifact.path, str(artifact.spec.shard))
+        for artifact in inputs.values()
+        if artifact.spec.step == SIGNATURES.name
+    ]
+    return sorted(found, key=lambda shard: shard.name)
+
+
+def _proposed(inputs: Inputs) -> Candidates:
+    from tilth.dedup.candidates import Candidates, all_candidates
+
+    groups = [artifact.path for artifact in inputs.values() if artifact.spec.step == CANDIDATES.name]
+    return all_candidates([Candidates(*(np.load(path / f"{name}.npy") for name in Candidates._fields)) for path in groups])
+
+
+def _known_pairs(previous: Path | None, near: MinHashParameters, described: Sequence[tuple[str, str, int]]) -> Pairs | None:
+    """The pairs of an earlier search of equal shingles by today's numbers, less those of shards that changed."""
+    from tilth.dedup.minhash import renumbered
+
+    if previous is None or not (previous / "compared.json").is_file():
+        return None
+    before = json.loads((previous / "compared.json").read_text())
+    if (before["n"], before["unit"]) != (near.n, near.unit):
+        return None
+    first, here = 0, {}
+    for name, digest, n_rows in described:
+        here[name, digest] = first
+        first += n_rows
+    numbers = [
+        np.arange(n_rows) + here[name, digest] if (name, digest) in here else np.full(n_rows, -1)
+        for name, digest, n_rows in before["shards"]
+    ]
+    return renumbered(np.load(previous / "pairs.npy"), np.concatenate([np.zeros(0, np.int64), *numbers]))
+
+
+def duplicates(marks: Marks, shards: Sequence[SignedShard], threshold: float) -> Iterator[pa.Table]:
+    """duplicates/1 for the members of clusters, in the order of (shard, row)."""
+    from tilth.dedup.candidates import first_documents
+
+    first = first_documents(shards)
+    names, ids = pa.array([shard.name for shard in shards], pa.string()), [shard.ids() for shard in shards]
+    for start in range(0, len(marks.documents), _ROWS_AT_ONCE):
+        here = slice(start, start + _ROWS_AT_ONCE)
+        documents, roots = marks.documents[here], marks.roots[here]
+        shard = np.searchsorted(first, documents, side="right") - 1
+        yield pa.table(
+            {
+                "doc_id": ids_of(documents, first, ids),
+                "shard": names.take(pa.array(shard)),
+                "row": pa.array((documents - first[shard]).astype(np.int32)),
+                "method": pa.array(["minhash"] * len(documents), pa.string()),
+                "threshold": pa.array(np.full(len(documents), threshold, np.float32)),
+                "cluster_id": ids_of(roots, first, ids),
+                "matched_id": ids_of(marks.matched[here], first, ids),
+                "is_keeper": pa.array(roots == documents),
+                "similarity": pa.array(marks.similarities[here]),
+            },
+            schema=DUPLICATES.schema,
+        )
+
+
+def ids_of(documents: Ints, first: Ints, ids: Sequence[pa.ChunkedArray]) -> pa.Array:
+    """The ids of documents by number, in any order."""
+    order = np.argsort(documents, kind="stable")
+    ends = np.searchsorted(documents[order], first)
+    parts = [
+        of_shard.take(pa.array(documents[order[begin:end]] - shard_first)).combine_chunks()
+        for of_shard, shard_first, begin, end in zip(ids, first, ends, ends[1:], strict=False)
+    ]
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.arange(len(order))
+    return pa.concat_arrays(parts).take(pa.array(inverse))
+
+
+SIGNATURES = Step("dedup.signatures", 2, (UNICODE, "numba"), sign)
+CANDIDATES = Step("dedup.candidates", 1, (), find)
+NEAR = Step("dedup.minhash", 2, (UNICODE, "numba"), mark_near)
