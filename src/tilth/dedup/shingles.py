@@ -7,7 +7,7 @@ text without tokens has none.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +69,7 @@ def _shingle(hashes, token_ends, n, values):  # type: ignore[no-untyped-def]
     top = np.uint64(1)  # the multiplier to the power of n: what the token that leaves a shingle weighs
     for _ in range(n):
         top *= MULTIPLIER
-    at: Any = 0
+    at = 0
     for text in range(len(token_ends) - 1):
         first, last = token_ends[text], token_ends[text + 1]
         width = min(n, last - first)
@@ -101,10 +101,10 @@ def _set_keys(values, ends, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _distinct(found: Any, found_ends: Any, values: Any, ends: Any) -> None:
+def _distinct(found, found_ends, values, ends):  # type: ignore[no-untyped-def]
     """Through a table by leading bits, in which values lie in order but for neighbours; sorted on the way out."""
     table, taken = np.zeros(1024, np.uint64), np.zeros(1024, np.bool_)
-    at: Any = 0
+    at = 0
     for text in range(len(ends) - 1):
         n_values = found_ends[text + 1] - found_ends[text]
         bits = 4
@@ -112,7 +112,7 @@ def _distinct(found: Any, found_ends: Any, values: Any, ends: Any) -> None:
             bits += 1
         if len(table) < (1 << bits) + n_values:
             table, taken = np.zeros((1 << bits) + n_values, np.uint64), np.zeros((1 << bits) + n_values, np.bool_)
-        end = 0
+        end = np.int64(0)
         for place in range(found_ends[text], found_ends[text + 1]):
             value = found[place]
             slot = np.int64(value >> np.uint64(64 - bits))
@@ -122,15 +122,19 @@ def _distinct(found: Any, found_ends: Any, values: Any, ends: Any) -> None:
             if slot >= end:
                 end = slot + 1
         start = at
-        for slot in range(end):
-            if not taken[slot]:
+        for spot in range(end):
+            if not taken[spot]:
                 continue
-            taken[slot] = False
-            value = table[slot]
-            hole = at
-            while hole > start and values[hole - 1] > value:
-                values[hole] = values[hole - 1]
-                hole -= 1
-            values[hole] = value
+            taken[spot] = False
+            _insert(values, start, at, table[spot])
             at += 1
         ends[text + 1] = at
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _insert(values, start, at, value):  # type: ignore[no-untyped-def]
+    """Put `value` among the ascending `values[start:at]`."""
+    while at > start and values[at - 1] > value:
+        values[at] = values[at - 1]
+        at -= 1
+    values[at] = value

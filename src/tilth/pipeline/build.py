@@ -50,14 +50,18 @@ def build(project: Project, name: str, corpus: Corpus, *, n_workers: int = 1, sc
     store = project.store
     store.sweep()
     planned = plan_build(project, name, corpus)
-    missing = [item for item in planned if item.part is None]
-    parts = {item.node.id: item.part for item in planned if item.part is not None}
-    if missing:
-        made = _make(store, planned, n_workers, scheduler)
-        parts = {item.node.id: made[item.node.id] for item in planned}  # in one order, whoever was first
-    named = _name(store, name, parts)
+    n_missing = sum(item.part is None for item in planned)
+    named = _name(store, name, run_missing(store, planned, n_workers, scheduler))
     publish(store)
-    return Built(named, len(missing), count_by_source(store, named) if missing else {})
+    return Built(named, n_missing, count_by_source(store, named) if n_missing else {})
+
+
+def run_missing(store: Store, planned: list[Planned], n_workers: int = 1, scheduler: str | None = None) -> dict[str, Part]:
+    """Make what is not made yet; returns the parts by node, in the order of the plan. Raises BuildError."""
+    if all(item.part is not None for item in planned):
+        return {item.node.id: item.part for item in planned if item.part is not None}
+    made = _make(store, planned, n_workers, scheduler)
+    return {item.node.id: made[item.node.id] for item in planned}  # in one order, whoever was first
 
 
 def count_by_source(store: Store, named: Named) -> dict[str, dict[str, int]]:

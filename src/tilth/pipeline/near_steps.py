@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tilth.artifacts import Named, Store
 from tilth.artifacts.spec import UNICODE
@@ -21,14 +23,14 @@ from tilth.pipeline.steps import TEXTS, Inputs, Params
 
 if TYPE_CHECKING:
     from tilth.dedup.candidates import Candidates
-    from tilth.dedup.comparison import Pairs
-    from tilth.dedup.minhash import Marks
+    from tilth.dedup.comparison import Pairs, ReadTexts
+    from tilth.dedup.minhash import Found, Marks
     from tilth.dedup.parameters import MinHashParameters
     from tilth.dedup.signatures import SignedShard
     from tilth.dedup.tokens import Ints
 
 FEW_SHARDS, N_GROUPS = 8, 8
-_ROWS_AT_ONCE = 200_000
+ROWS_AT_ONCE = 200_000
 
 
 def near_nodes(near: MinHashParameters, signed: Sequence[Node], reads: Sequence[str]) -> Iterator[Node]:
@@ -50,7 +52,9 @@ def with_known_pairs(nodes: Mapping[str, Node], store: Store, previous: Named | 
     parts = previous.of(NEAR.name) if previous else ()
     folder = store.root / "artifacts" / parts[0].step / parts[0].key if parts else None
     return {
-        name: dataclasses.replace(node, work=(node.work[0], folder)) if folder and node.step.name == NEAR.name else node
+        name: dataclasses.replace(node, work=(node.work[0], folder, *node.work[2:]))
+        if folder and node.step.name == NEAR.name
+        else node
         for name, node in nodes.items()
     }
 
@@ -69,11 +73,11 @@ def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
 
 
 def find(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """The pairs and crowds that a group of bands proposes."""
+    """The pairs and crowds that a group of bands proposes. `work` are ids of documents that are to be passed over, if any."""
     from tilth.dedup.candidates import find_candidates, representatives
 
     shards = signed_shards(inputs)
-    found = find_candidates(shards, range(*params["bands"]), representatives(shards), params["max_bucket"])
+    found = find_candidates(shards, range(*params["bands"]), representatives(shards, removed(shards, work)), params["max_bucket"])
     for name, column in found._asdict().items():
         np.save(folder / f"{name}.npy", column)
     return {"n_pairs": len(found.pairs), "n_crowds": len(found.ends) - 1}
@@ -81,33 +85,72 @@ def find(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
 
 def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Mark near-duplicates: candidates verified by exact Jaccard similarity, joined into clusters."""
-    from tilth.dedup.minhash import near_duplicates
-
     near, previous = work
     texts = {artifact.spec.shard: artifact for artifact in inputs.values() if artifact.spec.step in TEXTS}
     shards = signed_shards(inputs)
 
     def read_texts(shard: int, rows: Ints) -> Iterator[pa.Array]:
-        first = 0
-        for batch in stream(texts[shards[shard].name], "documents.parquet", ["text"]):
-            begin, end = np.searchsorted(rows, (first, first + batch.num_rows))
-            if begin < end:
-                yield batch.column("text").take(pa.array(rows[begin:end] - first))
-            first += batch.num_rows
+        batches = stream(texts[shards[shard].name], "documents.parquet", ["text"])
+        return rows_among((batch.column("text") for batch in batches), rows)
 
     described = [(shard.name, texts[shard.name].digest, shard.n_rows()) for shard in shards]
-    with tempfile.TemporaryDirectory(dir=folder, prefix="scratch") as scratch:
-        found = near_duplicates(
-            shards, _proposed(inputs), read_texts, near, Path(scratch), known=_known_pairs(previous, near, described)
-        )  # fmt: skip
-    np.save(folder / "pairs.npy", found.pairs)
-    compared = {"n": near.n, "unit": near.unit, "shards": described}
-    (folder / "compared.json").write_text(json.dumps(compared, sort_keys=True))
+    found = compare(inputs, folder, near, read_texts, described, previous)
     with Writer(folder / "duplicates.parquet", DUPLICATES) as writer:
         for table in duplicates(found.marks, shards, near.threshold):
             writer.write(table)
-    work_done = {name: found.stats[name] for name in ("n_equal", "n_candidates", "n_crowds", "n_matched")}
-    return {"n_marked": writer.n_rows, **work_done}
+    return {"n_marked": writer.n_rows, **counts(found)}
+
+
+def compare(
+    inputs: Inputs,
+    folder: Path,
+    near: MinHashParameters,
+    read_texts: ReadTexts,
+    described: Sequence[tuple[str, str, int]],
+    previous: Path | None,
+    gone: pa.Array | None = None,
+) -> Found:
+    """Compare what bands proposed, and leave the pairs in `folder`, for the next search.
+
+    `described` are the name, the digest and the rows of each shard, `previous` the folder of the last search, `gone` ids of
+    documents that are to be passed over.
+    """
+    from tilth.dedup.minhash import near_duplicates
+
+    shards = signed_shards(inputs)
+    known = _known_pairs(previous, near, described)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="scratch") as scratch:
+        found = near_duplicates(
+            shards, _proposed(inputs), read_texts, near, Path(scratch), removed=removed(shards, gone), known=known
+        )
+    np.save(folder / "pairs.npy", found.pairs)
+    compared = {"n": near.n, "unit": near.unit, "shards": described}
+    (folder / "compared.json").write_text(json.dumps(compared, sort_keys=True))
+    return found
+
+
+def counts(found: Found) -> dict[str, int]:
+    """What the work was, less what depends on an earlier search."""
+    return {name: found.stats[name] for name in ("n_documents", "n_without_shingles", "n_equal", "n_candidates", "n_crowds",
+                                                 "n_unresolved", "n_matched")}  # fmt: skip
+
+
+def rows_among(columns: Iterable[pa.Array], rows: Ints) -> Iterator[pa.Array]:
+    """The given rows (ascending) of a column that comes in parts."""
+    first = 0
+    for column in columns:
+        begin, end = np.searchsorted(rows, (first, first + len(column)))
+        if begin < end:
+            yield column.take(pa.array(rows[begin:end] - first))
+        first += len(column)
+
+
+def removed(shards: Sequence[SignedShard], gone: pa.Array | None) -> npt.NDArray[np.bool_] | None:
+    """Which documents have an id among `gone`."""
+    if gone is None:
+        return None
+    parts = [np.asarray(pc.is_in(shard.ids(), value_set=gone)) for shard in shards]
+    return np.concatenate([np.zeros(0, np.bool_), *parts])
 
 
 def signed_shards(inputs: Inputs) -> list[SignedShard]:
@@ -155,8 +198,8 @@ def duplicates(marks: Marks, shards: Sequence[SignedShard], threshold: float) ->
 
     first = first_documents(shards)
     names, ids = pa.array([shard.name for shard in shards], pa.string()), [shard.ids() for shard in shards]
-    for start in range(0, len(marks.documents), _ROWS_AT_ONCE):
-        here = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, len(marks.documents), ROWS_AT_ONCE):
+        here = slice(start, start + ROWS_AT_ONCE)
         documents, roots = marks.documents[here], marks.roots[here]
         shard = np.searchsorted(first, documents, side="right") - 1
         yield pa.table(

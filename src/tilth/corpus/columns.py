@@ -1,0 +1,250 @@
+"""Ids and texts of a user's files as Arrow columns, without making a document of each row: what deduplication needs of them.
+
+JSON lines are parsed a block at a time; a block that is not plain JSON lines is read again line by line, so that only what
+is damaged is lost. Every row has its place, also one that is no document: its text is null then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tilth.corpus.formats.content import DamagedError, decompressed
+from tilth.corpus.locations import FoundFile, open_raw
+from tilth.corpus.records import Reject, printable
+from tilth.errors import SourceError, did_you_mean
+
+BLOCK_BYTES = 8 << 20
+PIECE_BYTES = 128 << 20  # of a plain file that are a shard
+MAX_LINE_BYTES = 64 << 20
+PARQUET_ROWS = 2_000
+LINES = (".jsonl", ".json", ".ndjson")
+PACKED = (".gz", ".zst", ".xz", ".bz2", ".lz4")
+TABLES = (".parquet", ".parq", ".pq")
+
+
+class Columns(NamedTuple):
+    """Some rows: their ids, their texts (null where there is none), and why rows or lines are no documents."""
+
+    ids: pa.Array
+    texts: pa.Array
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file, or of a plain file of JSON lines those lines that begin in [start, end)."""
+
+    name: str
+    location: str
+    start: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which field is the text and which the id; without one an id is `file:row`. `id_type` is int64 or string."""
+
+    text: str = "text"
+    id: str | None = None
+    id_type: pa.DataType = field(default_factory=pa.string)
+
+
+def pieces(file: FoundFile) -> list[Piece]:
+    """A file in parts of about PIECE_BYTES; one part where it is packed, far away, or no JSON lines.
+
+    Raises SourceError for a file that is neither JSON lines nor Parquet.
+    """
+    name = printable(file.name)
+    plain = name.lower()
+    for suffix in PACKED:
+        plain = plain.removesuffix(suffix)
+    if not plain.endswith((*LINES, *TABLES)):
+        raise SourceError("this is neither JSON lines nor Parquet", name, "name it by what it holds: .jsonl or .parquet")
+    if not name.lower().endswith(LINES) or not file.is_local or file.size_bytes <= PIECE_BYTES:
+        return [Piece(name, file.location)]
+    n_parts = -(-file.size_bytes // PIECE_BYTES)
+    cuts = [file.size_bytes * part // n_parts for part in range(n_parts + 1)]
+    return [Piece(f"{name}#{part:05}", file.location, cuts[part], cuts[part + 1]) for part in range(n_parts)]
+
+
+def read_columns(piece: Piece, fields: Fields, where: str) -> Iterator[Columns]:
+    """The rows of a piece in their order. Raises SourceError: unreadable, or no row of it has the fields."""
+    with open_raw(piece.location, where) as raw:
+        if piece.location.lower().endswith(TABLES):
+            yield from _read_parquet(raw, piece, fields)
+        else:
+            yield from _read_lines(raw, piece, fields)
+
+
+def _read_parquet(raw: BinaryIO, piece: Piece, fields: Fields) -> Iterator[Columns]:
+    wanted = [fields.text, *([fields.id] if fields.id else [])]
+    n_done = 0
+    try:
+        with pq.ParquetFile(raw, pre_buffer=False) as table:
+            for name in wanted:
+                if name not in table.schema_arrow.names:
+                    raise _missing(name, table.schema_arrow.names, piece)
+            for batch in table.iter_batches(PARQUET_ROWS, columns=wanted, use_threads=False):
+                texts = batch.column(fields.text).cast(pa.large_string())
+                yield Columns(_ids(batch, piece, fields, n_done), *_screened(texts, piece, n_done))
+                n_done += batch.num_rows
+    except (pa.ArrowException, OSError, ValueError) as error:
+        what = f"it is damaged from row {n_done} on: {(str(error).splitlines() or [''])[0][:200]}"
+        raise SourceError(what, piece.name, "Fetch it again, or leave it out.") from error
+
+
+def _ids(batch: pa.RecordBatch, piece: Piece, fields: Fields, first: int) -> pa.Array:
+    if fields.id is None:
+        return _numbered(piece, first, batch.num_rows)
+    return batch.column(fields.id).cast(fields.id_type)
+
+
+def _numbered(piece: Piece, first: int, n_rows: int) -> pa.Array:
+    return pa.array([f"{piece.name}:{row}" for row in range(first, first + n_rows)], pa.string())
+
+
+def _screened(texts: pa.Array, piece: Piece, first: int) -> tuple[pa.Array, list[Reject]]:
+    nulls = np.flatnonzero(np.asarray(texts.is_null())) if texts.null_count else ()
+    return texts, [Reject(f"{piece.name}:{first + int(row)}", "missing_text", "the text is null or not there") for row in nulls]
+
+
+def _read_lines(raw: BinaryIO, piece: Piece, fields: Fields) -> Iterator[Columns]:
+    n_done = n_texts = 0
+    names: dict[str, None] = {}
+    try:
+        for block in _blocks(decompressed(raw), piece):
+            found = _parsed(block, piece, fields, n_done) or _one_by_one(block, piece, fields, n_done, names)
+            n_done += len(found.texts)
+            n_texts += len(found.texts) - found.texts.null_count
+            yield found
+    except DamagedError as error:
+        reject = Reject(f"{piece.name}:{n_done}", error.reason, f"all from here on: {error}")
+        yield Columns(pa.array([], fields.id_type), pa.array([], pa.large_string()), [reject])
+    if n_done and not n_texts:
+        if not names:
+            with open_raw(piece.location) as again:
+                _one_by_one(next(_blocks(decompressed(again), piece)), piece, fields, 0, names)
+        raise _missing(fields.text, list(names), piece)
+
+
+def _missing(name: str, names: list[str], piece: Piece) -> SourceError:
+    shown = ["".join(filter(str.isprintable, str(other)[:60])) for other in names[:200]]
+    option = "--text" if name != "id" else "--id"
+    return SourceError(f"there is no field `{name}`", piece.name, f"{option} names it. {did_you_mean(name, shown)}")
+
+
+def _blocks(stream: BinaryIO, piece: Piece) -> Iterator[bytes]:
+    """Whole lines, about BLOCK_BYTES at a time."""
+    at = piece.start
+    if piece.start:
+        stream.seek(piece.start - 1)
+        at += len(stream.readline(MAX_LINE_BYTES)) - 1  # the line that begins before belongs to the part before
+    held = b""
+    while piece.end is None or at < piece.end:
+        n_wanted = BLOCK_BYTES if piece.end is None else min(BLOCK_BYTES, piece.end - at)
+        block = stream.read(n_wanted)
+        if not block:
+            break
+        at += len(block)
+        if not block.endswith(b"\n") and at == piece.end:
+            block += stream.readline(MAX_LINE_BYTES)
+        end = block.rfind(b"\n") + 1 if at != piece.end else len(block)
+        if end:
+            yield held + block[:end]
+            held = block[end:]
+        else:
+            held += block
+            if len(held) > MAX_LINE_BYTES:
+                raise SourceError(f"a line of more than {MAX_LINE_BYTES} bytes", piece.name, "Is it one object a line?")
+    if held:
+        yield held
+
+
+def _parsed(block: bytes, piece: Piece, fields: Fields, first: int) -> Columns | None:
+    """The rows of a block by Arrow's parser; None where it will not have all of them."""
+    from pyarrow import json as arrow_json
+
+    wanted = {fields.text: pa.string(), **({fields.id: fields.id_type} if fields.id else {})}
+    try:
+        table = arrow_json.read_json(
+            pa.BufferReader(block),
+            arrow_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            arrow_json.ParseOptions(explicit_schema=pa.schema(list(wanted.items())), unexpected_field_behavior="ignore"),
+        )
+        columns = {name: table.column(name).combine_chunks() for name in wanted}
+        columns[fields.text].validate(full=True)
+    except (pa.ArrowException, KeyError):
+        return None
+    texts = columns[fields.text]
+    ids = columns[fields.id] if fields.id else _numbered(piece, first, len(texts))
+    if fields.id and ids.null_count:
+        return None
+    return Columns(ids, *_screened(texts.cast(pa.large_string()), piece, first))
+
+
+def _one_by_one(block: bytes, piece: Piece, fields: Fields, first: int, names: dict[str, None]) -> Columns:
+    """The rows of a block line by line. `names` collects the names of fields, for a message."""
+    ids: list[Any] = []
+    texts: list[str | None] = []
+    rejects: list[Reject] = []
+    for line in block.split(b"\n"):
+        if not line.strip(b" \t\r\xef\xbb\xbf"):
+            continue
+        row = first + len(texts)
+        given, text, problem = _record(line, fields, names)
+        if problem:
+            rejects.append(Reject(f"{piece.name}:{row}", *problem))
+        ids.append(f"{piece.name}:{row}" if fields.id is None else given)
+        texts.append(text)
+    return Columns(pa.array(ids, fields.id_type if fields.id else pa.string()), pa.array(texts, pa.large_string()), rejects)
+
+
+def _record(line: bytes, fields: Fields, names: dict[str, None]) -> tuple[Any, str | None, tuple[str, str] | None]:
+    """(id, text, what is wrong)."""
+    try:
+        record = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
+        return None, None, ("invalid_json", str(error)[:200])
+    if not isinstance(record, dict):
+        return None, None, ("not_an_object", f"a {type(record).__name__}")
+    names |= dict.fromkeys(record)
+    given = record.get(fields.id) if fields.id else None
+    if fields.id and isinstance(given, (int, str)):
+        given = int(given) if pa.types.is_integer(fields.id_type) and str(given).lstrip("-").isdigit() else str(given)
+    text = record.get(fields.text)
+    if not isinstance(text, str):
+        return given, None, ("missing_text", f"`{fields.text}` is {'not there' if text is None else type(text).__name__}")
+    if fields.id and (given is None or pa.types.is_integer(fields.id_type) != isinstance(given, int)):
+        return None, None, ("missing_id", f"`{fields.id}` is no {fields.id_type}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return given, None, ("lone_surrogate", "the text holds half a surrogate pair")
+    return given, text, None
+
+
+def id_type_of(piece: Piece, field: str, where: str) -> pa.DataType:
+    """int64 where the first record's id is a number, else string. Raises SourceError if there is none."""
+    with open_raw(piece.location, where) as raw:
+        if piece.location.lower().endswith(TABLES):
+            schema = pq.read_schema(raw)
+            if field not in schema.names:
+                raise _missing(field, schema.names, piece)
+            return pa.int64() if pa.types.is_integer(schema.field(field).type) else pa.string()
+        for line in next(_blocks(decompressed(raw), piece), b"").split(b"\n"):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                if field not in record:
+                    raise _missing(field, list(record), piece)
+                return pa.int64() if isinstance(record[field], int) else pa.string()
+    return pa.string()

@@ -1,0 +1,233 @@
+"""Finds near-duplicates in the user's own files, without a project: signed piece by piece, searched, told in one table.
+
+What is made on the way lies in a store, the index: a kill loses nothing that was finished, and with an index that is kept
+new files are searched against the old ones without signing or comparing these again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tilth.artifacts import Artifact, Named, Store
+from tilth.artifacts.atomic import disk_errors
+from tilth.artifacts.fingerprints import Fingerprints
+from tilth.artifacts.spec import UNICODE
+from tilth.corpus.columns import Columns, Fields, Piece, id_type_of, pieces, read_columns
+from tilth.corpus.locations import find_files, fingerprint_of
+from tilth.corpus.records import fingerprint
+from tilth.dedup.parameters import MinHashParameters
+from tilth.errors import RecipeError, SourceError, StoreError
+from tilth.pipeline import near_steps
+from tilth.pipeline.build import run_missing
+from tilth.pipeline.graph import Node, Step
+from tilth.pipeline.plan import Planned, plan
+from tilth.pipeline.steps import Inputs, Params
+
+WHERE = "dedup"
+NAME = "files"  # of the last search in an index
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was asked for. `gone` are ids of documents that are to be passed over (an opt-out)."""
+
+    files: Sequence[str]
+    output: Path
+    parameters: MinHashParameters
+    text: str = "text"
+    id: str | None = None
+    index: Path | None = None
+    gone: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """How many documents there were, how many of them are in clusters, how many would go; and why rows were none."""
+
+    n_documents: int
+    n_rejected: int
+    n_clusters: int
+    n_members: int
+    n_without_text: int
+    stats: dict[str, int]
+    rejects: list[str]  # the first few, in words
+    n_made: int
+
+    @property
+    def n_duplicates(self) -> int:
+        """Members that are not their cluster's keeper."""
+        return self.n_members - self.n_clusters
+
+
+def plan_search(search: Search) -> tuple[Store, list[Planned]]:
+    """The index and what a search would do in it. Raises SourceError, RecipeError; StoreError for an index made otherwise."""
+    if search.output.is_dir():
+        raise RecipeError("the output is a folder", str(search.output), "Name a file: `-o duplicates.parquet`.")
+    store = Store(search.index or search.output.with_name(search.output.name + ".index"))
+    previous = store.find_named("dedup", NAME)
+    _check_index(store, previous, search)
+    digest = Fingerprints(store.root, fingerprint)
+    found = [file for pattern in search.files for file in find_files(pattern, WHERE)]
+    own = {piece.name: (piece, file) for file in found for piece in pieces(file)}
+    if len(own) < sum(len(pieces(file)) for file in found):
+        raise SourceError("two files have one name", WHERE, "Give their common folder instead.")
+    fields = Fields(search.text, search.id)
+    if search.id is not None:
+        fields = Fields(search.text, search.id, id_type_of(next(iter(own.values()))[0], search.id, WHERE))
+    label = {**json.loads(search.parameters.label()), "text": search.text, "id": search.id, "id_type": str(fields.id_type)}
+    signed = []
+    for name, (piece, file) in sorted(own.items()):
+        external = {file.described: fingerprint_of(file, digest)}
+        span = {"start": piece.start, "end": piece.end}
+        signed.append(Node(SIGNATURES, name, {**label, **span}, external, work=(piece, fields, search.parameters)))
+    digest.save()
+    nodes = {node.id: node for node in (*signed, *_searching(search, fields, signed))}
+    return store, plan(store, near_steps.with_known_pairs(nodes, store, previous), previous)
+
+
+def deduplicate(search: Search, n_workers: int = 1) -> Deduplicated:
+    """Search the files and write `search.output`: id, method, threshold, cluster_id, matched_id, is_keeper, similarity.
+
+    A row for each member of a cluster of two and more; `cluster_id` is the id of its first member, which is the keeper.
+    Raises SourceError also for ids that are not distinct; BuildError if a piece failed.
+    """
+    store, planned = plan_search(search)
+    store.sweep()
+    parts = run_missing(store, planned, n_workers)
+    found = store.artifact(parts[NEAR.name])
+    signed = [store.artifact(part) for part in parts.values() if part.step == SIGNATURES.name]
+    store.save_named("dedup", NAME, parts.values(), _told(search))
+    with disk_errors(search.output):
+        partial = search.output.with_name(search.output.name + ".partial")
+        shutil.copyfile(found.path / "duplicates.parquet", partial)
+        partial.replace(search.output)
+    if search.index is None:
+        shutil.rmtree(store.root)
+    return _result(found, signed, sum(item.part is None for item in planned))
+
+
+def _result(found: Artifact, signed: Sequence[Artifact], n_made: int) -> Deduplicated:
+    stats = dict(found.stats)
+    return Deduplicated(
+        n_documents=sum(artifact.stats["n_rows"] for artifact in signed),
+        n_rejected=sum(artifact.stats["n_rejected"] for artifact in signed),
+        n_clusters=stats.pop("n_clusters"), n_members=stats.pop("n_marked"), n_without_text=stats["n_without_shingles"],
+        stats=stats, rejects=[line for artifact in signed for line in artifact.stats["rejects"]][:5], n_made=n_made,
+    )  # fmt: skip
+
+
+def _told(search: Search) -> dict[str, Any]:
+    return {"parameters": json.loads(search.parameters.label()), "text": search.text, "id": search.id}
+
+
+def _check_index(store: Store, previous: Named | None, search: Search) -> None:
+    """Raises StoreError where the index was made with other parameters: it would be signed anew from beginning to end."""
+    if previous is None:
+        return
+    before, now = previous.meta, _told(search)
+    old, new = ({**told["parameters"], "text": told["text"], "id": told["id"]} for told in (before, now))
+    differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if differing:
+        said = ", ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in differing)
+        fix = "Say the same again, or give another `--index`."
+        raise StoreError(f"the index was made with other parameters: {said}", str(store.root), fix)
+
+
+def _searching(search: Search, fields: Fields, signed: Sequence[Node]) -> Iterator[Node]:
+    """The nodes behind signing; ids that are to be passed over are an input of each."""
+    gone, external = None, {}
+    if search.gone:
+        gone = pa.array(sorted(set(search.gone)), pa.string()).cast(fields.id_type)
+        external = {"removed": hashlib.sha256("\n".join(sorted(set(search.gone))).encode()).hexdigest()}
+    for node in near_steps.near_nodes(search.parameters, signed, ()):
+        is_last = node.step.name == NEAR.name
+        work = (*node.work, fields, [own.work[0] for own in signed], gone) if is_last else gone
+        yield Node(NEAR if is_last else node.step, node.shard, node.params, external, node.needs, work)
+
+
+def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Signatures of one piece of a file. Rows that are no documents keep their place, and are told in `rejects.jsonl`."""
+    from tilth.dedup.signatures import Signed, sign, write_signatures
+
+    piece, fields, parameters = work
+    n_rejected = 0
+    first: list[str] = []
+    with open(folder / "rejects.jsonl", "w") as rejects:
+
+        def signed(columns: Columns) -> Signed:
+            nonlocal n_rejected
+            n_rejected += len(columns.rejects)
+            first.extend(f"{one.location}: {one.reason}: {one.detail}" for one in columns.rejects[: 5 - len(first)])
+            for one in columns.rejects:
+                rejects.write(json.dumps({"location": one.location, "reason": one.reason, "detail": one.detail}) + "\n")
+            return sign(columns.ids, columns.texts, parameters)
+
+        batches = (signed(columns) for columns in read_columns(piece, fields, WHERE))
+        n_rows = write_signatures(folder, batches, parameters.n_bands, fields.id_type)
+    return {"n_rows": n_rows, "n_rejected": n_rejected, "rejects": first}
+
+
+def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """Compare what the bands of all pieces propose, and tell the members of clusters by the user's ids."""
+    from tilth.dedup.candidates import first_documents
+
+    near, previous, fields, own, gone = work
+    shards = near_steps.signed_shards(inputs)
+    by_name: dict[str, Piece] = {piece.name: piece for piece in own}
+    ids = [shard.ids() for shard in shards]
+    _check_ids(ids)
+
+    def read_texts(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
+        columns = read_columns(by_name[shards[shard].name], fields, WHERE)
+        return near_steps.rows_among((found.texts for found in columns), rows)
+
+    digests = {artifact.spec.shard: artifact.digest for artifact in inputs.values()}
+    described = [(shard.name, digests[shard.name], shard.n_rows()) for shard in shards]
+    found = near_steps.compare(inputs, folder, near, read_texts, described, previous, gone)
+    first, marks = first_documents(shards), found.marks
+    schema = pa.schema(
+        [("id", fields.id_type), ("method", pa.string()), ("threshold", pa.float32()), ("cluster_id", fields.id_type),
+         ("matched_id", fields.id_type), ("is_keeper", pa.bool_()), ("similarity", pa.float32())]
+    )  # fmt: skip
+    with pq.ParquetWriter(folder / "duplicates.parquet", schema, compression="zstd") as writer:
+        for start in range(0, len(marks.documents), near_steps.ROWS_AT_ONCE):
+            here = slice(start, start + near_steps.ROWS_AT_ONCE)
+            documents, roots = marks.documents[here], marks.roots[here]
+            columns = [
+                near_steps.ids_of(documents, first, ids),
+                pa.array(["minhash"] * len(documents), pa.string()),
+                pa.array(np.full(len(documents), near.threshold, np.float32)),
+                near_steps.ids_of(roots, first, ids),
+                near_steps.ids_of(marks.matched[here], first, ids),
+                pa.array(roots == documents),
+                pa.array(marks.similarities[here]),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+    n_clusters = int((marks.roots == marks.documents).sum())
+    return {"n_marked": len(marks.documents), "n_clusters": n_clusters, **near_steps.counts(found)}
+
+
+def _check_ids(ids: Sequence[pa.ChunkedArray]) -> None:
+    """Raises SourceError where two documents have one id: it would not say which of them is a duplicate of what."""
+    joined = pa.chunked_array([chunk for column in ids for chunk in column.chunks]) if ids else pa.chunked_array([pa.array([])])
+    counts = pc.value_counts(joined.drop_null())
+    n_each = counts.field("counts")
+    if len(counts) and pc.max(n_each).as_py() > 1:
+        twice = counts.filter(pc.greater(n_each, 1))
+        what = f"{len(twice):,} ids stand for more than one document, for example `{twice[0]['values'].as_py()}`"
+        raise SourceError(what, WHERE, "Give another `--id`; without it a document is called by its file and row.")
+
+
+SIGNATURES = Step(near_steps.SIGNATURES.name, near_steps.SIGNATURES.version, (UNICODE, "numba"), sign_piece)
+NEAR = Step(near_steps.NEAR.name, near_steps.NEAR.version, (UNICODE, "numba"), mark_files)

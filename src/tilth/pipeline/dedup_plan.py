@@ -1,0 +1,53 @@
+"""What a search for near-duplicates takes: documents and bytes at hand, and estimates of disk, memory and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tilth.corpus.columns import Fields, pieces, read_columns
+from tilth.corpus.locations import find_files
+from tilth.dedup.parameters import MinHashParameters
+
+if TYPE_CHECKING:
+    from tilth.pipeline.dedup_files import Search
+
+# Measured on one core (benchmarks/results.csv, `dedup`), in 2026: what a search takes besides its signatures.
+SECONDS_PER_MB, SECONDS_PER_KEY = 0.012, 150e-9
+BYTES_PER_DOCUMENT, BASE_BYTES = 75, 250 << 20
+CANDIDATE_SHARE, BYTES_PER_SHINGLE_SET = 0.35, 1.4  # of documents; of the bytes of a text
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """For so many documents and bytes of text: what lies on disk meanwhile, what is in memory at most, and CPU hours."""
+
+    n_documents: int
+    n_bytes: int
+    spill_bytes: int
+    memory_bytes: int
+    cpu_hours: float
+
+
+def estimate(n_documents: int, n_bytes: int, parameters: MinHashParameters) -> Estimate:
+    """From the sizes of what is written for each document, and rates that were measured."""
+    index_bytes = n_documents * (8 * parameters.n_bands + 4 + 8 + 16)
+    set_bytes = int(CANDIDATE_SHARE * BYTES_PER_SHINGLE_SET * n_bytes)
+    seconds = SECONDS_PER_MB * n_bytes / 1e6 + SECONDS_PER_KEY * n_documents * parameters.n_bands
+    return Estimate(
+        n_documents, n_bytes, index_bytes + set_bytes, BASE_BYTES + BYTES_PER_DOCUMENT * n_documents, seconds / 3600
+    )  # fmt: skip
+
+
+def measure(search: Search) -> tuple[int, int]:
+    """(bytes, documents) of the files, the documents told from the first block of each file."""
+    n_bytes, n_documents = 0, 0.0
+    for file in (file for pattern in search.files for file in find_files(pattern, "dedup")):
+        n_bytes += file.size_bytes
+        first = next(read_columns(pieces(file)[0], Fields(search.text), "dedup"), None)
+        if first is not None and len(first.texts):
+            lengths = np.diff(np.frombuffer(first.texts.buffers()[1], np.int64)[: len(first.texts) + 1])
+            n_documents += file.size_bytes / max(1.0, float(lengths.mean()))
+    return n_bytes, round(n_documents)
