@@ -6,12 +6,14 @@ is damaged is lost. Every row has its place, also one that is no document: its t
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -83,6 +85,46 @@ def read_columns(piece: Piece, fields: Fields, where: str) -> Iterator[Columns]:
             yield from _read_lines(raw, piece, fields)
 
 
+def read_texts(piece: Piece, fields: Fields, rows: npt.NDArray[np.int64], where: str) -> Iterator[pa.Array]:
+    """The texts of some rows (ascending) of a piece, read again; other lines are not parsed where rows can be counted."""
+    first = 0
+    if not piece.location.lower().endswith(TABLES):
+        with open_raw(piece.location, where) as raw:
+            for block in _blocks(decompressed(raw), piece):
+                picked, n_rows = _picked(block, rows, first)
+                if picked is None:
+                    columns = _parsed(block, piece, fields, first) or _one_by_one(block, piece, fields, first, {})
+                    n_rows = len(columns.texts)
+                    begin, end = np.searchsorted(rows, (first, first + n_rows))
+                    yield columns.texts.take(pa.array(rows[begin:end] - first))
+                elif picked:
+                    yield (_parsed(picked, piece, fields, first) or _one_by_one(picked, piece, fields, first, {})).texts
+                first += n_rows
+        return
+    for columns in read_columns(piece, fields, where):
+        begin, end = np.searchsorted(rows, (first, first + len(columns.texts)))
+        yield columns.texts.take(pa.array(rows[begin:end] - first))
+        first += len(columns.texts)
+
+
+def _picked(block: bytes, rows: npt.NDArray[np.int64], first: int) -> tuple[bytes | None, int]:
+    """(the lines that are the given rows, rows of the block); None where a line may be none, so that rows are uncertain."""
+    starts = _objects(block)
+    if starts is None:
+        return None, 0
+    begin, end = np.searchsorted(rows, (first, first + len(starts)))
+    bounds = np.append(starts, len(block))
+    return b"".join([block[bounds[line] : bounds[line + 1]] for line in rows[begin:end] - first]), len(starts)
+
+
+def _objects(block: bytes) -> npt.NDArray[np.int64] | None:
+    """Where the lines of a block begin; None unless each looks like an object."""
+    data = np.frombuffer(block, np.uint8)
+    starts = np.flatnonzero(data == ord("\n")) + 1
+    starts = np.concatenate(([0], starts[starts < len(block)]))
+    return starts if (data[starts] == ord("{")).all() else None
+
+
 def _read_parquet(raw: BinaryIO, piece: Piece, fields: Fields) -> Iterator[Columns]:
     wanted = [fields.text, *([fields.id] if fields.id else [])]
     n_done = 0
@@ -149,7 +191,8 @@ def _blocks(stream: BinaryIO, piece: Piece) -> Iterator[bytes]:
     held = b""
     while piece.end is None or at < piece.end:
         n_wanted = BLOCK_BYTES if piece.end is None else min(BLOCK_BYTES, piece.end - at)
-        block = stream.read(n_wanted)
+        # One read of what is packed at a time: a damage behind it takes nothing of it along.
+        block = stream.read1(n_wanted) if isinstance(stream, io.BufferedReader) else stream.read(n_wanted)
         if not block:
             break
         at += len(block)
@@ -171,6 +214,9 @@ def _parsed(block: bytes, piece: Piece, fields: Fields, first: int) -> Columns |
     """The rows of a block by Arrow's parser; None where it will not have all of them."""
     from pyarrow import json as arrow_json
 
+    starts = _objects(block)
+    if starts is None:  # Arrow's parser (26.0) crashes on a `null` that stands alone
+        return None
     wanted = {fields.text: pa.string(), **({fields.id: fields.id_type} if fields.id else {})}
     try:
         table = arrow_json.read_json(
@@ -184,7 +230,7 @@ def _parsed(block: bytes, piece: Piece, fields: Fields, first: int) -> Columns |
         return None
     texts = columns[fields.text]
     ids = columns[fields.id] if fields.id else _numbered(piece, first, len(texts))
-    if fields.id and ids.null_count:
+    if len(texts) != len(starts) or (fields.id and ids.null_count):
         return None
     return Columns(ids, *_screened(texts.cast(pa.large_string()), piece, first))
 

@@ -67,6 +67,9 @@ def near_duplicates(
     equal = np.flatnonzero((standing >= 0) & (standing != np.arange(n)))
     clusters.join(standing[equal], equal)
     comparison = Comparison(shards, read_texts, parameters.n, parameters.unit, folder, known)
+    comparison.prepare(
+        np.unique(np.concatenate([candidates.pairs, _codes(*_stars(candidates.members, np.diff(candidates.ends)))]))
+    )
     n_unresolved = _resolve_crowds(candidates, comparison, clusters, parameters)
     # Which pairs are open is settled before the first of them is compared, so how they are cut changes nothing.
     left, right = _halves(candidates.pairs)
@@ -96,10 +99,7 @@ def _resolve_crowds(candidates: Candidates, comparison: Comparison, clusters: Cl
     """Compare crowds with representatives; returns how many members were left that matched none."""
     members, sizes = candidates.members, np.diff(candidates.ends)
     for _ in range(parameters.n_representatives):
-        firsts = members[np.cumsum(sizes) - sizes]
-        is_first = np.zeros(len(members), np.bool_)
-        is_first[np.cumsum(sizes) - sizes] = True
-        leader, other = np.repeat(firsts, sizes - 1), members[~is_first]
+        leader, other = _stars(members, sizes)
         roots = clusters.roots()
         codes = np.unique(_codes(leader, other)[roots[leader] != roots[other]])
         for start in range(0, len(codes), _PAIRS_AT_ONCE):
@@ -114,6 +114,14 @@ def _resolve_crowds(candidates: Candidates, comparison: Comparison, clusters: Cl
         if not len(sizes):
             return 0
     return len(members)
+
+
+def _stars(members: Ints, sizes: Ints) -> tuple[Ints, Ints]:
+    """The first member of each crowd with each other one."""
+    starts = np.cumsum(sizes) - sizes
+    is_first = np.zeros(len(members), np.bool_)
+    is_first[starts] = True
+    return np.repeat(members[starts], sizes - 1), members[~is_first]
 
 
 def _marks(roots: Ints, standing: Ints, equal: Ints, matched: Pairs) -> Marks:

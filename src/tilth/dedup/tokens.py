@@ -106,36 +106,29 @@ def _buffers(array: pa.Array) -> Texts:
 def code_points() -> npt.NDArray[np.uint32]:
     """The table of this Python's Unicode version (0x110000 entries); made once in a process, in a twentieth of a second."""
     table = np.arange(sys.maxunicode + 1, dtype=np.uint32)
+    # Jamo that compose with a Korean syllable; all other seconds stand in a decomposition.
+    seconds = {chr(code) for first, last in ((0x1161, 0x1176), (0x11A8, 0x11C3)) for code in range(first, last)}
+    lowered: dict[int, str] = {}
     for first, last in _CHANGING:
-        lower = [chr(code).lower() for code in range(first, last)]
-        odd = [
-            len(low) != 1 or _may_compose(low) or (ord(low) != code and _may_compose(chr(code)))
-            for code, low in enumerate(lower, first)
-        ]
-        table[first:last] = np.array([ord(low[0]) for low in lower], np.uint32) | np.where(odd, np.uint32(_ODD), np.uint32(0))
-    for first, last in (*_CHANGING, *_PLAIN):
-        chars = "".join(map(chr, range(first, last)))
-        for pattern, bit in ((r"\w", _IN_WORD), (rf"[{_SPACELESS}]", _ALONE), (r"\s", _SPACE)):
-            places = np.fromiter((match.start() for match in re.finditer(pattern, chars)), np.int64)
-            table[first + places] |= np.uint32(bit)
+        chars = list(map(chr, range(first, last)))
+        odd = np.fromiter(map(unicodedata.combining, chars), np.uint8, len(chars)) > 0
+        for at, parts in enumerate(map(unicodedata.decomposition, chars)):
+            if parts and parts[0] != "<":
+                odd[at] |= unicodedata.normalize("NFC", chars[at]) != chars[at]
+                seconds.update(chr(int(code, 16)) for code in parts.split()[1:])
+        lowered |= {first + at: low for at, low in enumerate(map(str.lower, chars)) if low != chars[at]}
+        table[first:last] |= np.where(odd, np.uint32(_ODD), np.uint32(0))
+    table[list(map(ord, seconds))] |= np.uint32(_ODD)
+    for code, low in lowered.items():
+        bits = table[code] & np.uint32(_ODD) if len(low) == 1 and not table[ord(low)] & np.uint32(_ODD) else np.uint32(_ODD)
+        table[code] = np.uint32(ord(low[0])) | bits
     table[ord("Σ")] |= np.uint32(_ODD)  # its lower case depends on its neighbours
+    for first, last in (*_CHANGING, *_PLAIN):
+        joined = "".join(map(chr, range(first, last)))
+        for pattern, bit in ((r"\w", _IN_WORD), (rf"[{_SPACELESS}]", _ALONE), (r"\s", _SPACE)):
+            places = np.fromiter((match.start() for match in re.finditer(pattern, joined)), np.int64)
+            table[first + places] |= np.uint32(bit)
     return table
-
-
-def _may_compose(char: str) -> bool:
-    """Whether a text with this character may not be in composed form: what composes, is composed otherwise, or moves."""
-    return bool(unicodedata.combining(char)) or char in _seconds() or unicodedata.normalize("NFC", char) != char
-
-
-@cache
-def _seconds() -> frozenset[str]:
-    """Characters that can be the second part of a canonical composition (Unicode 16, UAX 15)."""
-    found = {chr(code) for first, last in ((0x1161, 0x1176), (0x11A8, 0x11C3)) for code in range(first, last)}  # Hangul
-    for code in range(0x00C0, 0x20000):
-        parts = unicodedata.decomposition(chr(code)).split()
-        if len(parts) == 2 and not parts[0].startswith("<"):
-            found.add(chr(int(parts[1], 16)))
-    return frozenset(found)
 
 
 @njit(cache=True, nogil=True)

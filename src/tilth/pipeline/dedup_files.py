@@ -23,7 +23,7 @@ from tilth.artifacts import Artifact, Named, Store
 from tilth.artifacts.atomic import disk_errors
 from tilth.artifacts.fingerprints import Fingerprints
 from tilth.artifacts.spec import UNICODE
-from tilth.corpus.columns import Columns, Fields, Piece, id_type_of, pieces, read_columns
+from tilth.corpus.columns import Columns, Fields, Piece, id_type_of, pieces, read_columns, read_texts
 from tilth.corpus.locations import find_files, fingerprint_of
 from tilth.corpus.records import fingerprint
 from tilth.dedup.parameters import MinHashParameters
@@ -188,13 +188,12 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     ids = [shard.ids() for shard in shards]
     _check_ids(ids)
 
-    def read_texts(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
-        columns = read_columns(by_name[shards[shard].name], fields, WHERE)
-        return near_steps.rows_among((found.texts for found in columns), rows)
+    def texts_of(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
+        return read_texts(by_name[shards[shard].name], fields, rows, WHERE)
 
     digests = {artifact.spec.shard: artifact.digest for artifact in inputs.values()}
     described = [(shard.name, digests[shard.name], shard.n_rows()) for shard in shards]
-    found = near_steps.compare(inputs, folder, near, read_texts, described, previous, gone)
+    found = near_steps.compare(inputs, folder, near, texts_of, described, previous, gone)
     first, marks = first_documents(shards), found.marks
     schema = pa.schema(
         [("id", fields.id_type), ("method", pa.string()), ("threshold", pa.float32()), ("cluster_id", fields.id_type),
