@@ -19,6 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
+from tilth.dedup.sha1 import ROOM_BYTES, sha1_head
+
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int32]
 
@@ -74,8 +76,8 @@ def _hash_chunk(chunk: pa.Array) -> Lines:
     n_lines = _count_lines(text, offsets)
     n_total = int(n_lines.sum())
     hashes, n_chars = np.zeros(n_total, np.uint64), np.zeros(n_total, np.int32)
-    # Lower-casing makes UTF-8 longer by half at most; 128 bytes are for SHA-1's padding.
-    scratch = np.zeros(2 * int(np.diff(offsets).max()) + 128, np.uint8)
+    # Lower-casing makes UTF-8 longer by half at most.
+    scratch = np.zeros(2 * int(np.diff(offsets).max()) + ROOM_BYTES, np.uint8)
     odd = np.zeros(n_total, np.bool_)
     starts = np.zeros(n_total, np.int64)
     _hash(text, offsets, _code_points(), scratch, hashes, n_chars, starts, odd)
@@ -153,7 +155,7 @@ def _hash(text, offsets, codes, scratch, hashes, n_chars, starts, odd):  # type:
                 if not is_space:
                     kept = size
             if not odd[line]:
-                hashes[line] = _sha1_head(scratch, kept, schedule)
+                hashes[line] = sha1_head(scratch, kept, schedule)
             n_chars[line] = chars
             line += 1
             if place >= end:
@@ -180,49 +182,3 @@ def _put(scratch, size, code):  # type: ignore[no-untyped-def]
         scratch[size] = 0x80 | ((code >> 6) & 0x3F)
     scratch[size + 1] = 0x80 | (code & 0x3F)
     return size + 2
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _rotate(word, by):  # type: ignore[no-untyped-def]
-    return np.uint32((word << np.uint32(by)) | (word >> np.uint32(32 - by)))
-
-
-@njit(cache=True, nogil=True)
-def _sha1_head(message, size, schedule):  # type: ignore[no-untyped-def]
-    """The first eight bytes (little-endian) of the SHA-1 (FIPS 180-4) of message[:size]; overwrites what follows it."""
-    padded = (size + 72) // 64 * 64
-    message[size] = 0x80
-    message[size + 1 : padded] = 0
-    for i in range(8):
-        message[padded - 1 - i] = ((8 * size) >> (8 * i)) & 0xFF
-    h0, h1, h2 = np.uint32(0x67452301), np.uint32(0xEFCDAB89), np.uint32(0x98BADCFE)
-    h3, h4 = np.uint32(0x10325476), np.uint32(0xC3D2E1F0)
-    for block in range(0, padded, 64):
-        for i in range(16):
-            at = block + 4 * i
-            high = (np.uint32(message[at]) << np.uint32(24)) | (np.uint32(message[at + 1]) << np.uint32(16))
-            schedule[i] = high | (np.uint32(message[at + 2]) << np.uint32(8)) | np.uint32(message[at + 3])
-        for i in range(16, 80):
-            schedule[i] = _rotate(schedule[i - 3] ^ schedule[i - 8] ^ schedule[i - 14] ^ schedule[i - 16], 1)
-        a, b, c, d, e = h0, h1, h2, h3, h4
-        for i in range(80):
-            if i < 20:
-                mixed = np.uint32((d ^ (b & (c ^ d))) + np.uint32(0x5A827999))
-            elif i < 40:
-                mixed = np.uint32((b ^ c ^ d) + np.uint32(0x6ED9EBA1))
-            elif i < 60:
-                mixed = np.uint32(((b & c) | (d & (b | c))) + np.uint32(0x8F1BBCDC))
-            else:
-                mixed = np.uint32((b ^ c ^ d) + np.uint32(0xCA62C1D6))
-            a, b, c, d, e = np.uint32(_rotate(a, 5) + mixed + e + schedule[i]), a, _rotate(b, 30), c, d
-        h0, h1, h2 = np.uint32(h0 + a), np.uint32(h1 + b), np.uint32(h2 + c)
-        h3, h4 = np.uint32(h3 + d), np.uint32(h4 + e)
-    return _swap(h0) | (_swap(h1) << np.uint64(32))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _swap(word):  # type: ignore[no-untyped-def]
-    """The four bytes of a word in reverse."""
-    value = np.uint64(word)
-    low = ((value >> np.uint64(24)) & np.uint64(0xFF)) | ((value >> np.uint64(8)) & np.uint64(0xFF00))
-    return low | ((value << np.uint64(8)) & np.uint64(0xFF0000)) | ((value << np.uint64(24)) & np.uint64(0xFF000000))

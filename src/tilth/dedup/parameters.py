@@ -6,10 +6,11 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from tilth.errors import RecipeError
 
+Definition = Literal["tilth", "datasketch", "datasketch-legacy"]  # of the minima
 Unit = Literal["words", "characters"]  # what a shingle is a sequence of (tilth.dedup.tokens)
 
 
@@ -31,6 +32,7 @@ class MinHashParameters:
     n_representatives: int = 8  # larger ones with this many representatives
     unit: Unit = "words"  # tokens: words or characters (tilth.dedup.tokens)
     bands: tuple[int, int] | None = None
+    definition: Definition = "tilth"  # datasketch: that library's values and permutations (tilth.dedup.published_minhash)
 
     def __post_init__(self) -> None:
         if not (0 < self.threshold <= 1 and 0 < self.recall < 1):
@@ -43,6 +45,10 @@ class MinHashParameters:
             )
         if self.unit not in ("words", "characters"):
             raise RecipeError(f"there is no unit `{self.unit}`", where=str(self), fix="`words` or `characters`")
+        if self.definition not in get_args(Definition):
+            raise RecipeError(
+                f"there is no definition `{self.definition}`", str(self), f"One of {', '.join(get_args(Definition))}."
+            )
         if self.bands is not None:
             if len(self.bands) != 2 or min(self.bands) < 1:
                 raise RecipeError("`bands` are (bands, rows), both at least 1", where=str(self), fix="for example (14, 8)")
@@ -87,7 +93,7 @@ class MinHashParameters:
 
     def label(self) -> str:
         """Canonical JSON of what signatures depend on; signatures with another label cannot be compared."""
-        fields = {"n": self.n, "seed": self.seed, "unit": self.unit, "n_bands": self.n_bands, "n_rows": self.n_rows}
+        fields = {name: getattr(self, name) for name in ("n", "seed", "unit", "definition", "n_bands", "n_rows")}
         return json.dumps(fields, sort_keys=True)
 
     def _bands_of(self, rows: int) -> int:

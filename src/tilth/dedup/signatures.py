@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from tilth.dedup.minima import ComputeMinima, band_keys, minima
 from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.published_minhash import datasketch_minima
 from tilth.dedup.shingles import in_batches, set_keys, shingle
 from tilth.dedup.tokens import Hashes
 from tilth.errors import ContractError
@@ -47,7 +48,12 @@ def sign(ids: pa.Array, texts: pa.Array, parameters: MinHashParameters, compute:
 
 def _sign(texts: pa.Array, parameters: MinHashParameters, compute: ComputeMinima | None) -> tuple[np.ndarray, ...]:
     found = shingle(texts, parameters.n, parameters.unit)
-    lowest = minima(found, parameters.seed, parameters.n_permutations, compute)
+    count = parameters.n_permutations
+    if parameters.definition == "tilth":
+        lowest = minima(found, parameters.seed, count, compute)
+    else:
+        scheme = "legacy" if parameters.definition == "datasketch-legacy" else "affine32"
+        lowest = datasketch_minima(texts, parameters.n, parameters.unit, parameters.seed, count, scheme)
     keys = band_keys(lowest, parameters.n_bands, parameters.n_rows, parameters.seed)
     return np.diff(found.ends).astype(np.int32), set_keys(found), keys
 

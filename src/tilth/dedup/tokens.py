@@ -15,7 +15,7 @@ import re
 import sys
 import unicodedata
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -140,7 +140,7 @@ def _is_ascii(data):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def decode(data, place):  # type: ignore[no-untyped-def]
+def decode(data: Any, place: Any) -> Any:
     """(code point, bytes) of the valid UTF-8 at `place`."""
     byte = np.int64(data[place])
     if byte < 0x80:
@@ -169,7 +169,7 @@ def _find_odd(data, offsets, table, odd):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def mix(state):  # type: ignore[no-untyped-def]
+def mix(state: Any) -> Any:
     """Spread the bits of a 64-bit value; a bijection."""
     state = (state ^ (state >> _SHIFT30)) * MULTIPLIER
     state = (state ^ (state >> _SHIFT27)) * MIXER

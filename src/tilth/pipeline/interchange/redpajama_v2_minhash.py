@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tilth.artifacts.spec import UNICODE
-from tilth.dedup.parameters import MinHashParameters, Unit
+from tilth.dedup.parameters import Definition, MinHashParameters, Unit
 from tilth.errors import RecipeError, SourceError
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.parquet import stream
@@ -55,6 +55,7 @@ class RedPajamaMinHash(MinHashParameters):
     seed: int = field(default=42, init=False)
     unit: Unit = field(default="words", init=False)
     bands: tuple[int, int] | None = field(default=None, init=False)
+    definition: Definition = field(default="datasketch-legacy", init=False)
 
     def __post_init__(self) -> None:
         if self.threshold not in BANDS:
