@@ -2,8 +2,9 @@
 
 An n-gram is its tokens joined by a space; its value the first four bytes of its SHA-1 as a little-endian number (datasketch's
 `sha1_hash32`). The permutations are drawn from NumPy's RandomState(seed). `affine32`, the default since datasketch 2.0, is
-`factor * value + offset` modulo 2^32 with odd factors, of values whose bits were spread by MurmurHash3's finaliser. `legacy`, of the versions before it and of RedPajama-V2, is
-`((factor * value + offset) mod (2^61 - 1)) mod 2^32`, where the sum wraps around at 2^64.
+`factor * value + offset` modulo 2^32 with odd factors, of values whose bits were spread by MurmurHash3's finaliser. `legacy`,
+of the versions before it and of RedPajama-V2, is `((factor * value + offset) mod (2^61 - 1)) mod 2^32`, where the sum wraps
+around at 2^64.
 """
 
 from __future__ import annotations

@@ -28,11 +28,13 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-_SPACELESS = (
-    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
-    r"\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    r"\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U000323af"
-)
+_SPACELESS_RANGES = (
+    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0xA9E0, 0xA9FF),
+    (0xAA60, 0xAADF), (0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3040, 0x30FF), (0x3100, 0x312F),
+    (0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F),
+    (0x1B000, 0x1B16F), (0x20000, 0x323AF),
+)  # fmt: skip
+_SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in _SPACELESS_RANGES)
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
 # An entry of the table: the code point in lower case, and what it is.
 _CODE, _IN_WORD, _ALONE, _SPACE, _ODD = (1 << 21) - 1, 1 << 21, 1 << 22, 1 << 23, 1 << 24
@@ -124,10 +126,12 @@ def code_points() -> npt.NDArray[np.uint32]:
         table[code] = np.uint32(ord(low[0])) | bits
     table[ord("Σ")] |= np.uint32(_ODD)  # its lower case depends on its neighbours
     for first, last in (*_CHANGING, *_PLAIN):
-        joined = "".join(map(chr, range(first, last)))
-        for pattern, bit in ((r"\w", _IN_WORD), (rf"[{_SPACELESS}]", _ALONE), (r"\s", _SPACE)):
-            places = np.fromiter((match.start() for match in re.finditer(pattern, joined)), np.int64)
-            table[first + places] |= np.uint32(bit)
+        chars = list(map(chr, range(first, last)))
+        for is_so, bit in ((str.isalnum, _IN_WORD), (str.isspace, _SPACE)):
+            table[first:last] |= np.fromiter(map(is_so, chars), bool, len(chars)).astype(np.uint32) * np.uint32(bit)
+    table[ord("_")] |= np.uint32(_IN_WORD)
+    for first, last in _SPACELESS_RANGES:
+        table[first : last + 1] |= np.uint32(_ALONE)
     return table
 
 

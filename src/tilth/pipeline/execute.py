@@ -78,6 +78,7 @@ def run_in_process(store: Store, nodes: list[Node], on_done: OnDone) -> dict[str
     """Run the nodes one after the other through Dask's synchronous scheduler; right for small builds and for debugging."""
     import dask
     from dask.callbacks import Callback
+    from dask.local import get_sync  # by its name, Dask would import `distributed` to look for a client first
 
     run = dask.delayed(run_node, pure=False)
     tasks: dict[str, Any] = {}
@@ -88,7 +89,7 @@ def run_in_process(store: Store, nodes: list[Node], on_done: OnDone) -> dict[str
         on_done(outcome)
 
     with Callback(posttask=report):
-        outcomes = dask.compute(*tasks.values(), scheduler="synchronous", optimize_graph=False)
+        outcomes = dask.compute(*tasks.values(), scheduler=get_sync, optimize_graph=False)
     return dict(zip(tasks, outcomes, strict=True))
 
 
