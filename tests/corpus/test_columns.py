@@ -97,8 +97,10 @@ def test_pieces_and_blocks_do_not_matter(
             found += parts
             texts = [text for part in parts for text in part.texts.to_pylist()]
             some = np.arange(0, len(texts), 2)
-            again = [text for part in read_texts(piece, FIELDS, some, "test") for text in part.to_pylist()]
-            assert again == texts[::2]
+            offsets = np.concatenate([np.zeros(0, np.int64), *(part.offsets for part in parts)])
+            for known in (None, offsets):
+                again = [text for part in read_texts(piece, FIELDS, some, "test", known) for text in part.to_pylist()]
+                assert again == texts[::2]
         if len(found) and len(joined(found)[1]) == len(whole[1]):
             assert joined(found)[:2] == whole[:2]
 

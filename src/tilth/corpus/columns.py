@@ -25,18 +25,26 @@ from tilth.errors import SourceError, did_you_mean
 BLOCK_BYTES = 8 << 20
 PIECE_BYTES = 128 << 20  # of a plain file that are a shard
 MAX_LINE_BYTES = 64 << 20
+NEAR_BYTES = 64 << 10  # between two lines that are read in one go
 PARQUET_ROWS = 2_000
 LINES = (".jsonl", ".json", ".ndjson")
 PACKED = (".gz", ".zst", ".xz", ".bz2", ".lz4")
 TABLES = (".parquet", ".parq", ".pq")
 
 
+Offsets = npt.NDArray[np.int64]
+
+
 class Columns(NamedTuple):
-    """Some rows: their ids, their texts (null where there is none), and why rows or lines are no documents."""
+    """Some rows: their ids, their texts (null where there is none), and why rows or lines are no documents.
+
+    `offsets` are where their lines begin in the file; None where that cannot be gone to.
+    """
 
     ids: pa.Array
     texts: pa.Array
     rejects: list[Reject]
+    offsets: Offsets | None = None
 
 
 @dataclass(frozen=True)
@@ -85,36 +93,45 @@ def read_columns(piece: Piece, fields: Fields, where: str) -> Iterator[Columns]:
             yield from _read_lines(raw, piece, fields)
 
 
-def read_texts(piece: Piece, fields: Fields, rows: npt.NDArray[np.int64], where: str) -> Iterator[pa.Array]:
-    """The texts of some rows (ascending) of a piece, read again; other lines are not parsed where rows can be counted."""
-    first = 0
-    if not piece.location.lower().endswith(TABLES):
-        with open_raw(piece.location, where) as raw:
-            for block in _blocks(decompressed(raw), piece):
-                picked, n_rows = _picked(block, rows, first)
-                if picked is None:
-                    columns = _parsed(block, piece, fields, first) or _one_by_one(block, piece, fields, first, {})
-                    n_rows = len(columns.texts)
-                    begin, end = np.searchsorted(rows, (first, first + n_rows))
-                    yield columns.texts.take(pa.array(rows[begin:end] - first))
-                elif picked:
-                    yield (_parsed(picked, piece, fields, first) or _one_by_one(picked, piece, fields, first, {})).texts
-                first += n_rows
+def read_texts(
+    piece: Piece, fields: Fields, rows: npt.NDArray[np.int64], where: str, offsets: Offsets | None = None
+) -> Iterator[pa.Array]:
+    """The texts of some rows (ascending) of a piece; `offsets` are those of all its rows, where they are known."""
+    if offsets is None:
+        first = 0
+        for columns in read_columns(piece, fields, where):
+            begin, end = np.searchsorted(rows, (first, first + len(columns.texts)))
+            yield columns.texts.take(pa.array(rows[begin:end] - first))
+            first += len(columns.texts)
         return
-    for columns in read_columns(piece, fields, where):
-        begin, end = np.searchsorted(rows, (first, first + len(columns.texts)))
-        yield columns.texts.take(pa.array(rows[begin:end] - first))
-        first += len(columns.texts)
+    with open_raw(piece.location, where) as raw:
+        for lines in _lines_at(raw, offsets, rows):
+            yield (_parsed(lines, piece, fields, 0, 0) or _one_by_one(lines, piece, fields, 0, 0, {})).texts
 
 
-def _picked(block: bytes, rows: npt.NDArray[np.int64], first: int) -> tuple[bytes | None, int]:
-    """(the lines that are the given rows, rows of the block); None where a line may be none, so that rows are uncertain."""
-    starts = _objects(block)
-    if starts is None:
-        return None, 0
-    begin, end = np.searchsorted(rows, (first, first + len(starts)))
-    bounds = np.append(starts, len(block))
-    return b"".join([block[bounds[line] : bounds[line + 1]] for line in rows[begin:end] - first]), len(starts)
+def _lines_at(raw: BinaryIO, offsets: Offsets, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+    """The lines of the given rows, about BLOCK_BYTES together. Lines that lie near each other are read in one go."""
+    if not len(rows):
+        return
+    raw.seek(int(offsets[-1]))
+    ends = np.append(offsets[1:], offsets[-1] + len(raw.readline(MAX_LINE_BYTES)))
+    starts, stops = offsets[rows], ends[rows]
+    far = np.flatnonzero((starts[1:] - stops[:-1] > NEAR_BYTES) | (np.diff(starts // BLOCK_BYTES) > 0)) + 1
+    lines: list[bytes] = []
+    n_bytes = 0
+    for group in np.split(np.arange(len(rows)), far):
+        begin = int(starts[group[0]])
+        raw.seek(begin)
+        data = raw.read(int(stops[group[-1]]) - begin)
+        for start, stop in zip(starts[group] - begin, stops[group] - begin, strict=True):
+            # Between the beginnings of two rows blank lines may lie as well; the last line may have no end.
+            lines.append(data[start:stop].partition(b"\n")[0])
+            n_bytes += len(lines[-1])
+        if n_bytes > BLOCK_BYTES:
+            yield b"\n".join(lines)
+            lines, n_bytes = [], 0
+    if lines:
+        yield b"\n".join(lines)
 
 
 def _objects(block: bytes) -> npt.NDArray[np.int64] | None:
@@ -161,18 +178,19 @@ def _read_lines(raw: BinaryIO, piece: Piece, fields: Fields) -> Iterator[Columns
     n_done = n_texts = 0
     names: dict[str, None] = {}
     try:
-        for block in _blocks(decompressed(raw), piece):
-            found = _parsed(block, piece, fields, n_done) or _one_by_one(block, piece, fields, n_done, names)
+        stream = decompressed(raw)
+        for offset, block in _blocks(stream, piece):
+            found = _parsed(block, piece, fields, n_done, offset) or _one_by_one(block, piece, fields, n_done, offset, names)
             n_done += len(found.texts)
             n_texts += len(found.texts) - found.texts.null_count
-            yield found
+            yield found if stream is raw else found._replace(offsets=None)
     except DamagedError as error:
         reject = Reject(f"{piece.name}:{n_done}", error.reason, f"all from here on: {error}")
         yield Columns(pa.array([], fields.id_type), pa.array([], pa.large_string()), [reject])
     if n_done and not n_texts:
         if not names:
             with open_raw(piece.location) as again:
-                _one_by_one(next(_blocks(decompressed(again), piece)), piece, fields, 0, names)
+                _one_by_one(next(_blocks(decompressed(again), piece))[1], piece, fields, 0, 0, names)
         raise _missing(fields.text, list(names), piece)
 
 
@@ -182,8 +200,8 @@ def _missing(name: str, names: list[str], piece: Piece) -> SourceError:
     return SourceError(f"there is no field `{name}`", piece.name, f"{option} names it. {did_you_mean(name, shown)}")
 
 
-def _blocks(stream: BinaryIO, piece: Piece) -> Iterator[bytes]:
-    """Whole lines, about BLOCK_BYTES at a time."""
+def _blocks(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, about BLOCK_BYTES at a time, and where they begin."""
     at = piece.start
     if piece.start:
         stream.seek(piece.start - 1)
@@ -196,22 +214,24 @@ def _blocks(stream: BinaryIO, piece: Piece) -> Iterator[bytes]:
         if not block:
             break
         at += len(block)
-        if not block.endswith(b"\n") and at == piece.end:
-            block += stream.readline(MAX_LINE_BYTES)
-        end = block.rfind(b"\n") + 1 if at != piece.end else len(block)
+        is_last = at == piece.end
+        if is_last and not block.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE_BYTES)
+            block, at = block + rest, at + len(rest)
+        end = len(block) if is_last else block.rfind(b"\n") + 1
         if end:
-            yield held + block[:end]
+            yield at - len(block) - len(held), held + block[:end]
             held = block[end:]
         else:
             held += block
             if len(held) > MAX_LINE_BYTES:
                 raise SourceError(f"a line of more than {MAX_LINE_BYTES} bytes", piece.name, "Is it one object a line?")
     if held:
-        yield held
+        yield at - len(held), held
 
 
-def _parsed(block: bytes, piece: Piece, fields: Fields, first: int) -> Columns | None:
-    """The rows of a block by Arrow's parser; None where it will not have all of them."""
+def _parsed(block: bytes, piece: Piece, fields: Fields, first: int, offset: int) -> Columns | None:
+    """The rows of a block by Arrow's parser; None where it will not have all of them. `offset` is where the block begins."""
     from pyarrow import json as arrow_json
 
     starts = _objects(block)
@@ -232,24 +252,29 @@ def _parsed(block: bytes, piece: Piece, fields: Fields, first: int) -> Columns |
     ids = columns[fields.id] if fields.id else _numbered(piece, first, len(texts))
     if len(texts) != len(starts) or (fields.id and ids.null_count):
         return None
-    return Columns(ids, *_screened(texts.cast(pa.large_string()), piece, first))
+    return Columns(ids, *_screened(texts.cast(pa.large_string()), piece, first), starts + offset)
 
 
-def _one_by_one(block: bytes, piece: Piece, fields: Fields, first: int, names: dict[str, None]) -> Columns:
+def _one_by_one(block: bytes, piece: Piece, fields: Fields, first: int, offset: int, names: dict[str, None]) -> Columns:
     """The rows of a block line by line. `names` collects the names of fields, for a message."""
     ids: list[Any] = []
     texts: list[str | None] = []
     rejects: list[Reject] = []
+    offsets: list[int] = []
+    end = offset
     for line in block.split(b"\n"):
+        start, end = end, end + len(line) + 1
         if not line.strip(b" \t\r\xef\xbb\xbf"):
             continue
         row = first + len(texts)
         given, text, problem = _record(line, fields, names)
         if problem:
             rejects.append(Reject(f"{piece.name}:{row}", *problem))
+        offsets.append(start)
         ids.append(f"{piece.name}:{row}" if fields.id is None else given)
         texts.append(text)
-    return Columns(pa.array(ids, fields.id_type if fields.id else pa.string()), pa.array(texts, pa.large_string()), rejects)
+    column = pa.array(ids, fields.id_type if fields.id else pa.string())
+    return Columns(column, pa.array(texts, pa.large_string()), rejects, np.array(offsets, np.int64))
 
 
 def _record(line: bytes, fields: Fields, names: dict[str, None]) -> tuple[Any, str | None, tuple[str, str] | None]:
@@ -284,7 +309,7 @@ def id_type_of(piece: Piece, field: str, where: str) -> pa.DataType:
             if field not in schema.names:
                 raise _missing(field, schema.names, piece)
             return pa.int64() if pa.types.is_integer(schema.field(field).type) else pa.string()
-        for line in next(_blocks(decompressed(raw), piece), b"").split(b"\n"):
+        for line in next(_blocks(decompressed(raw), piece), (0, b""))[1].split(b"\n"):
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):

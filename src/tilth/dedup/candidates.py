@@ -92,8 +92,8 @@ def all_candidates(parts: Sequence[Candidates]) -> Candidates:
 
 
 def _merged(known: Codes, new: Codes) -> Codes:
-    both = np.concatenate([known, new])
-    both.sort()
+    both = np.concatenate([known, np.sort(new)])
+    both.sort(kind="stable")
     kept = np.ones(len(both), np.bool_)
     np.not_equal(both[1:], both[:-1], out=kept[1:])
     return both[kept]
@@ -116,7 +116,7 @@ def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -
             keys = (entries[kept] & ~_ROW) << np.uint64(n_bits)  # its lowest bits are those of the row: free
             packed.append((keys >> np.uint64(ROW_BITS + n_bits) << np.uint64(doc_bits)) | documents[kept])
         joined = np.concatenate([np.zeros(0, np.uint64), *packed])
-        joined.sort()
+        joined.sort(kind="stable")  # which merges runs that are sorted already
         yield joined, doc_bits
 
 

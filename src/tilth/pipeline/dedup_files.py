@@ -23,7 +23,7 @@ from tilth.artifacts import Artifact, Named, Store
 from tilth.artifacts.atomic import disk_errors
 from tilth.artifacts.fingerprints import Fingerprints
 from tilth.artifacts.spec import UNICODE
-from tilth.corpus.columns import Columns, Fields, Piece, id_type_of, pieces, read_columns, read_texts
+from tilth.corpus.columns import Columns, Fields, Offsets, Piece, id_type_of, pieces, read_columns, read_texts
 from tilth.corpus.locations import find_files, fingerprint_of
 from tilth.corpus.records import fingerprint
 from tilth.dedup.parameters import MinHashParameters
@@ -163,11 +163,13 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     piece, fields, parameters = work
     n_rejected = 0
     first: list[str] = []
+    offsets: list[Offsets | None] = []
     with open(folder / "rejects.jsonl", "w") as rejects:
 
         def signed(columns: Columns) -> Signed:
             nonlocal n_rejected
             n_rejected += len(columns.rejects)
+            offsets.append(columns.offsets)
             first.extend(f"{one.location}: {one.reason}: {one.detail}" for one in columns.rejects[: 5 - len(first)])
             for one in columns.rejects:
                 rejects.write(json.dumps({"location": one.location, "reason": one.reason, "detail": one.detail}) + "\n")
@@ -175,6 +177,9 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
 
         batches = (signed(columns) for columns in read_columns(piece, fields, WHERE))
         n_rows = write_signatures(folder, batches, parameters.n_bands, fields.id_type)
+    known = [part for part in offsets if part is not None]
+    if len(known) == len(offsets):
+        np.save(folder / "offsets.npy", np.concatenate([np.zeros(0, np.int64), *known]))
     return {"n_rows": n_rows, "n_rejected": n_rejected, "rejects": first}
 
 
@@ -189,7 +194,8 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     _check_ids(ids)
 
     def texts_of(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
-        return read_texts(by_name[shards[shard].name], fields, rows, WHERE)
+        kept = shards[shard].folder / "offsets.npy"
+        return read_texts(by_name[shards[shard].name], fields, rows, WHERE, np.load(kept) if kept.is_file() else None)
 
     digests = {artifact.spec.shard: artifact.digest for artifact in inputs.values()}
     described = [(shard.name, digests[shard.name], shard.n_rows()) for shard in shards]
