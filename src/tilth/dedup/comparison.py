@@ -53,7 +53,7 @@ class Comparison:
 
     def prepare(self, codes: Codes) -> None:
         """Read the texts of pairs that will probably be asked for, all together: files are read through once."""
-        self._load(codes[self._open(codes)])
+        self._load(codes)
 
     def similarities(self, codes: Codes) -> Similarities:
         """|A and B| / |A or B| of each pair (ascending, distinct), exact up to collisions of 64-bit hashes."""
@@ -73,11 +73,6 @@ class Comparison:
         self.n_compared += len(new)
         self.n_known += len(unasked) - len(new)
         return found
-
-    def _open(self, codes: Codes) -> npt.NDArray[np.bool_]:
-        is_open = np.ones(len(codes), np.bool_)
-        _look_up(self.known, codes, np.empty(len(codes), np.float32), is_open)
-        return is_open
 
     def _compare(self, codes: Codes) -> Similarities:
         out = np.empty(len(codes), np.float32)
