@@ -67,9 +67,9 @@ def near_duplicates(
     equal = np.flatnonzero((standing >= 0) & (standing != np.arange(n)))
     clusters.join(standing[equal], equal)
     comparison = Comparison(shards, read_texts, parameters.n, parameters.unit, folder, known)
-    comparison.prepare(
-        np.unique(np.concatenate([candidates.pairs, _codes(*_stars(candidates.members, np.diff(candidates.ends)))]))
-    )
+    if known is None:  # else few pairs are open, and which they are shows on the way
+        stars = _codes(*_stars(candidates.members, np.diff(candidates.ends)))
+        comparison.prepare(np.concatenate([candidates.pairs, stars]))
     n_unresolved = _resolve_crowds(candidates, comparison, clusters, parameters)
     # Which pairs are open is settled before the first of them is compared, so how they are cut changes nothing.
     left, right = _halves(candidates.pairs)
