@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ def mark_exact(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     from tilth.dedup.exact import exact_duplicates
 
     columns = ["shard", "row", "doc_id", "text_swhid"]
-    keys = pa.concat_tables([read_columns(shard, "documents.parquet", columns) for shard in inputs.values()])
-    return {"n_marked": write_table(folder / "duplicates.parquet", exact_duplicates(keys), DUPLICATES)}
+    documents = chain.from_iterable(stream(shard, "documents.parquet", columns) for shard in inputs.values())
+    return {"n_marked": write_table(folder / "duplicates.parquet", exact_duplicates(documents), DUPLICATES)}
 
 
 def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""SimHash (Charikar 2002): texts with many shingles in common have fingerprints that differ in few bits.
+
+Each shingle of the normal text (normal_text.py) votes with its 64-bit hash on every bit of the fingerprint, as often as it
+occurs. Characters of scripts that write no spaces between words are words of their own, so that Chinese has shingles, too.
+Fewer words than a shingle has are one shingle; a text without any has no fingerprint and matches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from tilth.contracts.contract import UUID
+from tilth.dedup.hamming import near_values
+from tilth.dedup.marks import Matches
+from tilth.dedup.normal_text import fold
+from tilth.dedup.places import collect, marks_of
+from tilth.dedup.simhash_parameters import N_BITS, SimHash
+from tilth.dedup.spaceless import spaceless_codes
+from tilth.dedup.text_buffers import Utf8, utf8
+from tilth.errors import ContractError
+
+__all__ = ["SimHash", "fingerprint_schema", "fingerprints", "simhash_duplicates"]
+
+Words = npt.NDArray[np.uint64]
+PARAMETERS_KEY = b"tilth.simhash"
+# Odd 64-bit constants: FNV-1a's prime and splitmix64's; a count of votes has at most as many bits as a text can have shingles.
+_PRIME, _MULTIPLIER, _MIXER = np.uint64(0x100000001B3), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_OFFSET, _ZERO, _ONE = np.uint64(0xCBF29CE484222325), np.uint64(0), np.uint64(1)
+_COUNT_BITS = 40
+
+
+def fingerprint_schema(parameters: SimHash) -> pa.Schema:
+    """doc_id, shard, row, fingerprint; what decides the fingerprints is in the metadata."""
+    fields = [
+        pa.field("doc_id", UUID, nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("fingerprint", pa.uint64(), nullable=False),
+    ]
+    return pa.schema(fields, metadata={PARAMETERS_KEY: parameters.label().encode()})
+
+
+def fingerprints(documents: pa.Table | pa.RecordBatch, parameters: SimHash) -> pa.Table:
+    """Fingerprints of `documents` (doc_id, shard, row, text), in the same order; none for texts without words.
+
+    Each depends on its text and the parameters only. Memory: four times the texts given at once.
+    """
+    found, n_shingles = fingerprints_of(utf8(documents.column("text")), parameters)
+    columns = [documents.column(name) for name in ("doc_id", "shard", "row")]
+    table = pa.table([*columns, pa.array(found)], names=["doc_id", "shard", "row", "fingerprint"])
+    return table.filter(pa.array(n_shingles > 0)).cast(fingerprint_schema(parameters))
+
+
+def fingerprints_of(texts: Utf8, parameters: SimHash) -> tuple[Words, npt.NDArray[np.int64]]:
+    """The fingerprint of each text, and from how many shingles it is."""
+    folded = fold(texts)
+    found, n_shingles = np.zeros(len(texts), np.uint64), np.zeros(len(texts), np.int64)
+    by_character = parameters.unit == "characters"
+    _fingerprint(folded.data, folded.offsets, spaceless_codes(), parameters.n, by_character, found, n_shingles)
+    return found, n_shingles
+
+
+def simhash_duplicates(tables: Iterable[pa.Table], parameters: SimHash) -> pa.Table:
+    """Mark documents with near fingerprints among `tables` (from `fingerprints`): duplicates/1 of method `simhash`.
+
+    Clusters are the connected components of matches, the keeper is the first member by (shard, row). `matched_id` is the
+    nearest of those that match, of equally near ones the first; `similarity` is 1 - distance / 64. Equal fingerprints count
+    as one, so that their number costs nothing, and candidates are found without comparing all pairs (hamming.py), exactly
+    while at most `max_bucket` different fingerprints agree in a block. The result is the same for any order and partition
+    of the tables. Memory: 32 bytes a document and 50 a different fingerprint.
+    Raises ContractError if fingerprints were made with other parameters.
+    """
+    places, values = collect(_of_parameters(tables, parameters), "fingerprint", 1)
+    order = np.lexsort((places.rows, places.shards))
+    places, values = places.take(order), values[order, 0]
+    matches = _matches(values, parameters)
+    sizes = np.bincount(matches.roots, minlength=len(values))
+    members = np.flatnonzero(sizes[matches.roots] >= 2)
+    roots, nearest = (np.searchsorted(members, of[members]) for of in (matches.roots, matches.nearest))
+    return marks_of(places.take(members), Matches(roots, nearest, matches.similarity[members]), "simhash", parameters.threshold)
+
+
+def _of_parameters(tables: Iterable[pa.Table], parameters: SimHash) -> Iterable[pa.Table]:
+    for table in tables:
+        found = (table.schema.metadata or {}).get(PARAMETERS_KEY)
+        if found != parameters.label().encode():
+            what = "fingerprints were made with other parameters than they are compared with"
+            where = f"{(found or b'no label').decode()} instead of {parameters.label()}"
+            raise ContractError(what, where, "make the fingerprints again")
+        yield table
+
+
+def _matches(values: Words, parameters: SimHash) -> Matches:
+    """Matches among documents in the order of (shard, row)."""
+    n = len(values)
+    distinct, firsts, own = np.unique(values, return_index=True, return_inverse=True)
+    # Fingerprints are numbered by their first document, so that the smallest of a cluster is its first member.
+    by_first = np.argsort(firsts)
+    number = np.empty(len(distinct), np.int64)
+    number[by_first] = np.arange(len(distinct))
+    own, firsts = number[own], firsts[by_first]
+    limits = (parameters.max_distance, parameters.max_bucket, parameters.n_representatives)
+    roots, nearest, distances = near_values(distinct[by_first], *limits)
+    # Who shares a fingerprint matches its first document, and that one its second.
+    seconds = firsts.copy()
+    places = np.arange(n)
+    others = places[firsts[own] != places][::-1]
+    seconds[own[others]] = others
+    is_first = firsts[own] == places
+    twin = np.where(is_first, seconds[own], firsts[own])
+    has_twin = twin != places
+    best = np.where(has_twin, twin, firsts[nearest[own]])
+    return Matches(firsts[roots[own]], best, np.where(has_twin, 1.0, 1 - distances[own] / N_BITS))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mixed(word):  # type: ignore[no-untyped-def]
+    word = (word ^ (word >> np.uint64(30))) * _MULTIPLIER
+    word = (word ^ (word >> np.uint64(27))) * _MIXER
+    return word ^ (word >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _fingerprint(data, offsets, spaceless, n, by_character, found, n_shingles):  # type: ignore[no-untyped-def]
+    """Fingerprints of normal texts; votes are counted in planes, a bit of every count in each."""
+    tokens = np.zeros(2 * n, np.uint64)  # the last n twice over, so that they always lie side by side
+    planes = np.zeros(_COUNT_BITS, np.uint64)
+    for text in range(len(offsets) - 1):
+        planes[:] = _ZERO
+        n_tokens = cursor = 0
+        in_word, word = False, _OFFSET
+        at, end = offsets[text], offsets[text + 1]
+        while at <= end:
+            code, width = _code_point(data, at) if at < end else (32, 1)  # as if a space followed the text
+            at += width
+            alone = code != 32 and (by_character or spaceless[code] != 0)
+            if in_word and (code == 32 or alone):
+                cursor = _push(tokens, n, cursor, _mixed(word))
+                n_tokens += 1
+                in_word, word = False, _OFFSET
+                if n_tokens >= n:
+                    _vote(planes, _shingle(tokens, cursor, n))
+            if alone:
+                cursor = _push(tokens, n, cursor, _mixed((_OFFSET ^ np.uint64(code)) * _PRIME))
+                n_tokens += 1
+                if n_tokens >= n:
+                    _vote(planes, _shingle(tokens, cursor, n))
+            elif code != 32:
+                in_word, word = True, (word ^ np.uint64(code)) * _PRIME
+        if 0 < n_tokens < n:
+            _vote(planes, _shingle(tokens, 0, n_tokens))
+        n_shingles[text] = max(n_tokens - n + 1, min(n_tokens, 1))
+        found[text] = _majority(planes, n_shingles[text])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _code_point(data, at):  # type: ignore[no-untyped-def]
+    """The code point that begins at `at`, and its bytes."""
+    byte = np.int64(data[at])
+    if byte < 0x80:
+        return byte, 1
+    if byte < 0xE0:
+        return ((byte & 31) << 6) | np.int64(data[at + 1] & 63), 2
+    if byte < 0xF0:
+        return ((byte & 15) << 12) | (np.int64(data[at + 1] & 63) << 6) | np.int64(data[at + 2] & 63), 3
+    code = ((byte & 7) << 18) | (np.int64(data[at + 1] & 63) << 12)
+    return code | (np.int64(data[at + 2] & 63) << 6) | np.int64(data[at + 3] & 63), 4
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _push(tokens, n, cursor, token):  # type: ignore[no-untyped-def]
+    """Put a token in the place of the oldest; gives where the oldest is now."""
+    tokens[cursor] = tokens[cursor + n] = token
+    return cursor + 1 if cursor + 1 < n else 0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _shingle(tokens, start, width):  # type: ignore[no-untyped-def]
+    """The hash of `width` tokens in their order; the width is part of it."""
+    state = np.uint64(width)
+    for i in range(start, start + width):
+        state = (state ^ tokens[i]) * _MULTIPLIER
+        state ^= state >> np.uint64(32)
+    return _mixed(state)
+
+
+@njit(cache=True, nogil=True)
+def _vote(planes, bits):  # type: ignore[no-untyped-def]
+    """Add one to the count of every bit that is set: 64 counters at once, bit i of all of them in planes[i]."""
+    plane = 0
+    while bits != _ZERO:
+        carry = planes[plane] & bits
+        planes[plane] ^= bits
+        bits = carry
+        plane += 1
+
+
+@njit(cache=True, nogil=True)
+def _majority(planes, votes):  # type: ignore[no-untyped-def]
+    """The bits for which more than half of the votes are."""
+    result = _ZERO
+    for bit in range(64):
+        count = np.int64(0)
+        for plane in range(len(planes)):
+            count += np.int64((planes[plane] >> np.uint64(bit)) & _ONE) << plane
+        if 2 * count > votes:
+            result |= _ONE << np.uint64(bit)
+    return result
