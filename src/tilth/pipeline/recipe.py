@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tilth.dedup.simhash_parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from tilth.dedup.parameters import MinHashParameters
-    from tilth.dedup.simhash_parameters import SimHash
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
 
 # Families that need nothing but the text; others follow from the recipe's tokenizer and models.
