@@ -70,15 +70,15 @@ def test_marks_equal_plain_grouping(make_documents: MakeDocuments, shards: list[
     rng.shuffle(tables)
     for table in tables:
         assert table.schema.equals(KEYS)
-    found = key_duplicates(iter(tables), method)
+    found = key_duplicates(lambda: iter(tables), method)
     check(found, DUPLICATES)
     assert _tuples(found) == _plain(keyed)
     assert {(row["method"], row["similarity"], row["threshold"]) for row in found.to_pylist()} <= {(method, 1.0, 1.0)}
-    assert key_duplicates([pa.concat_tables([KEYS.empty_table(), *tables])], method) == found
+    assert key_duplicates(lambda: [pa.concat_tables([KEYS.empty_table(), *tables])], method) == found
 
 
 def test_a_hundred_thousand_copies_of_one_page(make_documents: MakeDocuments) -> None:
-    found = key_duplicates([keys_of(make_documents(["the same page"] * 100_000), "normal_text")], "normal_text")
+    found = key_duplicates(lambda: [keys_of(make_documents(["the same page"] * 100_000), "normal_text")], "normal_text")
     assert found.num_rows == 100_000
     assert found.column("is_keeper").to_pylist().count(True) == 1
     assert len(set(found.column("cluster_id").to_pylist())) == 1
@@ -87,7 +87,7 @@ def test_a_hundred_thousand_copies_of_one_page(make_documents: MakeDocuments) ->
 def test_a_document_given_twice_is_refused(make_documents: MakeDocuments) -> None:
     keys = keys_of(make_documents(["a", "b"]), "normal_text")
     with pytest.raises(ContractError, match="repeat the key"):
-        key_duplicates([keys, keys.slice(1)], "normal_text")
+        key_duplicates(lambda: [keys, keys.slice(1)], "normal_text")
 
 
 def test_an_unknown_method_is_refused_with_the_nearest(make_documents: MakeDocuments) -> None:

@@ -15,13 +15,15 @@ import numpy.typing as npt
 from numba import njit
 
 Words = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer]
 _N_BITS = 64
 _SORTING = 120  # comparisons that sorting takes the time of, for each value and table
 _MOST_TABLES = 3000
 
 
-def near_values(values: Words, max_distance: int, max_bucket: int, n_representatives: int) -> tuple[Ints, Ints, Ints]:
+def near_values(
+    values: Words, max_distance: int, max_bucket: int, n_representatives: int
+) -> tuple[Ints, Ints, npt.NDArray[np.uint8]]:
     """For each of the distinct `values`: smallest place in its component, place of its nearest, distance of that one.
 
     Components connect values that differ in at most `max_distance` bits. Where nothing is that near, the value is alone:
@@ -29,7 +31,8 @@ def near_values(values: Words, max_distance: int, max_bucket: int, n_representat
     `n_representatives` of them at most, so time never grows with the square; then some pairs can be missed in that table.
     """
     n = len(values)
-    roots, nearest = np.arange(n, dtype=np.int64), np.arange(n, dtype=np.int64)
+    kind = np.int32 if n < 1 << 31 else np.int64
+    roots, nearest = np.arange(n, dtype=kind), np.arange(n, dtype=kind)
     distances = np.full(n, _N_BITS + 1, np.uint8)
     if max_distance and n > 1:
         for mask in table_masks(n, max_distance):
@@ -37,7 +40,8 @@ def near_values(values: Words, max_distance: int, max_bucket: int, n_representat
             order = np.argsort(keys, kind="stable")
             _compare(values, keys, order, max_distance, max_bucket, n_representatives, roots, nearest, distances)
     _flatten(roots)
-    return roots, nearest, np.where(nearest == np.arange(n), 0, distances).astype(np.int64)
+    distances[nearest == np.arange(n, dtype=kind)] = 0
+    return roots, nearest, distances
 
 
 def table_masks(n_values: int, max_distance: int) -> list[int]:

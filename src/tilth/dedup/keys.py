@@ -1,12 +1,13 @@
 """Documents with the same key are duplicates: the one mechanism behind exact copies, normal texts and URLs.
 
 A key table (KEYS) has a row for each document that has something to compare: where it is, its id and 128 bits of hash.
-It is made shard by shard; grouping takes the tables of all shards and needs 40 bytes a document, and 9 more while it sorts.
+It is made shard by shard; grouping takes the tables of all shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,13 @@ from tilth.contracts.contract import UUID
 from tilth.dedup.hashing import Hashes, hashes128
 from tilth.dedup.marks import Matches
 from tilth.dedup.normal_text import fold
-from tilth.dedup.places import collect, marks_of
-from tilth.dedup.sorted_arrays import contains
+from tilth.dedup.places import batches_of, collect, fixed_words, marks_of
+from tilth.dedup.sorted_arrays import contains, distinct
 from tilth.dedup.text_buffers import Utf8, utf8
 from tilth.dedup.urls import normalized
 from tilth.errors import RecipeError, did_you_mean
 
+Tables: TypeAlias = Callable[[], Iterable[pa.Table | pa.RecordBatch]]
 KEYS = pa.schema(
     [
         pa.field("doc_id", UUID, nullable=False),
@@ -63,31 +65,36 @@ def keys_of(documents: pa.Table | pa.RecordBatch, method: str) -> pa.Table:
     return table.filter(pa.array(np.diff(compared.offsets) > 0)).cast(KEYS)
 
 
-def key_tables(batches: Iterable[pa.Table | pa.RecordBatch], method: str) -> Iterator[pa.Table]:
-    """`keys_of` each of `batches`."""
-    return (keys_of(batch, method) for batch in batches)
-
-
-def key_duplicates(tables: Iterable[pa.Table | pa.RecordBatch], method: str) -> pa.Table:
+def key_duplicates(tables: Tables, method: str) -> pa.Table:
     """Mark the documents of key tables (KEYS) that share a key: duplicates/1 with similarity 1.
 
-    The keeper of a cluster is its first member by (shard, row); the others match the keeper, the keeper matches the second
-    member. The result is the same for any order and partition of the tables. Raises ContractError where a document comes
-    twice.
+    `tables` gives the tables, and is called twice: half of each key tells who may have company, and only of those is more
+    kept. Memory: about 20 bytes a document, and 150 for each that shares its half. The keeper of a cluster is its first member by
+    (shard, row); the others match the keeper, the keeper matches the second member. The result is the same for any order
+    and partition of the tables. Raises ContractError where a document comes twice.
     """
-    places, keys = collect(tables, "key", 2)
-    chosen = _with_company(keys)
-    places, keys = places.take(chosen), keys[chosen]
+    repeated = _repeated(tables())
+    places, keys = collect((_with_company(table, repeated) for table in tables()), "key", 2)
     order = np.lexsort((places.rows, places.shards))
     places, keys = places.take(order), keys[order]
     return marks_of(places, _matches(keys), method, 1.0)
 
 
-def _with_company(keys: Hashes) -> npt.NDArray[np.bool_]:
-    """Those whose first word occurs twice: nearly all others leave before anything is sorted with its places."""
-    words = np.sort(keys[:, 0])
-    repeated = words[1:][words[1:] == words[:-1]]
-    return contains(repeated, keys[:, 0])
+def _repeated(tables: Iterable[pa.Table | pa.RecordBatch]) -> npt.NDArray[np.uint64]:
+    """The first words of keys that come twice or more, ascending."""
+    # Copied in pieces, since an array that grows would take twice its size.
+    words = [fixed_words(batch.column("key"), 2)[:, 0].copy() for table in tables for batch in batches_of(table)]
+    whole = np.concatenate([np.zeros(0, np.uint64), *words])
+    words.clear()
+    whole.sort()
+    return distinct(whole[1:][whole[1:] == whole[:-1]])
+
+
+def _with_company(table: pa.Table | pa.RecordBatch, repeated: npt.NDArray[np.uint64]) -> pa.Table:
+    batches = [
+        batch.filter(pa.array(contains(repeated, fixed_words(batch.column("key"), 2)[:, 0]))) for batch in batches_of(table)
+    ]
+    return pa.Table.from_batches(batches, schema=table.schema)
 
 
 def _matches(keys: Hashes) -> Matches:

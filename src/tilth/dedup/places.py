@@ -53,13 +53,13 @@ def collect(tables: Iterable[pa.Table | pa.RecordBatch], column: str, n_words: i
     shards, rows = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     codes: dict[str, int] = {}
     for table in tables:
-        for batch in table.to_batches() if isinstance(table, pa.Table) else [table]:
+        for batch in batches_of(table):
             encoded = pc.dictionary_encode(batch.column("shard"))
             own = [codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()]
             shards.append(np.array(own, np.int32)[np.asarray(encoded.indices)])
             rows.append(batch.column("row").to_numpy(zero_copy_only=False).astype(np.int32, copy=False))
             ids.append(_fixed_bytes(batch.column("doc_id").storage, 16))
-            values.append(_fixed_bytes(batch.column(column), 8 * n_words).view(np.uint64))
+            values.append(fixed_words(batch.column(column), n_words))
     names = sorted(codes)
     ranks = np.zeros(len(names), np.int32)
     ranks[[codes[name] for name in names]] = np.arange(len(names), dtype=np.int32)
@@ -69,6 +69,16 @@ def collect(tables: Iterable[pa.Table | pa.RecordBatch], column: str, n_words: i
 def marks_of(places: Places, matches: Matches, method: str, threshold: float) -> pa.Table:
     """duplicates/1 for `places`, which are in the order of (shard, row) and all or some of them in clusters."""
     return mark(places.table(), matches, method, threshold)
+
+
+def batches_of(table: pa.Table | pa.RecordBatch) -> list[pa.RecordBatch]:
+    """The batches of a table, or the one that it is."""
+    return table.to_batches() if isinstance(table, pa.Table) else [table]
+
+
+def fixed_words(array: pa.Array, n_words: int) -> Words:
+    """The values of an array of fixed width without nulls, as words of 8 bytes (n, n_words)."""
+    return _fixed_bytes(array, 8 * n_words).view(np.uint64)
 
 
 def _fixed_bytes(array: pa.Array, width: int) -> npt.NDArray[np.uint8]:

@@ -72,17 +72,16 @@ def simhash_duplicates(tables: Iterable[pa.Table], parameters: SimHash) -> pa.Ta
     nearest of those that match, of equally near ones the first; `similarity` is 1 - distance / 64. Equal fingerprints count
     as one, so that their number costs nothing, and candidates are found without comparing all pairs (hamming.py), exactly
     while at most `max_bucket` different fingerprints agree in a block. The result is the same for any order and partition
-    of the tables. Memory: 32 bytes a document and 50 a different fingerprint.
+    of the tables. Memory: about 100 bytes a document, less where many share one.
     Raises ContractError if fingerprints were made with other parameters.
     """
     places, values = collect(_of_parameters(tables, parameters), "fingerprint", 1)
     order = np.lexsort((places.rows, places.shards))
-    places, values = places.take(order), values[order, 0]
-    matches = _matches(values, parameters)
-    sizes = np.bincount(matches.roots, minlength=len(values))
-    members = np.flatnonzero(sizes[matches.roots] >= 2)
-    roots, nearest = (np.searchsorted(members, of[members]) for of in (matches.roots, matches.nearest))
-    return marks_of(places.take(members), Matches(roots, nearest, matches.similarity[members]), "simhash", parameters.threshold)
+    places = places.take(order)
+    values = values[order, 0]
+    del order
+    members, matches = _members(values, parameters)
+    return marks_of(places.take(members), matches, "simhash", parameters.threshold)
 
 
 def _of_parameters(tables: Iterable[pa.Table], parameters: SimHash) -> Iterable[pa.Table]:
@@ -95,27 +94,41 @@ def _of_parameters(tables: Iterable[pa.Table], parameters: SimHash) -> Iterable[
         yield table
 
 
-def _matches(values: Words, parameters: SimHash) -> Matches:
-    """Matches among documents in the order of (shard, row)."""
-    n = len(values)
-    distinct, firsts, own = np.unique(values, return_index=True, return_inverse=True)
-    # Fingerprints are numbered by their first document, so that the smallest of a cluster is its first member.
-    by_first = np.argsort(firsts)
-    number = np.empty(len(distinct), np.int64)
-    number[by_first] = np.arange(len(distinct))
-    own, firsts = number[own], firsts[by_first]
+def _members(values: Words, parameters: SimHash) -> tuple[npt.NDArray[np.int64], Matches]:
+    """Those of the documents, in the order of (shard, row), that match another; and the matches among these."""
+    distinct, firsts, own = _numbered(values)
     limits = (parameters.max_distance, parameters.max_bucket, parameters.n_representatives)
-    roots, nearest, distances = near_values(distinct[by_first], *limits)
+    roots, nearest, distances = near_values(distinct, *limits)
+    n_copies = np.bincount(own, minlength=len(firsts))
+    is_near = nearest != np.arange(len(nearest))
+    members = np.flatnonzero((is_near | (n_copies >= 2))[own])
+    own = own[members]
     # Who shares a fingerprint matches its first document, and that one its second.
     seconds = firsts.copy()
-    places = np.arange(n)
-    others = places[firsts[own] != places][::-1]
-    seconds[own[others]] = others
-    is_first = firsts[own] == places
-    twin = np.where(is_first, seconds[own], firsts[own])
-    has_twin = twin != places
+    others = np.flatnonzero(firsts[own] != members)[::-1]
+    seconds[own[others]] = members[others]
+    has_twin = n_copies[own] >= 2
+    twin = np.where(firsts[own] == members, seconds[own], firsts[own])
     best = np.where(has_twin, twin, firsts[nearest[own]])
-    return Matches(firsts[roots[own]], best, np.where(has_twin, 1.0, 1 - distances[own] / N_BITS))
+    similarity = np.where(has_twin, 1.0, 1 - distances[own] / N_BITS)
+    places = [np.searchsorted(members, found) for found in (firsts[roots[own]], best)]
+    return members, Matches(places[0], places[1], similarity)
+
+
+def _numbered(values: Words) -> tuple[Words, npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    """Distinct values, the first place of each, and which is whose; in the order of first places, so the first is smallest."""
+    kind = np.int32 if len(values) < 1 << 31 else np.int64
+    order = np.argsort(values, kind="stable").astype(kind)
+    ascending = values[order]
+    is_new = np.ones(len(values), bool)
+    is_new[1:] = ascending[1:] != ascending[:-1]
+    firsts = order[is_new]
+    by_first = np.argsort(firsts).astype(kind)
+    number = np.empty(len(firsts), kind)
+    number[by_first] = np.arange(len(firsts), dtype=kind)
+    own = np.empty(len(values), kind)
+    own[order] = number[np.cumsum(is_new, dtype=kind) - 1]
+    return ascending[is_new][by_first], firsts[by_first], own
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tilth.artifacts.spec import UNICODE
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 
 def make_keys(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """What is compared of each document of one shard, as hashes."""
-    from tilth.dedup.keys import KEYS, key_column, key_tables
+    from tilth.dedup.keys import KEYS, key_column, keys_of
 
     method = params["method"]
     (documents,) = texts_of(inputs)
     n_keys = 0
     with pq.ParquetWriter(folder / "keys.parquet", KEYS, compression="zstd") as file:
         columns = ["doc_id", "shard", "row", key_column(method)]
-        for table in key_tables(stream(documents, "documents.parquet", columns), method):
+        for batch in stream(documents, "documents.parquet", columns):
+            table = keys_of(batch, method)
             file.write_table(table)
             n_keys += table.num_rows
     return {"n_keys": n_keys}
@@ -38,7 +40,10 @@ def mark_equal_keys(inputs: Inputs, folder: Path, params: Params, work: Any) -> 
     """Mark documents with the same key."""
     from tilth.dedup.keys import key_duplicates
 
-    marks = key_duplicates((read_columns(keys, "keys.parquet") for keys in inputs.values()), params["method"])
+    def tables() -> Iterator[pa.Table]:
+        return (read_columns(keys, "keys.parquet") for keys in inputs.values())
+
+    marks = key_duplicates(tables, params["method"])
     return {"n_marked": write_table(folder / "duplicates.parquet", marks, DUPLICATES)}
 
 

@@ -116,7 +116,10 @@ def mark_exact(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     from tilth.dedup.exact import exact_duplicates
 
     columns = ["shard", "row", "doc_id", "text_swhid"]
-    documents = chain.from_iterable(stream(shard, "documents.parquet", columns) for shard in inputs.values())
+
+    def documents() -> Iterator[pa.RecordBatch]:
+        return chain.from_iterable(stream(shard, "documents.parquet", columns) for shard in inputs.values())
+
     return {"n_marked": write_table(folder / "duplicates.parquet", exact_duplicates(documents), DUPLICATES)}
 
 
