@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from itertools import combinations, pairwise
 from math import comb
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ def near_values(
     `n_representatives` of them at most, so time never grows with the square; then some pairs can be missed in that table.
     """
     n = len(values)
-    kind = np.int32 if n < 1 << 31 else np.int64
+    kind = place_type(n)
     roots, nearest = np.arange(n, dtype=kind), np.arange(n, dtype=kind)
     distances = np.full(n, _N_BITS + 1, np.uint8)
     if max_distance and n > 1:
@@ -42,6 +43,11 @@ def near_values(
     _flatten(roots)
     distances[nearest == np.arange(n, dtype=kind)] = 0
     return roots, nearest, distances
+
+
+def place_type(n: int) -> Any:
+    """The NumPy type for places among `n`: four bytes where they are enough."""
+    return np.int32 if n < 1 << 31 else np.int64
 
 
 def table_masks(n_values: int, max_distance: int) -> list[int]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numba import njit
 
 from tilth.contracts.contract import UUID
-from tilth.dedup.hamming import near_values
+from tilth.dedup.hamming import near_values, place_type
 from tilth.dedup.marks import Matches
 from tilth.dedup.normal_text import fold
 from tilth.dedup.places import collect, marks_of
@@ -117,7 +117,7 @@ def _members(values: Words, parameters: SimHash) -> tuple[npt.NDArray[np.int64],
 
 def _numbered(values: Words) -> tuple[Words, npt.NDArray[np.integer], npt.NDArray[np.integer]]:
     """Distinct values, the first place of each, and which is whose; in the order of first places, so the first is smallest."""
-    kind = np.int32 if len(values) < 1 << 31 else np.int64
+    kind = place_type(len(values))
     order = np.argsort(values, kind="stable").astype(kind)
     ascending = values[order]
     is_new = np.ones(len(values), bool)
