@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -44,6 +45,27 @@ def tuned(subset: str = "code", steps: int = 6, seed: int = 1) -> Train:
 
 def settings(steps: int, seed: int) -> dict:
     return {{"steps": steps, "seq_len": 32, "global_batch": 4, "lr": 0.01, "checkpoint_every": 2, "eval_every": 4, "eval_batches": 1, "seed": seed}}
+'''
+
+COPIES = '''
+"""Pages with every kind of copy that is marked beside equal texts, and others with passages to cut."""
+from tilth import Corpus, RepeatedLines
+from tilth.corpus.sources.json_lines import JsonLines
+from tilth.pipeline.recipe import RepeatedSentences, SimHash
+
+
+def corpus(min_words: int = 0) -> Corpus:
+    own = ("passages",)
+    return Corpus(
+        sources=[JsonLines(name, {inputs!r} + "/" + name, shard_bytes=4000) for name in ("pages", "passages")],
+        edits=[
+            RepeatedLines(unit="paragraph", mode="keep_first", keep_empty=True, sources=own),
+            RepeatedSentences(min_words=min_words, sources=own),
+        ],
+        duplicates=("normal_text", "url", SimHash(max_distance=5)),
+        signals=(),
+        tokenizer=None,
+    )
 '''
 
 WORDS = [
@@ -160,6 +182,39 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
     return read
+
+
+def write_pages(folder: Path) -> None:
+    """JSON lines: pages again in capitals, under another spelling of the URL, with a letter less; passages in several texts."""
+    random_ = random.Random(11)
+    texts = ["\n".join(sentence(random_, 12) for _ in range(8)) for _ in range(20)]
+    pages = [{"text": text, "url": f"http://example.org/{i}"} for i, text in enumerate(texts)]
+    for i in range(5):
+        pages.append({"text": texts[i].upper().replace(".", " ."), "url": f"http://example.org/other/{i}"})
+        pages.append({"text": sentence(random_, 80), "url": f"HTTP://Example.org:80/{i}/?utm_source=x#top"})
+        pages.append({"text": texts[i].replace("a", "", 1), "url": f"http://example.org/near/{i}"})
+    pages += [{"text": "...", "url": ""}, {"text": "?!", "url": ""}]
+    passage = " ".join(sentence(random_, 9) for _ in range(3))
+    passages = [
+        {"text": f"{sentence(random_, 12)}\n\nAll rights are\nreserved here.\n\nPage {i} ends. {passage} Good bye {i}."}
+        for i in range(6)
+    ]
+    for name, rows in (("pages", pages), ("passages", passages)):
+        (folder / name).mkdir(parents=True)
+        for part in range(2):
+            (folder / name / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[part::2]))
+
+
+@pytest.fixture(scope="session")
+def copies(tmp_path_factory: pytest.TempPathFactory, tilth: Callable[..., object]) -> Path:
+    """A project with the corpus `copies`, built once."""
+    folder = tmp_path_factory.mktemp("copies")
+    write_pages(folder / "inputs")
+    project = folder / "project"
+    (project / "recipes").mkdir(parents=True)
+    (project / "recipes" / "copies.py").write_text(COPIES.format(inputs=str(folder / "inputs")))
+    tilth("build", "copies", cwd=project)
+    return project
 
 
 @pytest.fixture(scope="session")

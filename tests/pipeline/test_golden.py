@@ -13,25 +13,31 @@ import pytest
 
 from tilth.artifacts import Store
 
-GOLDEN = Path(__file__).parent / "golden.json"
+# Corpus -> the fixture with a project in which it was built, and the digests of its outputs.
+GOLDEN = {
+    "small": ("built", Path(__file__).parent / "golden.json"),
+    "copies": ("copies", Path(__file__).parent / "golden_copies.json"),
+}
 
 
-def made(project: Path) -> dict[str, dict[str, object]]:
+def made(project: Path, corpus: str) -> dict[str, dict[str, object]]:
     store = Store(project / ".tilth")
     found: dict[str, dict[str, object]] = {}
-    for part in store.get_named("corpus", "small").parts:
+    for part in store.get_named("corpus", corpus).parts:
         spec = store.artifact(part).spec
         label = f"{part.step} {part.shard}" if part.shard else part.step
         found[label] = {"version": spec.version, "libraries": dict(spec.libraries), "digest": part.digest}
     return found
 
 
-def test_no_output_changes_without_a_new_version(built: Path) -> None:
-    now = made(built)
+@pytest.mark.parametrize("corpus", GOLDEN)
+def test_no_output_changes_without_a_new_version(corpus: str, request: pytest.FixtureRequest) -> None:
+    fixture, path = GOLDEN[corpus]
+    now = made(request.getfixturevalue(fixture), corpus)
     if os.environ.get("TILTH_UPDATE_GOLDEN"):
-        GOLDEN.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
+        path.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
         pytest.skip("golden digests written")
-    golden = json.loads(GOLDEN.read_text())
+    golden = json.loads(path.read_text())
     assert now.keys() == golden.keys()
     changed = []
     for label, entry in now.items():

@@ -33,7 +33,7 @@ def disk_errors(where: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data`; a crash at any moment leaves the old or the new."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with disk_errors(path):

@@ -21,7 +21,9 @@ from tilth.contracts import DOCUMENTS, DUPLICATES, EDITS, LICENCES, OCCURRENCES,
 
 _READ_TABLES = {"occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
 _FAMILY_PREFIX = "signals."
-_MARKS = ("dedup.exact", "dedup.minhash", "dedup.digest")
+# Methods whose marks stand beside: each has a column `is_<method>_keeper`, and `is_keeper` does not heed them.
+_BESIDE = ("normal_text", "url", "simhash")
+_MARKS = ("dedup.exact", "dedup.minhash", "dedup.digest", *(f"dedup.{method}" for method in _BESIDE))
 _ROW_KEY = ("shard", "row")
 
 
@@ -109,7 +111,7 @@ def _create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, na
     marks = [store.artifact(part).path / "duplicates.parquet" for part in named.parts if part.step in _MARKS]
     _create_table_view(connection, table(relation, "duplicates"), marks, DUPLICATES)
     document_columns = tuple(DOCUMENTS.schema.names)
-    sides = (*_family_sides(connection, store, named, relation, document_columns), *_mark_sides(relation))
+    sides = (*_family_sides(connection, store, named, relation, document_columns), *_mark_sides(relation, named.steps()))
     views = CorpusViews(named, relation, document_columns, sides)
     families = dataclasses.replace(views, sides=tuple(side for side in sides if side.family))
     keys_and_signals = ", ".join(map(identifier, ("doc_id", *_ROW_KEY, *families.columns[len(document_columns) :])))
@@ -152,11 +154,16 @@ def _family_sides(
         yield Side(view, columns, family=family)
 
 
-def _mark_sides(relation: str) -> Iterable[Side]:
+def _mark_sides(relation: str, steps: Collection[str]) -> Iterable[Side]:
     duplicates, licences, occurrences = (table(relation, name) for name in ("duplicates", "licences", "occurrences"))
     marks = ("is_keeper", "is_exact_keeper", "cluster_id", "duplicate_similarity")
     defaults = {"is_keeper": "true", "is_exact_keeper": "true", "cluster_id": "d.doc_id"}
     yield Side(_duplicate_marks(duplicates), {name: name for name in marks}, defaults)
+    for method in _BESIDE:
+        if f"dedup.{method}" in steps:
+            column = f"is_{method}_keeper"
+            kept = f"(select shard, row, is_keeper as {column} from {duplicates} where method = '{method}')"
+            yield Side(kept, {column: column}, {column: "true"})
     yield Side(_effective_licence(licences), {"licence": "licence"})
     places = ("origin", "path", "revision", "n_occurrences")
     yield Side(_first_occurrence(occurrences), {name: name for name in places}, {"n_occurrences": "0"})
@@ -174,7 +181,7 @@ def _duplicate_marks(duplicates: str) -> str:
             min(cluster_id) filter (where method = 'digest') as digest_id,
             min(cluster_id) filter (where method not in ('exact', 'digest')) as near_id,
             max(similarity) as duplicate_similarity
-        from {duplicates} group by shard, row),
+        from {duplicates} where method not in {_BESIDE} group by shard, row),
     twins as (select exact_id, min(near_id) as near_id from marked where exact_id is not null group by exact_id),
     joined as (
         select marked.*, coalesce(twins.near_id, marked.near_id, marked.exact_id) as own_id

@@ -6,6 +6,7 @@ from tilth.contracts.duplicates import DUPLICATES
 from tilth.contracts.edits import EDITS
 from tilth.contracts.licences import LICENCES
 from tilth.contracts.runs import LOSSES
+from tilth.contracts.seen import SEEN
 from tilth.contracts.signals import SIGNALS, family_contract
 from tilth.contracts.subset import SUBSET
 from tilth.contracts.tokens import TOKENS_INDEX
@@ -18,6 +19,7 @@ __all__ = [
     "LOSSES",
     "OCCURRENCES",
     "REJECTS",
+    "SEEN",
     "SIGNALS",
     "SUBSET",
     "TOKENS_INDEX",

@@ -13,7 +13,7 @@ DUPLICATES = contract(
         DOC_ID,
         SHARD,
         ROW,
-        pa.field("method", pa.string(), nullable=False),  # exact, minhash, or digest: as published data lists them
+        pa.field("method", pa.string(), nullable=False),  # exact, normal_text, url, minhash, simhash; digest: as published
         pa.field("threshold", pa.float32(), nullable=False),
         pa.field("cluster_id", UUID, nullable=False),  # doc_id of the first member by (shard, row)
         pa.field("matched_id", UUID, nullable=False),

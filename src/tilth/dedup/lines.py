@@ -4,14 +4,16 @@
 2. `merge_runs` and `repeated_lines`: sorted runs merged block by block; which lines of the group occur twice or more.
 3. `line_edits`: the spans to cut from each document of one shard. Cut texts equal the kept lines joined by `\\n`.
 
+The unit can be the paragraph instead (paragraphs.py): everything here holds for it, with "paragraph" for "line".
+
 Merging is associative and "first" means first by (shard, row, line), so the result does not depend on the order of runs,
 on how they were merged, or on the number of workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +22,16 @@ import pyarrow.compute as pc
 from numba import njit
 
 from tilth.contracts import EDITS, check
-from tilth.dedup.line_hashes import EMPTY_LINE, Hashes, Ints, hash_lines
+from tilth.dedup.line_hashes import EMPTY_LINE, Hashes, Ints, Lines, hash_lines
+from tilth.dedup.paragraphs import hash_paragraphs
 from tilth.errors import ContractError, RecipeError
 
 Mode = Literal["remove_all_copies", "keep_first"]
+Unit = Literal["line", "paragraph"]
 Batches: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
+Places = npt.NDArray[np.int64]
+Kinds = npt.NDArray[np.int8]
+Found = TypeVar("Found")
 
 LINE_RUN = pa.schema(
     [
@@ -36,12 +43,12 @@ LINE_RUN = pa.schema(
     ],
     metadata={"tilth.contract": "line_run/1"},
 )
-REASONS = ("", "repeated_line", "empty_line")
 _REPEATED, _EMPTY = 1, 2
+_HASHES: dict[Unit, Callable[[pa.Array], Lines]] = {"line": hash_lines, "paragraph": hash_paragraphs}
 _BYTES_A_ROW = 160  # of a run while it is merged: the columns, their concatenation and its order
 
 
-class _ShardLines(NamedTuple):
+class ShardLines(NamedTuple):
     """All lines of one shard in order of (row, line)."""
 
     shard: str
@@ -50,20 +57,24 @@ class _ShardLines(NamedTuple):
     hashes: Hashes  # of each line
     n_chars: Ints  # of each line
 
-    def places(self, lines: npt.NDArray[np.int64]) -> tuple[Ints, Ints]:
+    def places(self, lines: Places) -> tuple[Ints, Ints]:
         """Row and number within its document of each of `lines`."""
         ends = np.cumsum(self.n_lines, dtype=np.int64)
         documents = np.searchsorted(ends, lines, side="right")
         return self.rows[documents], (lines - (ends - self.n_lines)[documents]).astype(np.int32)
 
 
-def line_run(documents: Batches) -> pa.Table:
+def line_run(documents: Batches, unit: Unit = "line") -> pa.Table:
     """Stage 1: the distinct lines of one shard as a sorted run (LINE_RUN).
 
     `documents` has the columns shard, row (ascending) and text; more are ignored. Memory: about 40 bytes a line.
-    Raises ContractError for documents of several shards or out of order.
+    Raises ContractError for documents of several shards or out of order, RecipeError for another unit.
     """
-    lines = _shard_lines(documents)
+    return sorted_run(_shard_lines(documents, unit))
+
+
+def sorted_run(lines: ShardLines) -> pa.Table:
+    """The distinct hashes of one shard as a sorted run (LINE_RUN)."""
     order = np.argsort(lines.hashes, kind="stable")
     ascending = lines.hashes[order]
     starts = np.flatnonzero(np.concatenate(([True], ascending[1:] != ascending[:-1]))) if len(order) else order
@@ -101,28 +112,34 @@ def repeated_lines(runs: Sequence[Batches], max_bytes: int = 256 << 20) -> Itera
             yield kept
 
 
-def line_edits(documents: Batches, repeated: Batches, mode: Mode = "remove_all_copies", keep_empty: bool = False) -> pa.Table:
+def line_edits(
+    documents: Batches, repeated: Batches, mode: Mode = "remove_all_copies", keep_empty: bool = False, unit: Unit = "line"
+) -> pa.Table:
     """Stage 3: what to cut from the documents of one shard (edits/1), ascending, given the repeated lines of its group.
 
     `remove_all_copies` cuts every copy, as CCNet does; `keep_first` all but the first of the group. Lines that are
     empty in normal form go too unless `keep_empty`, when they all stay. Neighbouring lines that go for the same reason
     make one span. A document of which nothing stays is cut from 0 to its length; an empty text has no edit.
-    Memory: about 25 bytes a line. Raises ContractError where `repeated` is not ascending, RecipeError for another mode.
+    Memory: about 25 bytes a line. Raises ContractError where `repeated` is not ascending, RecipeError for another mode or unit.
     """
     if mode not in get_args(Mode):
         raise RecipeError(f"`{mode}` is no mode of line deduplication", fix=f"use one of {', '.join(get_args(Mode))}")
-    lines = _shard_lines(documents)
-    reasons = _repeated_flags(lines, repeated, keep_first=mode == "keep_first")
+    lines = _shard_lines(documents, unit)
+    reasons = repeated_flags(lines, repeated, keep_first=mode == "keep_first")
     reasons[lines.hashes == np.uint64(EMPTY_LINE)] = 0 if keep_empty else _EMPTY
     documents_cut, starts, ends, kinds = _spans(lines.n_lines, lines.n_chars, reasons)
-    names = pa.array(REASONS, pa.string())
+    return cuts(lines, documents_cut, starts, ends, kinds, ("", f"repeated_{unit}", f"empty_{unit}"))
+
+
+def cuts(lines: ShardLines, documents: Places, starts: Places, ends: Places, kinds: Kinds, reasons: Sequence[str]) -> pa.Table:
+    """edits/1: spans to cut from documents of a shard (by their number in it), each for the reason of its kind."""
     columns = [
         pa.array([lines.shard], pa.string()).take(pa.array(np.zeros(len(starts), np.int32))),
-        pa.array(lines.rows[documents_cut]),
+        pa.array(lines.rows[documents]),
         pa.array(starts),
         pa.array(ends),
         pa.array([""], pa.string()).take(pa.array(np.zeros(len(starts), np.int32))),
-        names.take(pa.array(kinds)),
+        pa.array(reasons, pa.string()).take(pa.array(kinds)),
     ]
     edits = pa.Table.from_arrays(columns, schema=EDITS.schema)
     check(edits, EDITS)
@@ -133,21 +150,30 @@ def _batches(data: Batches) -> Iterable[pa.RecordBatch]:
     return data.to_batches() if isinstance(data, pa.Table) else data
 
 
-def _shard_lines(documents: Batches) -> _ShardLines:
+def _shard_lines(documents: Batches, unit: Unit) -> ShardLines:
+    if unit not in _HASHES:
+        raise RecipeError(f"`{unit}` is no unit of line deduplication", fix=f"use one of {', '.join(_HASHES)}")
+    hashed = _HASHES[unit]
+    shard, rows, parts = of_shard(documents, hashed)
+    none = (np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int32))
+    hashes, n_chars, n_lines = (np.concatenate(column) for column in zip(*parts, none))
+    return ShardLines(shard, rows, n_lines, hashes, n_chars)
+
+
+def of_shard(documents: Batches, hashed: Callable[[pa.Array], Found]) -> tuple[str, Ints, list[Found]]:
+    """Name and rows of one shard, and what `hashed` finds in the texts of each batch."""
     names: set[str] = set()
     rows, parts = [np.zeros(0, np.int32)], []
     for batch in _batches(documents):
         names.update(pc.unique(batch.column("shard")).to_pylist())
         rows.append(batch.column("row").to_numpy(zero_copy_only=False).astype(np.int32))
-        parts.append(hash_lines(batch.column("text")))
+        parts.append(hashed(batch.column("text")))
     if len(names) > 1:
         raise ContractError(f"lines are hashed shard by shard, and these are {len(names)}", where=", ".join(sorted(names)[:3]))
     shard, all_rows = next(iter(names), ""), np.concatenate(rows)
     if (np.diff(all_rows) <= 0).any():
         raise ContractError("rows of a shard must ascend", where=shard)
-    empty = (np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int32))
-    hashes, n_chars, n_lines = (np.concatenate(column) for column in zip(*parts, empty))
-    return _ShardLines(shard, all_rows, n_lines, hashes, n_chars)
+    return shard, all_rows, parts
 
 
 class _Cursor:
@@ -201,7 +227,7 @@ def _combine(rows: pa.Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*columns, pa.array(copies)], schema=LINE_RUN)
 
 
-def _repeated_flags(lines: _ShardLines, repeated: Batches, keep_first: bool) -> npt.NDArray[np.int8]:
+def repeated_flags(lines: ShardLines, repeated: Batches, keep_first: bool) -> Kinds:
     """For each line 1 where it is to go as a repeated one, else 0. `repeated` is streamed against the sorted lines."""
     order = np.argsort(lines.hashes, kind="stable")
     ascending = lines.hashes[order]

@@ -1,9 +1,9 @@
 """Tokens of texts as 64-bit hashes, read straight from Arrow's UTF-8: the units whose sequences are compared.
 
 Words: the text in lower case and Unicode's composed form (NFC); each character of a script that is written without
-spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese and kin) is a token, and otherwise each run of letters, digits and
-underscores. White space and punctuation only separate. Characters: every character of that form is a token, where runs of
-white space count as one space and those at both ends as none.
+spaces (tilth.dedup.spaceless) is a token, and otherwise each run of letters, digits and underscores. White space and
+punctuation only separate. Characters: every character of that form is a token, where runs of white space count as one space
+and those at both ends as none.
 
 A kernel maps code points one by one. Texts for which that is not the whole truth (marks that compose or change places,
 the capitals İ and Σ) are brought into that form by Python first.
@@ -15,7 +15,7 @@ import re
 import sys
 import unicodedata
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,13 @@ import pyarrow as pa
 from numba import njit
 
 from tilth.dedup.parameters import Unit
+from tilth.dedup.spaceless import SPACELESS_RANGES
+from tilth.dedup.text_buffers import Utf8, utf8
 
-Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-_SPACELESS_RANGES = (
-    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0xA9E0, 0xA9FF),
-    (0xAA60, 0xAADF), (0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3040, 0x30FF), (0x3100, 0x312F),
-    (0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F),
-    (0x1B000, 0x1B16F), (0x20000, 0x323AF),
-)  # fmt: skip
-_SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in _SPACELESS_RANGES)
+_SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in SPACELESS_RANGES)
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
 # An entry of the table: the code point in lower case, and what it is.
 _CODE, _IN_WORD, _ALONE, _SPACE, _ODD = (1 << 21) - 1, 1 << 21, 1 << 22, 1 << 23, 1 << 24
@@ -45,13 +40,6 @@ _PLAIN = ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F800), (0x30000, 0x40
 # Odd 64-bit constants (splitmix64's, Steele, Lea and Flood 2014); any odd ones would do.
 MULTIPLIER, MIXER, STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
 _SHIFT30, _SHIFT27, _SHIFT31 = np.uint64(30), np.uint64(27), np.uint64(31)
-
-
-class Texts(NamedTuple):
-    """UTF-8 of some texts: text i is `data[offsets[i]:offsets[i + 1]]`."""
-
-    data: Bytes
-    offsets: Ints
 
 
 def tokens(text: str, unit: Unit = "words") -> list[str]:
@@ -65,43 +53,34 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", text.lower())
 
 
-def folded_texts(texts: pa.Array) -> tuple[Texts, npt.NDArray[np.bool_]]:
+def folded_texts(texts: pa.Array) -> tuple[Utf8, npt.NDArray[np.bool_]]:
     """The bytes of `texts` (string or large_string; a null counts as empty), and which of them Python had to fold.
 
     No copy is made where no text had to be folded.
     """
     array = texts.cast(pa.large_string())
-    array = array.fill_null("") if array.null_count else array
-    found = _buffers(array)
+    found = utf8(array)
     odd = np.zeros(len(array), np.bool_)
-    if not len(array) or _is_ascii(found.data[found.offsets[0] : found.offsets[-1]]):
+    if _is_ascii(found.data):
         return found, odd
     _find_odd(found.data, found.offsets, code_points(), odd)
     if odd.any():
         places = np.flatnonzero(odd)
-        folded = pa.array([fold(text) for text in array.take(pa.array(places)).to_pylist()], pa.large_string())
+        folded = pa.array([fold(text or "") for text in array.take(pa.array(places)).to_pylist()], pa.large_string())
         order = np.arange(len(array))
         order[places] = len(array) + np.arange(len(places))
-        found = _buffers(pa.concat_arrays([array, folded]).take(pa.array(order)))
+        found = utf8(pa.concat_arrays([array, folded]).take(pa.array(order)))
     return found, odd
 
 
-def hash_tokens(texts: Texts, folded: npt.NDArray[np.bool_], unit: Unit) -> tuple[Hashes, Ints]:
+def hash_tokens(texts: Utf8, folded: npt.NDArray[np.bool_], unit: Unit) -> tuple[Hashes, Ints]:
     """(hashes, ends): the hash of each token, and how many tokens come before each text (one more entry than texts)."""
-    n_bytes = int(texts.offsets[-1] - texts.offsets[0])
+    n_bytes = len(texts.data)
     words = unit == "words"
     n_most = n_bytes // 2 + len(folded) if words else n_bytes
     hashes, ends = np.empty(n_most, np.uint64), np.zeros(len(folded) + 1, np.int64)  # what is not written takes no memory
     _hash_tokens(texts.data, texts.offsets, folded, code_points(), words, hashes, ends)
     return hashes[: ends[-1]], ends
-
-
-def _buffers(array: pa.Array) -> Texts:
-    _, offsets, data = array.buffers()
-    if offsets is None or not len(array):
-        return Texts(np.zeros(0, np.uint8), np.zeros(1, np.int64))
-    places = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    return Texts(np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8), places)
 
 
 @cache
@@ -130,7 +109,7 @@ def code_points() -> npt.NDArray[np.uint32]:
         for is_so, bit in ((str.isalnum, _IN_WORD), (str.isspace, _SPACE)):
             table[first:last] |= np.fromiter(map(is_so, chars), bool, len(chars)).astype(np.uint32) * np.uint32(bit)
     table[ord("_")] |= np.uint32(_IN_WORD)
-    for first, last in _SPACELESS_RANGES:
+    for first, last in SPACELESS_RANGES:
         table[first : last + 1] |= np.uint32(_ALONE)
     return table
 

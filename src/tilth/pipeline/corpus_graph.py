@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
-from tilth.pipeline import edit_steps, model_steps, near_steps, steps
+from tilth.pipeline import duplicate_steps, edit_steps, model_steps, near_steps, steps
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
-from tilth.pipeline.recipe import OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines
+from tilth.pipeline.recipe import COMPARING, OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines, RepeatedSentences
 
 if TYPE_CHECKING:
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
@@ -37,7 +37,7 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
         nodes[node.id] = node
         return node.id
 
-    reads = [add(node) for node in _read_nodes(corpus, digest)]
+    reads = as_read = [add(node) for node in _read_nodes(corpus, digest)]
     if corpus.edits:
         reads = [add(node) for node in _edit_nodes(corpus, nodes, reads, add)]
     for family in _families(corpus.signals):
@@ -57,6 +57,12 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     published = tuple(read for read in reads if _source_of(nodes[read]) in _published_sources(corpus))
     if published:
         add(Node(redpajama_v2_digests.LISTED, needs=published))
+    for given in corpus.duplicates:
+        # No edit changes a URL, so other edits need not make its keys again.
+        keyed = [nodes[read] for read in (as_read if given == "url" else reads)]
+        signed, marks = duplicate_steps.nodes_of(given, keyed)
+        for node in (*signed, marks):
+            add(node)
     _add_near_duplicates(corpus, nodes, reads, digest, add)
     model_steps.check_signals(corpus.models, corpus.signals)
     for trained in corpus.models:
@@ -144,24 +150,36 @@ def _read_nodes(corpus: Corpus, digest: Callable[[Path], str]) -> list[Node]:
 
 
 def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> list[Node]:
-    """One node a shard for all edits, and before it what tells the lines that its group repeats."""
-    repeated: dict[str, str] = {}
+    """One node a shard for all edits, and before it what tells the lines or sentences that its group repeats."""
+    repeated: dict[tuple[Edit | DatatroveStep, str], str] = {}
     for edit in corpus.edits:
-        if isinstance(edit, RepeatedLines):
+        if isinstance(edit, COMPARING):
             own = [read for read in reads if not edit.sources or _source_of(nodes[read]) in edit.sources]
-            runs = {read: add(Node(edit_steps.LINES, nodes[read].shard, needs=(read,))) for read in own}
-            for name, group in _groups(own, nodes, edit.group_shards):
-                found = add(Node(edit_steps.REPEATED_LINES, name, needs=tuple(runs[read] for read in group)))
-                repeated |= dict.fromkeys(group, found)
+            for group, found in _comparing_nodes(edit, nodes, own, add):
+                repeated |= dict.fromkeys(((edit, read) for read in group), found)
     edited = []
     for read in reads:
-        own_edits = [edit for edit in corpus.edits if read in repeated or not isinstance(edit, RepeatedLines)]
+        own_edits = [edit for edit in corpus.edits if not isinstance(edit, COMPARING) or (edit, read) in repeated]
         described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in own_edits]
-        needs = (read, *filter(None, [repeated.get(read)]))
+        needs = (read, *(repeated[edit, read] for edit in own_edits if isinstance(edit, COMPARING)))
         libraries = {UNICODE}.union(*(edit.libraries for edit in own_edits if not isinstance(edit, OWN_EDITS)))
         step = dataclasses.replace(edit_steps.EDIT, libraries=tuple(sorted(libraries)))
         edited.append(Node(step, nodes[read].shard, {"edits": described}, needs=needs, work=tuple(own_edits)))
     return edited
+
+
+def _comparing_nodes(
+    edit: RepeatedLines | RepeatedSentences, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]
+) -> Iterator[tuple[Sequence[str], str]]:
+    """Groups of shards that are compared, each with the node that tells what is repeated in it."""
+    if isinstance(edit, RepeatedSentences):
+        params = {"n": edit.n, "unit": edit.unit}
+        runs = [add(Node(edit_steps.SENTENCES[edit.unit], nodes[read].shard, params, needs=(read,))) for read in reads]
+        yield reads, add(Node(edit_steps.REPEATED_SENTENCES[edit.unit], needs=tuple(runs)))
+        return
+    hashed = {read: add(Node(edit_steps.LINES[edit.unit], nodes[read].shard, needs=(read,))) for read in reads}
+    for name, group in _groups(reads, nodes, edit.group_shards):
+        yield group, add(Node(edit_steps.REPEATED_LINES[edit.unit], name, needs=tuple(hashed[read] for read in group)))
 
 
 def _source_of(node: Node) -> str:

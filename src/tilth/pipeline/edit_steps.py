@@ -28,14 +28,35 @@ def hash_lines(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     """The distinct lines of one shard, sorted by hash."""
     from tilth.dedup.lines import line_run
 
+    return _write_run(line_run(_texts(inputs)), folder)
+
+
+def hash_paragraphs(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """The distinct paragraphs of one shard, sorted by hash."""
+    from tilth.dedup.lines import line_run
+
+    return _write_run(line_run(_texts(inputs), "paragraph"), folder)
+
+
+def hash_sentences(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """The distinct spans of sentences of one shard, sorted by hash."""
+    from tilth.dedup.sentences import sentence_run
+
+    return _write_run(sentence_run(_texts(inputs), params["n"], params["unit"] == "line"), folder)
+
+
+def _texts(inputs: Inputs) -> Iterator[pa.RecordBatch]:
     (documents,) = inputs.values()
-    run = line_run(stream(documents, "documents.parquet", ["shard", "row", "text"]))
+    return stream(documents, "documents.parquet", ["shard", "row", "text"])
+
+
+def _write_run(run: pa.Table, folder: Path) -> dict[str, Any]:
     pq.write_table(run, folder / "lines.parquet", compression="zstd")
     return {"n_lines": run.num_rows}
 
 
 def find_repeated_lines(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """The lines that occur more than once in a group of shards."""
+    """The lines, paragraphs or spans of sentences that occur more than once in a group of shards."""
     from tilth.dedup.lines import LINE_RUN, repeated_lines
 
     n_lines = 0
@@ -82,18 +103,29 @@ def _stages(descriptions: Sequence[Params], work: Any) -> list[list[tuple[Params
 
 
 def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Inputs, made: pa.Table) -> pa.Table:
-    if description["kind"] == "RepeatedLines":
-        from tilth.dedup.lines import line_edits
-
-        (repeated,) = (artifact for artifact in inputs.values() if artifact.spec.step == REPEATED_LINES.name)
-        texts = stream(documents, "documents.parquet", ["shard", "row", "text"])
-        return line_edits(texts, stream(repeated, "repeated.parquet"), description["mode"], description["keep_empty"])
+    if description["kind"] in ("RepeatedLines", "RepeatedSentences"):
+        return _cut_repeated(description, documents, inputs)
     if description["kind"] == DATATROVE:
         found: pa.Table = step.edits(_as_edited(documents, made))
         return found
     find = _text_edits(description["kind"])
     batches = _as_edited(documents, made)
     return pa.concat_tables([EDITS.schema.empty_table(), *(_placed(batch, find(batch.column("text"))) for batch in batches)])
+
+
+def _cut_repeated(description: Params, documents: Artifact, inputs: Inputs) -> pa.Table:
+    from tilth.dedup.lines import line_edits
+    from tilth.dedup.sentences import Limits, sentence_edits
+
+    unit = description["unit"]
+    is_lines = description["kind"] == "RepeatedLines"
+    step = REPEATED_LINES[unit] if is_lines else REPEATED_SENTENCES[unit]
+    (found,) = (artifact for artifact in inputs.values() if artifact.spec.step == step.name)
+    texts, repeated = stream(documents, "documents.parquet", ["shard", "row", "text"]), stream(found, "repeated.parquet")
+    if is_lines:
+        return line_edits(texts, repeated, description["mode"], description["keep_empty"], unit)
+    limits = Limits(description["min_span_words"], description["min_words"], description["min_sentences"])
+    return sentence_edits(texts, repeated, description["n"], unit == "line", limits)
 
 
 def _as_edited(documents: Artifact, made: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -163,6 +195,21 @@ def _placed(batch: pa.RecordBatch, edits: pa.Table) -> pa.Table:
     return pa.table({name: columns[name] for name in EDITS.schema.names}).cast(EDITS.schema)
 
 
-LINES = Step("edits.lines", 1, (UNICODE,), hash_lines)
-REPEATED_LINES = Step("edits.repeated_lines", 1, (), find_repeated_lines)
+# By unit. Runs of lines bear no unit in their names, as they did before there were others.
+LINES = {
+    "line": Step("edits.lines", 1, (UNICODE,), hash_lines),
+    "paragraph": Step("edits.paragraphs", 1, (UNICODE,), hash_paragraphs),
+}
+REPEATED_LINES = {
+    "line": Step("edits.repeated_lines", 1, (), find_repeated_lines),
+    "paragraph": Step("edits.repeated_paragraphs", 1, (), find_repeated_lines),
+}
+SENTENCES = {
+    "sentence": Step("edits.sentences", 1, (UNICODE,), hash_sentences),
+    "line": Step("edits.line_spans", 1, (UNICODE,), hash_sentences),
+}
+REPEATED_SENTENCES = {
+    "sentence": Step("edits.repeated_sentences", 1, (), find_repeated_lines),
+    "line": Step("edits.repeated_line_spans", 1, (), find_repeated_lines),
+}
 EDIT = Step("edit", 2, (UNICODE,), edit)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tilth.dedup.simhash_parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -88,18 +89,45 @@ class RepeatedLines:
 
     `remove_all_copies` leaves none of them, `keep_first` the first by (shard, row, line). Lines are compared without
     case, digits and punctuation. Empty lines go too, unless `keep_empty`. Only `sources` are cut, by default all.
+    `unit="paragraph"` compares what blank lines part instead, by its normal text (digits count then, wrapping does not).
     """
 
     mode: str = "remove_all_copies"
     group_shards: int = 50
     keep_empty: bool = False
     sources: tuple[str, ...] = ()
+    unit: Literal["line", "paragraph"] = "line"
 
     def __post_init__(self) -> None:
         if self.mode not in ("remove_all_copies", "keep_first"):
             raise RecipeError(f"RepeatedLines has no mode `{self.mode}`", fix="`remove_all_copies` or `keep_first`")
+        if self.unit not in ("line", "paragraph"):
+            raise RecipeError(f"RepeatedLines has no unit `{self.unit}`", fix="`line` or `paragraph`")
         if self.group_shards < 1:
             raise RecipeError("`group_shards` must be at least 1", where="RepeatedLines", fix="CCNet takes 50")
+
+
+@dataclass(frozen=True)
+class RepeatedSentences:
+    """Cut every copy but the first of spans of `n` sentences, over all shards of `sources` (by default all) together, as C4.
+
+    Sentences are compared by their normal text. `RepeatedSentences(min_words=50, min_sentences=3)` is FineWeb's setting:
+    a document that loses something and has less left than that is emptied. Runs of fewer than `min_span_words` words stay.
+    With `unit="line"` a sentence is a line.
+    """
+
+    n: int = 3
+    unit: Literal["sentence", "line"] = "sentence"
+    min_span_words: int = 0
+    min_words: int = 0
+    min_sentences: int = 0
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("sentence", "line"):
+            raise RecipeError(f"RepeatedSentences has no unit `{self.unit}`", fix="`sentence` or `line`")
+        if self.n < 1 or min(self.min_span_words, self.min_words, self.min_sentences) < 0:
+            raise RecipeError("`n` must be at least 1 and no limit negative", where=str(self), fix="C4 takes 3 sentences")
 
 
 @dataclass(frozen=True)
@@ -112,15 +140,18 @@ class C4Lines:
     """Cut the lines that C4 cuts: without a terminal mark, of few words, with JavaScript, policies or braces."""
 
 
-Edit = RepeatedLines | RedactPersonalData | C4Lines
-OWN_EDITS = (RepeatedLines, RedactPersonalData, C4Lines)
+Edit = RepeatedLines | RepeatedSentences | RedactPersonalData | C4Lines
+OWN_EDITS = (RepeatedLines, RepeatedSentences, RedactPersonalData, C4Lines)
+COMPARING = (RepeatedLines, RepeatedSentences)  # what a text loses depends on other texts
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Sources to read, edits to make, signals to compute, duplicates to mark. Nothing is dropped: curating is SQL, later.
 
-    A step of datatrove can be a signal (what it drops is told, not dropped) and an edit.
+    A step of datatrove can be a signal (what it drops is told, not dropped) and an edit. Equal texts are always marked;
+    `duplicates` names what else counts as a copy: `"normal_text"`, `"url"`, `SimHash(...)`. Each gives a column
+    (`is_url_keeper`), while `is_keeper` stays with equal texts and `near_duplicates`.
     """
 
     sources: Sequence[Any]
@@ -128,6 +159,7 @@ class Corpus:
     resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
     edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
+    duplicates: Sequence[str | SimHash] = ()  # "normal_text", "url", SimHash(...)
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
 
@@ -136,13 +168,14 @@ class Corpus:
         if not names:
             raise RecipeError("a corpus needs at least one source", fix="Add one: `sources=[Folder('texts', 'path/to/texts')]`.")
         self._check_steps()
+        self._check_duplicates()
         families = [*(_name_of(signal) for signal in self.signals), *(model.name for model in self.models)]
         formatters = [edit.name for edit in self.edits if not isinstance(edit, OWN_EDITS)]
         for what, given in (("sources", names), ("families of signals", families), ("edits", formatters)):
             twice = sorted({name for name in given if given.count(name) > 1})
             if twice:
                 raise RecipeError(f"two {what} are named `{twice[0]}`", fix="Give each a name of its own.")
-        own = [type(edit) for edit in self.edits if isinstance(edit, OWN_EDITS)]
+        own = [(type(edit), getattr(edit, "unit", "")) for edit in self.edits if isinstance(edit, OWN_EDITS)]
         if len(set(own)) < len(own):
             raise RecipeError("an edit is given twice", where="Corpus(edits=...)", fix="Give each kind once.")
         wanted = [(f"the model `{model.name}`", source) for model in self.models for source in model.sources]
@@ -152,9 +185,8 @@ class Corpus:
             if isinstance(model, Perplexity)
             for source in model.cutoffs_from
         ]
-        wanted += [
-            ("`RepeatedLines`", source) for edit in self.edits if isinstance(edit, RepeatedLines) for source in edit.sources
-        ]
+        comparing = [edit for edit in self.edits if isinstance(edit, COMPARING)]
+        wanted += [(f"`{type(edit).__name__}`", source) for edit in comparing for source in edit.sources]
         for who, source in wanted:
             if source not in names:
                 raise RecipeError(f"{who} wants a source `{source}`", fix=did_you_mean(source, names))
@@ -166,9 +198,21 @@ class Corpus:
                 if not isinstance(step, own) and type(step).__name__ != "DatatroveStep":
                     what = f"`Corpus({where}=...)` holds {_said(step)}"
                     raise RecipeError(what, fix=f"Name a step of datatrove: `DatatroveStep('a_name', {_said(step)})`.")
-        lines = [place for place, edit in enumerate(self.edits) if isinstance(edit, RepeatedLines)]
-        if lines and not all(isinstance(edit, OWN_EDITS) for edit in self.edits[: lines[0]]):
-            raise RecipeError("`RepeatedLines` compares the texts as they were read", "Corpus(edits=...)", "Put it first.")
+        for place, edit in enumerate(self.edits):
+            if isinstance(edit, COMPARING) and not all(isinstance(before, OWN_EDITS) for before in self.edits[:place]):
+                what = f"`{type(edit).__name__}` compares the texts as they were read"
+                raise RecipeError(what, "Corpus(edits=...)", "Put it first.")
+
+    def _check_duplicates(self) -> None:
+        """Each method is known, and there once."""
+        fixes = {"exact": "Leave it out: equal texts are always marked.", "simhash": "Give its settings: `SimHash()`."}
+        methods = [given if isinstance(given, str) else type(given).__name__ for given in self.duplicates]
+        for method in methods:
+            if method not in ("normal_text", "url", "SimHash"):
+                fix = 'Known: `"normal_text"`, `"url"`, `SimHash(...)`; MinHashParameters are `near_duplicates`.'
+                raise RecipeError(f"`Corpus(duplicates=...)` holds `{method}`", fix=fixes.get(method, fix))
+            if methods.count(method) > 1:
+                raise RecipeError(f"`Corpus(duplicates=...)` holds `{method}` twice", fix="Give each method once.")
 
 
 def _name_of(signal: str | DatatroveStep) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tilth.artifacts import Artifact
 from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, OCCURRENCES, REJECTS, family_contract
 from tilth.errors import RecipeError
 from tilth.pipeline.graph import Step
-from tilth.pipeline.parquet import Writer, read_columns, stream, write_table
+from tilth.pipeline.parquet import Writer, stream, write_table
 
 Inputs = Mapping[str, Artifact]
 Params = Mapping[str, Any]
@@ -115,8 +116,11 @@ def mark_exact(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     from tilth.dedup.exact import exact_duplicates
 
     columns = ["shard", "row", "doc_id", "text_swhid"]
-    keys = pa.concat_tables([read_columns(shard, "documents.parquet", columns) for shard in inputs.values()])
-    return {"n_marked": write_table(folder / "duplicates.parquet", exact_duplicates(keys), DUPLICATES)}
+
+    def documents() -> Iterator[pa.RecordBatch]:
+        return chain.from_iterable(stream(shard, "documents.parquet", columns) for shard in inputs.values())
+
+    return {"n_marked": write_table(folder / "duplicates.parquet", exact_duplicates(documents), DUPLICATES)}
 
 
 def texts_of(inputs: Inputs) -> list[Artifact]:
