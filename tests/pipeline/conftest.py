@@ -20,7 +20,7 @@ from tilth import Bpe, Corpus, Folder, GitRepository, MinHashParameters, Quality
 INPUTS = Path({inputs!r})
 
 
-def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False) -> Corpus:
+def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False, keep: str = "") -> Corpus:
     return Corpus(
         sources=[
             Folder("prose", str(INPUTS / "prose")),
@@ -30,6 +30,7 @@ def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False) ->
         near_duplicates=MinHashParameters(threshold=threshold),
         tokenizer=Bpe(vocab_size),
         models=[QualityModel(positive="prose", negative="noise")],
+        keep=keep or (),
     )
 
 

@@ -121,6 +121,10 @@ class Corpus:
     """Sources to read, edits to make, signals to compute, duplicates to mark. Nothing is dropped: curating is SQL, later.
 
     A step of datatrove can be a signal (what it drops is told, not dropped) and an edit.
+
+    `keep` says which document of a cluster of duplicates is its keeper, as SQL to order by, the best first:
+    `n_tokens desc, source = 'wikipedia' desc`; or by a name: longest, best_quality, most_permissive, earliest,
+    `source:wikipedia,web`; or several of these, the first deciding. Nulls come last; of equals the first by shard and row stays.
     """
 
     sources: Sequence[Any]
@@ -130,6 +134,7 @@ class Corpus:
     near_duplicates: MinHashParameters | None = None
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
+    keep: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
