@@ -158,7 +158,7 @@ def choose(store: Store, parts: list[Part], keep: str | Sequence[str]) -> Part:
     spec = Spec("dedup.keepers", 1, {"rule": str(rule), "order": [str(key) for key in rule.keys]}, inputs)
     corpus = Named("corpus", "documents", tuple(parts))
     strictness = {"licence_strictness": lambda licence: {"MIT": 1, "GPL-3.0-only": 3}.get(licence, 5)}
-    return store.make(spec, lambda folder: write_keepers(store, corpus, rule, strictness, folder / "keepers.parquet")).part()
+    return store.make(spec, lambda folder: write_keepers(store, corpus, rule, strictness, folder)).part()
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def _keepers(store: Store, parts: list[Part]) -> Part:
     spec = Spec(
         "dedup.keepers", 1, {"rule": str(rule), "order": []}, {part.step + str(part.shard): part.digest for part in parts}
     )
-    return store.make(spec, lambda folder: write_keepers(store, corpus, rule, {}, folder / "keepers.parquet")).part()
+    return store.make(spec, lambda folder: write_keepers(store, corpus, rule, {}, folder)).part()
 
 
 def _runs(store: Store, chance: random.Random) -> None:

@@ -1,7 +1,7 @@
 """The views of one corpus: a schema with its tables, and a wide view with one row a document.
 
 <corpus>.documents, .edits, .occurrences, .licences, .rejects          as the contracts say
-<corpus>.duplicates                                                    as well, with the keepers of the corpus' rule
+<corpus>.duplicates                                 as well, with what the corpus' rule keeps of each method's clusters
 <corpus>.signals_<family>, .signals                                    one family; all of them
 <corpus>                                                               documents, signals, marks, licence
 """
@@ -18,14 +18,24 @@ import duckdb
 from tilth.artifacts import Named, Part, Store
 from tilth.catalog.complaints import reading_store
 from tilth.catalog.quoting import identifier, no_rows, read_parquet
-from tilth.contracts import DOCUMENTS, DUPLICATES, EDITS, KEEPERS, LICENCES, OCCURRENCES, REJECTS, Contract
+from tilth.contracts import DOCUMENTS, DUPLICATES, EDITS, LICENCES, OCCURRENCES, REJECTS, Contract
 from tilth.errors import StoreError
 
 _READ_TABLES = {"occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
 _FAMILY_PREFIX = "signals."
-MARKS = ("dedup.exact", "dedup.minhash", "dedup.digest", "dedup.semantic")  # the steps that mark duplicates
+# Methods that decide `is_keeper` together, and those whose marks stand beside, each with a column `is_<method>_keeper`.
+DECIDING, BESIDE = ("exact", "minhash", "digest"), ("semantic",)
+MARKS = tuple(f"dedup.{method}" for method in (*DECIDING, *BESIDE))  # the steps that mark duplicates
 KEEPERS_STEP = "dedup.keepers"
 _ROW_KEY = ("shard", "row")
+_KEEPER_TYPES = {
+    "shard": "VARCHAR",
+    "row": "INTEGER",
+    "is_keeper": "BOOLEAN",
+    "is_exact_keeper": "BOOLEAN",
+    "cluster_id": "UUID",
+    "similarity": "FLOAT",
+}
 
 
 @dataclass(frozen=True)
@@ -116,11 +126,12 @@ def _create_corpus_views(
     _create_table_view(connection, table(relation, "edits"), edits, EDITS)
     for name, contract in _READ_TABLES.items():
         _create_table_view(connection, table(relation, name), [folder / f"{name}.parquet" for folder in shards], contract)
-    keepers = _keepers(connection, store, named) if with_keepers else None
-    _create_duplicates_view(connection, store, named, relation, keepers)
+    if with_keepers:
+        _refuse_marks_alone(named)
+    _create_duplicates_view(connection, store, named, relation, with_keepers)
     document_columns = tuple(DOCUMENTS.schema.names)
     families_found = _family_sides(connection, store, named, relation, document_columns)
-    sides = (*families_found, *_keeper_sides(keepers), *_provenance_sides(relation))
+    sides = (*families_found, *(_keeper_sides(store, named, relation) if with_keepers else ()), *_provenance_sides(relation))
     views = CorpusViews(named, relation, document_columns, sides)
     families = dataclasses.replace(views, sides=tuple(side for side in sides if side.family))
     keys_and_signals = ", ".join(map(identifier, ("doc_id", *_ROW_KEY, *families.columns[len(document_columns) :])))
@@ -163,35 +174,42 @@ def _family_sides(
         yield Side(view, columns, family=family)
 
 
-def _keepers(connection: duckdb.DuckDBPyConnection, store: Store, named: Named) -> str:
-    """The relation keepers/1 of a corpus; without rows where nothing marks duplicates."""
-    chosen = [store.artifact(part).path / "keepers.parquet" for part in named.of(KEEPERS_STEP)]
-    if not chosen and any(part.step in MARKS for part in named.parts):
+def _refuse_marks_alone(named: Named) -> None:
+    if any(part.step in MARKS for part in named.parts) and not named.of(KEEPERS_STEP):
         what = f"duplicates are marked in {named.kind} `{named.name}`, but not which of them are kept"
         again = "Build" if named.kind == "corpus" else "Pick"
         raise StoreError(what, where=named.label, fix=f"{again} it again: it was made before rules for keepers.")
-    return read_parquet(chosen) if chosen else no_rows(contract_types(connection, KEEPERS))
 
 
 def _create_duplicates_view(
-    connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str, keepers: str | None
+    connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str, with_keepers: bool
 ) -> None:
     marks = [store.artifact(part).path / "duplicates.parquet" for part in named.parts if part.step in MARKS]
     view = table(relation, "duplicates")
-    if not marks or keepers is None:
+    if not marks or not with_keepers:
         _create_table_view(connection, view, marks, DUPLICATES)
         return
     columns = ", ".join(f"{'k' if name == 'is_keeper' else 'm'}.{identifier(name)}" for name in DUPLICATES.schema.names)
+    kept = _kept(store, named, "method_keepers.parquet")
     connection.execute(
-        f"create view {view} as select {columns} from {read_parquet(marks)} as m join {keepers} as k using (shard, row)"
+        f"create view {view} as select {columns} from {read_parquet(marks)} as m join {kept} as k using (shard, row, method)"
     )
 
 
-def _keeper_sides(keepers: str | None) -> Iterable[Side]:
-    if keepers is not None:
-        columns = {name: name for name in ("is_keeper", "is_exact_keeper", "cluster_id")}
-        defaults = {"is_keeper": "true", "is_exact_keeper": "true", "cluster_id": "d.doc_id"}
-        yield Side(keepers, columns | {"similarity": "duplicate_similarity"}, defaults)
+def _keeper_sides(store: Store, named: Named, relation: str) -> Iterable[Side]:
+    columns = {name: name for name in ("is_keeper", "is_exact_keeper", "cluster_id")} | {"similarity": "duplicate_similarity"}
+    defaults = {"is_keeper": "true", "is_exact_keeper": "true", "cluster_id": "d.doc_id"}
+    kept = _kept(store, named, "keepers.parquet") if named.of(KEEPERS_STEP) else no_rows(_KEEPER_TYPES)
+    yield Side(kept, columns, defaults)
+    for method in BESIDE:
+        if named.of(f"dedup.{method}"):
+            column = f"is_{method}_keeper"
+            own = f"(select shard, row, is_keeper as {column} from {table(relation, 'duplicates')} where method = '{method}')"
+            yield Side(own, {column: column}, {column: "true"})
+
+
+def _kept(store: Store, named: Named, file: str) -> str:
+    return read_parquet([store.artifact(named.one(KEEPERS_STEP)).path / file])
 
 
 def _provenance_sides(relation: str) -> Iterable[Side]:

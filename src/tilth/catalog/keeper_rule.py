@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ NAMED_RULES = {
     "earliest": "date",
 }
 SOURCE_RULE = "source:"
-MARKS = ("is_keeper", "is_exact_keeper", "cluster_id", "duplicate_similarity")  # what follows from a rule
+_FOLLOWS = re.compile(r"is_(\w+_)?keeper|cluster_id|duplicate_similarity")  # what follows from a rule
 _PREFIX = "select 1 from documents order by\n"
 _DIRECTIONS = {"DESCENDING": "desc", "ASCENDING": "asc", "ORDER_DEFAULT": "asc"}
 _ADVICE = "A rule is what `order by` takes, the best first: `n_tokens desc, source = 'wikipedia' desc`; or a name: {names}."
@@ -115,7 +116,7 @@ def _key(connection: duckdb.DuckDBPyConnection, clause: Clause, order: Node) -> 
     names = names_in(nodes)
     if not names:
         raise QueryError("this is the same for every document", where=to_sql(connection, order["expression"]), fix=clause.advice)
-    circular = sorted(names & set(MARKS))
+    circular = sorted(filter(_FOLLOWS.fullmatch, names))
     if circular:
         raise QueryError(f"`{circular[0]}` follows from the rule", where=clause.text, fix=clause.advice)
     nulls = "first" if order["null_order"] == "NULLS FIRST" else "last"

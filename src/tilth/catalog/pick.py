@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from tilth.errors import QueryError, SubsetError
 
 STEP, VERSION = "pick", 3
 _ALWAYS = frozenset({"source", "n_bytes", "n_tokens", "cluster_id"})
-_BY_RULE = frozenset({"is_keeper", "is_exact_keeper"})
+_BY_RULE = re.compile(r"is_(\w+_)?keeper")
 _HASH_RANGE = 2**64
 _SUBSET_ROWS = """
 select doc_id, shard, row, n_copies::float as weight, split, n_tokens::bigint as n_tokens
@@ -102,7 +103,7 @@ def pick(
                 raise _failure(error, store, predicate) from error
     report = json.loads((artifact.path / "pick.json").read_bytes())
     meta = {"corpus": corpus, "corpus_digest": named.digest, **_summary(report)}
-    if predicate.names & _BY_RULE:
+    if any(map(_BY_RULE.fullmatch, predicate.names)):
         meta["keepers"] = keeper_rule_of(store, named)
     # The parts that were picked from belong to the subset, so that its documents are found after the corpus changed.
     saved = store.save_named("subset", name, [artifact.part(), *parts], meta)

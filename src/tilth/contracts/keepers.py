@@ -1,4 +1,4 @@
-"""keepers/1: the clusters of a corpus over all methods, and the one member of each that the corpus' rule keeps."""
+"""keepers/1: the clusters that decide what a corpus keeps, and the one member of each that its rule keeps; by method, too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ KEEPERS = contract(
         pa.field("cluster_id", UUID, nullable=False),  # doc_id of the first member by (shard, row)
         pa.field("is_keeper", pa.bool_(), nullable=False),  # true for exactly one member
         pa.field("is_exact_keeper", pa.bool_(), nullable=False),  # true for exactly one of the members with the same text
-        pa.field("similarity", pa.float32(), nullable=False),  # to its most similar match, by any method
+        pa.field("similarity", pa.float32(), nullable=False),  # to its most similar match, by any deciding method
     ],
     key=("shard", "row"),
+)
+
+METHOD_KEEPERS = contract(
+    "method_keepers",
+    1,
+    [
+        SHARD,
+        ROW,
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("is_keeper", pa.bool_(), nullable=False),  # true for exactly one member of each cluster of this method
+    ],
+    key=("shard", "row", "method"),
 )

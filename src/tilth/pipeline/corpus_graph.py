@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
-from tilth.pipeline import edit_steps, keeper_steps, model_steps, steps
+from tilth.pipeline import edit_steps, keeper_steps, model_steps, semantic_steps, steps
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
 from tilth.pipeline.recipe import OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines
@@ -58,6 +58,8 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     if published:
         add(Node(redpajama_v2_digests.LISTED, needs=published))
     _add_near_duplicates(corpus, nodes, reads, digest, add)
+    for node in semantic_steps.semantic_nodes(corpus.duplicates, nodes, reads, digest):
+        add(node)
     model_steps.check_signals(corpus.models, corpus.signals)
     for trained in corpus.models:
         _add_model(trained, nodes, reads, add)

@@ -27,7 +27,7 @@ def choose_keepers(inputs: Inputs, folder: Path, params: Params, work: Any) -> d
 
     artifacts = list(inputs.values())
     corpus = Named("corpus", "documents", tuple(artifact.part() for artifact in artifacts))
-    return write_keepers(artifacts[0].store, corpus, work, _functions(), folder / "keepers.parquet")
+    return write_keepers(artifacts[0].store, corpus, work, _functions(), folder)
 
 
 def keeper_node(corpus: Corpus, families: Sequence[SignalFamily], nodes: Mapping[str, Node], reads: Sequence[str]) -> Node:

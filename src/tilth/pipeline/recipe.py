@@ -122,6 +122,9 @@ class Corpus:
 
     A step of datatrove can be a signal (what it drops is told, not dropped) and an edit.
 
+    `duplicates` names what else counts as a copy: `Semantic(...)`. It gives a column (`is_semantic_keeper`), while `is_keeper`
+    stays with equal texts and `near_duplicates`.
+
     `keep` says which document of a cluster of duplicates is its keeper, as SQL to order by, the best first:
     `n_tokens desc, source = 'wikipedia' desc`; or by a name: longest, best_quality, most_permissive, earliest,
     `source:wikipedia,web`; or several of these, the first deciding. Nulls come last; of equals the first by shard and row stays.
@@ -132,6 +135,7 @@ class Corpus:
     resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
     edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
+    duplicates: Sequence[Any] = ()  # Semantic(...)
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
