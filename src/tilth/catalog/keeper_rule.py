@@ -59,6 +59,8 @@ def parse_keeper_rule(keep: str | Sequence[str]) -> KeeperRule:
     Raises QueryError for what orders no documents.
     """
     words = (keep,) if isinstance(keep, str) else tuple(keep)
+    if not words:
+        return KeeperRule()
     keys: list[Key] = []
     names: frozenset[str] = frozenset()
     with _no_data() as connection:

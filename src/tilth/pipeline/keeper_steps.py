@@ -39,7 +39,8 @@ def keeper_node(corpus: Corpus, families: Sequence[SignalFamily], nodes: Mapping
     from tilth.catalog.keeper_rule import check_keeper_rule, parse_keeper_rule
 
     rule = parse_keeper_rule(corpus.keep)
-    check_keeper_rule(rule, pa.schema(list(_columns(corpus, families).items())), _functions())
+    if rule.keys:
+        check_keeper_rule(rule, pa.schema(list(_columns(corpus, families).items())), _functions())
     marking = [name for name, node in nodes.items() if node.step.name in MARKS]
     signals = [name for name, node in nodes.items() if node.step.name.startswith("signals.")]
     # Licences and places stand beside the documents as they were read, also where these are edited.
