@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tilth.artifacts import Named, Part, Spec, Store
+from tilth.catalog.keeper_rule import parse_keeper_rule
+from tilth.catalog.keepers import write_keepers
 from tilth.contracts import (
     DOCUMENTS,
     DUPLICATES,
@@ -126,6 +128,7 @@ def save_corpus(
     licences: Sequence[Row] = (),
     rejects: Sequence[Row] = (),
     marks: dict[str, list[Row]] | None = None,
+    keep: str | Sequence[str] = (),
     row_group_size: int = 1024,
 ) -> Named:
     parts = []
@@ -144,7 +147,18 @@ def save_corpus(
             parts.append(put(store, f"signals.{family}", shard, {"signals.parquet": table(here, contract)}))
     for method, rows in (marks or {}).items():
         parts.append(put(store, f"dedup.{method}", None, {"duplicates.parquet": table(rows, DUPLICATES)}))
+    if marks:
+        parts.append(choose(store, parts, keep))
     return store.save_named("corpus", name, parts, {"recipe": "test"})
+
+
+def choose(store: Store, parts: list[Part], keep: str | Sequence[str]) -> Part:
+    rule = parse_keeper_rule(keep)
+    inputs = {f"{part.step} {part.shard}": part.digest for part in parts}
+    spec = Spec("dedup.keepers", 1, {"rule": str(rule), "order": [str(key) for key in rule.keys]}, inputs)
+    corpus = Named("corpus", "documents", tuple(parts))
+    strictness = {"licence_strictness": lambda licence: {"MIT": 1, "GPL-3.0-only": 3}.get(licence, 5)}
+    return store.make(spec, lambda folder: write_keepers(store, corpus, rule, strictness, folder)).part()
 
 
 @pytest.fixture
@@ -211,6 +225,11 @@ def lineage(store: Store, demo: Named, docs: list[Row]) -> None:
 @pytest.fixture(scope="session")
 def new_document() -> Callable[..., Row]:
     return document
+
+
+@pytest.fixture(scope="session")
+def keeper_chooser() -> Callable[..., Part]:
+    return choose
 
 
 @pytest.fixture(scope="session")

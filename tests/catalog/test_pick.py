@@ -248,7 +248,7 @@ def test_same_document_twice_with_marks_names_is_keeper(store: Store, new_docume
         ("n_words > 'x'", "Could not convert", None),
         ("n_words > 3; drop view demo", "more than a predicate", None),
         ("n_words > 3;", "without `;`", None),
-        ("", "one condition", "(empty)"),
+        ("", "not empty", "(empty)"),
         ("n_words > (select 3)", "a subquery", "line 1"),
         ("sum(n_words) > 3", "`sum`: it speaks of many", "line 1, column 1"),
         ("row_number() over () > 3", "a window function", "line 1, column 1"),
@@ -315,6 +315,7 @@ def test_file_says_what_made_it(store: Store, demo):
         "signals.tokens",
         "dedup.exact",
         "dedup.minhash",
+        "dedup.keepers",
     }
 
 

@@ -29,7 +29,7 @@ def test_documents_at_gives_provenance_in_the_order_asked(store: Store, demo, do
     assert rows[1]["evidence"][0]["evidence_path"] == "LICENSE.Apa"
     assert rows[0]["licence"] is None
     assert rows[0]["evidence"] == []
-    assert rows[2]["cluster_id"].replace("-", "") == docs[1]["doc_id"].hex()
+    assert rows[2]["cluster_id"].replace("-", "") == docs[0]["doc_id"].hex()
     assert not rows[2]["is_keeper"]
 
 

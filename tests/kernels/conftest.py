@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -109,6 +110,25 @@ def ssd_inputs() -> Callable[..., Inputs]:
             "initial_state_BHPN": normal(batch, heads, head_dim, d_state) if options.get("initial", True) else None,
         }
         return inputs | {"segments_BT": _packed(batch, n_tokens, generator) if packed else None}
+
+    return make
+
+
+@pytest.fixture
+def minhash_inputs() -> Callable[..., Inputs]:
+    """Make documents of the given lengths, with values and offsets from the whole range of uint32 and odd factors."""
+
+    def make(lengths: Sequence[int], n_maps: int, seed: int = 0) -> Inputs:
+        chance = np.random.default_rng(seed)
+        edges = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+
+        def words(n: int) -> Any:
+            drawn = chance.integers(0, 2**32, n, dtype=np.uint32)
+            return np.where(chance.random(n) < 0.2, chance.choice(edges, n), drawn)
+
+        bounds = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
+        arrays = {"values_N": words(sum(lengths)), "bounds": bounds, "factors_P": words(n_maps) | 1, "offsets_P": words(n_maps)}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     return make
 

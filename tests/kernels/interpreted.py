@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tilth.kernels import minhash, use_backend
 from tilth.kernels.ssd_scan import triton_ as ssd_triton
 
 Inputs = dict[str, Any]
@@ -129,6 +130,16 @@ def test_attention_with_fewer_queries_than_keys(
         run("attention", "triton", inputs, causal=causal), run("attention", "reference", inputs, causal=causal)
     )
     assert error < 1e-5, where
+
+
+@pytest.mark.parametrize(("lengths", "n_maps"), [([0], 1), ([1, 0, 31, 32, 33, 100], 5), ([70, 3], 130), ([], 4)])
+def test_minhash(minhash_inputs: Callable[..., Inputs], lengths: list[int], n_maps: int) -> None:
+    inputs = minhash_inputs(lengths, n_maps)
+    found = {}
+    for backend in ("triton", "reference"):
+        with use_backend(backend):
+            found[backend] = minhash(**inputs).tolist()
+    assert found["triton"] == found["reference"]
 
 
 def test_two_runs_give_the_same_bits(

@@ -17,11 +17,13 @@ RECIPE = '''
 from pathlib import Path
 
 from tilth import Bpe, Corpus, Folder, GitRepository, MinHashParameters, QualityModel, Train
+from tilth.dedup.hashed_ngrams import HashedNgrams
+from tilth.dedup.semantic import Semantic
 
 INPUTS = Path({inputs!r})
 
 
-def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False) -> Corpus:
+def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False, keep: str = "") -> Corpus:
     return Corpus(
         sources=[
             Folder("prose", str(INPUTS / "prose")),
@@ -29,8 +31,10 @@ def corpus(threshold: float = 0.7, vocab_size: int = 320, fail: bool = False) ->
             GitRepository("code", str(INPUTS / "repository")),
         ],
         near_duplicates=MinHashParameters(threshold=threshold),
+        duplicates=(Semantic(HashedNgrams(64), threshold=0.98),),
         tokenizer=Bpe(vocab_size),
         models=[QualityModel(positive="prose", negative="noise")],
+        keep=keep or (),
     )
 
 

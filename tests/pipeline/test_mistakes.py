@@ -17,6 +17,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "parameter of the wrong type": (["build", "small", "threshold=high"], "is not of type float"),
     "parameter without a value": (["build", "small", "threshold"], "is not `name=value`"),
     "value that cannot be": (["build", "small", "threshold=7"], "`threshold` must be in (0, 1]"),
+    "rule for keepers with a typo": (["build", "small", "--explain", "keep=n_tokns desc"], "Did you mean `n_tokens`?"),
     "unknown function": (["train", "small:bas"], "Did you mean `base`?"),
     "which function": (["train", "small"], "which one? base, tuned"),
     "typo in SQL": (["sql", "select sorce from small"], "source"),

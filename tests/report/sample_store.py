@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tilth.artifacts import Part, Spec, Store
+from tilth.artifacts import Named, Part, Spec, Store
 from tilth.contracts import DOCUMENTS, DUPLICATES, LICENCES, LOSSES, OCCURRENCES, REJECTS, Contract, family_contract, uuid_array
 
 HOSTILE = '<script>window.pwned = 1</script><img src=x onerror="window.pwned = 1"></script><!-- </pre> & \x00\x1b \u202e "\''
@@ -41,6 +41,7 @@ def make_store(root: Path, n_documents: int = 600, upto: str = "delta") -> Store
     if reached >= 1:
         parts += [_signals(store, shard, [d for d in documents if d["shard"] == shard], chance) for shard in _shards(documents)]
         parts += _duplicates(store, documents, chance)
+        parts.append(_keepers(store, parts))
     store.save_named("corpus", "demo", parts, {"recipe": "demo.py", "n_read": n_documents, "n_rejected": n_documents // 20})
     if reached >= 2:
         from tilth.catalog.pick import pick
@@ -172,6 +173,17 @@ def _duplicates(store: Store, documents: list[dict[str, Any]], chance: random.Ra
 
         parts.append(store.make(Spec(f"dedup.{method}", 1, {"n": len(documents)}), write).part())
     return parts
+
+
+def _keepers(store: Store, parts: list[Part]) -> Part:
+    from tilth.catalog.keeper_rule import parse_keeper_rule
+    from tilth.catalog.keepers import write_keepers
+
+    rule, corpus = parse_keeper_rule(()), Named("corpus", "documents", tuple(parts))
+    spec = Spec(
+        "dedup.keepers", 1, {"rule": str(rule), "order": []}, {part.step + str(part.shard): part.digest for part in parts}
+    )
+    return store.make(spec, lambda folder: write_keepers(store, corpus, rule, {}, folder)).part()
 
 
 def _runs(store: Store, chance: random.Random) -> None:

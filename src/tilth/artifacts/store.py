@@ -44,6 +44,11 @@ class Artifact:
         """How a name refers to this artifact."""
         return Part(self.spec.step, self.spec.shard, self.key, self.digest)
 
+    @property
+    def store(self) -> Store:
+        """The store that it lies in."""
+        return Store(self.path.parents[2])
+
 
 class Store:
     """A folder that holds artifacts and names. Any number of processes may use it at once."""

@@ -1,6 +1,7 @@
 """The views of one corpus: a schema with its tables, and a wide view with one row a document.
 
-<corpus>.documents, .edits, .occurrences, .licences, .rejects, .duplicates     as the contracts say
+<corpus>.documents, .edits, .occurrences, .licences, .rejects          as the contracts say
+<corpus>.duplicates                                 as well, with what the corpus' rule keeps of each method's clusters
 <corpus>.signals_<family>, .signals                                    one family; all of them
 <corpus>                                                               documents, signals, marks, licence
 """
@@ -18,13 +19,23 @@ from tilth.artifacts import Named, Part, Store
 from tilth.catalog.complaints import reading_store
 from tilth.catalog.quoting import identifier, no_rows, read_parquet
 from tilth.contracts import DOCUMENTS, DUPLICATES, EDITS, LICENCES, OCCURRENCES, REJECTS, Contract
+from tilth.errors import StoreError
 
 _READ_TABLES = {"occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
 _FAMILY_PREFIX = "signals."
-# Methods whose marks stand beside: each has a column `is_<method>_keeper`, and `is_keeper` does not heed them.
-_BESIDE = ("normal_text", "url", "simhash")
-_MARKS = ("dedup.exact", "dedup.minhash", "dedup.digest", *(f"dedup.{method}" for method in _BESIDE))
+# Methods that decide `is_keeper` together, and those whose marks stand beside, each with a column `is_<method>_keeper`.
+DECIDING, BESIDE = ("exact", "minhash", "digest"), ("normal_text", "url", "simhash", "semantic")
+MARKS = tuple(f"dedup.{method}" for method in (*DECIDING, *BESIDE))  # the steps that mark duplicates
+KEEPERS_STEP = "dedup.keepers"
 _ROW_KEY = ("shard", "row")
+_KEEPER_TYPES = {
+    "shard": "VARCHAR",
+    "row": "INTEGER",
+    "is_keeper": "BOOLEAN",
+    "is_exact_keeper": "BOOLEAN",
+    "cluster_id": "UUID",
+    "similarity": "FLOAT",
+}
 
 
 @dataclass(frozen=True)
@@ -93,13 +104,20 @@ def restrict(named: Named, shards: Collection[str]) -> Named:
     return dataclasses.replace(named, parts=tuple(part for part in named.parts if part.shard is None or part.shard in shards))
 
 
-def create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str) -> CorpusViews:
-    """Create the schema `relation` and the wide view of that name. Raises StoreError for a missing or damaged file."""
+def create_corpus_views(
+    connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str, *, with_keepers: bool = True
+) -> CorpusViews:
+    """Create the schema `relation` and the wide view of that name; without keepers, it lacks what follows from them.
+
+    Raises StoreError for a missing or damaged file, and for duplicates of which nobody has chosen the keepers.
+    """
     with reading_store():
-        return _create_corpus_views(connection, store, named, relation)
+        return _create_corpus_views(connection, store, named, relation, with_keepers)
 
 
-def _create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str) -> CorpusViews:
+def _create_corpus_views(
+    connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str, with_keepers: bool
+) -> CorpusViews:
     connection.execute(f"create schema {identifier(relation)}")
     shards = [store.artifact(part).path for part in named.of("read")]
     texts = [store.artifact(part).path for part in text_parts(named)]
@@ -108,10 +126,12 @@ def _create_corpus_views(connection: duckdb.DuckDBPyConnection, store: Store, na
     _create_table_view(connection, table(relation, "edits"), edits, EDITS)
     for name, contract in _READ_TABLES.items():
         _create_table_view(connection, table(relation, name), [folder / f"{name}.parquet" for folder in shards], contract)
-    marks = [store.artifact(part).path / "duplicates.parquet" for part in named.parts if part.step in _MARKS]
-    _create_table_view(connection, table(relation, "duplicates"), marks, DUPLICATES)
+    if with_keepers:
+        _refuse_marks_alone(named)
+    _create_duplicates_view(connection, store, named, relation, with_keepers)
     document_columns = tuple(DOCUMENTS.schema.names)
-    sides = (*_family_sides(connection, store, named, relation, document_columns), *_mark_sides(relation, named.steps()))
+    families_found = _family_sides(connection, store, named, relation, document_columns)
+    sides = (*families_found, *(_keeper_sides(store, named, relation) if with_keepers else ()), *_provenance_sides(relation))
     views = CorpusViews(named, relation, document_columns, sides)
     families = dataclasses.replace(views, sides=tuple(side for side in sides if side.family))
     keys_and_signals = ", ".join(map(identifier, ("doc_id", *_ROW_KEY, *families.columns[len(document_columns) :])))
@@ -154,42 +174,49 @@ def _family_sides(
         yield Side(view, columns, family=family)
 
 
-def _mark_sides(relation: str, steps: Collection[str]) -> Iterable[Side]:
-    duplicates, licences, occurrences = (table(relation, name) for name in ("duplicates", "licences", "occurrences"))
-    marks = ("is_keeper", "is_exact_keeper", "cluster_id", "duplicate_similarity")
+def _refuse_marks_alone(named: Named) -> None:
+    if any(part.step in MARKS for part in named.parts) and not named.of(KEEPERS_STEP):
+        what = f"duplicates are marked in {named.kind} `{named.name}`, but not which of them are kept"
+        again = "Build" if named.kind == "corpus" else "Pick"
+        raise StoreError(what, where=named.label, fix=f"{again} it again: it was made before rules for keepers.")
+
+
+def _create_duplicates_view(
+    connection: duckdb.DuckDBPyConnection, store: Store, named: Named, relation: str, with_keepers: bool
+) -> None:
+    marks = [store.artifact(part).path / "duplicates.parquet" for part in named.parts if part.step in MARKS]
+    view = table(relation, "duplicates")
+    if not marks or not with_keepers:
+        _create_table_view(connection, view, marks, DUPLICATES)
+        return
+    columns = ", ".join(f"{'k' if name == 'is_keeper' else 'm'}.{identifier(name)}" for name in DUPLICATES.schema.names)
+    kept = _kept(store, named, "method_keepers.parquet")
+    connection.execute(
+        f"create view {view} as select {columns} from {read_parquet(marks)} as m join {kept} as k using (shard, row, method)"
+    )
+
+
+def _keeper_sides(store: Store, named: Named, relation: str) -> Iterable[Side]:
+    columns = {name: name for name in ("is_keeper", "is_exact_keeper", "cluster_id")} | {"similarity": "duplicate_similarity"}
     defaults = {"is_keeper": "true", "is_exact_keeper": "true", "cluster_id": "d.doc_id"}
-    yield Side(_duplicate_marks(duplicates), {name: name for name in marks}, defaults)
-    for method in _BESIDE:
-        if f"dedup.{method}" in steps:
+    kept = _kept(store, named, "keepers.parquet") if named.of(KEEPERS_STEP) else no_rows(_KEEPER_TYPES)
+    yield Side(kept, columns, defaults)
+    for method in BESIDE:
+        if named.of(f"dedup.{method}"):
             column = f"is_{method}_keeper"
-            kept = f"(select shard, row, is_keeper as {column} from {duplicates} where method = '{method}')"
-            yield Side(kept, {column: column}, {column: "true"})
+            own = f"(select shard, row, is_keeper as {column} from {table(relation, 'duplicates')} where method = '{method}')"
+            yield Side(own, {column: column}, {column: "true"})
+
+
+def _kept(store: Store, named: Named, file: str) -> str:
+    return read_parquet([store.artifact(named.one(KEEPERS_STEP)).path / file])
+
+
+def _provenance_sides(relation: str) -> Iterable[Side]:
+    licences, occurrences = (table(relation, name) for name in ("licences", "occurrences"))
     yield Side(_effective_licence(licences), {"licence": "licence"})
-    places = ("origin", "path", "revision", "n_occurrences")
+    places = ("origin", "path", "revision", "date", "n_occurrences")
     yield Side(_first_occurrence(occurrences), {name: name for name in places}, {"n_occurrences": "0"})
-
-
-def _duplicate_marks(duplicates: str) -> str:
-    # A document that only the exact pass saw belongs to the near-duplicate cluster of its identical twins,
-    # or a split by cluster would put one text on both sides; so does one that only a published digest tells.
-    return f"""(
-    with marked as (
-        select shard, row,
-            bool_and(is_keeper) as is_keeper,
-            coalesce(bool_and(is_keeper) filter (where method = 'exact'), true) as is_exact_keeper,
-            min(cluster_id) filter (where method = 'exact') as exact_id,
-            min(cluster_id) filter (where method = 'digest') as digest_id,
-            min(cluster_id) filter (where method not in ('exact', 'digest')) as near_id,
-            max(similarity) as duplicate_similarity
-        from {duplicates} where method not in {_BESIDE} group by shard, row),
-    twins as (select exact_id, min(near_id) as near_id from marked where exact_id is not null group by exact_id),
-    joined as (
-        select marked.*, coalesce(twins.near_id, marked.near_id, marked.exact_id) as own_id
-        from marked left join twins on marked.exact_id = twins.exact_id),
-    copies as (select digest_id, min(own_id) as own_id from joined where digest_id is not null group by digest_id)
-    select joined.shard, joined.row, is_keeper, is_exact_keeper,
-        coalesce(joined.own_id, copies.own_id, joined.digest_id) as cluster_id, duplicate_similarity
-    from joined left join copies on joined.digest_id = copies.digest_id)"""
 
 
 def _effective_licence(licences: str) -> str:
@@ -203,8 +230,8 @@ def _effective_licence(licences: str) -> str:
 
 def _first_occurrence(occurrences: str) -> str:
     return f"""(
-    select shard, row, place.origin as origin, place.path as path, place.revision as revision, n_occurrences
+    select shard, row, unnest(place), n_occurrences
     from (select shard, row, count(*) as n_occurrences,
-            arg_min({{'origin': origin, 'path': path, 'revision': revision}},
+            arg_min({{'origin': origin, 'path': path, 'revision': revision, 'date': date}},
                 (coalesce(date, '9999'), origin, path, coalesce(revision, ''))) as place
         from {occurrences} group by shard, row))"""

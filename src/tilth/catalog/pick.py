@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,18 +17,24 @@ from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory, stopping
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
+from tilth.catalog.keepers import keeper_rule_of
 from tilth.catalog.mixture import Mixture, Share, judged, take_mixture
 from tilth.catalog.nearest import take_nearest
 from tilth.catalog.policies import POLICIES, expand_policies
 from tilth.catalog.predicate import Predicate, check_binds, parse_predicate
 from tilth.catalog.project import relation_names
 from tilth.catalog.quoting import identifier
-from tilth.catalog.subset_file import write_subset
+from tilth.catalog.row_groups import write_rows
+from tilth.contracts import SUBSET
 from tilth.errors import QueryError, SubsetError
 
-STEP, VERSION = "pick", 2
+STEP, VERSION = "pick", 3
 _ALWAYS = frozenset({"source", "n_bytes", "n_tokens", "cluster_id"})
+_BY_RULE = re.compile(r"is_(\w+_)?keeper")
 _HASH_RANGE = 2**64
+_SUBSET_ROWS = """
+select doc_id, shard, row, n_copies::float as weight, split, n_tokens::bigint as n_tokens
+from subset_rows order by shard, row"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ def pick(
                 raise _failure(error, store, predicate) from error
     report = json.loads((artifact.path / "pick.json").read_bytes())
     meta = {"corpus": corpus, "corpus_digest": named.digest, **_summary(report)}
+    if any(map(_BY_RULE.fullmatch, predicate.names)):
+        meta["keepers"] = keeper_rule_of(store, named)
     # The parts that were picked from belong to the subset, so that its documents are found after the corpus changed.
     saved = store.save_named("subset", name, [artifact.part(), *parts], meta)
     counts = {key: report[key] for key in ("n_documents", "n_tokens", "n_bytes", "n_train", "n_validation")}
@@ -136,7 +145,7 @@ class _Selection:
         n_documents, n_tokens, n_bytes, n_train = totals
         metadata = {"tilth.where": self.predicate.sql, "tilth.inputs": json.dumps(dict(self.spec.inputs), sort_keys=True)}
         shares = judged(shares, self._in_training()) if shares else []
-        write_subset(self.connection, folder / "subset.parquet", metadata)
+        write_rows(self.connection, _SUBSET_ROWS, folder / "subset.parquet", SUBSET, metadata)
         counted = {
             "n_documents": n_documents,
             "n_tokens": None if n_tokens is None else int(n_tokens),

@@ -93,7 +93,8 @@ def _explained(project: Any, planned: list[Any]) -> str:
         rows.append((name, len(items), len(stale), size(n_bytes) if n_bytes else "", why))
     n_stale = sum(item.part is None for item in planned)
     end = "Everything is up to date." if not n_stale else f"{n_stale} of {len(planned)} outputs would be made. Nothing was run."
-    return table(["step", "outputs", "to make", "on disk", "why"], rows) + f"\n  {end}"
+    rules = [f"\n  keepers: {item.node.params['rule']}" for item in steps.get("dedup.keepers", [])]
+    return table(["step", "outputs", "to make", "on disk", "why"], rows) + "".join(rules) + f"\n  {end}"
 
 
 @click.command()
@@ -237,6 +238,7 @@ def _picked(picked: Any) -> str:
         f"  {picked.named.label}: {after} of {before} documents ({picked.n_train:,} train, {picked.n_validation:,} validation)",
         f"  tokens: {picked.n_tokens or 0:,} of {cuts.before.n_tokens or 0:,}",
         f"  lost to null: {cuts.unknown.n_documents:,} documents",
+        *([f"  keepers: {picked.named.meta['keepers']}"] if picked.named.meta.get("keepers") else []),
         table(["clause", "fail", "null", "only this", "tokens"], rows),
     ]
     if picked.shares:

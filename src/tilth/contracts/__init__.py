@@ -4,6 +4,7 @@ from tilth.contracts.contract import Contract, check, uuid_array, uuid_bytes
 from tilth.contracts.documents import DOCUMENTS, OCCURRENCES, REJECTS
 from tilth.contracts.duplicates import DUPLICATES
 from tilth.contracts.edits import EDITS
+from tilth.contracts.keepers import KEEPERS, METHOD_KEEPERS
 from tilth.contracts.licences import LICENCES
 from tilth.contracts.runs import LOSSES
 from tilth.contracts.seen import SEEN
@@ -15,8 +16,10 @@ __all__ = [
     "DOCUMENTS",
     "DUPLICATES",
     "EDITS",
+    "KEEPERS",
     "LICENCES",
     "LOSSES",
+    "METHOD_KEEPERS",
     "OCCURRENCES",
     "REJECTS",
     "SEEN",

@@ -17,7 +17,7 @@ DUPLICATES = contract(
         pa.field("threshold", pa.float32(), nullable=False),
         pa.field("cluster_id", UUID, nullable=False),  # doc_id of the first member by (shard, row)
         pa.field("matched_id", UUID, nullable=False),
-        pa.field("is_keeper", pa.bool_(), nullable=False),
+        pa.field("is_keeper", pa.bool_(), nullable=False),  # the method's own choice; that of the corpus is in keepers/1
         pa.field("similarity", pa.float32(), nullable=False),  # verified, not estimated
     ],
     key=("shard", "row"),

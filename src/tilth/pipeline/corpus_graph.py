@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
-from tilth.pipeline import duplicate_steps, edit_steps, model_steps, near_steps, steps
+from tilth.pipeline import duplicate_steps, edit_steps, keeper_steps, model_steps, near_steps, semantic_steps, steps
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
 from tilth.pipeline.recipe import COMPARING, OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines, RepeatedSentences
@@ -57,16 +57,19 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     published = tuple(read for read in reads if _source_of(nodes[read]) in _published_sources(corpus))
     if published:
         add(Node(redpajama_v2_digests.LISTED, needs=published))
-    for given in corpus.duplicates:
+    for given in (method for method in corpus.duplicates if type(method).__name__ != "Semantic"):  # which has nodes of its own
         # No edit changes a URL, so other edits need not make its keys again.
         keyed = [nodes[read] for read in (as_read if given == "url" else reads)]
         signed, marks = duplicate_steps.nodes_of(given, keyed)
         for node in (*signed, marks):
             add(node)
     _add_near_duplicates(corpus, nodes, reads, digest, add)
+    for node in semantic_steps.semantic_nodes(corpus.duplicates, nodes, reads, digest):
+        add(node)
     model_steps.check_signals(corpus.models, corpus.signals)
     for trained in corpus.models:
         _add_model(trained, nodes, reads, add)
+    add(keeper_steps.keeper_node(corpus, _families(corpus.signals), nodes, reads))
     return nodes
 
 

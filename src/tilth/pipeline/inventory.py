@@ -73,6 +73,9 @@ def _describe_named(project: Project, named: Named) -> Row:
         **{key: value for key, value in named.meta.items() if not isinstance(value, dict | list) and value is not None},
     }
     if named.kind == "corpus":
+        from tilth.catalog.keepers import keeper_rule_of
+
+        facts["keepers"] = keeper_rule_of(project.store, named)
         facts |= {source: _counted(counts) for source, counts in count_by_source(project.store, named).items()}
     return {**facts, "rows": list(rows.values())}
 

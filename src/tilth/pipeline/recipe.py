@@ -150,8 +150,12 @@ class Corpus:
     """Sources to read, edits to make, signals to compute, duplicates to mark. Nothing is dropped: curating is SQL, later.
 
     A step of datatrove can be a signal (what it drops is told, not dropped) and an edit. Equal texts are always marked;
-    `duplicates` names what else counts as a copy: `"normal_text"`, `"url"`, `SimHash(...)`. Each gives a column
-    (`is_url_keeper`), while `is_keeper` stays with equal texts and `near_duplicates`.
+    `duplicates` names what else counts as a copy: `"normal_text"`, `"url"`, `SimHash(...)`, `Semantic(...)`. Each gives a
+    column (`is_url_keeper`), while `is_keeper` stays with equal texts and `near_duplicates`.
+
+    `keep` says which document of a cluster of duplicates is its keeper, as SQL to order by, the best first:
+    `n_tokens desc, source = 'wikipedia' desc`; or by a name: longest, best_quality, most_permissive, earliest,
+    `source:wikipedia,web`; or several of these, the first deciding. Nulls come last; of equals the first by shard and row stays.
     """
 
     sources: Sequence[Any]
@@ -159,9 +163,10 @@ class Corpus:
     resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
     edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
-    duplicates: Sequence[str | SimHash] = ()  # "normal_text", "url", SimHash(...)
+    duplicates: Sequence[Any] = ()  # "normal_text", "url", SimHash(...), Semantic(...)
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
+    keep: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
@@ -205,11 +210,15 @@ class Corpus:
 
     def _check_duplicates(self) -> None:
         """Each method is known, and there once."""
-        fixes = {"exact": "Leave it out: equal texts are always marked.", "simhash": "Give its settings: `SimHash()`."}
+        fixes = {
+            "exact": "Leave it out: equal texts are always marked.",
+            "simhash": "Give its settings: `SimHash()`.",
+            "semantic": "Give its settings: `Semantic(...)`.",
+        }
         methods = [given if isinstance(given, str) else type(given).__name__ for given in self.duplicates]
         for method in methods:
-            if method not in ("normal_text", "url", "SimHash"):
-                fix = 'Known: `"normal_text"`, `"url"`, `SimHash(...)`; MinHashParameters are `near_duplicates`.'
+            if method not in ("normal_text", "url", "SimHash", "Semantic"):
+                fix = 'Known: `"normal_text"`, `"url"`, `SimHash(...)`, `Semantic(...)`; MinHashParameters are `near_duplicates`.'
                 raise RecipeError(f"`Corpus(duplicates=...)` holds `{method}`", fix=fixes.get(method, fix))
             if methods.count(method) > 1:
                 raise RecipeError(f"`Corpus(duplicates=...)` holds `{method}` twice", fix="Give each method once.")

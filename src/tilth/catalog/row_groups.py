@@ -1,4 +1,4 @@
-"""subset.parquet: written from DuckDB with bounded memory, the same bytes for the same rows."""
+"""A query's answer as a Parquet file: written with bounded memory, the same bytes for the same rows."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tilth.contracts import SUBSET, check
+from tilth.contracts import Contract, check
 
 _ROWS_PER_GROUP = 131_072
-_QUERY = """
-select doc_id, shard, row, n_copies::float as weight, split, n_tokens::bigint as n_tokens
-from subset_rows order by shard, row"""
 
 
-def write_subset(connection: duckdb.DuckDBPyConnection, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the relation `subset_rows` in the order of (shard, row); `metadata` is added to the contract's."""
+def write_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, path: Path, contract: Contract, metadata: Mapping[str, str] | None = None
+) -> int:
+    """Write the ordered rows of `query` as `contract` promises and return how many; `metadata` is added to the contract's."""
     connection.execute("set arrow_lossless_conversion = true")  # UUIDs stay UUIDs
-    reader = connection.sql(_QUERY).to_arrow_reader(_ROWS_PER_GROUP)
-    schema = SUBSET.schema.with_metadata(
-        {**(SUBSET.schema.metadata or {}), **{key.encode(): value.encode() for key, value in metadata.items()}}
-    )
+    reader = connection.sql(query).to_arrow_reader(_ROWS_PER_GROUP)
+    added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
+    schema = contract.schema.with_metadata({**(contract.schema.metadata or {}), **added})
+    n_rows = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _regroup(reader):
-            rows = pa.Table.from_arrays(
-                [group.column(name).combine_chunks() for name in SUBSET.schema.names], schema=SUBSET.schema
-            )
-            check(rows, SUBSET)
+            columns = [group.column(name).combine_chunks() for name in contract.schema.names]
+            rows = pa.Table.from_arrays(columns, schema=contract.schema)
+            check(rows, contract)
             writer.write_table(rows.cast(schema), row_group_size=_ROWS_PER_GROUP)
+            n_rows += rows.num_rows
+    return n_rows
 
 
 def _regroup(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
