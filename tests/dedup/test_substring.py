@@ -140,6 +140,9 @@ def test_one_copy_stays_and_white_space_goes_with_the_span() -> None:
     (edits,) = _edits({"s": _documents(texts, "s")}, 5, "keep_first").values()
     assert _spans(edits) == {1: [(4, 30)], 2: [(0, 26)]}
     assert [texts[1][:4] + texts[1][30:], texts[2][26:]] == ["Six seven", ""]
+    glued = ["a. one two three four five", "seed. one two three four five\nmore", "(one two three four five)b"]
+    (edits,) = _edits({"s": _documents(glued, "s")}, 5, "keep_first").values()
+    assert _spans(edits) == {1: [(4, 29)], 2: [(1, 24)]}  # "seed\nmore": the line break stays
     (edits,) = _edits({"s": _documents(texts, "s")}, 5, "remove_all_copies").values()
     assert _spans(edits)[0] == [(0, len(texts[0]))]
 

@@ -13,25 +13,29 @@ import pytest
 
 from tilth.artifacts import Store
 
-GOLDEN = Path(__file__).parent / "golden.json"
+HERE = Path(__file__).parent
+# The fixture that builds a project -> its corpus and the file of its digests.
+GOLDEN = {"built": ("small", HERE / "golden.json"), "overlapping": ("pages", HERE / "golden_overlap.json")}
 
 
-def made(project: Path) -> dict[str, dict[str, object]]:
+def made(project: Path, corpus: str) -> dict[str, dict[str, object]]:
     store = Store(project / ".tilth")
     found: dict[str, dict[str, object]] = {}
-    for part in store.get_named("corpus", "small").parts:
+    for part in store.get_named("corpus", corpus).parts:
         spec = store.artifact(part).spec
         label = f"{part.step} {part.shard}" if part.shard else part.step
         found[label] = {"version": spec.version, "libraries": dict(spec.libraries), "digest": part.digest}
     return found
 
 
-def test_no_output_changes_without_a_new_version(built: Path) -> None:
-    now = made(built)
+@pytest.mark.parametrize("project", GOLDEN)
+def test_no_output_changes_without_a_new_version(project: str, request: pytest.FixtureRequest) -> None:
+    corpus, path = GOLDEN[project]
+    now = made(request.getfixturevalue(project), corpus)
     if os.environ.get("TILTH_UPDATE_GOLDEN"):
-        GOLDEN.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
+        path.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
         pytest.skip("golden digests written")
-    golden = json.loads(GOLDEN.read_text())
+    golden = json.loads(path.read_text())
     assert now.keys() == golden.keys()
     changed = []
     for label, entry in now.items():

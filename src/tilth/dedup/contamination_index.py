@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ import pyarrow as pa
 from numba import njit
 
 from tilth.dedup.contamination_items import ItemText
+from tilth.dedup.overlap_parameters import OverlapParameters
 from tilth.dedup.text_units import CHARACTERS, WORDS, Hashes, Ints, Longs, Unit, mixed, units_of
-from tilth.errors import ContractError, RecipeError, SourceError
+from tilth.errors import ContractError, SourceError
 
 NGRAM, WHOLE, SUBSTRING = "ngram", "whole", "substring"
 BASE = np.uint64(0xD6E8FEB86659FD93)  # of the rolling hash, modulo 2^64
@@ -41,21 +42,6 @@ _PARAMETERS, _DIGESTS = b"tilth.parameters", b"tilth.benchmarks"
 _FILTER_BITS_A_GRAM = 32
 _TELLING = 4  # one of so many units of an n-gram must tell something
 _NO_SPACES = 0x0E00  # from here on a letter can be a word
-
-
-@dataclass(frozen=True)
-class OverlapParameters:
-    """What counts as overlap. `n_characters = 0`: no substrings. Raises RecipeError for values that cannot be."""
-
-    n_words: int = 13
-    min_words: int = 8  # a shorter text is not looked for
-    n_characters: int = 0  # letters and digits
-    max_items: int = 10  # an n-gram in more items of a benchmark is not looked for
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_words <= self.n_words or self.max_items < 1 or self.n_characters < 0:
-            what = "1 <= `min_words` <= `n_words`, `max_items` >= 1 and `n_characters` >= 0 must hold"
-            raise RecipeError(what, str(self), "The defaults are 8, 13, 10 and 0; GPT-4 took 50 characters.")
 
 
 class Searched(NamedTuple):
@@ -224,7 +210,7 @@ def _filter(hashes: Hashes) -> npt.NDArray[np.uint64]:
 
 
 @njit(cache=True, nogil=True)
-def power(n):  # type: ignore[no-untyped-def]
+def power(n: int) -> Any:
     """BASE to the n-th, modulo 2^64."""
     found = np.uint64(1)
     for _ in range(n):

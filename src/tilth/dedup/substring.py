@@ -82,14 +82,14 @@ def anchor_run(documents: Batches, min_tokens: int) -> pa.Table:
     return pa.Table.from_arrays([pa.array(keys), pa.array(counts.astype(np.int64))], schema=ANCHOR_RUN)
 
 
-def repeated_anchors(runs: Sequence[Batches], max_bytes: int = MAX_BYTES) -> Iterator[pa.RecordBatch]:
-    """Stage 2: the anchors that occur at least twice in all runs, ascending (ANCHOR_RUN)."""
+def repeated_anchors(runs: Sequence[Batches], max_bytes: int = MAX_BYTES, at_least: int = 2) -> Iterator[pa.RecordBatch]:
+    """Stage 2: the anchors that occur `at_least` twice in all runs, ascending (ANCHOR_RUN). With 1, runs become one run."""
     for rows in merged_runs(runs, _ANCHOR_BYTES, max_bytes):
         hashes = rows.column("hash").to_numpy()
         order = np.argsort(hashes)
         different, firsts = np.unique(hashes[order], return_index=True)
         counts = np.add.reduceat(rows.column("n_copies").to_numpy()[order], firsts)
-        many = counts >= 2
+        many = counts >= at_least
         if many.any():
             yield pa.RecordBatch.from_arrays([pa.array(different[many]), pa.array(counts[many])], schema=ANCHOR_RUN)
 
@@ -122,8 +122,8 @@ def window_run(
         yield from pa.Table.from_arrays(columns, schema=WINDOW_RUN).to_batches(_BATCH_ROWS)
 
 
-def repeated_windows(runs: Sequence[Batches], max_bytes: int = MAX_BYTES) -> Iterator[pa.RecordBatch]:
-    """Stage 3 to its end: the windows that occur at least twice in all runs, ascending by (hash, check) (WINDOW_RUN)."""
+def repeated_windows(runs: Sequence[Batches], max_bytes: int = MAX_BYTES, at_least: int = 2) -> Iterator[pa.RecordBatch]:
+    """Stage 3 to its end: the windows that occur `at_least` twice in all runs, ascending by (hash, check) (WINDOW_RUN)."""
     for rows in merged_runs(runs, _WINDOW_BYTES, max_bytes):
         hashes, checks, row, token, n_copies = (
             rows.column(name).to_numpy() for name in ("hash", "check", "row", "token", "n_copies")
@@ -133,7 +133,7 @@ def repeated_windows(runs: Sequence[Batches], max_bytes: int = MAX_BYTES) -> Ite
         is_new = np.concatenate(([True], (hashes[1:] != hashes[:-1]) | (checks[1:] != checks[:-1])))
         firsts = np.flatnonzero(is_new)
         copies = np.add.reduceat(n_copies[order], firsts)
-        many = copies >= 2
+        many = copies >= at_least
         if many.any():
             first = pa.array(order[firsts[many]])
             places = [rows.column(name).combine_chunks().take(first) for name in ("shard", "row", "token")]
@@ -148,9 +148,9 @@ def span_edits(
     """Stage 4: the spans to cut from the documents of one shard (edits/1), ascending and without overlaps.
 
     `keep_first` leaves the first copy of every window; a later copy that overlaps it, as in a long run of one token, is cut
-    from its end on. `remove_all_copies` leaves none. White space after a span goes with it, before it only at the beginning
-    of a text. Memory: as `window_run`, and 2 bytes a token. Raises as the stages before, RecipeError for another mode, and
-    ContractError where a first copy is not where its run saw it.
+    from its end on. `remove_all_copies` leaves none. White space after a span goes with it where there is some before it,
+    which stays unless it begins the text. Memory: as `window_run`, and 2 bytes a token. Raises as the stages before,
+    RecipeError for another mode, and ContractError where a first copy is not where its run saw it.
     """
     if mode not in get_args(Mode):
         raise RecipeError(f"`{mode}` is no mode of substring deduplication", fix=f"use one of {', '.join(get_args(Mode))}")
@@ -197,9 +197,12 @@ def _as_edits(documents: Documents, shard: _Shard, owners: Longs, starts: Longs,
             bounds, n_chars = units.bounds, pc.utf8_length(batch.column("text")).to_numpy(zero_copy_only=False)
             own = owners[low:high] - first_document
             first, last = bounds[own] + starts[low:high], bounds[own] + ends[low:high]
-            from_chars[low:high] = np.where(starts[low:high] == 0, 0, units.starts[first])
-            is_end = last == bounds[own + 1]
-            to_chars[low:high] = np.where(is_end, n_chars[own], units.starts[np.minimum(last, len(units.starts) - 1)])
+            is_start, is_end = starts[low:high] == 0, last == bounds[own + 1]
+            # What stands before and after the span must not become one word.
+            is_apart = is_start | (units.starts[first] > units.ends[np.maximum(first - 1, 0)])
+            after = np.where(is_apart, units.starts[np.minimum(last, len(units.starts) - 1)], units.ends[last - 1])
+            from_chars[low:high] = np.where(is_start, 0, units.starts[first])
+            to_chars[low:high] = np.where(is_end, n_chars[own], after)
         first_document += batch.num_rows
     repeat = pa.array(np.zeros(len(owners), np.int32))
     columns = [

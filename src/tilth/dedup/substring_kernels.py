@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -20,7 +22,7 @@ def _power(base, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def segments(tokens, bounds, n, k):  # type: ignore[no-untyped-def]
+def segments(tokens: Any, bounds: Any, n: int, k: int) -> Any:
     """Runs of windows with one anchor, the leftmost least k-gram of the window: its hash, the first window, their number.
 
     `tokens` (n_tokens,) are those of documents, which begin at `bounds`. Equal windows have equal anchors, and where two
@@ -63,7 +65,7 @@ def segments(tokens, bounds, n, k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def windows(tokens, firsts, counts, n, lowest, highest):  # type: ignore[no-untyped-def]
+def windows(tokens: Any, firsts: Any, counts: Any, n: int, lowest: Any, highest: Any) -> Any:
     """Hash, check and first token of the windows of segments whose hash is in [lowest, highest], in order of place."""
     room = 1024
     keys, checks, places = np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.int64)
@@ -98,7 +100,7 @@ def _longer(array, room):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def cut_repeated(keys, checks, places, hashes, hash_checks, firsts, n, lengths):  # type: ignore[no-untyped-def]
+def cut_repeated(keys: Any, checks: Any, places: Any, hashes: Any, hash_checks: Any, firsts: Any, n: int, lengths: Any) -> int:
     """Set in `lengths` (n_tokens,) how many tokens go from each on, for windows that are among the repeated ones.
 
     Both sides ascend by (hash, check). `firsts`: place of each repeated window's first copy where that is in this shard and
@@ -124,7 +126,7 @@ def cut_repeated(keys, checks, places, hashes, hash_checks, firsts, n, lengths):
 
 
 @njit(cache=True, nogil=True)
-def spans(lengths, bounds):  # type: ignore[no-untyped-def]
+def spans(lengths: Any, bounds: Any) -> Any:
     """Document, first token and last (exclusive, both within the document) of every span that goes; touching ones are one."""
     n = np.count_nonzero(lengths)
     documents, starts, ends = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +124,7 @@ def _folded(char: str) -> str:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def mixed(value):  # type: ignore[no-untyped-def]
+def mixed(value: Any) -> Any:
     """All bits of a hash depend on all (the finalizer of splitmix64)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

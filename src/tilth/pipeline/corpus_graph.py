@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
-from tilth.pipeline import edit_steps, model_steps, steps
+from tilth.pipeline import contamination_steps, edit_steps, model_steps, span_steps, steps
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
-from tilth.pipeline.recipe import OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines
+from tilth.pipeline.recipe import OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines, RepeatedSpans
 
 if TYPE_CHECKING:
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
@@ -58,6 +58,9 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     if published:
         add(Node(redpajama_v2_digests.LISTED, needs=published))
     _add_near_duplicates(corpus, nodes, reads, digest, add)
+    if corpus.decontaminate is not None:
+        for node in contamination_steps.contamination_nodes(corpus.decontaminate, reads, nodes, digest):
+            add(node)
     model_steps.check_signals(corpus.models, corpus.signals)
     for trained in corpus.models:
         _add_model(trained, nodes, reads, add)
@@ -146,6 +149,7 @@ def _read_nodes(corpus: Corpus, digest: Callable[[Path], str]) -> list[Node]:
 def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> list[Node]:
     """One node a shard for all edits, and before it what tells the lines that its group repeats."""
     repeated: dict[str, str] = {}
+    spans: dict[str, tuple[str, ...]] = {}
     for edit in corpus.edits:
         if isinstance(edit, RepeatedLines):
             own = [read for read in reads if not edit.sources or _source_of(nodes[read]) in edit.sources]
@@ -153,11 +157,15 @@ def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str],
             for name, group in _groups(own, nodes, edit.group_shards):
                 found = add(Node(edit_steps.REPEATED_LINES, name, needs=tuple(runs[read] for read in group)))
                 repeated |= dict.fromkeys(group, found)
+        if isinstance(edit, RepeatedSpans):
+            own = [read for read in reads if not edit.sources or _source_of(nodes[read]) in edit.sources]
+            spans = dict.fromkeys(own, span_steps.span_nodes(edit, own, nodes, add))
     edited = []
     for read in reads:
-        own_edits = [edit for edit in corpus.edits if read in repeated or not isinstance(edit, RepeatedLines)]
+        compared = {RepeatedLines: read in repeated, RepeatedSpans: read in spans}
+        own_edits = [edit for edit in corpus.edits if compared.get(type(edit), True)]
         described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in own_edits]
-        needs = (read, *filter(None, [repeated.get(read)]))
+        needs = (read, *filter(None, [repeated.get(read)]), *spans.get(read, ()))
         libraries = {UNICODE}.union(*(edit.libraries for edit in own_edits if not isinstance(edit, OWN_EDITS)))
         step = dataclasses.replace(edit_steps.EDIT, libraries=tuple(sorted(libraries)))
         edited.append(Node(step, nodes[read].shard, {"edits": described}, needs=needs, work=tuple(own_edits)))

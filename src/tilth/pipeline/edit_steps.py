@@ -19,6 +19,7 @@ from tilth.contracts import DOCUMENTS, EDITS
 from tilth.pipeline.composed_edits import Change, compose
 from tilth.pipeline.graph import Step
 from tilth.pipeline.parquet import Writer, stream
+from tilth.pipeline.span_steps import span_edits_of
 from tilth.pipeline.steps import READ, Inputs, Params
 
 DATATROVE = "DatatroveStep"
@@ -88,6 +89,8 @@ def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Input
         (repeated,) = (artifact for artifact in inputs.values() if artifact.spec.step == REPEATED_LINES.name)
         texts = stream(documents, "documents.parquet", ["shard", "row", "text"])
         return line_edits(texts, stream(repeated, "repeated.parquet"), description["mode"], description["keep_empty"])
+    if description["kind"] == "RepeatedSpans":
+        return span_edits_of(documents, inputs, description)
     if description["kind"] == DATATROVE:
         found: pa.Table = step.edits(_as_edited(documents, made))
         return found
