@@ -102,7 +102,7 @@ def _not_first(texts: list[list[str]], n: int) -> list[set[int]]:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    groups=_GROUPS, n=st.integers(1, 6), mode=st.sampled_from(MODES), max_bytes=st.sampled_from([1, 300, 1 << 20])
+    groups=_GROUPS, n=st.integers(1, 6), mode=st.sampled_from(MODES), max_bytes=st.sampled_from([200, 2000, 1 << 20])
 )  # fmt: skip
 def test_every_maximal_repeated_span_is_found_and_nothing_else(
     groups: list[list[str]], n: int, mode: Mode, max_bytes: int
@@ -166,7 +166,7 @@ def test_copies_of_one_page_take_time_that_is_linear() -> None:
         return time.process_time() - started
 
     seconds(10)
-    few, many = min(seconds(5_000) for _ in range(3)), seconds(100_000)
+    few, many = min(seconds(2_000) for _ in range(3)), seconds(40_000)
     assert many < 3 * 20 * few  # a method that compares pairs would take 400 times as long
 
 

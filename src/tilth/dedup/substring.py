@@ -78,7 +78,8 @@ def anchor_run(documents: Batches, min_tokens: int) -> pa.Table:
     window may have to itself where one token is repeated. Raises ContractError for documents of several shards or out of
     order, RecipeError where `min_tokens` cannot be.
     """
-    keys, counts = np.unique(_tokens(documents).segments(_checked(min_tokens))[0], return_counts=True)
+    keys, firsts = _different(_tokens(documents).segments(_checked(min_tokens))[0])
+    counts = np.diff(firsts)
     return pa.Table.from_arrays([pa.array(keys), pa.array(counts.astype(np.int64))], schema=ANCHOR_RUN)
 
 
@@ -87,7 +88,8 @@ def repeated_anchors(runs: Sequence[Batches], max_bytes: int = MAX_BYTES, at_lea
     for rows in merged_runs(runs, _ANCHOR_BYTES, max_bytes):
         hashes = rows.column("hash").to_numpy()
         order = np.argsort(hashes)
-        different, firsts = np.unique(hashes[order], return_index=True)
+        different, firsts = _different(hashes)
+        firsts = firsts[:-1]
         counts = np.add.reduceat(rows.column("n_copies").to_numpy()[order], firsts)
         many = counts >= at_least
         if many.any():
@@ -223,7 +225,7 @@ def _windows(
 ) -> Iterator[tuple[int, Hashes, Hashes, Longs]]:  # fmt: skip
     """Range by range of hashes, its highest and the windows in it whose anchor is repeated: hash, check, place, ascending."""
     keys, firsts, counts = shard.segments(n)
-    chosen = np.isin(keys, _known(np.unique(keys), anchors))
+    chosen = _among(keys, _known(_different(keys)[0], anchors))
     firsts, counts = firsts[chosen], counts[chosen]
     n_parts = max(1, -(-int(counts.sum()) * _FOUND_BYTES // max_bytes))
     for part in range(n_parts):
@@ -240,10 +242,23 @@ def _known(own: Hashes, anchors: Batches) -> Hashes:
     found = [np.zeros(0, np.uint64)]
     for batch in batches_of(anchors):
         hashes = batch.column("hash").to_numpy()
-        if len(own) and len(hashes):
-            at = np.minimum(np.searchsorted(own, hashes), len(own) - 1)
-            found.append(hashes[own[at] == hashes])
+        found.append(hashes[_among(hashes, own)])
     return np.concatenate(found)
+
+
+def _among(hashes: Hashes, ascending: Hashes) -> npt.NDArray[np.bool_]:
+    """Which of `hashes` are in `ascending`."""
+    if not len(ascending):
+        return np.zeros(len(hashes), bool)
+    found: npt.NDArray[np.bool_] = ascending[np.minimum(np.searchsorted(ascending, hashes), len(ascending) - 1)] == hashes
+    return found
+
+
+def _different(hashes: Hashes) -> tuple[Hashes, Longs]:
+    """The different hashes, ascending, and where each begins among all when sorted, with their number at the end."""
+    ascending = np.sort(hashes)
+    firsts = np.flatnonzero(np.concatenate((np.ones(min(1, len(hashes)), bool), ascending[1:] != ascending[:-1])))
+    return ascending[firsts], np.append(firsts, len(hashes))
 
 
 def _tokens(documents: Batches) -> _Shard:
