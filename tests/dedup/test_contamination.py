@@ -150,6 +150,13 @@ def test_short_items_are_found_whole_or_not_at_all() -> None:
     assert (row["item"], row["method"], row["n_matched"], row["coverage"]) == ("1", "whole", 9, 1)
 
 
+def test_short_items_that_begin_alike_are_told_apart() -> None:
+    items = {str(i): f"Write a function to find the sum of all {word}." for i, word in enumerate(["odds", *"abcdefghijklmnop"])}
+    assert [row["item"] for row in _found([items["0"]], _index(items))] == ["0"]
+    same = {str(i): "Write a function to find the sum of all odds." for i in range(11)} | {"long": _prose(20, 6)}
+    assert _found([same["0"]], _index(same)) == []
+
+
 def test_what_many_items_hold_or_what_says_nothing_is_not_looked_for() -> None:
     licence = _prose(30, 9)
     items = {str(i): f"{licence} {_prose(20, 100 + i)}" for i in range(12)}

@@ -165,7 +165,8 @@ class BenchmarkIndex:
         flags = self._list(f"{unit}_tell").values.to_numpy(zero_copy_only=False)
         n_telling = np.concatenate((np.zeros(1, np.int64), np.cumsum(flags)))
         kept = n_telling[places + lengths] - n_telling[places] >= lengths // _TELLING
-        kept &= ~self._too_common(hashes, entries)
+        # Short texts may begin alike, and only their beginnings are hashed for the search.
+        kept &= ~self._too_common(_whole_hashes(units, bounds)[entries] if method == WHOLE else hashes, entries)
         n_left_out = np.bincount(entries[~kept], minlength=len(bounds) - 1)
         order = np.flatnonzero(kept)[np.lexsort((places[kept], entries[kept], hashes[kept]))]
         hashes, entries, places, lengths = hashes[order], entries[order], places[order], lengths[order].astype(np.int32)
@@ -216,6 +217,18 @@ def power(n: int) -> Any:
     for _ in range(n):
         found *= BASE
     return found
+
+
+@njit(cache=True, nogil=True)
+def _whole_hashes(units, bounds):  # type: ignore[no-untyped-def]
+    """The hash of all units of each entry."""
+    hashes = np.zeros(len(bounds) - 1, np.uint64)
+    for entry in range(len(bounds) - 1):
+        value = np.uint64(bounds[entry + 1] - bounds[entry])
+        for at in range(bounds[entry], bounds[entry + 1]):
+            value = value * BASE + units[at]
+        hashes[entry] = mixed(value)
+    return hashes
 
 
 @njit(cache=True, nogil=True)
