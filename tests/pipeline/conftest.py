@@ -232,3 +232,49 @@ def built(
     project = make_project(tmp_path_factory.mktemp("built") / "project", inputs)
     tilth("build", "small", cwd=project)
     return project
+
+
+OVERLAP_RECIPE = """
+from pathlib import Path
+
+from tilth import Bpe, Corpus, Folder
+from tilth.pipeline.recipe import Decontaminate, RepeatedSpans
+
+FOLDER = Path({folder!r})
+
+
+def pages(mode: str = "keep_first", shard_bytes: int = 2000, benchmark: str = "sums.jsonl", field: str = "") -> Corpus:
+    return Corpus(
+        sources=[Folder("pages", str(FOLDER / "pages"), shard_bytes=shard_bytes), Folder("notes", str(FOLDER / "notes"))],
+        signals=["natural_language"],
+        edits=[RepeatedSpans(min_tokens=12, mode=mode, sources=("pages",))],
+        decontaminate=Decontaminate(
+            {{"sums": str(FOLDER / benchmark), "other": str(FOLDER / "other.csv")}},
+            fields={{"sums": (field,)}} if field else {{}},
+        ),
+        tokenizer=Bpe(300),
+    )
+"""
+QUESTION = "A farmer's barn holds 12 sacks of rye; each sack weighs 40 pounds. How much does all of the rye weigh together?"
+SHARED = "This notice stands on every page of the site, and nobody who reads a page ever needs to read it twice."
+
+
+@pytest.fixture(scope="session")
+def overlapping(tmp_path_factory: pytest.TempPathFactory, tilth: Callable[..., object]) -> Path:
+    """A project with the corpus `pages`: passages that are repeated, and a benchmark's question on one page."""
+    folder = tmp_path_factory.mktemp("overlapping")
+    random_ = random.Random(11)
+    for name in ("pages", "notes", "project/recipes"):
+        (folder / name).mkdir(parents=True)
+    for i in range(12):
+        text = "\n".join(sentence(random_, 12) for _ in range(4))
+        (folder / "pages" / f"{i:02d}.txt").write_text(text + (f"\n{SHARED}\n{i}" if i % 3 == 0 else ""))
+    (folder / "notes" / "0.txt").write_text(f"A note.\n{SHARED}\n")
+    rewritten = QUESTION.upper().replace("'", "’").replace(";", " --").replace("40 ", "40\n    ")
+    (folder / "pages" / "leak.txt").write_text(f"Heard at the market:\n> {rewritten}\nNobody knew.")
+    items = [{"question": QUESTION, "answer": "12 * 40 = 480"}, {"question": sentence(random_, 30), "answer": "none"}]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (folder / "other.csv").write_text(f"id,prompt\nq1,{sentence(random_, 40)}\n")
+    (folder / "project" / "recipes" / "pages.py").write_text(OVERLAP_RECIPE.format(folder=str(folder)))
+    tilth("build", "pages", cwd=folder / "project")
+    return folder / "project"

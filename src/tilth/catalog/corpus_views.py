@@ -1,9 +1,9 @@
 """The views of one corpus: a schema with its tables, and a wide view with one row a document.
 
-<corpus>.documents, .edits, .occurrences, .licences, .rejects          as the contracts say
+<corpus>.documents, .edits, .occurrences, .licences, .rejects, .contamination      as the contracts say
 <corpus>.duplicates                                 as well, with what the corpus' rule keeps of each method's clusters
 <corpus>.signals_<family>, .signals                                    one family; all of them
-<corpus>                                                               documents, signals, marks, licence
+<corpus>                                                               documents, signals, marks, licence, benchmarks
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import duckdb
 from tilth.artifacts import Named, Part, Store
 from tilth.catalog.complaints import reading_store
 from tilth.catalog.quoting import identifier, no_rows, read_parquet
-from tilth.contracts import DOCUMENTS, DUPLICATES, EDITS, LICENCES, OCCURRENCES, REJECTS, Contract
+from tilth.contracts import CONTAMINATION, DOCUMENTS, DUPLICATES, EDITS, LICENCES, OCCURRENCES, REJECTS, Contract
 from tilth.errors import StoreError
 
 _READ_TABLES = {"occurrences": OCCURRENCES, "licences": LICENCES, "rejects": REJECTS}
@@ -27,6 +27,7 @@ _FAMILY_PREFIX = "signals."
 DECIDING, BESIDE = ("exact", "minhash", "digest"), ("normal_text", "url", "simhash", "semantic")
 MARKS = tuple(f"dedup.{method}" for method in (*DECIDING, *BESIDE))  # the steps that mark duplicates
 KEEPERS_STEP = "dedup.keepers"
+_CONTAMINATION = "contamination"
 _ROW_KEY = ("shard", "row")
 _KEEPER_TYPES = {
     "shard": "VARCHAR",
@@ -46,6 +47,7 @@ class Side:
     columns: dict[str, str]
     defaults: dict[str, str] = dataclasses.field(default_factory=dict)  # SQL for documents without a row here
     family: str | None = None
+    step: str | None = None  # that made it, where that is neither a family nor in every corpus
 
     def gives(self, wanted: Collection[str] | None) -> bool:
         """True when a query that names the columns `wanted` (lower case; None = any) needs this side."""
@@ -82,9 +84,11 @@ class CorpusViews:
     def steps_of(self, wanted: Collection[str]) -> set[str]:
         """Steps of the corpus on which the values of the columns `wanted` depend."""
         families = {side.family for side in self.sides if side.family and side.gives(wanted)}
+        steps = {side.step for side in self.sides if side.step and side.gives(wanted)}
         return {
             "read",
             "edit",
+            *steps,
             *(step for step in self.named.steps() if step.startswith("dedup.") or step.removeprefix(_FAMILY_PREFIX) in families),
         }
 
@@ -129,9 +133,12 @@ def _create_corpus_views(
     if with_keepers:
         _refuse_marks_alone(named)
     _create_duplicates_view(connection, store, named, relation, with_keepers)
+    held = [store.artifact(part).path / "contamination.parquet" for part in named.of(_CONTAMINATION)]
+    _create_table_view(connection, table(relation, "contamination"), held, CONTAMINATION)
     document_columns = tuple(DOCUMENTS.schema.names)
     families_found = _family_sides(connection, store, named, relation, document_columns)
     sides = (*families_found, *(_keeper_sides(store, named, relation) if with_keepers else ()), *_provenance_sides(relation))
+    sides = (*sides, *([_contamination_side(relation)] if held else []))
     views = CorpusViews(named, relation, document_columns, sides)
     families = dataclasses.replace(views, sides=tuple(side for side in sides if side.family))
     keys_and_signals = ", ".join(map(identifier, ("doc_id", *_ROW_KEY, *families.columns[len(document_columns) :])))
@@ -217,6 +224,16 @@ def _provenance_sides(relation: str) -> Iterable[Side]:
     yield Side(_effective_licence(licences), {"licence": "licence"})
     places = ("origin", "path", "revision", "date", "n_occurrences")
     yield Side(_first_occurrence(occurrences), {name: name for name in places}, {"n_occurrences": "0"})
+
+
+def _contamination_side(relation: str) -> Side:
+    """Only where a corpus was searched: a column that is never anything but 0 would say what nobody looked at."""
+    held = f"""(
+    select shard, row, count(distinct (benchmark, item)) as n_contaminated,
+        list_sort(list(distinct benchmark)) as contaminated_by, max(coverage) as contamination_coverage
+    from {table(relation, "contamination")} group by shard, row)"""
+    defaults = {"n_contaminated": "0", "contaminated_by": "[]::varchar[]", "contamination_coverage": "0"}
+    return Side(held, {name: name for name in defaults}, defaults, step=_CONTAMINATION)
 
 
 def _effective_licence(licences: str) -> str:

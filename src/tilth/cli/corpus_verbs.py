@@ -42,6 +42,7 @@ def build(recipe: str, overrides: tuple[str, ...], explain: bool, workers: int, 
     Reads, scores and marks duplicates: whatever is not made yet. NAME=VALUE sets a parameter of the recipe.
     """
     from tilth.pipeline import build as building
+    from tilth.pipeline.contamination_steps import count_contamination
     from tilth.pipeline.project import Project
     from tilth.pipeline.recipe import Corpus
     from tilth.pipeline.recipes import load_recipe
@@ -59,8 +60,16 @@ def build(recipe: str, overrides: tuple[str, ...], explain: bool, workers: int, 
         say(f"{built.named.label} is up to date ({seconds:.1f} s)")
         return
     print(table(["source", "read", "rejected", "documents", "duplicates", "kept", "text", "tokens"], _flow(built.counts)))
+    _say_contamination(count_contamination(project.store, built.named))
     n_there = len(built.named.parts) - built.n_made
     say(f"{built.named.label} built in {seconds:.1f} s; {built.n_made} outputs made, {n_there} were there")
+
+
+def _say_contamination(found: list[Any]) -> None:
+    """What was looked for of benchmarks and what was found, nothing included."""
+    for one in found:
+        left_out = f"; {one.n_short:,} texts were too short to be looked for" if one.n_short else ""
+        say(f"{one.in_words}{left_out}")
 
 
 def _flow(counts: dict[str, dict[str, int]]) -> list[tuple[Any, ...]]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import tilth
-from tilth.cli import corpus_verbs, dedup_verbs, look_verbs, model_verbs, score_verbs
+from tilth.cli import corpus_verbs, dedup_verbs, look_verbs, model_verbs, overlap_verbs, score_verbs
 from tilth.errors import TilthError, UserError, did_you_mean
 
 STOPPED = 130
@@ -47,6 +47,7 @@ for verb in (
     model_verbs.trace,
     score_verbs.score,
     dedup_verbs.dedup,
+    overlap_verbs.decontaminate,
     look_verbs.report,
     look_verbs.explain,
     look_verbs.ls,

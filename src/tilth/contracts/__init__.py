@@ -1,5 +1,6 @@
 """The promises between rooms: Arrow schemas, versioned, one file a contract, and `check`."""
 
+from tilth.contracts.contamination import CONTAMINATION
 from tilth.contracts.contract import Contract, check, uuid_array, uuid_bytes
 from tilth.contracts.documents import DOCUMENTS, OCCURRENCES, REJECTS
 from tilth.contracts.duplicates import DUPLICATES
@@ -13,6 +14,7 @@ from tilth.contracts.subset import SUBSET
 from tilth.contracts.tokens import TOKENS_INDEX
 
 __all__ = [
+    "CONTAMINATION",
     "DOCUMENTS",
     "DUPLICATES",
     "EDITS",

@@ -1,1 +1,1 @@
-"""Finds duplicates, exact and near; marks them and never deletes: Arrow in, duplicates/1 out."""
+"""Finds duplicates, exact and near, and benchmarks in documents; marks them and never deletes: Arrow in, Arrow out."""

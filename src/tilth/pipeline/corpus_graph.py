@@ -12,10 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
 from tilth.errors import RecipeError, did_you_mean
-from tilth.pipeline import duplicate_steps, edit_steps, keeper_steps, model_steps, near_steps, semantic_steps, steps
+from tilth.pipeline import (
+    contamination_steps,
+    duplicate_steps,
+    edit_steps,
+    keeper_steps,
+    model_steps,
+    near_steps,
+    semantic_steps,
+    span_steps,
+    steps,
+)  # fmt: skip
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
-from tilth.pipeline.recipe import COMPARING, OWN_EDITS, Corpus, Edit, Perplexity, RepeatedLines, RepeatedSentences
+from tilth.pipeline.recipe import (
+    COMPARING,
+    OWN_EDITS,
+    Corpus,
+    Edit,
+    Perplexity,
+    RepeatedLines,
+    RepeatedSentences,
+    RepeatedSpans,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
@@ -66,6 +85,9 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     _add_near_duplicates(corpus, nodes, reads, digest, add)
     for node in semantic_steps.semantic_nodes(corpus.duplicates, nodes, reads, digest):
         add(node)
+    if corpus.decontaminate is not None:
+        for node in contamination_steps.contamination_nodes(corpus.decontaminate, reads, nodes, digest):
+            add(node)
     model_steps.check_signals(corpus.models, corpus.signals)
     for trained in corpus.models:
         _add_model(trained, nodes, reads, add)
@@ -153,8 +175,8 @@ def _read_nodes(corpus: Corpus, digest: Callable[[Path], str]) -> list[Node]:
 
 
 def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> list[Node]:
-    """One node a shard for all edits, and before it what tells the lines or sentences that its group repeats."""
-    repeated: dict[tuple[Edit | DatatroveStep, str], str] = {}
+    """One node a shard for all edits, and before it what tells the lines, sentences or spans that are repeated."""
+    repeated: dict[tuple[Edit | DatatroveStep, str], tuple[str, ...]] = {}
     for edit in corpus.edits:
         if isinstance(edit, COMPARING):
             own = [read for read in reads if not edit.sources or _source_of(nodes[read]) in edit.sources]
@@ -164,7 +186,7 @@ def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str],
     for read in reads:
         own_edits = [edit for edit in corpus.edits if not isinstance(edit, COMPARING) or (edit, read) in repeated]
         described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in own_edits]
-        needs = (read, *(repeated[edit, read] for edit in own_edits if isinstance(edit, COMPARING)))
+        needs = (read, *(need for edit in own_edits if isinstance(edit, COMPARING) for need in repeated[edit, read]))
         libraries = {UNICODE}.union(*(edit.libraries for edit in own_edits if not isinstance(edit, OWN_EDITS)))
         step = dataclasses.replace(edit_steps.EDIT, libraries=tuple(sorted(libraries)))
         edited.append(Node(step, nodes[read].shard, {"edits": described}, needs=needs, work=tuple(own_edits)))
@@ -172,17 +194,23 @@ def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str],
 
 
 def _comparing_nodes(
-    edit: RepeatedLines | RepeatedSentences, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]
-) -> Iterator[tuple[Sequence[str], str]]:
-    """Groups of shards that are compared, each with the node that tells what is repeated in it."""
+    edit: RepeatedLines | RepeatedSentences | RepeatedSpans,
+    nodes: Mapping[str, Node],
+    reads: Sequence[str],
+    add: Callable[[Node], str],
+) -> Iterator[tuple[Sequence[str], tuple[str, ...]]]:
+    """Groups of shards that are compared, each with the nodes that tell what is repeated in it."""
+    if isinstance(edit, RepeatedSpans):
+        yield reads, span_steps.span_nodes(edit, reads, nodes, add)
+        return
     if isinstance(edit, RepeatedSentences):
         params = {"n": edit.n, "unit": edit.unit}
         runs = [add(Node(edit_steps.SENTENCES[edit.unit], nodes[read].shard, params, needs=(read,))) for read in reads]
-        yield reads, add(Node(edit_steps.REPEATED_SENTENCES[edit.unit], needs=tuple(runs)))
+        yield reads, (add(Node(edit_steps.REPEATED_SENTENCES[edit.unit], needs=tuple(runs))),)
         return
     hashed = {read: add(Node(edit_steps.LINES[edit.unit], nodes[read].shard, needs=(read,))) for read in reads}
     for name, group in _groups(reads, nodes, edit.group_shards):
-        yield group, add(Node(edit_steps.REPEATED_LINES[edit.unit], name, needs=tuple(hashed[read] for read in group)))
+        yield group, (add(Node(edit_steps.REPEATED_LINES[edit.unit], name, needs=tuple(hashed[read] for read in group))),)
 
 
 def _source_of(node: Node) -> str:

@@ -19,6 +19,7 @@ from tilth.contracts import DOCUMENTS, EDITS
 from tilth.pipeline.composed_edits import Change, compose
 from tilth.pipeline.graph import Step
 from tilth.pipeline.parquet import Writer, stream
+from tilth.pipeline.span_steps import span_edits_of
 from tilth.pipeline.steps import READ, Inputs, Params
 
 DATATROVE = "DatatroveStep"
@@ -105,6 +106,8 @@ def _stages(descriptions: Sequence[Params], work: Any) -> list[list[tuple[Params
 def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Inputs, made: pa.Table) -> pa.Table:
     if description["kind"] in ("RepeatedLines", "RepeatedSentences"):
         return _cut_repeated(description, documents, inputs)
+    if description["kind"] == "RepeatedSpans":
+        return span_edits_of(documents, inputs, description)
     if description["kind"] == DATATROVE:
         found: pa.Table = step.edits(_as_edited(documents, made))
         return found

@@ -10,6 +10,7 @@ from tilth.dedup.simhash_parameters import SimHash as SimHash  # recipes take it
 from tilth.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
+    from tilth.dedup.overlap_parameters import OverlapParameters
     from tilth.dedup.parameters import MinHashParameters
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
 
@@ -131,6 +132,25 @@ class RepeatedSentences:
 
 
 @dataclass(frozen=True)
+class RepeatedSpans:
+    """Cut the spans of at least `min_tokens` words and marks that occur more than once, in one document or in several.
+
+    As Lee et al. (arXiv:2107.06499) do, but on words: only white space is not compared. `keep_first` leaves the first copy by
+    (shard, row), `remove_all_copies` none. Only `sources` are compared and cut, by default all.
+    """
+
+    min_tokens: int = 50
+    mode: str = "keep_first"
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("remove_all_copies", "keep_first"):
+            raise RecipeError(f"RepeatedSpans has no mode `{self.mode}`", fix="`keep_first` or `remove_all_copies`")
+        if not 1 <= self.min_tokens <= 65_535:
+            raise RecipeError("`min_tokens` must be 1 to 65,535", where="RepeatedSpans", fix="Lee et al. take 50")
+
+
+@dataclass(frozen=True)
 class RedactPersonalData:
     """Replace e-mail addresses, phone numbers and public IP addresses by placeholders."""
 
@@ -140,9 +160,43 @@ class C4Lines:
     """Cut the lines that C4 cuts: without a terminal mark, of few words, with JavaScript, policies or braces."""
 
 
-Edit = RepeatedLines | RepeatedSentences | RedactPersonalData | C4Lines
-OWN_EDITS = (RepeatedLines, RepeatedSentences, RedactPersonalData, C4Lines)
-COMPARING = (RepeatedLines, RepeatedSentences)  # what a text loses depends on other texts
+Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | C4Lines
+OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, C4Lines)
+COMPARING = (RepeatedLines, RepeatedSentences, RepeatedSpans)  # what a text loses depends on other texts
+
+
+@dataclass(frozen=True)
+class Decontaminate:
+    """Mark the documents that hold parts of `benchmarks`: name -> file (JSON lines, JSON, CSV, Parquet).
+
+    `fields` names the fields to look for, by benchmark, where their names do not tell. n-grams of `n_words` words, as GPT-3
+    and Llama 2 take them; a text of fewer, but at least `min_words`, as a whole; substrings of `n_characters` letters and
+    digits, as GPT-4 (50; 0: none). What more than `max_items` items of a benchmark hold is not looked for.
+    """
+
+    benchmarks: Mapping[str, str]
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    n_words: int = 13
+    min_words: int = 8
+    n_characters: int = 0
+    max_items: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.benchmarks:
+            raise RecipeError("Decontaminate has no benchmarks", fix='Decontaminate({"humaneval": "path/to/HumanEval.jsonl"})')
+        for name in self.fields:
+            if name not in self.benchmarks:
+                raise RecipeError(
+                    f"fields are given for `{name}`, which is no benchmark", fix=did_you_mean(name, self.benchmarks)
+                )
+        _ = self.parameters  # refuses what cannot be
+
+    @property
+    def parameters(self) -> OverlapParameters:
+        """What counts as overlap."""
+        from tilth.dedup.overlap_parameters import OverlapParameters
+
+        return OverlapParameters(self.n_words, self.min_words, self.n_characters, self.max_items)
 
 
 @dataclass(frozen=True)
@@ -164,6 +218,7 @@ class Corpus:
     edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
     duplicates: Sequence[Any] = ()  # "normal_text", "url", SimHash(...), Semantic(...)
+    decontaminate: Decontaminate | None = None
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
@@ -197,7 +252,7 @@ class Corpus:
                 raise RecipeError(f"{who} wants a source `{source}`", fix=did_you_mean(source, names))
 
     def _check_steps(self) -> None:
-        """Everything that is not Tilth's own is a DatatroveStep, and lines are compared before any of them changes texts."""
+        """Everything that is not Tilth's own is a DatatroveStep, and documents are compared before any of them changes texts."""
         for where, given, own in (("signals", self.signals, str), ("edits", self.edits, OWN_EDITS)):
             for step in given:
                 if not isinstance(step, own) and type(step).__name__ != "DatatroveStep":
