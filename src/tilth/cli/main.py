@@ -46,6 +46,7 @@ for verb in (
     model_verbs.deploy,
     model_verbs.trace,
     score_verbs.score,
+    score_verbs.fit,
     look_verbs.report,
     look_verbs.explain,
     look_verbs.ls,
