@@ -32,9 +32,11 @@ def test_prose_between_agreed_lines_stays_in_its_place() -> None:
     assert join(f"{LONE}\n{agreed}\n{LONE}", agreed)[0] == agreed
 
 
-def test_prose_beside_short_lines_that_both_kept_goes() -> None:
-    footer = "Politics\nSports\nWorld"
-    assert join(f"{FIRST}\n{SECOND}\n{footer}", f"{FIRST}\n{SECOND}\nPolitics\nSports\n{LONE}\nWorld")[0].endswith(footer)
+def test_prose_of_one_between_short_lines_of_both_stays() -> None:
+    menu = "News\n\n{}\nRanking of the month\n" + "\n".join(
+        f"{i}. A long name of a thing that is sold here, as its page has it" for i in range(3)
+    )
+    assert LONE in join(menu.format(LONE), menu.format(""))[0]
 
 
 def test_a_heading_between_paragraphs_stays_but_no_author_and_nothing_that_recurs() -> None:

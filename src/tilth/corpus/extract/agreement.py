@@ -1,9 +1,9 @@
 """Joins the main texts that two libraries found of one page: what both kept, and the prose between it that only one kept.
 
 Two extractors that work differently rarely make the same mistake, so a line that both kept is main text. Of the others
-only prose between long agreed lines stays, and the heading between two paragraphs: what stands before the first or after
-the last is most often a menu, a teaser or a comment, even where both kept its short lines. Where the two hardly agree one of
-them lost the text or took the whole page: then the one with more prose is right.
+only prose between agreed lines stays, and the heading between two paragraphs: what stands before the first or after the
+last is most often a menu, a teaser or a comment. Where the two hardly agree one of them lost the text or took the whole
+page: then the one with more prose is right.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ def _lines(text: str) -> Iterator[Line]:
 
 
 def _lone_prose(lines: list[Line], is_agreed: list[bool]) -> set[int]:
-    """The lines of prose that only this extraction has, between long agreed ones."""
-    long = [i for i, line in enumerate(lines) if is_agreed[i] and line.is_long]
-    return {i for i in range(long[0], long[-1]) if not is_agreed[i] and lines[i].is_prose} if long else set()
+    """The lines of prose that only this extraction has, between agreed ones."""
+    both = [i for i in range(len(lines)) if is_agreed[i]]
+    return {i for i in range(both[0], both[-1]) if not is_agreed[i] and lines[i].is_prose} if both else set()
 
 
 def _headings(lines: list[Line], stays: list[bool]) -> set[int]:
