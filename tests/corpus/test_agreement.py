@@ -18,7 +18,7 @@ LONE = "One library alone has kept this sentence, which is long enough to be tak
 
 
 def test_agreed_lines_stay_and_the_rest_goes() -> None:
-    page = f"Home\nAbout us\n\n{FIRST}\n\n  • {SECOND}\nShare\n{THIRD}\n{LONE}\nRelated"
+    page = f"Home\nAbout us\n\n{FIRST}\n\n  • {SECOND}\nShare\nPrint\n{THIRD}\n{LONE}\nRelated"
     assert join(page, f"{FIRST}\n- {SECOND}\n{THIRD}") == (f"{FIRST}\n\n  • {SECOND}\n{THIRD}", Source.BOTH)
 
 
@@ -30,6 +30,28 @@ def test_prose_between_agreed_lines_stays_in_its_place() -> None:
         both = "\n".join(lines)
         assert join(both, agreed) == join(agreed, both) == (both, Source.BOTH)
     assert join(f"{LONE}\n{agreed}\n{LONE}", agreed)[0] == agreed
+
+
+def test_prose_of_one_between_short_lines_of_both_stays() -> None:
+    menu = "News\n\n{}\nRanking of the month\n" + "\n".join(
+        f"{i}. A long name of a thing that is sold here, as its page has it" for i in range(3)
+    )
+    assert LONE in join(menu.format(LONE), menu.format(""))[0]
+
+
+def test_a_heading_between_paragraphs_stays_but_no_author_and_nothing_that_recurs() -> None:
+    agreed = f"{FIRST}\n{SECOND}\n{THIRD}"
+    assert join(f"{FIRST}\n{SECOND}\nThe smell of it\n{THIRD}", agreed)[0] == f"{FIRST}\n{SECOND}\nThe smell of it\n{THIRD}"
+    assert join(f"{FIRST}\nBy a farmer\n{SECOND}\n{THIRD}", agreed)[0] == agreed
+    advertised = f"{FIRST}\n{SECOND}\nAdvertisement\n{THIRD}\nAdvertisement\n{FIRST}"
+    assert "Advertisement" not in join(advertised, f"{agreed}\n{FIRST}")[0]
+
+
+def test_invisible_characters_are_no_difference() -> None:
+    shy = SECOND.replace("spring", "spr\u00ading").replace("frost", "\u200bfrost")
+    quoted = "Ploughing too early in the wet spring spoils it, and a late frost mends"
+    assert join(f"{quoted}\n{FIRST}\n{shy}", f"{FIRST}\n{SECOND}") == (f"{FIRST}\n{shy}", Source.BOTH)
+    assert words_of("po\u00adli\u00adtics \ufeffmay") == ["politics", "may"]
 
 
 @pytest.mark.parametrize(

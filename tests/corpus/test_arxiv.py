@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -101,6 +102,30 @@ def test_tar_forms_and_long_names(form: int) -> None:
     files = {"a" * 90 + "/" + "b" * 60 + ".tex": b"x" * 700, "kurz.tex": b"", "ü.tex": b"y" * 512}
     found = [(member.name, member.read()) for member in read_tar(io.BytesIO(tar(files, form))) if isinstance(member, Member)]
     assert found == list(files.items())
+
+
+def test_a_lost_members_name_goes_to_no_other_and_sizes_without_end_are_none() -> None:
+    data = bytearray(tar({"a" * 120 + ".tex": b"x" * 700, "kurz.tex": b"y"}, tarfile.GNU_FORMAT))
+    data[2 * 512 + 150] ^= 0xFF  # the header behind the long name
+    assert [member.name for member in read_tar(io.BytesIO(data)) if isinstance(member, Member)] == ["kurz.tex"]
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("ms.tex")
+        member.size, member.pax_headers = 5, {"size": "9" * 5000}
+        archive.addfile(member, io.BytesIO(b"words"))
+    found = [(member.name, member.read()) for member in read_tar(io.BytesIO(target.getvalue())) if isinstance(member, Member)]
+    assert found == [("ms.tex", b"words")]
+
+
+def test_time_to_read_on_grows_with_the_damages() -> None:
+    data = bytearray(tar({f"{i}.tex": b"x" for i in range(8000)}, tarfile.USTAR_FORMAT))
+    for i in range(0, 4000, 2):
+        data[i * 1024 + 150] ^= 0xFF
+    for i in range(4000, 8000, 2):
+        data[i * 1024 : i * 1024 + 512] = bytes(512)
+    started = time.process_time()
+    assert [type(found) is Member for found in read_tar(io.BytesIO(data))].count(True) == 4000
+    assert time.process_time() - started < 3  # ten times what it takes
 
 
 @pytest.mark.parametrize("name", ["../../x.tex", "/etc/x.tex", "a/../../x.tex", "C:\\x.tex", "..\\x.tex"])

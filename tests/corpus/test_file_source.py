@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tilth.corpus.formats.parquet_pages import footer_bytes, pages, read_footer
+from tilth.corpus.formats.parquet_pages import MAX_PAGES, Chunk, Page, footer_bytes, pages, read_footer
 from tilth.corpus.records import Document, Reject
 from tilth.corpus.sources.arc import Arc
 from tilth.corpus.sources.arxiv import ArxivSource
@@ -200,6 +201,34 @@ def test_pages_of_parquet_are_as_large_as_the_footer_says(tmp_path: Path, option
                 size = facts.row_group(i).column(j).total_uncompressed_size  # with the headers
                 assert size * 0.97 - 200 * len(found) < sum(page.n_bytes for page in found) < size
                 assert any(page.is_dictionary for page in found) == facts.row_group(i).column(j).has_dictionary_page
+
+
+def page_header(kind: int, unpacked: int, packed: int) -> bytes:
+    """The three fields that every page has, in Thrift's compact protocol."""
+
+    def number(value: int) -> bytes:
+        value, found = value << 1, b""
+        while value > 127:
+            value, found = value >> 7, found + bytes([value & 127 | 128])
+        return found + bytes([value])
+
+    return b"".join(b"\x15" + number(value) for value in (kind, unpacked, packed)) + b"\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x18" + b"\xff" * 9 + b"\x01" + bytes(100), "no page header"),  # a text of 2^64 bytes
+        (b"\x1c" * 100, "nested too deep"),
+        (page_header(0, 10, (1 << 62) - 1), "no byte"),
+        (page_header(0, 0, 0) * (MAX_PAGES + 1), "more than 100000 pages"),
+    ],
+    ids=["text without end", "deep", "far", "pages"],
+)
+def test_headers_that_no_page_has(data: bytes, says: str) -> None:
+    assert list(pages(io.BytesIO(page_header(0, 7, 0) * 3), Chunk("text", 0, 21))) == [Page(7 * i, False, 7) for i in range(3)]
+    with pytest.raises(ValueError, match=says):
+        list(pages(io.BytesIO(data), Chunk("text", 0, 1 << 63)))
 
 
 def test_what_parquet_unpacks_is_bounded(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tilth.corpus.extract.html
 from tilth.corpus.extract.charset import decode_html
 from tilth.corpus.extract.formulas import dollars, has_formulas, image_tex
 from tilth.corpus.extract.html import MAX_BOTH_CHARS, MODES, Extractor, SizeError, cut_attributes, extract_html
@@ -70,6 +72,24 @@ def test_both_says_whose_text_it_took() -> None:
     found = extract_html(large, "both")
     assert re.fullmatch(r"both, resiliparse \S+ main_content", found.tool)
     assert found.text == Extractor("resiliparse", {"comments": False}).extract(large).text
+
+
+def test_both_asks_the_slower_mode_where_the_fast_one_gives_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Mapping[str, Any]] = []
+    prose = "Ploughing too early in the wet spring spoils it, and a late frost mends what was spoilt."
+    source = "<a href='/ads'><img src='/ads.gif' alt=''></a>"
+
+    def text_of(html: str, options: Mapping[str, Any]) -> str:
+        asked.append(options)
+        return f"{prose}\n{source if options else prose}"
+
+    monkeypatch.setattr(tilth.corpus.extract.html, "_trafilatura", text_of)
+    page = f"<body><main><p>{prose}</p><p>{prose}</p></main>"
+    assert source not in extract_html(page, "both").text
+    assert asked == [{"fast": True}, {}]
+    source = "1 < 2"
+    extract_html(page, "both")
+    assert asked[2:] == [{"fast": True}]
 
 
 FORMULAS = [

@@ -46,6 +46,7 @@ for verb in (
     model_verbs.deploy,
     model_verbs.trace,
     score_verbs.score,
+    score_verbs.fit,
     dedup_verbs.dedup,
     overlap_verbs.decontaminate,
     look_verbs.report,

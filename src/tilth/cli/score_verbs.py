@@ -1,4 +1,4 @@
-"""score: the signals of the user's own files, without a project."""
+"""score, fit: the signals of the user's own files and the models behind some of them, without a project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tilth.cli.tables import as_json, say, size, table
+from tilth.cli.tables import as_json, record, say, size, table
 
 
 @click.command()
@@ -21,7 +21,7 @@ from tilth.cli.tables import as_json, say, size, table
 @click.option("--language", metavar="LANG", help="The language of texts that do not name theirs: en.")
 @click.option("--bad-words", type=click.Path(exists=True, path_type=Path), help="LDNOOBW's folder, or JSON by language.")
 @click.option("--blocked-domains", type=click.Path(exists=True, path_type=Path), help="UT1's folder, or JSON by domain.")
-@click.option("--model", "models", multiple=True, metavar="FAMILY=FILE", help="A trained model for a family of signals.")
+@click.option("--model", "models", multiple=True, metavar="NAME=FILE", help="A model of `tilth fit`; NAME begins its columns.")
 @click.option("--snapshot", default="0000-00", show_default=True, metavar="YYYY-WW", help="The snapshot's name, as rpv2.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; each scores whole files.")
 @click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
@@ -67,17 +67,61 @@ def score(
     say(f"{sum(bool(one.why) for one in done.inputs)} of {len(done.inputs)} made in {time.monotonic() - started:.1f} s: {output}")
 
 
+@click.command()
+@click.argument("kind", metavar="KIND")
+@click.option("--positive", multiple=True, required=True, metavar="FILES", help="Texts that are wanted; may be repeated.")
+@click.option("--negative", multiple=True, metavar="FILES", help="The other texts; `perplexity` has none.")
+@click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The model to write.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of texts and of a classifier's training.")
+@click.option("--max-documents", type=click.IntRange(min=1), help="At most so many texts of a side.")
+@click.option("--compat", default="", metavar="NAME", help="redpajama-v2: its formula of importance.")
+@click.option("--text", metavar="FIELD", help="The field or column of the text, where it is not told by the layout.")
+@click.option("--json", "as_data", is_flag=True, help="The manifest.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def fit(
+    kind: str,
+    positive: tuple[str, ...],
+    negative: tuple[str, ...],
+    output: Path,
+    seed: int,
+    max_documents: int | None,
+    compat: str,
+    text: str | None,
+    as_data: bool,
+    debug: bool,
+) -> None:
+    """Train a model on your own files, for `tilth score --model`.
+
+    KIND is quality (fastText's classifier), importance (DSIR) or perplexity (a 5-gram model). FILE.manifest.json
+    says of what files it was made, with which seed and parameters.
+    """
+    from tilth.pipeline.fit import Settings, manifest_path
+    from tilth.pipeline.fit import fit as run
+    from tilth.pipeline.score_inputs import Fields
+
+    sides = {"positive": positive, "negative": negative}
+    manifest = run(kind, sides, output, Fields(text), Settings(seed, max_documents, compat))
+    if as_data:
+        print(as_json(manifest))
+        return
+    read = {
+        side: f"{found['n_rows']:,} rows of {len(found['files']):,} files, {found['n_rejects']:,} rejected"
+        for side, found in manifest["data"].items()
+    }
+    print(record({"model": str(output), **read, "sha256": manifest["sha256"], "manifest": str(manifest_path(output))}))
+
+
 def _counts(one: Any) -> tuple[Any, ...]:
     return one.counts["rows"], one.counts["rejects"], one.counts["documents"], size(one.counts["bytes"])
 
 
 def _models(given: tuple[str, ...]) -> dict[str, bytes]:
-    """`quality=model.bin` as bytes by family."""
+    """`quality=model.bin` as bytes by name."""
     found = {}
     for item in given:
         family, equals, path = item.partition("=")
         if not equals or not Path(path).is_file():
-            raise click.BadParameter(f"`{item}` is not FAMILY=FILE with a file that is there", param_hint="--model")
+            raise click.BadParameter(f"`{item}` is not NAME=FILE with a file that is there", param_hint="--model")
         found[family] = Path(path).read_bytes()
     return found
 

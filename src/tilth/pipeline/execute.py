@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
 import sys
 import traceback
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from tilth.artifacts import Part, Store
 from tilth.errors import BackendError, RecipeError, TilthError
@@ -47,7 +50,16 @@ def run_node(root: str, node: Node, needed: list[Outcome]) -> Outcome:
     except Exception as error:
         wrapped = TilthError(f"`{node.step.name}` failed: {type(error).__name__}: {error}", where=node.id)
         return Outcome(node.id, None, {}, error=wrapped, details=traceback.format_exc())
+    finally:
+        _give_back_memory()
     return Outcome(node.id, made.part(), made.stats)
+
+
+def _give_back_memory() -> None:
+    """Return what Arrow and glibc keep for later: the next node is of another kind, and what is kept adds up over a build."""
+    pa.default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def run_packed(root: str, packed: bytes, needed: list[Outcome]) -> Outcome:

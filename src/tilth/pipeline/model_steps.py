@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,19 +86,7 @@ def family_of(model: Model) -> SignalFamily:
     """
     from tilth.quality_signals.registry import get_family
 
-    family = get_family(FAMILY_OF[type(model)])
-    if family.name == model.name:
-        return family
-    names = {column: column.replace(family.name, model.name, 1) for column in family.columns}
-
-    def compute(documents: Any, *arguments: Any, **resources: Any) -> Any:
-        found = family.compute(documents, *arguments, **resources)
-        if not family.takes_batch:
-            return {names[column]: value for column, value in found.items()}
-        return dataclasses.replace(found, columns={names[column]: values for column, values in found.columns.items()})
-
-    columns = {names[column]: kind for column, kind in family.columns.items()}
-    return dataclasses.replace(family, name=model.name, columns=columns, compute=compute)
+    return get_family(FAMILY_OF[type(model)]).renamed(model.name)
 
 
 def _languages_and_perplexities(inputs: Inputs, model: Perplexity, shard: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

@@ -16,6 +16,7 @@ from tilth.artifacts.spec import UNICODE, library_versions
 from tilth.corpus.records import Document, Reject
 from tilth.errors import RecipeError, SourceError, did_you_mean
 from tilth.pipeline.interchange.redpajama_v2 import FAMILIES, FAMILIES_WITH_LISTS
+from tilth.quality_signals.models.container import kind_of
 from tilth.quality_signals.registry import SignalFamily, compute_families, families
 
 BATCH_BYTES = 8 << 20  # of text
@@ -24,6 +25,7 @@ GROUPS = {
     "rpv2": FAMILIES,
     "gopher": ("gopher", "gopher_repetition"),
 }
+FAMILY_OF = {"quality model": "quality", "importance model": "importance", "language model": "perplexity"}
 MAP = pa.map_(pa.string(), pa.string())
 
 
@@ -38,7 +40,7 @@ class Chosen:
     @property
     def families(self) -> list[SignalFamily]:
         """The families themselves."""
-        known = families()
+        known = known_families(self.models)
         return [known[name] for name in self.names]
 
     @property
@@ -62,7 +64,7 @@ def choose(wanted: str, resources: Mapping[str, bytes], models: Mapping[str, byt
     A group takes what needs a list or a model only where one is given. Raises RecipeError for unknown names, and for a
     family that was named but lacks what it needs.
     """
-    known = families()
+    known = known_families(models)
 
     def can(family: SignalFamily) -> bool:
         return (not family.needs_model or family.name in models) and set(family.needs_resources) <= set(resources)
@@ -87,6 +89,24 @@ def choose(wanted: str, resources: Mapping[str, bytes], models: Mapping[str, byt
         fix = did_you_mean(unused[0], [name for name, family in known.items() if family.needs_model])
         raise RecipeError(f"a model is given for `{unused[0]}`, which is not scored", "--model", fix)
     return Chosen(tuple(sorted(names)), dict(resources), dict(models))
+
+
+def known_families(models: Mapping[str, bytes]) -> dict[str, SignalFamily]:
+    """All families, and those of models that bear another name than their family: `rps_doc_ml_wikiref` of a quality model.
+
+    Raises RecipeError where such a file is no trained model.
+    """
+    known = families()
+    for name, data in models.items():
+        if name not in known:
+            family = FAMILY_OF.get(kind_of(data))
+            if family is None:
+                named = [one.name for one in known.values() if one.needs_model]
+                raise RecipeError(f"the file for `{name}` is no trained model", "--model", did_you_mean(name, named))
+            if re.fullmatch("[a-z][a-z0-9_]*", name) is None:
+                raise RecipeError(f"`{name}` cannot be the name of signals", "--model", "Lower-case letters, digits and _.")
+            known[name] = known[family].renamed(name)
+    return known
 
 
 def _refuse_incomplete(family: SignalFamily, resources: Mapping[str, bytes], models: Mapping[str, bytes]) -> None:

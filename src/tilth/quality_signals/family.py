@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,3 +76,17 @@ class SignalFamily:
     def needs_resources(self) -> tuple[str, ...]:
         """The resources that `compute_family` must be given, since they have no default."""
         return tuple(name for name, resource in self.resources.items() if resource.default is None)
+
+    def renamed(self, name: str) -> SignalFamily:
+        """The family under another name, which takes the place of its own at the start of its columns: `quality_score`."""
+        if name == self.name:
+            return self
+        names = {column: column.replace(self.name, name, 1) for column in self.columns}
+
+        def compute(documents: Any, *arguments: Any, **resources: Any) -> Any:
+            found = self.compute(documents, *arguments, **resources)
+            if not self.takes_batch:
+                return {names[column]: value for column, value in found.items()}
+            return replace(found, columns={names[column]: values for column, values in found.columns.items()})
+
+        return replace(self, name=name, columns={names[column]: kind for column, kind in self.columns.items()}, compute=compute)

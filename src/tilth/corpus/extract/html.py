@@ -35,6 +35,9 @@ OPTIONS = {
 # What `both` asks of them. Comments are main text for neither then; trafilatura's own second opinions (readability, justext)
 # would double its time, and resiliparse is one.
 BOTH_RESILIPARSE, BOTH_TRAFILATURA = {"comments": False}, {"fast": True}
+# Where a tenth of what the fast mode gave are lines of the page's source (of scripts and `noscript`), the slower mode is asked.
+MARKUP = re.compile(r"<(?:a|br|div|iframe|img|li|p|script|span|table|ul)\b[^<>]*>", re.IGNORECASE)
+MAX_MARKUP = 0.1
 # Above it resiliparse alone is asked: of 4 MB of table trafilatura takes 11 s and 500 MB, of 16 MB 34 s and 2 GB.
 MAX_BOTH_CHARS = 2_000_000
 
@@ -185,10 +188,18 @@ def _both(tree: Any, source: str) -> tuple[str, str]:
     text = _resiliparse(tree, "resiliparse", BOTH_RESILIPARSE)
     if len(source) > MAX_BOTH_CHARS:
         return text, f"both, {tool_name('resiliparse')}"
-    text, whose = join(text, _trafilatura(source, BOTH_TRAFILATURA))
+    other = _trafilatura(source, BOTH_TRAFILATURA)
+    if _is_markup(other):
+        other = _trafilatura(source, {})
+    text, whose = join(text, other)
     if whose is Source.BOTH:
         return text, tool_name("both")
     return text, f"both, {tool_name('resiliparse' if whose is Source.FIRST else 'trafilatura')}"
+
+
+def _is_markup(text: str) -> bool:
+    n_markup = sum(len(line) for line in text.split("\n") if MARKUP.search(line))
+    return n_markup > MAX_MARKUP * len(text)
 
 
 def _resiliparse(tree: Any, mode: str, options: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from tilth.corpus.extract.tex_macros import expand_macros
 from tilth.corpus.extract.tex_project import HAS_BEGIN, HAS_END, Project, flatten, read_project, top_level_files
 from tilth.corpus.extract.tex_tokens import TexError, argument, brace_pairs, option, scan, skip_space
 
-VERSION = 1
+VERSION = 2
 BEFORE_SECTIONS = ("front_matter", "drop")
 SECTION = r"\\(?:part|chapter|section|subsection|subsubsection|paragraph|subparagraph)\*?(?=\s*(?:\[|\{))"
 TAIL = (

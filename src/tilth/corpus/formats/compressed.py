@@ -167,8 +167,9 @@ class _Packed:
 
     def go_back(self, offset: int) -> None:
         """Read on from an earlier offset, unless too much was read again already."""
-        self._n_again += self.offset - offset
-        if self._n_again <= FREE_AGAIN_BYTES + self.offset:
+        n_bytes = self.offset - offset
+        if self._n_again + n_bytes <= FREE_AGAIN_BYTES + self.offset:
+            self._n_again += n_bytes
             self._file.seek(offset)
             self.offset, self._rest = offset, b""
 

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 HEAD_BYTES = 1 << 14  # of a header; statistics of long values are what can make one longer
 MAX_HEAD_BYTES = 1 << 24
 MAX_FOOTER_BYTES = 64 << 20
+MAX_PAGES = 100_000  # of a column in a row group; writers make pages of 8 KB and more
+MAX_OFFSET = 1 << 60
 MAX_DEPTH = 16
 DICTIONARY_PAGE = 2
 BOOLEANS, DOUBLE, BINARY, SEQUENCES, MAP, STRUCT = (1, 2), 7, 8, (9, 10), 11, 12
@@ -80,14 +82,20 @@ def _chunks(group: Any) -> list[Chunk]:
 
 
 def pages(file: BinaryIO, chunk: Chunk) -> Iterator[Page]:
-    """The pages of a column in a row group, in order. Raises ValueError where a header is none."""
+    """The pages of a column in a row group, in order. Raises ValueError: no header where one must be, pages without end."""
     offset, end = chunk.offset, chunk.offset + chunk.n_bytes
+    n_pages = 0
     while offset < end:
+        if n_pages == MAX_PAGES:
+            raise ValueError(f"more than {MAX_PAGES} pages")
+        if not 0 <= offset < MAX_OFFSET:
+            raise ValueError(f"no byte {offset}")
         fields, n_head = _header(file, offset)
         kind, unpacked, packed = (fields.get(field) for field in (1, 2, 3))
         if kind is None or unpacked is None or packed is None or unpacked < 0 or packed < 0:
             raise ValueError(f"no page header at byte {offset}")
         yield Page(offset, kind == DICTIONARY_PAGE, unpacked)
+        n_pages += 1
         offset += n_head + packed
 
 
@@ -159,7 +167,7 @@ def _byte(data: BinaryIO) -> int:
 
 
 def _skip(data: BinaryIO, n_bytes: int) -> None:
-    if len(data.read(n_bytes)) < n_bytes:
+    if n_bytes > MAX_HEAD_BYTES or len(data.read(n_bytes)) < n_bytes:
         raise EOFError
 
 

@@ -5,6 +5,7 @@ The standard library's `tarfile` reads a header's extension however long it says
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ from typing import BinaryIO
 
 BLOCK = 512
 MAX_EXTENSION_BYTES = 1 << 20  # of long names and pax records
-SKIP_BYTES = 1 << 20
+SKIP_BYTES, SEARCH_BYTES = 1 << 20, 1 << 16
 MAGIC, MAGIC_OFFSET = re.compile(rb"ustar"), 257
 KINDS = {
     b"0": "file", b"\0": "file", b"7": "file", b"1": "link", b"2": "link",
     b"3": "device", b"4": "device", b"5": "folder", b"6": "device",
 }  # fmt: skip
+PAX_SIZE = re.compile("[0-9]{1,18}")
 PAX_RECORD = re.compile(rb"(\d+) ([^=\n]+)=")
 
 
@@ -66,6 +68,7 @@ def read_tar(stream: BinaryIO) -> Iterator[Member | TarDamage]:
     while block := blocks.read(BLOCK):
         offset = blocks.offset - len(block)
         if not block.strip(b"\0"):
+            extension = {}
             if not blocks.skip_zeros():
                 return
             yield TarDamage(offset, "bad_header", "zeros where a member should begin")  # or an archive behind another
@@ -73,6 +76,7 @@ def read_tar(stream: BinaryIO) -> Iterator[Member | TarDamage]:
             continue
         size = _size(block) if is_tar(block) else None
         if size is None:
+            extension = {}  # it was that of the member that is lost
             cut = len(block) < BLOCK
             detail = f"{len(block)} bytes of a header" if cut else "the checksum or the size does not hold"
             yield TarDamage(offset, "truncated" if cut else "bad_header", detail)
@@ -100,7 +104,7 @@ def read_tar(stream: BinaryIO) -> Iterator[Member | TarDamage]:
 
 def _member(block: bytes, extension: dict[str, str], offset: int, blocks: _Blocks) -> Member:
     name = extension.get("path") or _name(block)
-    size = int(extension["size"]) if extension.get("size", "").isdecimal() else _size(block) or 0
+    size = int(extension["size"]) if PAX_SIZE.fullmatch(extension.get("size", "")) else _size(block) or 0
     known = KINDS.get(block[156:157], "file")
     known = "folder" if known == "file" and name.endswith("/") else known
     n_bytes = size if known == "file" else 0
@@ -133,7 +137,7 @@ class _Blocks:
 
     def skip_zeros(self) -> bool:
         """Go on to the next byte that is none; False if there is no other."""
-        while data := self.read(SKIP_BYTES):
+        while data := self.read(SEARCH_BYTES):
             if rest := data.lstrip(b"\0"):
                 self.unread(rest)
                 return True
@@ -141,14 +145,14 @@ class _Blocks:
 
     def find_header(self, first: int = 0) -> None:
         """Go on to the next header behind `first` bytes: at its magic, in archives without one in steps of a block."""
-        while data := self.read(SKIP_BYTES):
-            marked = {match.start() - MAGIC_OFFSET for match in MAGIC.finditer(data)}
-            begins = sorted(at for at in marked | set(range(0, len(data), BLOCK)) if at >= first)
+        while data := self.read(SEARCH_BYTES):
+            marked = (match.start() - MAGIC_OFFSET for match in MAGIC.finditer(data, first + MAGIC_OFFSET))
+            begins = heapq.merge(marked, range(-(-first // BLOCK) * BLOCK, len(data), BLOCK))
             found = next((at for at in begins if is_tar(data[at : at + BLOCK])), None)
             if found is not None:
                 self.unread(data[found:])
                 return
-            if len(data) == SKIP_BYTES:
+            if len(data) == SEARCH_BYTES:
                 self.unread(data[-BLOCK:])
             first = 0
 

@@ -19,7 +19,7 @@ class Arc(Warc):
     What was not fetched by HTTP, or by a version of it without a head, is taken for what its URL line says it is.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     suffixes: ClassVar[tuple[str, ...]] = tuple(f".arc{packed}" for packed in PACKED)
     kind: ClassVar[str] = "arc"
     form: ClassVar[Format] = ARC

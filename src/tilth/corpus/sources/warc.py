@@ -42,7 +42,7 @@ class Warc(FileSource):
     formulas: bool = False
     max_seconds: float = 20.0
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     libraries: ClassVar[tuple[str, ...]] = ("resiliparse",)
     suffixes: ClassVar[tuple[str, ...]] = tuple(f".{kind}{packed}" for kind in ("warc", "wet") for packed in PACKED)
     kind: ClassVar[str] = "warc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,3 +32,9 @@ class Container:
     @property
     def _first_line(self) -> bytes:
         return f"tilth {self.kind.split(maxsplit=1)[1]} 1\n".encode()
+
+
+def kind_of(model: bytes) -> str:
+    """`quality model`, `importance model`, `language model`, `language identifier`; empty for other bytes."""
+    match = re.match(rb"tilth ([a-z ]{1,40}) 1\n", model)
+    return match[1].decode() if match else ""
