@@ -64,14 +64,17 @@ def test_ctrl_c_exits_with_130_and_the_same_command_resumes(project: Path, tilth
 
 
 def test_a_full_disk_stops_the_build_with_words_and_it_continues_with_space(project: Path, tilth: Run) -> None:
-    """A limit on the size of a file stands in for the full disk; only the limited process sees it."""
+    """A limit on the size of a file, which the quality model alone exceeds, stands in for the full disk."""
     code = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "from tilth.cli import main; main(['build', 'small'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "the disk is full" in done.stderr
+    assert ".tilth/artifacts" in done.stderr or ".tilth\n" in done.stderr, "a step met it"
+    assert list((project / ".tilth" / "artifacts").glob("*/*/manifest.json"))
+    assert "fix: Free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert "outputs made" in tilth("build", "small", cwd=project).stderr
 
