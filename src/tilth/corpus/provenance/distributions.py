@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import email.parser
-import email.policy
 import hashlib
 import json
 import re
@@ -70,7 +69,7 @@ class Package:
     def headers(self) -> Message:
         """The fields of METADATA (core metadata specification); its body is the long description."""
         text = self.metadata.decode("utf-8", "replace")
-        return email.parser.Parser(policy=email.policy.compat32).parsestr(text)
+        return email.parser.Parser().parsestr(text)
 
 
 def installed_packages(search_path: Sequence[str] = ()) -> Iterator[Package]:
