@@ -10,6 +10,8 @@ BIN    := $(VENV)/bin
 PIP_FLAGS ?=
 
 STAMP := $(VENV)/.installed
+# A file stays in one process, for its fixtures are costly; files in the order of tests/conftest.py, not by their number of tests.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check bars format clean
 
@@ -17,14 +19,14 @@ demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check src tests recipes benchmarks scripts
 	$(BIN)/ruff check src tests recipes benchmarks scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not browser and not cluster"
+	$(PYTEST) -m "not slow and not gpu and not browser and not cluster"
 
 bars: $(STAMP)
 	$(BIN)/python benchmarks/bars.py

@@ -10,6 +10,18 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+# Files of minutes, or folders of them: one that starts last would run alone, while the other processes wait.
+LONG_FILES = ("house/test_readme.py", "pipeline/", "trainer/", "report/test_browser.py", "kernels/test_triton.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, in the order of LONG_FILES; the order inside a file stays."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        return next((i for i, long in enumerate(LONG_FILES) if path.startswith(long)), len(LONG_FILES))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

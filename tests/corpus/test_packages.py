@@ -83,6 +83,20 @@ def test_changed_and_missing_files(install: Callable[..., str], rows: Callable[.
     assert source.plan()[0].fingerprint != before
 
 
+def test_a_plan_parses_no_list_of_files(install: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle build plans only, and an environment lists tens of thousands of files."""
+    path = install("alpha", {"alpha/a.py": "a = 1\n"}, body="# Alpha\n")
+
+    def refuse(distribution: Any) -> None:
+        raise AssertionError("RECORD was parsed")
+
+    monkeypatch.setattr("tilth.corpus.provenance.distributions._recorded_files", refuse)
+    assert len(PackageSource("packages", search_path=(path,)).plan()) == 1
+    assert len(PackageDescriptions("prose", search_path=(path,)).plan()) == 1
+    with pytest.raises(AssertionError):
+        _ = next(installed_packages([path])).files
+
+
 def test_tilth_and_editable_installations_are_left_out(install: Callable[..., str]) -> None:
     install("tilth", {"tilth/a.py": "a"})
     install("editable", {"editable/a.py": "a"}, extra={"direct_url.json": '{"url": "file:///x", "dir_info": {"editable": true}}'})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -60,3 +61,21 @@ def test_a_crawl_is_kept_and_another_request_is_another_crawl(folder: Path, rows
     wider = Website("docs", site=site.site, max_pages=3, delay_seconds=0)
     assert len(rows(wider.fetch(folder / "inputs", seen.append)).documents) == 3
     assert len(STARTS) == 2
+
+
+def test_two_builds_at_once_share_one_crawl(folder: Path) -> None:
+    """Every start has another port, so that a second crawl would replace the first by other bytes."""
+    (folder / "inputs").mkdir()
+    site = Website("docs", site=partial(local_site, folder / "site"), max_pages=3, delay_seconds=0)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: site.fetch(folder / "inputs", lambda url: None), range(4)))
+    assert len(STARTS) == 1
+    assert [str(path) for path in (folder / "inputs").iterdir()] == [found[0].path] == [warc.path for warc in found[3:]]
+
+
+def test_what_a_killed_crawl_left_is_removed_by_the_next(folder: Path) -> None:
+    site = Website("docs", site=partial(local_site, folder / "site"), max_pages=2, delay_seconds=0)
+    name = Path(site.fetch(folder / "inputs", lambda url: None).path).name
+    (folder / "inputs" / name).rename(folder / "inputs" / f".{name}.123-abcd.partial")
+    site.fetch(folder / "inputs", lambda url: None)
+    assert [path.name for path in (folder / "inputs").iterdir()] == [name]

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,3 +83,20 @@ def test_help_is_instant_and_imports_nothing_heavy(repository: Path) -> None:
 def test_the_compute_rooms_do_not_import_dask_or_duckdb(repository: Path) -> None:
     code = "import sys, tilth.trainer.loop, tilth.inference.generate; print([m for m in ('dask', 'duckdb') if m in sys.modules])"
     assert run_python(code, repository) == "[]"
+
+
+def test_long_test_files_start_first(repository: Path, request: pytest.FixtureRequest) -> None:
+    conftest = request.config.pluginmanager.get_plugin(str(repository / "tests" / "conftest.py"))
+    for name in conftest.LONG_FILES:
+        assert (repository / "tests" / name).exists(), f"{name} is gone: mend LONG_FILES in tests/conftest.py"
+    names = [
+        "artifacts/test_store.py",
+        "pipeline/test_build.py",
+        "house/test_layout.py",
+        "house/test_readme.py",
+        "pipeline/test_edits.py",
+    ]
+    items = [SimpleNamespace(path=repository / "tests" / name) for name in names]
+    conftest.pytest_collection_modifyitems(items)
+    assert [str(item.path.relative_to(repository / "tests")) for item in items] == [names[i] for i in (3, 1, 4, 0, 2)]
+    assert "--no-loadscope-reorder" in (repository / "Makefile").read_text(), "xdist would sort files by their number of tests"

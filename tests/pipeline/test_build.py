@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from tilth.artifacts import Store
+from tilth.errors import BuildError, SourceError, StoreError
+from tilth.pipeline.build import raise_errors
+from tilth.pipeline.execute import Outcome
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Tree = Callable[[Path], dict[str, bytes]]
@@ -148,3 +151,16 @@ def test_new_makes_a_project_with_the_demo_recipe(tmp_path: Path, tilth: Run) ->
     tilth("new", "fresh", cwd=tmp_path)
     assert (tmp_path / "fresh" / "recipes" / "demo.py").is_file()
     assert "there is a project already" in tilth("new", "fresh", cwd=tmp_path, expect=2).stderr
+
+
+def test_many_failures_of_one_cause_name_its_cure() -> None:
+    full = StoreError("the disk is full", "/here", "Free some space.")
+    outcomes = {name: Outcome(name, None, {}, full) for name in ("read a/0", "read b/0")}
+    skipped = {"tokenizer": Outcome("tokenizer", None, {}, skipped=True)}
+    with pytest.raises(BuildError, match="2 steps failed, 1 more") as caught:
+        raise_errors({**outcomes, **skipped})
+    assert caught.value.fix == "Free some space."
+    other = {"read c/0": Outcome("read c/0", None, {}, SourceError("no such file", "/there", "Give another."))}
+    with pytest.raises(BuildError) as caught:
+        raise_errors({**outcomes, **other})
+    assert str(caught.value.fix).startswith("Mend the cause")

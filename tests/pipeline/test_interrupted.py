@@ -63,15 +63,35 @@ def test_ctrl_c_exits_with_130_and_the_same_command_resumes(project: Path, tilth
     assert "outputs made" in tilth("build", "small", cwd=project).stderr
 
 
-def test_a_full_disk_stops_the_build_with_words_and_it_continues_with_space(project: Path, tilth: Run) -> None:
-    """A limit on the size of a file stands in for the full disk; only the limited process sees it."""
+def run_with_small_files(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb that cannot write a file of more than 100 kB."""
     code = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
-        "from tilth.cli import main; main(['build', 'small'])"
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "from tilth.cli import main; main(sys.argv[1:])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=project, capture_output=True, text=True, check=False)
+
+
+def test_a_full_disk_leaves_an_earlier_answer_whole(built: Path, tmp_path: Path, tilth: Run) -> None:
+    answer = tmp_path / "answer.parquet"
+    tilth("sql", "select 1 as x", "--parquet", str(answer), cwd=built)
+    before = answer.read_bytes()
+    done = run_with_small_files(built, "sql", "select hash(i) as x from range(100_000) as r(i)", "--parquet", str(answer))
     assert done.returncode == 1, done.stderr
     assert "the disk is full" in done.stderr
+    assert answer.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [answer]
+
+
+def test_a_full_disk_stops_the_build_with_words_and_it_continues_with_space(project: Path, tilth: Run) -> None:
+    """A limit on the size of a file, which the quality model alone exceeds, stands in for the full disk."""
+    done = run_with_small_files(project, "build", "small")
+    assert done.returncode == 1, done.stderr
+    assert "the disk is full" in done.stderr
+    assert ".tilth/artifacts" in done.stderr or ".tilth\n" in done.stderr, "a step met it"
+    assert list((project / ".tilth" / "artifacts").glob("*/*/manifest.json"))
+    assert "fix: Free some space" in done.stderr
     assert "Traceback" not in done.stderr
     assert "outputs made" in tilth("build", "small", cwd=project).stderr
 

@@ -90,3 +90,14 @@ def test_a_broken_recipe_says_where(name: str, tmp_path: Path, tilth: Run) -> No
     said = tilth("build", "recipe", cwd=tmp_path, expect=2).stderr
     assert answer in said
     assert "Traceback" not in said
+
+
+def test_input_that_holds_nothing_is_answered_with_what_was_rejected(tmp_path: Path, tilth: Run) -> None:
+    """The corpus gets no name then, so that SQL cannot show its rejects."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "noise.warc.gz").write_bytes(b"this is no archive")
+    text = "from tilth import Corpus, Warc\ndef corpus() -> Corpus:\n    return Corpus(sources=[Warc('a', 'noise.warc.gz')])\n"
+    (tmp_path / "recipes" / "recipe.py").write_text(text)
+    said = tilth("build", "recipe", cwd=tmp_path, expect=2).stderr
+    assert "nothing could be read: 0 documents, 1 rejected" in said
+    assert "noise.warc.gz@0: bad_record" in said

@@ -120,6 +120,8 @@ def test_another_setting_is_another_run(trained: Path, tilth: Run) -> None:
     before = weights(trained, "base")
     tilth("train", "small:base", "seed=5", cwd=trained)
     assert weights(trained, "base") != before
+    said = tilth("deploy", "tuned", "--base", "base", cwd=trained, expect=2).stderr
+    assert "was trained anew since `tuned` was fine-tuned" in said
     tilth("train", "small:base", cwd=trained)
     assert weights(trained, "base") == before
 

@@ -127,6 +127,25 @@ def test_accumulated_gradients_equal_one_large_batch(run: Run) -> None:
         torch.testing.assert_close(value, first[name], rtol=0, atol=2e-5)
 
 
+def test_a_trace_names_the_token_that_the_model_read(run: Run, config: TrainConfig, tokens: Path, monkeypatch: Any) -> None:
+    """Traces are computed, not logged: here what went into the model is kept and compared."""
+    read: list[np.ndarray] = []
+    loss = Decoder.loss
+
+    def keep(model: Decoder, ids_BT: torch.Tensor, *rest: Any) -> Any:
+        read.append(ids_BT.numpy().copy())
+        return loss(model, ids_BT, *rest)
+
+    monkeypatch.setattr(Decoder, "loss", keep)
+    run(steps=5)
+    ids = np.concatenate(read).reshape(5, config.global_batch, config.seq_len)
+    held = TokenSet.open(tokens)
+    order = RunOrder(held.lengths, config.seq_len, config.global_batch, config.seed)
+    for place, token in np.ndenumerate(ids):
+        found = order.locate(*place)
+        assert held.document(found.document)[found.offset] == token
+
+
 def test_packing_does_not_leak(run: Run, model_config: ModelConfig, tokens: Path) -> None:
     """The loss of a packed batch is the token-weighted mean of its documents, each read alone."""
     result = run(steps=1, warmup_steps=0, seq_len=256)

@@ -144,12 +144,14 @@ def sql(query: str | None, as_data: bool, as_csv: bool, parquet: Path | None, in
 
 
 def _save(answer: Any, path: Path) -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tilth.artifacts.atomic import disk_errors
+    from tilth.artifacts.atomic import write_atomically
 
-    with disk_errors(path):
-        pq.write_table(answer, path)
+    written = pa.BufferOutputStream()
+    pq.write_table(answer, written)
+    write_atomically(path, written.getvalue())
     say(f"{answer.num_rows:,} rows in {path}")
 
 

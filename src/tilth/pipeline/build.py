@@ -9,13 +9,16 @@ from typing import Any
 
 from tilth.artifacts import Named, Part, Store
 from tilth.artifacts.fingerprints import Fingerprints
-from tilth.errors import BuildError, TilthError
+from tilth.errors import BuildError, SourceError
 from tilth.pipeline.corpus_graph import corpus_graph
+from tilth.pipeline.execute import Outcome
 from tilth.pipeline.near_steps import with_known_pairs
+from tilth.pipeline.parquet import read_columns
 from tilth.pipeline.plan import Planned, plan
 from tilth.pipeline.progress import progress
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Corpus
+from tilth.pipeline.steps import READ
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def _make(store: Store, planned: list[Planned], n_workers: int, scheduler: str |
             if client is None
             else execute.run_on_client(client, store, nodes, on_done)
         )
-    _raise_errors(outcomes)
+    _refuse_nothing(store, outcomes)
+    raise_errors(outcomes)
     return {node_id: outcome.part for node_id, outcome in outcomes.items() if outcome.part is not None}
 
 
@@ -124,20 +128,40 @@ def _runner(n_workers: int, scheduler: str | None, store: Store) -> Iterator[Any
         yield None
 
 
-def _raise_errors(outcomes: Mapping[str, Any]) -> None:
-    failed = [outcome for outcome in outcomes.values() if outcome.error is not None]
+def _refuse_nothing(store: Store, outcomes: Mapping[str, Outcome]) -> None:
+    """Where steps failed because nothing could be read at all, say why not. Raises SourceError."""
+    read = [outcome.part for outcome in outcomes.values() if outcome.node_id.startswith(f"{READ.name} ")]
+    artifacts = [store.artifact(part) for part in read if part is not None]
+    none_failed = all(outcome.error is None for outcome in outcomes.values())
+    if none_failed or not read or len(artifacts) < len(read) or any(artifact.stats["n_documents"] for artifact in artifacts):
+        return
+    n_rejected = sum(artifact.stats["n_rejected"] for artifact in artifacts)
+    tables = [read_columns(artifact, "rejects.parquet", ["location", "reason", "detail"]).slice(0, 3) for artifact in artifacts]
+    where = [f"{row['location']}: {row['reason']}, {row['detail']}" for table in tables for row in table.to_pylist()][:3]
+    raise SourceError(
+        f"nothing could be read: 0 documents, {n_rejected:,} rejected",
+        where="\n       ".join(where) or ", ".join(str(part.shard) for part in read if part),
+        fix="Give the sources of the recipe other input; the same command then continues.",
+    )
+
+
+def raise_errors(outcomes: Mapping[str, Outcome]) -> None:
+    """Raise the one error of a build as it is, several as one BuildError that names them; nothing where none failed."""
+    failed = {outcome.node_id: outcome.error for outcome in outcomes.values() if outcome.error is not None}
+    details = [outcome.details for outcome in outcomes.values() if outcome.details]
     if not failed:
         return
-    if len(failed) == 1 and isinstance(failed[0].error, TilthError) and not failed[0].details:
-        raise failed[0].error
+    if len(failed) == 1 and not details:
+        raise next(iter(failed.values()))
     n_skipped = sum(outcome.skipped for outcome in outcomes.values())
-    lines = [f"{outcome.node_id}: {outcome.error.what}" for outcome in failed[:10]]
+    fixes = {error.fix for error in failed.values()}
     error = BuildError(
         f"{len(failed)} steps failed, {n_skipped} more could not run; the others are kept",
-        where="\n       ".join(lines),
-        fix="Mend the cause and run the same command: it continues.",
+        where="\n       ".join(f"{node_id}: {error.what}" for node_id, error in list(failed.items())[:10]),
+        # One cause, such as a full disk, has one cure.
+        fix=(fixes.pop() if len(fixes) == 1 else None) or "Mend the cause and run the same command: it continues.",
     )
-    error.add_note("\n".join(outcome.details for outcome in failed if outcome.details))
+    error.add_note("\n".join(details))
     raise error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tilth.artifacts import Named, Spec
 from tilth.artifacts.spec import library_versions
-from tilth.errors import RecipeError
+from tilth.errors import DeltaError, RecipeError
 from tilth.pipeline.project import Project
 
 DEPLOY_VERSION = 2
@@ -20,6 +20,7 @@ def deploy(
     """Compress `run` against `base` into `delta/<run>`: a BitDelta file and what it costs in loss and bytes.
 
     The sample continues `prompt` (or the separator) with the model that base and delta give together.
+    Raises RecipeError or DeltaError where `run` did not begin as what `base` now is.
     """
     from tilth.catalog.publish import publish
     from tilth.deploy.release import deploy as compress
@@ -35,6 +36,9 @@ def deploy(
         )
         raise RecipeError(f"run `{run}` was not fine-tuned from `{base}`", f"run/{run}", fix)
     tuned, original = store.artifact(tuned_run.one("train")), store.artifact(base_run.one("train"))
+    if tuned.spec.inputs.get("initial") != original.digest:
+        fix = f"Train `{run}` again, from this `{base}`; or train `{base}` as it was then, with the same words."
+        raise DeltaError(f"`{base}` was trained anew since `{run}` was fine-tuned from it", f"run/{base}", fix)
     tokens = store.artifact(tuned_run.one("tokens.train"))
     params = {"distill_steps": distill_steps, "prompt": prompt, "n_sample_tokens": n_sample_tokens, "seed": seed}
     inputs = {"run": tuned.digest, "base": original.digest, "tokens": tokens.digest}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tilth.artifacts.atomic import locked
 from tilth.corpus.crawling.crawl import crawl
 from tilth.corpus.sources.warc import Warc
 
@@ -35,20 +36,31 @@ class Website:
     licence: str | None = None
 
     def fetch(self, inputs: Path, advance: Callable[[str], None]) -> Warc:
-        """The WARC of an earlier fetch if there is one, else crawl now; an interrupted crawl leaves nothing behind."""
+        """The WARC of an earlier fetch if there is one, else crawl now; an interrupted crawl leaves nothing that counts.
+
+        Two builds that want the same crawl wait for each other: what one of them reads must not be replaced by the other's.
+        """
         archive = inputs / f"{self.name}-{self._key()}.warc.gz"
         if not archive.exists():
-            inputs.mkdir(parents=True, exist_ok=True)
-            with nullcontext(self.site) if isinstance(self.site, str) else self.site() as start_url:
-                crawl(
-                    start_url,
-                    archive,
-                    max_pages=self.max_pages,
-                    allow=self.allow,
-                    delay_seconds=self.delay_seconds,
-                    on_page=advance,
-                )
+            lock = inputs / f".{archive.name}.lock"
+            with locked(lock):
+                if not archive.exists():
+                    self._crawl(archive, advance)
+                lock.unlink(missing_ok=True)  # whoever still waits finds the archive
         return Warc(self.name, str(archive), max_bytes=self.max_bytes, licence=self.licence)
+
+    def _crawl(self, archive: Path, advance: Callable[[str], None]) -> None:
+        for left_by_a_kill in archive.parent.glob(f".{archive.name}.*.partial"):
+            left_by_a_kill.unlink()
+        with nullcontext(self.site) if isinstance(self.site, str) else self.site() as start_url:
+            crawl(
+                start_url,
+                archive,
+                max_pages=self.max_pages,
+                allow=self.allow,
+                delay_seconds=self.delay_seconds,
+                on_page=advance,
+            )
 
     def _key(self) -> str:
         """Another site, limit or rule is another crawl, kept in a file of its own."""

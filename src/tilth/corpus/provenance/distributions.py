@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import email.parser
-import email.policy
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
+from functools import cached_property
 from importlib.metadata import Distribution, FileHash, PackagePath, distributions
 
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path, licence_file_claims, normalise_expression
@@ -48,13 +48,18 @@ CLASSIFIERS = {
 
 @dataclass(frozen=True)
 class Package:
-    """One installed distribution. `metadata` is the raw METADATA file, `files` the entries of RECORD that carry a hash."""
+    """One installed distribution. `metadata` is the raw METADATA file, `record_digest` the sha256 of RECORD."""
 
     name: str
     version: str
     metadata: bytes
     record_digest: str
-    files: tuple[PackagePath, ...]
+    distribution: Distribution
+
+    @cached_property
+    def files(self) -> tuple[PackagePath, ...]:
+        """The entries of RECORD that carry a hash; parsed when asked for, since to see whether anything changed needs none."""
+        return tuple(file for file in _recorded_files(self.distribution) if file.hash is not None and file.hash.mode == "sha256")
 
     @property
     def label(self) -> str:
@@ -64,7 +69,7 @@ class Package:
     def headers(self) -> Message:
         """The fields of METADATA (core metadata specification); its body is the long description."""
         text = self.metadata.decode("utf-8", "replace")
-        return email.parser.Parser(policy=email.policy.compat32).parsestr(text)
+        return email.parser.Parser().parsestr(text)
 
 
 def installed_packages(search_path: Sequence[str] = ()) -> Iterator[Package]:
@@ -72,18 +77,17 @@ def installed_packages(search_path: Sequence[str] = ()) -> Iterator[Package]:
 
     Left out: tilth itself, editable installations, and distributions without RECORD or METADATA (of other installers).
     """
-    found: dict[str, Distribution] = {}
+    found: dict[str, tuple[str, Distribution]] = {}
     for distribution in distributions(path=list(search_path)) if search_path else distributions():
-        if "Name" in distribution.metadata:
-            name = distribution.metadata["Name"]
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution)
-    for name, distribution in sorted(found.items()):
+        headers = distribution.metadata  # parsed at every call
+        if "Name" in headers:
+            found.setdefault(re.sub(r"[-_.]+", "-", headers["Name"]).lower(), (headers["Version"], distribution))
+    for name, (version, distribution) in sorted(found.items()):
         record, metadata = distribution.read_text("RECORD"), distribution.read_text("METADATA")
         if name == OWN_NAME or record is None or metadata is None or _is_editable(distribution):
             continue
-        files = tuple(file for file in _recorded_files(distribution) if file.hash is not None and file.hash.mode == "sha256")
         digest = hashlib.sha256(record.encode("utf-8", "surrogatepass")).hexdigest()
-        yield Package(name, distribution.version, metadata.encode("utf-8", "surrogatepass"), digest, files)
+        yield Package(name, version, metadata.encode("utf-8", "surrogatepass"), digest, distribution)
 
 
 def _is_editable(distribution: Distribution) -> bool:
