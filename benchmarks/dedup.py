@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from results import append, row, spread
 
 HERE = Path(__file__).parent
 THRESHOLD = 0.7
-TEXT_DEDUP = "text-dedup==0.4.1"  # alone, as peers_dedup.txt says
+ALONE = ["text-dedup==0.4.1", "polars-grouper==0.6.1"]  # see peers_dedup.txt
 
 
 class Peer(NamedTuple):
@@ -62,7 +63,7 @@ def peers_python(folder: Path) -> Path:
         venv.create(folder, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "-r", str(HERE / "peers_dedup.txt")], check=True)
-        subprocess.run([*pip, "--no-deps", "--ignore-requires-python", TEXT_DEDUP], check=True)
+        subprocess.run([*pip, "--no-deps", "--ignore-requires-python", *ALONE], check=True)
         (folder / "ready").touch()
     return python
 
@@ -85,12 +86,13 @@ class Run:
 
     def round(self, number: int) -> None:
         """Tilth, then each peer that still takes part."""
+        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self.costs["tilth"].append(successful(tilth_command(self.files, self.work / "tilth.parquet")))
         for name in self.names:
             if number < PEERS[name].max_rounds:
                 script, mode = HERE / "peers" / PEERS[name].script, PEERS[name].mode
                 command = [str(self.python), str(script), str(self.work / name), *mode, *map(str, self.files)]
-                self.costs[name].append(successful(command))
+                self.costs[name].append(successful(command, alone))
                 print(f"round {number}: {name} {self.costs[name][-1].cpu_seconds:.1f} CPU s", flush=True)
         print(f"round {number}: tilth {self.costs['tilth'][-1].cpu_seconds:.1f} CPU s", flush=True)
 
