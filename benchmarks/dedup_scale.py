@@ -1,13 +1,13 @@
 """Near-duplicates at scale: memory and CPU-seconds of Tilth's command line, 100,000 to 10 million documents of 500 bytes.
 
     python benchmarks/dedup_scale.py [--sizes 100000,1000000,10000000] [--index-documents 1000000]
-                                     [--kills 20] [--kill-documents 100000] [--work FOLDER]
+                                     [--crowds 100000,1000000] [--kills 20] [--kill-documents 100000] [--work FOLDER]
 
 Sizes: peak memory of the process, and what of it is beyond an interpreter with the same imports; CPU-seconds a gigabyte beyond
 those of ten documents, which are equal for all sizes where time is linear. Index: 10 % more documents against an index of the
-others, compared with searching all of them afresh, in CPU-seconds and in the result. Kills: kill -9 at random moments, twice for
-each result, and the same command again; the result must be that of a run in peace, byte for byte. A part is left out by an empty
-list or a zero.
+others, compared with searching all of them afresh, in CPU-seconds and in the result. Crowds: copies of one page, and one template
+filled in that often; all must be in one cluster, in linear time. Kills: kill -9 at random moments, twice for each result, and the
+same command again; the result must be that of a run in peace, byte for byte. A part is left out by an empty list or a zero.
 
 Ten million documents take 5 GB, and what the search spills, in the folder for work, which is emptied after each part.
 """
@@ -15,6 +15,7 @@ Ten million documents take 5 GB, and what the search spills, in the folder for w
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import statistics
@@ -126,6 +127,37 @@ def measure_index(work: Path, n_documents: int) -> list[dict[str, str]]:
     return [row("dedup, 10 % added to an index", size, added.cpu_seconds, "CPU s", full.cpu_seconds, notes, 1)]
 
 
+def measure_crowds(work: Path, sizes: list[int]) -> list[dict[str, str]]:
+    """Copies of one page and fillings of one template, every size of each."""
+    start, rows = startup(work), []
+    for what, filling in (("copies of one page", "same"), ("fillings of one template", "item{}")):
+        for n_documents in sizes:
+            files = crowd(work / "corpus", n_documents, filling)
+            cost = successful(tilth_command(files, work / "out.parquet"))
+            clusters = pq.read_table(work / "out.parquet", columns=["cluster_id"]).column(0)
+            if (len(clusters), len(clusters.unique())) != (n_documents, 1):
+                sys.exit(f"{n_documents} {what}: {len(clusters)} of them in {len(clusters.unique())} clusters")
+            beyond = (cost.cpu_seconds - start) / n_documents * 1e6
+            notes = f"{beyond:.1f} us a document beyond the {start:.1f} s that ten documents take; peak {cost.peak / MIB:.0f} MiB"
+            size = size_of(n_documents, files)
+            rows.append(row(f"dedup, {what}", size, cost.cpu_seconds, "CPU s", None, notes, 1))
+            empty(work)
+    return rows
+
+
+def crowd(folder: Path, n_documents: int, filling: str) -> list[Path]:
+    """A text and the same backwards, and between them a word that `filling` makes of the document's number."""
+    folder.mkdir()
+    [(_, text)] = dedup_corpus.corpus_from(None, mean_words=MEAN_WORDS).documents(1)
+    files = [folder / f"{part}.jsonl" for part in range(4)]
+    for part, path in enumerate(files):
+        with path.open("w", encoding="utf-8") as lines:
+            for number in range(part, n_documents, len(files)):
+                page = f"{text} {filling.format(number)} {text[::-1]}"
+                lines.write(json.dumps({"id": str(number), "text": page}, ensure_ascii=False) + "\n")
+    return files
+
+
 def measure_kills(work: Path, n_documents: int, n_kills: int, seed: int = 0) -> list[dict[str, str]]:
     """Ends the benchmark at the first result that differs."""
     rng, files = random.Random(seed), corpus(work / "corpus", n_documents)
@@ -158,6 +190,7 @@ def main() -> None:
     parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="100000,1000000,10000000")
     parser.add_argument("--index-documents", type=int, default=1_000_000)
+    parser.add_argument("--crowds", default="100000,1000000")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kill-documents", type=int, default=100_000)
     parser.add_argument("--work", help="a folder with space; a temporary one in it is removed at the end")
@@ -172,6 +205,8 @@ def main() -> None:
             append(measure_sizes(work, sizes))
         if given.index_documents:
             append(measure_index(work, given.index_documents))
+        if crowds := [int(size) for size in given.crowds.split(",") if size]:
+            append(measure_crowds(work, crowds))
         if given.kills:
             append(measure_kills(work, given.kill_documents, given.kills))
 
