@@ -40,7 +40,7 @@ class CsvFiles(RecordFiles):
     encoding: str = "utf-8"
     max_row_bytes: int = 32 << 20
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
     kind: ClassVar[str] = "csv"
 

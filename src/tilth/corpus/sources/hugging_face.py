@@ -57,7 +57,7 @@ class HuggingFaceDataset(RecordFiles):
     config: str | None = None
     max_line_bytes: int = 32 << 20
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow", "pyyaml")
     kind: ClassVar[str] = "dataset"
 

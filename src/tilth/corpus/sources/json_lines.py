@@ -33,7 +33,7 @@ class JsonLines(RecordFiles):
 
     max_line_bytes: int = 32 << 20
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
     kind: ClassVar[str] = "jsonl"
 

@@ -69,7 +69,7 @@ class MediaWikiDump(FileSource):
     max_page_chars: int = 8 << 20
     max_seconds: float = MAX_SECONDS
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def files(self) -> list[FoundFile]:

@@ -40,7 +40,7 @@ class ParquetFiles(RecordFiles):
     max_row_bytes: int = MAX_ROW_BYTES
     max_page_bytes: int = MAX_PAGE_BYTES
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".parq", ".pq")
     kind: ClassVar[str] = "parquet"

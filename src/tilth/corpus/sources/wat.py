@@ -36,7 +36,7 @@ class Wat(FileSource):
     max_links: int = 1000
     max_record_bytes: int = 64 << 20
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = tuple(f".wat{packed}" for packed in PACKED)
 
     def params(self) -> dict[str, Any]:
