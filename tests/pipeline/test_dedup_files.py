@@ -157,8 +157,37 @@ def test_the_verb(tmp_path: Path, tilth: Run) -> None:
 def test_nothing_found_is_said_loudly(tmp_path: Path, tilth: Run) -> None:
     write(tmp_path / "a.jsonl", [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}])
     done = tilth("dedup", "a.jsonl", "--id", "id", "-o", "out.parquet", cwd=tmp_path)
-    assert "warning: no document of 2 is a duplicate" in done.stderr
+    assert "warning: none of 2 documents has a duplicate" in done.stderr
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("exact", {frozenset("ab")}),
+        ("normal_text", {frozenset("abc")}),
+        ("url", {frozenset("ad")}),
+        ("simhash", {frozenset("abc")}),
+    ],
+)
+def test_other_methods(method: str, wanted: set[frozenset[str]], tmp_path: Path, tilth: Run) -> None:
+    text = documents(1)[0]["text"]
+    rows = [
+        {"id": "a", "text": text, "url": "http://example.org/x?utm_source=q"},
+        {"id": "b", "text": text, "url": "http://example.org/y"},
+        {"id": "c", "text": text.upper() + ".", "url": "http://example.org/z"},
+        {"id": "d", "text": documents(1, seed=4)[0]["text"], "url": "HTTP://EXAMPLE.org:80/x"},
+        {"id": "e", "text": None, "url": None},
+    ]
+    write(tmp_path / "in/a.jsonl", rows[:2])
+    write(tmp_path / "in/b.jsonl", rows[2:])
+    (tmp_path / "in/notes.txt").write_text("not for us")
+    done = tilth("dedup", "in", "--id", "id", "--method", method, "-o", "out.parquet", "--json", cwd=tmp_path)
+    assert clusters(tmp_path / "out.parquet") == wanted
+    found = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert all((row["method"], row["is_keeper"]) == (method, row["id"] == row["cluster_id"]) for row in found)
+    assert all(row["matched_id"] != row["id"] for row in found)
+    assert json.loads(done.stdout)["n_documents"] == 5
 
 
 @pytest.mark.slow

@@ -13,17 +13,19 @@ from tilth.cli.tables import as_json, say, size, table
 
 if TYPE_CHECKING:
     from tilth.dedup.parameters import MinHashParameters
-    from tilth.pipeline.dedup_files import Deduplicated
+    from tilth.pipeline.dedup_files import Deduplicated, Search
 
+METHODS = ("minhash", "exact", "normal_text", "url", "simhash")
 PRESETS = ("fineweb", "stack-v2")
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILES...")
 @click.option("-o", "--output", required=True, metavar="OUT.parquet", type=click.Path(path_type=Path), help="The table to write.")
-@click.option("--method", type=click.Choice(["minhash"]), default="minhash", show_default=True, help="How duplicates are found.")
+@click.option("--method", type=click.Choice(METHODS), default="minhash", show_default=True, help="How duplicates are found.")
 @click.option("--id", "id_field", metavar="FIELD", help="The field of the document's id; without it, `file:row`.")
 @click.option("--text", default="text", show_default=True, metavar="FIELD", help="The field of the text.")
+@click.option("--url", default="url", show_default=True, metavar="FIELD", help="The field that `--method url` compares.")
 @click.option("--preset", type=click.Choice(PRESETS), help="Parameters as published; the options below change them.")
 @click.option("--threshold", type=float, help="The Jaccard similarity from which on two are duplicates.  [default: 0.7]")
 @click.option("--n", "n_tokens", type=int, help="Tokens in a shingle.  [default: 5]")
@@ -42,6 +44,7 @@ def dedup(
     method: str,
     id_field: str | None,
     text: str,
+    url: str,
     preset: str | None,
     threshold: float | None,
     n_tokens: int | None,
@@ -54,7 +57,7 @@ def dedup(
     as_data: bool,
     debug: bool,
 ) -> None:
-    """Find near-duplicates in your own files.
+    """Find duplicates in your own files.
 
     JSON lines or Parquet, packed or not; folders, patterns and URLs, too. Every similarity is verified. OUT.parquet has a
     row for each member of a cluster: id, cluster, the document that it matches, and whether it is the one to keep. What is
@@ -67,11 +70,19 @@ def dedup(
     parameters = _parameters(preset, {name: value for name, value in given.items() if value is not None})
     gone = tuple(filter(None, map(str.strip, remove.read_text().splitlines()))) if remove else ()
     search = Search(files, output, parameters, text, id_field, index, gone)
+    if method != "minhash":
+        from tilth.pipeline.dedup_keys import deduplicate_by_keys
+
+        _tell(search, deduplicate_by_keys(search, method, url if method == "url" else text), as_data, started)
+        return
     say(parameters.explain())
     if explain:
         _explain(search, plan_search(search)[1])
         return
-    found = deduplicate(search, workers)
+    _tell(search, deduplicate(search, workers), as_data, started)
+
+
+def _tell(search: Search, found: Deduplicated, as_data: bool, started: float) -> None:
     if as_data:
         print(as_json(dataclasses.asdict(found)))
     else:
@@ -79,8 +90,8 @@ def dedup(
     for line in found.rejects:
         say(f"warning: {line}")
     if not found.n_members:
-        say(f"warning: no document of {found.n_documents:,} is a duplicate at {parameters.threshold:g}: {output} has no rows")
-    say(f"{output} written in {time.monotonic() - started:.1f} s; {found.n_made} outputs made")
+        say(f"warning: none of {found.n_documents:,} documents has a duplicate: {search.output} has no rows")
+    say(f"{search.output} written in {time.monotonic() - started:.1f} s; {found.n_made} outputs made")
 
 
 def _parameters(preset: str | None, given: dict[str, Any]) -> MinHashParameters:
@@ -98,14 +109,14 @@ def _counts(found: Deduplicated) -> list[tuple[str, int]]:
         ("read", found.n_documents),
         ("rejected rows", found.n_rejected),
         ("without a text to compare", found.n_without_text),
-        ("pairs compared", found.stats["n_candidates"]),
+        *([("pairs that share a band", found.stats["n_candidates"])] if found.stats else []),
         ("in clusters", found.n_members),
         ("clusters", found.n_clusters),
         ("duplicates", found.n_duplicates),
     ]
 
 
-def _explain(search: Any, planned: list[Any]) -> None:
+def _explain(search: Search, planned: list[Any]) -> None:
     from tilth.pipeline.dedup_plan import estimate, measure
 
     waiting = [item for item in planned if item.part is None]

@@ -30,6 +30,7 @@ PARQUET_ROWS = 2_000
 LINES = (".jsonl", ".json", ".ndjson")
 PACKED = (".gz", ".zst", ".xz", ".bz2", ".lz4")
 TABLES = (".parquet", ".parq", ".pq")
+SUFFIXES = (*(f"{suffix}{packed}" for suffix in LINES for packed in ("", *PACKED)), *TABLES)
 
 
 Offsets = npt.NDArray[np.int64]

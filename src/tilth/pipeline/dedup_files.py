@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,8 @@ from tilth.artifacts import Artifact, Named, Store
 from tilth.artifacts.atomic import disk_errors
 from tilth.artifacts.fingerprints import Fingerprints
 from tilth.artifacts.spec import UNICODE
-from tilth.corpus.columns import Columns, Fields, Offsets, Piece, id_type_of, pieces, read_columns, read_texts
-from tilth.corpus.locations import find_files, fingerprint_of
+from tilth.corpus.columns import SUFFIXES, Columns, Fields, Offsets, Piece, id_type_of, pieces, read_columns, read_texts
+from tilth.corpus.locations import FoundFile, find_files, fingerprint_of
 from tilth.corpus.records import fingerprint
 from tilth.dedup.parameters import MinHashParameters
 from tilth.errors import RecipeError, SourceError, StoreError
@@ -70,6 +70,24 @@ class Deduplicated:
         return self.n_members - self.n_clusters
 
 
+class Found(NamedTuple):
+    """Pieces of the user's files by name, each with its file, in the order of their names; and the type of ids."""
+
+    pieces: dict[str, tuple[Piece, FoundFile]]
+    id_type: pa.DataType
+
+
+def find_pieces(search: Search) -> Found:
+    """What is to be searched. Raises SourceError: nothing there, two of one name, no such field of ids."""
+    files = [file for pattern in search.files for file in find_files(pattern, WHERE, SUFFIXES)]
+    found = [(piece, file) for file in files for piece in pieces(file)]
+    own = {piece.name: (piece, file) for piece, file in sorted(found, key=lambda one: one[0].name)}
+    if len(own) < len(found):
+        raise SourceError("two files have one name", WHERE, "Give their common folder instead.")
+    kind = pa.string() if search.id is None else id_type_of(next(iter(own.values()))[0], search.id, WHERE)
+    return Found(own, kind)
+
+
 def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     """The index and what a search would do in it. Raises SourceError, RecipeError; StoreError for an index made otherwise."""
     if search.output.is_dir():
@@ -78,16 +96,11 @@ def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     previous = store.find_named("dedup", NAME)
     _check_index(store, previous, search)
     digest = Fingerprints(store.root, fingerprint)
-    found = [file for pattern in search.files for file in find_files(pattern, WHERE)]
-    own = {piece.name: (piece, file) for file in found for piece in pieces(file)}
-    if len(own) < sum(len(pieces(file)) for file in found):
-        raise SourceError("two files have one name", WHERE, "Give their common folder instead.")
-    fields = Fields(search.text, search.id)
-    if search.id is not None:
-        fields = Fields(search.text, search.id, id_type_of(next(iter(own.values()))[0], search.id, WHERE))
+    found = find_pieces(search)
+    fields = Fields(search.text, search.id, found.id_type)
     label = {**json.loads(search.parameters.label()), "text": search.text, "id": search.id, "id_type": str(fields.id_type)}
     signed = []
-    for name, (piece, file) in sorted(own.items()):
+    for name, (piece, file) in found.pieces.items():
         external = {file.described: fingerprint_of(file, digest)}
         span = {"start": piece.start, "end": piece.end}
         signed.append(Node(SIGNATURES, name, {**label, **span}, external, work=(piece, fields, search.parameters)))
@@ -191,7 +204,7 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     shards = near_steps.signed_shards(inputs)
     by_name: dict[str, Piece] = {piece.name: piece for piece in own}
     ids = [shard.ids() for shard in shards]
-    _check_ids(ids)
+    check_ids(ids)
 
     def texts_of(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
         kept = shards[shard].folder / "offsets.npy"
@@ -201,10 +214,7 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     described = [(shard.name, digests[shard.name], shard.n_rows()) for shard in shards]
     found = near_steps.compare(inputs, folder, near, texts_of, described, previous, gone)
     first, marks = first_documents(shards), found.marks
-    schema = pa.schema(
-        [("id", fields.id_type), ("method", pa.string()), ("threshold", pa.float32()), ("cluster_id", fields.id_type),
-         ("matched_id", fields.id_type), ("is_keeper", pa.bool_()), ("similarity", pa.float32())]
-    )  # fmt: skip
+    schema = near_steps.duplicates_schema(fields.id_type)
     with pq.ParquetWriter(folder / "duplicates.parquet", schema, compression="zstd") as writer:
         for start in range(0, len(marks.documents), near_steps.ROWS_AT_ONCE):
             here = slice(start, start + near_steps.ROWS_AT_ONCE)
@@ -223,7 +233,7 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     return {"n_marked": len(marks.documents), "n_clusters": n_clusters, **near_steps.counts(found)}
 
 
-def _check_ids(ids: Sequence[pa.ChunkedArray]) -> None:
+def check_ids(ids: Sequence[pa.ChunkedArray]) -> None:
     """Raises SourceError where two documents have one id: it would not say which of them is a duplicate of what."""
     joined = pa.chunked_array([chunk for column in ids for chunk in column.chunks]) if ids else pa.chunked_array([pa.array([])])
     counts = pc.value_counts(joined.drop_null())

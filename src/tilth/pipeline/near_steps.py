@@ -218,6 +218,14 @@ def duplicates(marks: Marks, shards: Sequence[SignedShard], threshold: float) ->
         )
 
 
+def duplicates_schema(id_type: pa.DataType) -> pa.Schema:
+    """Of the table that is written for a user's own files, by their ids."""
+    return pa.schema(
+        [("id", id_type), ("method", pa.string()), ("threshold", pa.float32()), ("cluster_id", id_type),
+         ("matched_id", id_type), ("is_keeper", pa.bool_()), ("similarity", pa.float32())]
+    )  # fmt: skip
+
+
 def ids_of(documents: Ints, first: Ints, ids: Sequence[pa.ChunkedArray]) -> pa.Array:
     """The ids of documents by number, in any order."""
     order = np.argsort(documents, kind="stable")

@@ -31,12 +31,12 @@ def draw(scope: Scope) -> Iterable[Block]:
                note=f"{row['n_members']:,} members, {row['n_marked']:,} marked, threshold {number(row['threshold'])}")
         for row in counts
     ])  # fmt: skip
-    yield Grid([*_sizes(scope, duplicates), *_similarities(scope, duplicates)])
+    yield Grid([*_sizes(scope, duplicates, [row["method"] for row in counts]), *_similarities(scope, duplicates)])
     yield from _examples(scope, duplicates)
 
 
-def _sizes(scope: Scope, duplicates: str) -> Iterable[Chart]:
-    for method in ("exact", "minhash"):
+def _sizes(scope: Scope, duplicates: str, methods: Iterable[str]) -> Iterable[Chart]:
+    for method in methods:
         rows = scope.rows(
             f"""with sizes as (select count(*) as size from {duplicates} where method = ? group by cluster_id),
                  named as (select size, case when size <= 5 then size::varchar when size <= 10 then '6–10'
