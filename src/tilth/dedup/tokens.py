@@ -163,44 +163,53 @@ def mix(state: Any) -> Any:
 def _hash_tokens(data, offsets, folded, table, words, hashes, ends):  # type: ignore[no-untyped-def]
     n = 0
     for text in range(len(folded)):
-        place, end = offsets[text], offsets[text + 1]
-        state = STEP
-        inside = pending = False  # in a word; behind white space that may be a token
-        first = n
-        while place < end:
-            byte = data[place]
-            if byte < 0x80:
-                code, width = np.int64(byte), 1
-            else:
-                code, width = decode(data, place)
-            place += width
-            entry = table[code]
-            if not folded[text]:
-                code = np.int64(entry & np.uint32(_CODE))
-            if not words:
-                if entry & np.uint32(_SPACE):
-                    pending = n > first
-                    continue
-                if pending:
-                    hashes[n] = mix(STEP ^ np.uint64(32))
-                    n += 1
-                    pending = False
-                hashes[n] = mix(STEP ^ np.uint64(code))
-                n += 1
-                continue
-            if entry & np.uint32(_IN_WORD) and not entry & np.uint32(_ALONE):
-                state = (state ^ np.uint64(code)) * MULTIPLIER
-                state ^= state >> np.uint64(32)
-                inside = True
-                continue
-            if inside:
-                hashes[n] = mix(state)
-                n += 1
-                state, inside = STEP, False
-            if entry & np.uint32(_ALONE):
-                hashes[n] = mix((STEP ^ np.uint64(code)) * MULTIPLIER)
-                n += 1
+        if words:
+            n = _hash_words(data, offsets[text], offsets[text + 1], folded[text], table, hashes, n)
+        else:
+            n = _hash_characters(data, offsets[text], offsets[text + 1], folded[text], table, hashes, n)
+        ends[text + 1] = n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _hash_words(data, place, end, folded, table, hashes, n):  # type: ignore[no-untyped-def]
+    state, inside = STEP, False
+    while place < end:
+        code, width = decode(data, place)
+        place += width
+        entry = table[code]
+        if entry & np.uint32(_IN_WORD | _ALONE) == np.uint32(_IN_WORD):
+            lower = np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))
+            state = (state ^ lower) * MULTIPLIER
+            inside = True
+            continue
         if inside:
             hashes[n] = mix(state)
             n += 1
-        ends[text + 1] = n
+            state, inside = STEP, False
+        if entry & np.uint32(_ALONE):
+            lower = np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))
+            hashes[n] = mix((STEP ^ lower) * MULTIPLIER)
+            n += 1
+    if inside:
+        hashes[n] = mix(state)
+        n += 1
+    return n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _hash_characters(data, place, end, folded, table, hashes, n):  # type: ignore[no-untyped-def]
+    first, pending = n, False  # behind white space that is a token if another follows
+    while place < end:
+        code, width = decode(data, place)
+        place += width
+        entry = table[code]
+        if entry & np.uint32(_SPACE):
+            pending = n > first
+            continue
+        if pending:
+            hashes[n] = mix(STEP ^ np.uint64(32))
+            n += 1
+            pending = False
+        hashes[n] = mix(STEP ^ (np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))))
+        n += 1
+    return n
