@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tilth.catalog.nearest import MAX_UNITS, nearest
@@ -17,6 +17,7 @@ def every_sum(sizes: list[int]) -> set[int]:
 
 
 @settings(max_examples=300, deadline=None)
+@example(sizes=[59], target=29.75, may_exceed=True)
 @given(sizes=SIZES, target=st.floats(0, 200), may_exceed=st.booleans())
 def test_no_other_choice_is_nearer(sizes: list[int], target: float, may_exceed: bool) -> None:
     places = nearest(sizes, target, may_exceed)

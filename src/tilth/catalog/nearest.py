@@ -25,7 +25,7 @@ def nearest(sizes: Sequence[int], target: float, may_exceed: bool) -> list[int]:
     mask = (1 << (2 * goal + 2)) - 1
     for size in reversed(units):
         sums = reachable[-1]
-        reachable.append((sums | sums << size) & mask if size <= 2 * goal else sums)
+        reachable.append((sums | sums << size) & mask if size <= 2 * goal + 1 else sums)
     reachable.reverse()
     left = (reachable[0] & ((1 << (goal + 1)) - 1)).bit_length() - 1
     above = reachable[0] >> (goal + 1)

@@ -36,7 +36,7 @@ def report(output: Path | None, corpus: str | None, debug: bool) -> None:
 @click.option("--json", "as_data", is_flag=True, help="All of it as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def explain(document: str, corpus: str | None, as_data: bool, debug: bool) -> None:
-    """Explain a document: its source, steps, signals and policies.
+    """Explain a document: its steps, signals and policies.
 
     DOCUMENT is a doc_id, a URL, a path, or shard:row. Signals come with their percentile in the corpus, policies with the
     clauses that would drop it.
