@@ -95,7 +95,8 @@ def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     store = Store(search.index or search.output.with_name(search.output.name + ".index"))
     previous = store.find_named("dedup", NAME)
     _check_index(store, previous, search)
-    digest = Fingerprints(store.root, fingerprint)
+    # Without an index nothing outlives the search but what a kill leaves, for which a file that was not written to is the same.
+    digest = Fingerprints(store.root, fingerprint if search.index else stamp)
     found = find_pieces(search)
     fields = Fields(search.text, search.id, found.id_type)
     label = {**json.loads(search.parameters.label()), "text": search.text, "id": search.id, "id_type": str(fields.id_type)}
@@ -107,6 +108,12 @@ def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     digest.save()
     nodes = {node.id: node for node in (*signed, *_searching(search, fields, signed))}
     return store, plan(store, near_steps.with_known_pairs(nodes, store, previous), previous)
+
+
+def stamp(path: Path) -> str:
+    """What changes when a file is written to."""
+    stat = path.stat()
+    return f"{stat.st_size} bytes of {stat.st_mtime_ns}, {stat.st_ino}"
 
 
 def deduplicate(search: Search, n_workers: int = 1) -> Deduplicated:
