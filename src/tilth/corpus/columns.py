@@ -22,7 +22,7 @@ from tilth.corpus.locations import FoundFile, open_raw
 from tilth.corpus.records import Reject, printable
 from tilth.errors import SourceError, did_you_mean
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 2 << 20
 PIECE_BYTES = 128 << 20  # of a plain file that are a shard
 MAX_LINE_BYTES = 64 << 20
 NEAR_BYTES = 64 << 10  # between two lines that are read in one go
