@@ -1,6 +1,6 @@
 # make demo   the whole platform on real data that is already on this machine
 # make test   everything that CI runs
-# make check  format, lint, types, import contracts, fast tests (under 90 s)
+# make check  format, lint, types, import contracts, tests of the foundations (under 90 s)
 # make bars   the full sizes; takes long, appends to benchmarks/results.csv
 
 PYTHON ?= python3
@@ -12,6 +12,9 @@ PIP_FLAGS ?=
 STAMP := $(VENV)/.installed
 # A file stays in one process, for its fixtures are costly; files in the order of tests/conftest.py, not by their number of tests.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+# What everything else stands on; the other rooms' tests take minutes, which is what `make test` is for.
+FOUNDATIONS := tests/house tests/artifacts tests/tokenize tests/models tests/inference
 
 .PHONY: demo test check bars format clean
 
@@ -26,7 +29,7 @@ check: $(STAMP)
 	$(BIN)/ruff check src tests recipes benchmarks scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -m "not slow and not gpu and not browser and not cluster"
+	$(PYTEST) -m "not slow and not gpu and not browser and not cluster" $(FOUNDATIONS)
 
 bars: $(STAMP)
 	$(BIN)/python benchmarks/bars.py
