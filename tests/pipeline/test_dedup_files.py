@@ -152,6 +152,9 @@ def test_the_verb(tmp_path: Path, tilth: Run) -> None:
     assert "1 billion alike" in planned.stdout
     assert "14 bands of 8 rows" in planned.stderr
     assert not (tmp_path / "other.parquet").exists()
+    write(tmp_path / "in/a.jsonl", documents(10))
+    (tmp_path / "in/notes.txt").write_text("not for us")
+    assert "a.jsonl" in tilth("dedup", "in", "-o", "other.parquet", "--explain", cwd=tmp_path).stdout
 
 
 def test_nothing_found_is_said_loudly(tmp_path: Path, tilth: Run) -> None:

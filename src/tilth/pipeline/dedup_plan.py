@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilth.corpus.columns import Fields, pieces, read_columns
+from tilth.corpus.columns import SUFFIXES, Fields, pieces, read_columns
 from tilth.corpus.locations import find_files
 from tilth.dedup.parameters import MinHashParameters
 
 if TYPE_CHECKING:
     from tilth.pipeline.dedup_files import Search
 
-# Measured on one core (benchmarks/results.csv, `dedup`), in 2026: what a search takes besides its signatures.
-SECONDS_PER_MB, SECONDS_PER_KEY = 0.012, 150e-9
-BYTES_PER_DOCUMENT, BASE_BYTES = 75, 250 << 20
-CANDIDATE_SHARE, BYTES_PER_SHINGLE_SET = 0.35, 1.4  # of documents; of the bytes of a text
+# Fitted to runs of 150,000 documents of 1,750 bytes and of 1 million of 560 (benchmarks/results.csv, 2026-11-28, less the start
+# of a process); memory to 100,000 and 1 million documents. Beyond these sizes they are extrapolated.
+SECONDS_PER_MB, SECONDS_PER_KEY = 0.0184, 197e-9
+BYTES_PER_DOCUMENT, BASE_BYTES = 142, 259 << 20
+# Assumed: a third of the documents are candidates, and a shingle, 8 bytes, begins at every sixth byte of a text.
+CANDIDATE_SHARE, BYTES_PER_SHINGLE_SET = 0.35, 1.4
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Estimate:
 
 
 def estimate(n_documents: int, n_bytes: int, parameters: MinHashParameters) -> Estimate:
-    """From the sizes of what is written for each document, and rates that were measured."""
-    index_bytes = n_documents * (8 * parameters.n_bands + 4 + 8 + 16)
+    """From the sizes of what is written for each document, and the rates above."""
+    index_bytes = n_documents * (8 * parameters.n_bands + 4 + 8 + 8 + 16)  # bands, size, key, offset, id
     set_bytes = int(CANDIDATE_SHARE * BYTES_PER_SHINGLE_SET * n_bytes)
     seconds = SECONDS_PER_MB * n_bytes / 1e6 + SECONDS_PER_KEY * n_documents * parameters.n_bands
     return Estimate(
@@ -44,7 +46,7 @@ def estimate(n_documents: int, n_bytes: int, parameters: MinHashParameters) -> E
 def measure(search: Search) -> tuple[int, int]:
     """(bytes, documents) of the files, the documents told from the first block of each file."""
     n_bytes, n_documents = 0, 0.0
-    for file in (file for pattern in search.files for file in find_files(pattern, "dedup")):
+    for file in (file for pattern in search.files for file in find_files(pattern, "dedup", SUFFIXES)):
         n_bytes += file.size_bytes
         first = next(read_columns(pieces(file)[0], Fields(search.text), "dedup"), None)
         if first is not None and len(first.texts):
