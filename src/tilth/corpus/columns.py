@@ -192,7 +192,8 @@ def _read_lines(raw: BinaryIO, piece: Piece, fields: Fields) -> Iterator[Columns
         if not names:
             with open_raw(piece.location) as again:
                 _one_by_one(next(_blocks(decompressed(again), piece))[1], piece, fields, 0, 0, names)
-        raise _missing(fields.text, list(names), piece)
+        if names and fields.text not in names:  # else its texts are null, or its lines no objects: rejects that are told
+            raise _missing(fields.text, list(names), piece)
 
 
 def _missing(name: str, names: list[str], piece: Piece) -> SourceError:
