@@ -27,11 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from results import append, row
 
-from tilth.dedup.contamination import find_contamination
-from tilth.dedup.contamination_index import BenchmarkIndex, build_index
-from tilth.dedup.contamination_items import read_items
-from tilth.dedup.overlap_parameters import OverlapParameters
-from tilth.dedup.substring_files import repeated_spans
+from tilth.dedup.contamination.items import read_items
+from tilth.dedup.contamination.ngram_index import BenchmarkIndex, build_index
+from tilth.dedup.contamination.overlaps import find_contamination
+from tilth.dedup.contamination.parameters import OverlapParameters
+from tilth.dedup.passages.span_files import repeated_spans
 
 REPEATS = int(os.environ.get("TILTH_BENCHMARK_REPEATS", "3"))
 N_SHARDS = 4

@@ -20,8 +20,8 @@ import pyarrow as pa
 from results import append, row, spread
 
 from tilth.contracts import uuid_array, uuid_bytes
-from tilth.dedup.hashed_ngrams import HashedNgrams
-from tilth.dedup.semantic import Semantic, semantic_duplicates
+from tilth.dedup.semantic.duplicates import Semantic, semantic_duplicates
+from tilth.dedup.semantic.hashed_ngrams import HashedNgrams
 
 Vectors = npt.NDArray[np.float32]
 

@@ -15,7 +15,7 @@ _HOMES = {
     "Corpus": "tilth.pipeline.recipe",
     "Folder": "tilth.corpus.sources.folder",
     "GitRepository": "tilth.corpus.sources.git",
-    "MinHashParameters": "tilth.dedup.parameters",
+    "MinHashParameters": "tilth.dedup.minhash.parameters",
     "Project": "tilth.pipeline.project",
     "QualityModel": "tilth.pipeline.recipe",
     "RedactPersonalData": "tilth.pipeline.recipe",

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pytest
 
 from tilth.contracts import uuid_array
-from tilth.dedup.candidates import all_candidates, find_candidates, first_documents, representatives
-from tilth.dedup.minhash import near_duplicates
-from tilth.dedup.parameters import MinHashParameters
-from tilth.dedup.signatures import SignedShard, sign, write_signatures
+from tilth.dedup.minhash.candidates import all_candidates, find_candidates, first_documents, representatives
+from tilth.dedup.minhash.duplicates import near_duplicates
+from tilth.dedup.minhash.parameters import MinHashParameters
+from tilth.dedup.minhash.signatures import SignedShard, sign, write_signatures
 
 
 def document_id(shard: str, row: int) -> bytes:

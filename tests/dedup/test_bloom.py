@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import SEEN, check
-from tilth.dedup.bloom import BloomFilter, BloomParameters, seen_documents
+from tilth.dedup.exact.bloom import BloomFilter, BloomParameters, seen_documents
 from tilth.errors import ContractError, RecipeError
 
 

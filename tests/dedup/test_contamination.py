@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import CONTAMINATION, check
-from tilth.dedup.contamination import find_contamination
-from tilth.dedup.contamination_index import BenchmarkIndex, build_index
-from tilth.dedup.contamination_items import ItemText, read_items
-from tilth.dedup.overlap_parameters import OverlapParameters
+from tilth.dedup.contamination.items import ItemText, read_items
+from tilth.dedup.contamination.ngram_index import BenchmarkIndex, build_index
+from tilth.dedup.contamination.overlaps import find_contamination
+from tilth.dedup.contamination.parameters import OverlapParameters
 from tilth.errors import ContractError, RecipeError, SourceError
 
 BENCHMARKS = {

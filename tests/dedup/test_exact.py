@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import DUPLICATES, check
-from tilth.dedup.exact import exact_duplicates
+from tilth.dedup.exact.duplicates import exact_duplicates
 
 
 def _keys(make_documents: Callable[..., pa.Table], swhids: list[str], shard: str = "s") -> pa.Table:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import DUPLICATES, check
-from tilth.dedup.keys import KEYS, METHODS, key_duplicates, keys_of
+from tilth.dedup.exact.keys import KEYS, METHODS, key_duplicates, keys_of
 from tilth.errors import ContractError, RecipeError
 
 _TEXTS = st.sampled_from(

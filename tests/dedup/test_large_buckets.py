@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.minhash.parameters import MinHashParameters
 
 PARAMETERS = MinHashParameters()
 Search = Callable[..., Any]

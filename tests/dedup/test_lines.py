@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import EDITS, check
-from tilth.dedup.line_hashes import EMPTY_LINE, hash_lines, line_hash, normalize_line
-from tilth.dedup.lines import LINE_RUN, Mode, line_edits, line_run, merge_runs, repeated_lines
+from tilth.dedup.passages.line_hashes import EMPTY_LINE, hash_lines, line_hash, normalize_line
+from tilth.dedup.passages.lines import LINE_RUN, Mode, line_edits, line_run, merge_runs, repeated_lines
 from tilth.errors import ContractError, RecipeError
 
 _CHARS = st.sampled_from("ab Z19\n\n\r\t\x1c\x85\u2028\u3000ΣσςİéẞȺ１٣।“”’—…漢😀𝟗\x7f!.\x00") | st.characters(

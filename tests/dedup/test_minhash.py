@@ -16,8 +16,8 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.minhash import renumbered
-from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.minhash.duplicates import renumbered
+from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import ContractError
 
 PARAMETERS = MinHashParameters()
@@ -131,9 +131,9 @@ def test_small_parts_of_the_key_range_do_not_matter(
     three_shards: dict[str, list[str]], search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = search(three_shards)
-    monkeypatch.setattr("tilth.dedup.candidates.PART_ENTRIES", 8)
-    monkeypatch.setattr("tilth.dedup.comparison._PAIRS_AT_ONCE", 3)
-    monkeypatch.setattr("tilth.dedup.minhash._PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr("tilth.dedup.minhash.candidates.PART_ENTRIES", 8)
+    monkeypatch.setattr("tilth.dedup.minhash.comparison._PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr("tilth.dedup.minhash.duplicates._PAIRS_AT_ONCE", 5)
     assert search(three_shards).members == whole.members
 
 
@@ -256,7 +256,7 @@ def test_texts_that_are_not_those_of_the_signatures_are_refused(search: Search) 
 
 
 def test_more_documents_than_can_be_numbered_are_refused(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tilth.dedup.candidates.MAX_DOCUMENTS", 3)
+    monkeypatch.setattr("tilth.dedup.minhash.candidates.MAX_DOCUMENTS", 3)
     with pytest.raises(ContractError, match="at most 3"):
         search(["a b", "c d", "e f", "g h"])
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.hashing import hashes128
-from tilth.dedup.normal_text import normal_texts
-from tilth.dedup.text_buffers import utf8
+from tilth.dedup.texts.buffers import utf8
+from tilth.dedup.texts.hashing import hashes128
+from tilth.dedup.texts.normal_text import normal_texts
 
 _MARKS = "\u0301\u0316\u0345\u0327\u0308\u0e38\u302a\u05b0"
 _CHARS = st.sampled_from(

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import EDITS, check
-from tilth.dedup.line_hashes import EMPTY_LINE
-from tilth.dedup.lines import Mode, line_edits, line_run, repeated_lines
-from tilth.dedup.normal_text import normal_texts
-from tilth.dedup.paragraphs import hash_paragraphs
+from tilth.dedup.passages.line_hashes import EMPTY_LINE
+from tilth.dedup.passages.lines import Mode, line_edits, line_run, repeated_lines
+from tilth.dedup.passages.paragraphs import hash_paragraphs
+from tilth.dedup.texts.normal_text import normal_texts
 from tilth.errors import RecipeError
 
 _LINES = st.sampled_from(["a", "A.", "b", "c 1", "", " ", "\r", "\u3000", "* * *", "漢字", "Σας", "\x85", "\xa0\u2028"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import RecipeError
 
 

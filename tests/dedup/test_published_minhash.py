@@ -11,11 +11,11 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.parameters import MinHashParameters
-from tilth.dedup.published_minhash import datasketch_minima
-from tilth.dedup.sha1 import ROOM_BYTES, sha1_head
-from tilth.dedup.signatures import sign
-from tilth.dedup.tokens import tokens
+from tilth.dedup.minhash.parameters import MinHashParameters
+from tilth.dedup.minhash.published_minima import datasketch_minima
+from tilth.dedup.minhash.signatures import sign
+from tilth.dedup.texts.sha1 import ROOM_BYTES, sha1_head
+from tilth.dedup.texts.tokens import tokens
 
 TEXTS = st.lists(st.lists(st.sampled_from(["rye", "oat", "Σας", "漢字", "é", "x" * 300]), max_size=12).map(" ".join), max_size=5)
 

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import uuid_array, uuid_bytes
-from tilth.dedup import semantic_pairs, spherical_k_means
-from tilth.dedup.embedding_files import open_embeddings
-from tilth.dedup.hashed_ngrams import HashedNgrams
-from tilth.dedup.semantic import STATS_KEY, Semantic, semantic_duplicates
+from tilth.dedup.semantic import pairs, spherical_k_means
+from tilth.dedup.semantic.duplicates import STATS_KEY, Semantic, semantic_duplicates
+from tilth.dedup.semantic.embedding_files import open_embeddings
+from tilth.dedup.semantic.hashed_ngrams import HashedNgrams
 from tilth.errors import ContractError, RecipeError, SourceError, TilthError
 
 REUSE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,8 +89,8 @@ def test_clusters_and_matches_are_those_of_brute_force(
 ) -> None:
     vectors, documents = cloud(n, 12, seed), corpus(n)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(semantic_pairs, "_BLOCK", block)
-        patch.setattr(semantic_pairs, "_PROBES_AT_ONCE", block)
+        patch.setattr(pairs, "_BLOCK", block)
+        patch.setattr(pairs, "_PROBES_AT_ONCE", block)
         patch.setattr(spherical_k_means, "_PRODUCTS_AT_ONCE", 8 * block)
         parameters = Semantic(EMBED, threshold, n_clusters=k, seed=seed)
         found = found_in(semantic_duplicates(documents, vectors.__getitem__, parameters, tmp_path))

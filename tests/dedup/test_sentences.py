@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import EDITS, check
-from tilth.dedup.lines import repeated_lines
-from tilth.dedup.sentence_tiles import sentence_tiles
-from tilth.dedup.sentences import Limits, sentence_edits, sentence_run
+from tilth.dedup.passages.lines import repeated_lines
+from tilth.dedup.passages.sentence_tiles import sentence_tiles
+from tilth.dedup.passages.sentences import Limits, sentence_edits, sentence_run
 from tilth.errors import ContractError
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.shingles import Shingles, distinct_sets, in_batches, set_keys, shingle
-from tilth.dedup.tokens import folded_texts, hash_tokens, tokens
+from tilth.dedup.minhash.shingles import Shingles, distinct_sets, in_batches, set_keys, shingle
+from tilth.dedup.texts.tokens import folded_texts, hash_tokens, tokens
 
 TRICKY = "aB_1 \n\t,.-ÄéßŒʼΣσςİıſǅﬁⅧ①²اَكָשׁहिन्दी한글가각漢字𠀀ไทยก็\u0301\u0323\u00a0\u2028\u3000\u200d\0😀𝔘"
 

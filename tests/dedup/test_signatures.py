@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.minima import band_keys, compute_minima, minima, permutations, random_words
-from tilth.dedup.parameters import PRESETS, MinHashParameters
-from tilth.dedup.shingles import Shingles, shingle
-from tilth.dedup.signatures import Signed, SignedShard, sign, write_signatures
+from tilth.dedup.minhash.minima import band_keys, compute_minima, minima, permutations, random_words
+from tilth.dedup.minhash.parameters import PRESETS, MinHashParameters
+from tilth.dedup.minhash.shingles import Shingles, shingle
+from tilth.dedup.minhash.signatures import Signed, SignedShard, sign, write_signatures
 from tilth.errors import ContractError
 
 PARAMETERS = MinHashParameters()
@@ -27,7 +27,7 @@ def test_any_cut_gives_the_same(planted_texts: list[str], monkeypatch: pytest.Mo
     texts = planted_texts[:40]
     whole = signed(texts)
     parts = [signed(texts[start : start + 7]) for start in range(0, 40, 7)]
-    monkeypatch.setattr("tilth.dedup.shingles.BATCH_BYTES", 100)
+    monkeypatch.setattr("tilth.dedup.minhash.shingles.BATCH_BYTES", 100)
     small = signed(texts)
     for column in ("sizes", "set_keys", "band_keys"):
         assert np.array_equal(getattr(whole, column), np.concatenate([getattr(part, column) for part in parts]))
@@ -118,7 +118,7 @@ def test_a_shard_without_rows_is_written(tmp_path: Path) -> None:
 
 
 def test_a_shard_of_too_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tilth.dedup.signatures.MAX_ROWS", 2)
+    monkeypatch.setattr("tilth.dedup.minhash.signatures.MAX_ROWS", 2)
     with pytest.raises(ContractError, match="at most 2"):
         write_signatures(tmp_path, [signed(["a", "b", "c"])], PARAMETERS.n_bands, pa.int64())
 

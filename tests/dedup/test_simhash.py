@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import DUPLICATES, check
-from tilth.dedup.hamming import near_values, table_masks
-from tilth.dedup.simhash import SimHash, fingerprint_schema, fingerprints, simhash_duplicates
+from tilth.dedup.simhash.duplicates import SimHash, fingerprint_schema, fingerprints, simhash_duplicates
+from tilth.dedup.simhash.hamming import near_values, table_masks
 from tilth.errors import ContractError, RecipeError
 
 MakeDocuments = Callable[..., pa.Table]

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import EDITS, check
-from tilth.dedup.sorted_runs import merged_runs
-from tilth.dedup.substring import (
+from tilth.dedup.passages.spans import (
     ANCHOR_RUN,
     WINDOW_RUN,
     Mode,
@@ -28,7 +27,8 @@ from tilth.dedup.substring import (
     span_edits,
     window_run,
 )
-from tilth.dedup.text_units import units_of
+from tilth.dedup.sorted_runs import merged_runs
+from tilth.dedup.texts.units import units_of
 from tilth.errors import ContractError, RecipeError
 
 MODES: tuple[Mode, ...] = ("keep_first", "remove_all_copies")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.text_units import Unit, units_of
+from tilth.dedup.texts.units import Unit, units_of
 
 _TEXTS = st.lists(st.text(st.sampled_from("ab Z19\n\t_.-'’é́漢กﬁ😀\u00ad\U000e0100") | st.characters(exclude_categories=("Cs",))))
 

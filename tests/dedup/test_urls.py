@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.urls import TRACKING, normal_urls
+from tilth.dedup.exact.urls import TRACKING, normal_urls
 
 _PIECES = st.sampled_from(
     [

@@ -17,8 +17,8 @@ RECIPE = '''
 from pathlib import Path
 
 from tilth import Bpe, Corpus, Folder, GitRepository, MinHashParameters, QualityModel, Train
-from tilth.dedup.hashed_ngrams import HashedNgrams
-from tilth.dedup.semantic import Semantic
+from tilth.dedup.semantic.hashed_ngrams import HashedNgrams
+from tilth.dedup.semantic.duplicates import Semantic
 
 INPUTS = Path({inputs!r})
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import RecipeError, SourceError, StoreError
 from tilth.pipeline.dedup_files import Search, deduplicate, plan_search
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from tilth.artifacts import Store
-from tilth.dedup import substring_files
-from tilth.dedup.substring import Mode
+from tilth.dedup.passages import span_files
+from tilth.dedup.passages.spans import Mode
 
 Run = Callable[..., Any]
 
@@ -112,8 +112,8 @@ def test_runs_in_files_merged_in_rounds_give_the_same(mode: Mode, tmp_path: Path
         )
 
     shards = [lambda i=i: table(i).to_batches() for i in range(9)]
-    whole = pa.concat_tables(substring_files.repeated_spans(shards, tmp_path, 5, mode))
-    monkeypatch.setattr(substring_files, "MOST_RUNS", 2)
-    assert pa.concat_tables(substring_files.repeated_spans(shards, tmp_path, 5, mode, max_bytes=2000)) == whole
+    whole = pa.concat_tables(span_files.repeated_spans(shards, tmp_path, 5, mode))
+    monkeypatch.setattr(span_files, "MOST_RUNS", 2)
+    assert pa.concat_tables(span_files.repeated_spans(shards, tmp_path, 5, mode, max_bytes=2000)) == whole
     assert whole.num_rows >= 9
     assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tilth.corpus.records import Document, Occurrence, Reject, document_id
 from tilth.corpus.sources.redpajama_v2 import RedPajamaV2
-from tilth.dedup.published_minhash import legacy_permutations
+from tilth.dedup.minhash.published_minima import legacy_permutations
 from tilth.errors import RecipeError, SourceError
 from tilth.pipeline.interchange import banded_minhash as minhash
 from tilth.pipeline.interchange import redpajama_v2 as layout

@@ -14,14 +14,14 @@ import pytest
 from tilth.artifacts import Store
 from tilth.catalog.sql import run_sql
 from tilth.contracts import uuid_bytes
-from tilth.dedup.hashed_ngrams import HashedNgrams
+from tilth.dedup.semantic.hashed_ngrams import HashedNgrams
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 RECIPE = """
 from pathlib import Path
 import numpy as np
 from tilth import Corpus, Folder
-from tilth.dedup.semantic import Semantic
+from tilth.dedup.semantic.duplicates import Semantic
 
 def lengths(texts):
     return np.array([[len(text), {slope}] for text in texts], np.float32)

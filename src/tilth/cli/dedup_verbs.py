@@ -12,7 +12,7 @@ import click
 from tilth.cli.tables import as_json, say, size, table
 
 if TYPE_CHECKING:
-    from tilth.dedup.parameters import MinHashParameters
+    from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.pipeline.dedup_files import Deduplicated, Search
 
 METHODS = ("minhash", "exact", "normal_text", "url", "simhash")
@@ -96,7 +96,7 @@ def _tell(search: Search, found: Deduplicated, as_data: bool, started: float) ->
 
 def _parameters(preset: str | None, given: dict[str, Any]) -> MinHashParameters:
     """The preset with what was given instead; new bands follow from a new threshold or recall."""
-    from tilth.dedup.parameters import PRESETS, MinHashParameters
+    from tilth.dedup.minhash.parameters import PRESETS, MinHashParameters
 
     base = PRESETS[preset] if preset else MinHashParameters()
     if {"threshold", "recall"} & given.keys():

@@ -56,7 +56,7 @@ def decontaminate(
     JSON lines, Parquet, CSV, WARC, WET, ARC or text; packed or not; folders and patterns, too. A row of OUT.parquet is a
     span of a document: file, row, id, benchmark, item, field, start, end, and the share of the item that the document holds.
     """
-    from tilth.dedup.overlap_parameters import OverlapParameters
+    from tilth.dedup.contamination.parameters import OverlapParameters
     from tilth.pipeline.decontaminate import decontaminate as run
     from tilth.pipeline.decontaminate import index_of
     from tilth.pipeline.score_inputs import Fields

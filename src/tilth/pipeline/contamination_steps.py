@@ -47,9 +47,9 @@ class Found:
 
 def index_benchmarks(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The texts of the benchmarks as units. `work`: path and digest by name."""
-    from tilth.dedup.contamination_index import BenchmarkIndex, build_index
-    from tilth.dedup.contamination_items import read_items
-    from tilth.dedup.overlap_parameters import OverlapParameters
+    from tilth.dedup.contamination.items import read_items
+    from tilth.dedup.contamination.ngram_index import BenchmarkIndex, build_index
+    from tilth.dedup.contamination.parameters import OverlapParameters
 
     items = {name: read_items(path, params["fields"].get(name, ())) for name, (path, _) in work.items()}
     digests = {name: digest for name, (_, digest) in work.items()}
@@ -62,8 +62,8 @@ def index_benchmarks(inputs: Inputs, folder: Path, params: Params, work: Any) ->
 
 def find_in_shard(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """What the documents of one shard hold of the benchmarks."""
-    from tilth.dedup.contamination import find_contamination
-    from tilth.dedup.contamination_index import BenchmarkIndex
+    from tilth.dedup.contamination.ngram_index import BenchmarkIndex
+    from tilth.dedup.contamination.overlaps import find_contamination
 
     (documents,) = texts_of(inputs)
     (indexed,) = (artifact for artifact in inputs.values() if artifact.spec.step == INDEX.name)

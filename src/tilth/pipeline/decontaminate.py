@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from tilth.artifacts.atomic import disk_errors, sync_folder
 from tilth.contracts import CONTAMINATION
 from tilth.corpus.records import Document, fingerprint
-from tilth.dedup.contamination import find_contamination
-from tilth.dedup.contamination_index import BenchmarkIndex, build_index
-from tilth.dedup.contamination_items import read_items
-from tilth.dedup.overlap_parameters import OverlapParameters
+from tilth.dedup.contamination.items import read_items
+from tilth.dedup.contamination.ngram_index import BenchmarkIndex, build_index
+from tilth.dedup.contamination.overlaps import find_contamination
+from tilth.dedup.contamination.parameters import OverlapParameters
 from tilth.errors import RecipeError, SourceError, did_you_mean
 from tilth.pipeline.contamination_steps import Found
 from tilth.pipeline.progress import progress

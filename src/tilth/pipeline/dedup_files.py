@@ -26,7 +26,7 @@ from tilth.artifacts.spec import UNICODE
 from tilth.corpus.columns import SUFFIXES, Columns, Fields, Offsets, Piece, id_type_of, pieces, read_columns, read_texts
 from tilth.corpus.locations import FoundFile, find_files, fingerprint_of
 from tilth.corpus.records import fingerprint
-from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import RecipeError, SourceError, StoreError
 from tilth.pipeline import near_steps
 from tilth.pipeline.build import run_missing
@@ -178,7 +178,7 @@ def _searching(search: Search, fields: Fields, signed: Sequence[Node]) -> Iterat
 
 def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Signatures of one piece of a file. Rows that are no documents keep their place, and are told in `rejects.jsonl`."""
-    from tilth.dedup.signatures import Signed, sign, write_signatures
+    from tilth.dedup.minhash.signatures import Signed, sign, write_signatures
 
     piece, fields, parameters = work
     n_rejected = 0
@@ -205,7 +205,7 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
 
 def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Compare what the bands of all pieces propose, and tell the members of clusters by the user's ids."""
-    from tilth.dedup.candidates import first_documents
+    from tilth.dedup.minhash.candidates import first_documents
 
     near, previous, fields, own, gone = work
     shards = near_steps.signed_shards(inputs)
@@ -245,8 +245,8 @@ def check_ids(ids: Sequence[pa.ChunkedArray]) -> None:
 
     Memory: 16 bytes a document.
     """
-    from tilth.dedup.hashing import hashes128
-    from tilth.dedup.text_buffers import utf8
+    from tilth.dedup.texts.buffers import utf8
+    from tilth.dedup.texts.hashing import hashes128
 
     chunks = [chunk.drop_null() for column in ids for chunk in column.chunks]
     numbers = [

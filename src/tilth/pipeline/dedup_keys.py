@@ -82,11 +82,11 @@ def _documents(columns: Columns, first: int) -> pa.Table:
 
 def _marks(method: str, documents: Iterator[pa.Table]) -> pa.Table:
     if method == "simhash":
-        from tilth.dedup.simhash import SimHash, fingerprints, simhash_duplicates
+        from tilth.dedup.simhash.duplicates import SimHash, fingerprints, simhash_duplicates
 
         parameters = SimHash()
         return simhash_duplicates([fingerprints(table, parameters) for table in documents], parameters)
-    from tilth.dedup.keys import key_duplicates, keys_of
+    from tilth.dedup.exact.keys import key_duplicates, keys_of
 
     tables = [keys_of(table, method) for table in documents]
     return key_duplicates(lambda: tables, method)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tilth.corpus.columns import SUFFIXES, Fields, pieces, read_columns
 from tilth.corpus.locations import find_files
-from tilth.dedup.parameters import MinHashParameters
+from tilth.dedup.minhash.parameters import MinHashParameters
 
 if TYPE_CHECKING:
     from tilth.pipeline.dedup_files import Search

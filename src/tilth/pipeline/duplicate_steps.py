@@ -17,12 +17,12 @@ from tilth.pipeline.parquet import read_columns, stream, write_table
 from tilth.pipeline.steps import Inputs, Params, texts_of
 
 if TYPE_CHECKING:
-    from tilth.dedup.simhash_parameters import SimHash
+    from tilth.dedup.simhash.parameters import SimHash
 
 
 def make_keys(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """What is compared of each document of one shard, as hashes."""
-    from tilth.dedup.keys import KEYS, key_column, keys_of
+    from tilth.dedup.exact.keys import KEYS, key_column, keys_of
 
     method = params["method"]
     (documents,) = texts_of(inputs)
@@ -38,7 +38,7 @@ def make_keys(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[s
 
 def mark_equal_keys(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Mark documents with the same key."""
-    from tilth.dedup.keys import key_duplicates
+    from tilth.dedup.exact.keys import key_duplicates
 
     def tables() -> Iterator[pa.Table]:
         return (read_columns(keys, "keys.parquet") for keys in inputs.values())
@@ -49,7 +49,7 @@ def mark_equal_keys(inputs: Inputs, folder: Path, params: Params, work: Any) -> 
 
 def make_fingerprints(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """SimHash fingerprints of one shard. `work` holds the parameters; only what decides the fingerprints is in `params`."""
-    from tilth.dedup.simhash import fingerprint_schema, fingerprints
+    from tilth.dedup.simhash.duplicates import fingerprint_schema, fingerprints
 
     (documents,) = texts_of(inputs)
     n_rows = 0
@@ -63,7 +63,7 @@ def make_fingerprints(inputs: Inputs, folder: Path, params: Params, work: Any) -
 
 def mark_near_fingerprints(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Mark documents whose fingerprints differ in few bits."""
-    from tilth.dedup.simhash import SimHash, simhash_duplicates
+    from tilth.dedup.simhash.duplicates import SimHash, simhash_duplicates
 
     tables = (read_columns(artifact, "fingerprints.parquet") for artifact in inputs.values())
     marks = simhash_duplicates(tables, SimHash(**params))

@@ -27,21 +27,21 @@ DATATROVE = "DatatroveStep"
 
 def hash_lines(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The distinct lines of one shard, sorted by hash."""
-    from tilth.dedup.lines import line_run
+    from tilth.dedup.passages.lines import line_run
 
     return _write_run(line_run(_texts(inputs)), folder)
 
 
 def hash_paragraphs(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The distinct paragraphs of one shard, sorted by hash."""
-    from tilth.dedup.lines import line_run
+    from tilth.dedup.passages.lines import line_run
 
     return _write_run(line_run(_texts(inputs), "paragraph"), folder)
 
 
 def hash_sentences(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The distinct spans of sentences of one shard, sorted by hash."""
-    from tilth.dedup.sentences import sentence_run
+    from tilth.dedup.passages.sentences import sentence_run
 
     return _write_run(sentence_run(_texts(inputs), params["n"], params["unit"] == "line"), folder)
 
@@ -58,7 +58,7 @@ def _write_run(run: pa.Table, folder: Path) -> dict[str, Any]:
 
 def find_repeated_lines(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The lines, paragraphs or spans of sentences that occur more than once in a group of shards."""
-    from tilth.dedup.lines import LINE_RUN, repeated_lines
+    from tilth.dedup.passages.lines import LINE_RUN, repeated_lines
 
     n_lines = 0
     with pq.ParquetWriter(folder / "repeated.parquet", LINE_RUN, compression="zstd") as file:
@@ -117,8 +117,8 @@ def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Input
 
 
 def _cut_repeated(description: Params, documents: Artifact, inputs: Inputs) -> pa.Table:
-    from tilth.dedup.lines import line_edits
-    from tilth.dedup.sentences import Limits, sentence_edits
+    from tilth.dedup.passages.lines import line_edits
+    from tilth.dedup.passages.sentences import Limits, sentence_edits
 
     unit = description["unit"]
     is_lines = description["kind"] == "RepeatedLines"

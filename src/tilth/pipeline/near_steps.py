@@ -22,12 +22,12 @@ from tilth.pipeline.parquet import Writer, stream
 from tilth.pipeline.steps import TEXTS, Inputs, Params
 
 if TYPE_CHECKING:
-    from tilth.dedup.candidates import Candidates
-    from tilth.dedup.comparison import Pairs, ReadTexts
-    from tilth.dedup.minhash import Found, Marks
-    from tilth.dedup.parameters import MinHashParameters
-    from tilth.dedup.signatures import SignedShard
-    from tilth.dedup.tokens import Ints
+    from tilth.dedup.minhash.candidates import Candidates
+    from tilth.dedup.minhash.comparison import Pairs, ReadTexts
+    from tilth.dedup.minhash.duplicates import Found, Marks
+    from tilth.dedup.minhash.parameters import MinHashParameters
+    from tilth.dedup.minhash.signatures import SignedShard
+    from tilth.dedup.texts.tokens import Ints
 
 FEW_SHARDS, N_GROUPS = 8, 8
 ROWS_AT_ONCE = 200_000
@@ -61,8 +61,8 @@ def with_known_pairs(nodes: Mapping[str, Node], store: Store, previous: Named | 
 
 def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Signatures of one shard. `work` holds the parameters; only what decides the keys is in `params`."""
-    from tilth.dedup.signatures import sign as signed
-    from tilth.dedup.signatures import write_signatures
+    from tilth.dedup.minhash.signatures import sign as signed
+    from tilth.dedup.minhash.signatures import write_signatures
 
     (documents,) = inputs.values()
     batches = (
@@ -74,7 +74,7 @@ def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
 
 def find(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The pairs and crowds that a group of bands proposes. `work` are ids of documents that are to be passed over, if any."""
-    from tilth.dedup.candidates import find_candidates, representatives
+    from tilth.dedup.minhash.candidates import find_candidates, representatives
 
     shards = signed_shards(inputs)
     found = find_candidates(shards, range(*params["bands"]), representatives(shards, removed(shards, work)), params["max_bucket"])
@@ -115,7 +115,7 @@ def compare(
     `described` are the name, the digest and the rows of each shard, `previous` the folder of the last search, `gone` ids of
     documents that are to be passed over.
     """
-    from tilth.dedup.minhash import near_duplicates
+    from tilth.dedup.minhash.duplicates import near_duplicates
 
     shards = signed_shards(inputs)
     known = _known_pairs(previous, near, described)
@@ -155,7 +155,7 @@ def removed(shards: Sequence[SignedShard], gone: pa.Array | None) -> npt.NDArray
 
 def signed_shards(inputs: Inputs) -> list[SignedShard]:
     """The signed shards among what a step needs, in the order of their names."""
-    from tilth.dedup.signatures import SignedShard
+    from tilth.dedup.minhash.signatures import SignedShard
 
     found = [
         SignedShard(artifact.path, str(artifact.spec.shard))
@@ -166,7 +166,7 @@ def signed_shards(inputs: Inputs) -> list[SignedShard]:
 
 
 def _proposed(inputs: Inputs) -> Candidates:
-    from tilth.dedup.candidates import Candidates, all_candidates
+    from tilth.dedup.minhash.candidates import Candidates, all_candidates
 
     groups = [artifact.path for artifact in inputs.values() if artifact.spec.step == CANDIDATES.name]
     return all_candidates([Candidates(*(np.load(path / f"{name}.npy") for name in Candidates._fields)) for path in groups])
@@ -174,7 +174,7 @@ def _proposed(inputs: Inputs) -> Candidates:
 
 def _known_pairs(previous: Path | None, near: MinHashParameters, described: Sequence[tuple[str, str, int]]) -> Pairs | None:
     """The pairs of an earlier search of equal shingles by today's numbers, less those of shards that changed."""
-    from tilth.dedup.minhash import renumbered
+    from tilth.dedup.minhash.duplicates import renumbered
 
     if previous is None or not (previous / "compared.json").is_file():
         return None
@@ -194,7 +194,7 @@ def _known_pairs(previous: Path | None, near: MinHashParameters, described: Sequ
 
 def duplicates(marks: Marks, shards: Sequence[SignedShard], threshold: float) -> Iterator[pa.Table]:
     """duplicates/1 for the members of clusters, in the order of (shard, row)."""
-    from tilth.dedup.candidates import first_documents
+    from tilth.dedup.minhash.candidates import first_documents
 
     first = first_documents(shards)
     names, ids = pa.array([shard.name for shard in shards], pa.string()), [shard.ids() for shard in shards]

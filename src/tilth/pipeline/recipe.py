@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from tilth.dedup.simhash_parameters import SimHash as SimHash  # recipes take it from here
+from tilth.dedup.simhash.parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from tilth.dedup.overlap_parameters import OverlapParameters
-    from tilth.dedup.parameters import MinHashParameters
+    from tilth.dedup.contamination.parameters import OverlapParameters
+    from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
 
 # Families that need nothing but the text; others follow from the recipe's tokenizer and models.
@@ -194,7 +194,7 @@ class Decontaminate:
     @property
     def parameters(self) -> OverlapParameters:
         """What counts as overlap."""
-        from tilth.dedup.overlap_parameters import OverlapParameters
+        from tilth.dedup.contamination.parameters import OverlapParameters
 
         return OverlapParameters(self.n_words, self.min_words, self.n_characters, self.max_items)
 

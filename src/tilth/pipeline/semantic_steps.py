@@ -51,8 +51,8 @@ def embed(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, 
 
 def mark_semantic(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Mark documents whose embeddings, made here or in the file that `work` names, point into the same direction."""
-    from tilth.dedup.embedding_files import open_embeddings
-    from tilth.dedup.semantic import STATS_KEY, semantic_duplicates
+    from tilth.dedup.semantic.duplicates import STATS_KEY, semantic_duplicates
+    from tilth.dedup.semantic.embedding_files import open_embeddings
 
     shards = texts_of(inputs)
     keys = pa.concat_tables([read_columns(shard, "documents.parquet", _KEYS) for shard in shards])
@@ -82,7 +82,7 @@ def semantic_nodes(
     duplicates: Sequence[Any], nodes: Mapping[str, Node], reads: Sequence[str], digest: Callable[[Path], str]
 ) -> Iterator[Node]:
     """The nodes of each Semantic among a recipe's `duplicates`; nodes that others need come first."""
-    from tilth.dedup.semantic import Semantic
+    from tilth.dedup.semantic.duplicates import Semantic
 
     for semantic in duplicates:
         if isinstance(semantic, Semantic):

@@ -25,7 +25,7 @@ _RUN, _REPEATED = "run.parquet", "repeated.parquet"
 
 def hash_anchors(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The anchors of one shard, ascending."""
-    from tilth.dedup.substring import anchor_run
+    from tilth.dedup.passages.spans import anchor_run
 
     (documents,) = inputs.values()
     run = anchor_run(stream(documents, "documents.parquet", _TEXTS), params["min_tokens"])
@@ -35,8 +35,8 @@ def hash_anchors(inputs: Inputs, folder: Path, params: Params, work: Any) -> dic
 
 def find_repeated_anchors(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The anchors that occur more than once in all shards."""
-    from tilth.dedup.substring import ANCHOR_RUN, repeated_anchors
-    from tilth.dedup.substring_files import write_repeated
+    from tilth.dedup.passages.span_files import write_repeated
+    from tilth.dedup.passages.spans import ANCHOR_RUN, repeated_anchors
 
     runs = [artifact.path / _RUN for artifact in inputs.values()]
     return {"n_anchors": write_repeated(runs, repeated_anchors, ANCHOR_RUN, folder / _REPEATED)}
@@ -44,8 +44,8 @@ def find_repeated_anchors(inputs: Inputs, folder: Path, params: Params, work: An
 
 def hash_windows(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The windows of one shard whose anchor is repeated, ascending."""
-    from tilth.dedup.substring import WINDOW_RUN, window_run
-    from tilth.dedup.substring_files import write_run
+    from tilth.dedup.passages.span_files import write_run
+    from tilth.dedup.passages.spans import WINDOW_RUN, window_run
 
     documents, anchors = (_of_step(inputs, step) for step in (READ, REPEATED_ANCHORS))
     texts = stream(documents, "documents.parquet", _TEXTS)
@@ -55,8 +55,8 @@ def hash_windows(inputs: Inputs, folder: Path, params: Params, work: Any) -> dic
 
 def find_repeated_windows(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The windows that occur more than once in all shards."""
-    from tilth.dedup.substring import WINDOW_RUN, repeated_windows
-    from tilth.dedup.substring_files import write_repeated
+    from tilth.dedup.passages.span_files import write_repeated
+    from tilth.dedup.passages.spans import WINDOW_RUN, repeated_windows
 
     runs = [artifact.path / _RUN for artifact in inputs.values()]
     return {"n_windows": write_repeated(runs, repeated_windows, WINDOW_RUN, folder / _REPEATED)}
@@ -64,7 +64,7 @@ def find_repeated_windows(inputs: Inputs, folder: Path, params: Params, work: An
 
 def span_edits_of(documents: Artifact, inputs: Inputs, params: Params) -> pa.Table:
     """What the edit `RepeatedSpans` cuts from one shard (edits/1)."""
-    from tilth.dedup.substring import span_edits
+    from tilth.dedup.passages.spans import span_edits
 
     anchors, windows = (_of_step(inputs, step) for step in (REPEATED_ANCHORS, REPEATED_WINDOWS))
     found = span_edits(

@@ -113,7 +113,7 @@ def count_tokens(inputs: Inputs, folder: Path, params: Params, work: Any) -> dic
 
 def mark_exact(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Mark documents whose text is the same, byte for byte."""
-    from tilth.dedup.exact import exact_duplicates
+    from tilth.dedup.exact.duplicates import exact_duplicates
 
     columns = ["shard", "row", "doc_id", "text_swhid"]
 

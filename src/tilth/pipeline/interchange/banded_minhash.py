@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tilth.dedup.published_minhash import hash_ngrams, legacy_minima, legacy_permutations
+from tilth.dedup.minhash.published_minima import hash_ngrams, legacy_minima, legacy_permutations
 from tilth.quality_signals.fused.text_batch import TextBatch
 
 SEED = 42

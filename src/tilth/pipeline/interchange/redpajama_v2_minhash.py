@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tilth.artifacts.spec import UNICODE
-from tilth.dedup.parameters import Definition, MinHashParameters, Unit
+from tilth.dedup.minhash.parameters import Definition, MinHashParameters, Unit
 from tilth.errors import RecipeError, SourceError
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.parquet import stream
 from tilth.pipeline.steps import Inputs, Params, texts_of
 
 if TYPE_CHECKING:
-    from tilth.dedup.signatures import Signed
+    from tilth.dedup.minhash.signatures import Signed
 
 # Similarity to (bands, rows) of 128 permutations, as published.
 BANDS: Mapping[float, tuple[int, int]] = {0.7: (14, 9), 0.8: (9, 13), 0.9: (5, 25), 1.0: (1, 128)}
@@ -108,7 +108,7 @@ def signature_nodes(
 
 def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Signatures of one shard, none for documents too short for one. `work` are the parameters and the published files."""
-    from tilth.dedup.signatures import write_signatures
+    from tilth.dedup.minhash.signatures import write_signatures
 
     near, locations = work
     known = _published(near, locations)
@@ -124,8 +124,8 @@ def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
 def _signed(
     batch: pa.RecordBatch, near: RedPajamaMinHash, known: Mapping[str, Keys | None], counts: Counter[str]
 ) -> Signed:  # fmt: skip
-    from tilth.dedup.shingles import set_keys, shingle
-    from tilth.dedup.signatures import Signed
+    from tilth.dedup.minhash.shingles import set_keys, shingle
+    from tilth.dedup.minhash.signatures import Signed
 
     names = [str(dict(meta).get(ID)) for meta in batch.column("meta").to_pylist()]
     bands = [known.get(name) for name in names]
@@ -169,7 +169,7 @@ def _computed(near: RedPajamaMinHash, texts: pa.Array) -> list[Keys | None]:
 
 def _keys(near: RedPajamaMinHash, bands: pa.Array) -> list[Keys | None]:
     """A 64-bit key for each band of each document, from the big-endian minima; None without a signature."""
-    from tilth.dedup.minima import mixed
+    from tilth.dedup.minhash.minima import mixed
 
     found: list[Keys | None] = [None] * len(bands)
     places = np.flatnonzero(np.asarray(bands.is_valid()))

@@ -3,7 +3,7 @@
 White space at both ends off, lower case, accents off (canonical decomposition without non-spacing marks), every decimal
 digit a `0`, typographic punctuation in ASCII, control characters removed. Line feeds are control characters, so a document
 becomes one line, and words at the ends of lines run together; that is how its models and cutoffs came about.
-The other normal form of CCNet, for hashes of lines, is `tilth.dedup.line_hashes.normalize_line`.
+The other normal form of CCNet, for hashes of lines, is `tilth.dedup.passages.line_hashes.normalize_line`.
 """
 
 from __future__ import annotations

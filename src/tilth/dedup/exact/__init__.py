@@ -1,0 +1,1 @@
+"""Documents that are equal: by content, by normal text, by URL."""

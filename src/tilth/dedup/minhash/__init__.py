@@ -1,0 +1,1 @@
+"""Near-duplicates by MinHash, verified: signatures, candidates, comparison, clusters."""

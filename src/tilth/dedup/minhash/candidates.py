@@ -1,0 +1,164 @@
+"""Which documents may be near-duplicates: those that share a band key, found by merging the sorted runs of all shards.
+
+Documents are numbered through all shards in their order. Of documents with equal shingles the first stands for all. A
+bucket, the documents of one key, gives every pair of its first `max_bucket` members; what lies beyond that makes it a
+crowd, which is compared with a few representatives instead, so that the work stays linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from tilth.dedup.minhash.signatures import ROW_BITS, SignedShard
+from tilth.dedup.texts.tokens import Hashes, Ints
+from tilth.errors import ContractError
+
+Codes = npt.NDArray[np.uint64]  # a pair of documents: the smaller number in the upper half, the larger in the lower
+HALF = np.uint64(32)
+MAX_DOCUMENTS = 1 << 32
+PART_ENTRIES = 1 << 22  # of a band that are sorted at once
+_ROW = np.uint64((1 << ROW_BITS) - 1)
+
+
+class Candidates(NamedTuple):
+    """Distinct pairs, ascending; and crowds: crowd i has the members `members[ends[i]:ends[i + 1]]`, ascending."""
+
+    pairs: Codes
+    members: Ints
+    ends: Ints
+
+
+def first_documents(shards: Sequence[SignedShard]) -> Ints:
+    """The number of each shard's first document, and of all. Raises ContractError for more than 2^32 documents."""
+    first = np.concatenate(([0], np.cumsum([shard.n_rows() for shard in shards]))).astype(np.int64)
+    if first[-1] > MAX_DOCUMENTS:
+        raise ContractError(f"{first[-1]} documents in one search, at most {MAX_DOCUMENTS}", fix="Search languages apart.")
+    return first
+
+
+def representatives(shards: Sequence[SignedShard], removed: npt.NDArray[np.bool_] | None = None) -> Ints:
+    """For each document the first one with the same shingles; -1 where there is nothing to compare or it is `removed`.
+
+    Memory: 32 bytes a document.
+    """
+    keys = np.concatenate([np.zeros(0, np.uint64), *(shard.set_keys for shard in shards)])
+    nothing = np.concatenate([np.zeros(0, np.bool_), *(shard.sizes == 0 for shard in shards)])
+    if removed is not None:
+        nothing |= removed
+    found = np.arange(len(keys), dtype=np.int64)
+    found[nothing] = -1
+    present = np.flatnonzero(~nothing)
+    order = present[np.argsort(keys[present], kind="stable")]
+    _first_of_equals(keys, order, found)
+    return found
+
+
+def find_candidates(shards: Sequence[SignedShard], bands: Sequence[int], standing: Ints, max_bucket: int) -> Candidates:
+    """The candidates that these `bands` propose; `standing` is what `representatives` gives.
+
+    Memory: a byte a document, PART_ENTRIES entries, and the candidates.
+    """
+    first = first_documents(shards)
+    stands = standing == np.arange(len(standing), dtype=np.int64)
+    pairs, members, ends = np.zeros(0, np.uint64), [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
+    n_members = 0
+    for band in bands:
+        for packed, doc_bits in _parts([shard.bands[band] for shard in shards], first, stands):
+            n_pairs, n_crowded, n_crowds = _count(packed, doc_bits, max_bucket)
+            new, crowded = np.empty(n_pairs, np.uint64), np.empty(n_crowded, np.int64)
+            crowd_ends = np.empty(n_crowds, np.int64)
+            _fill(packed, doc_bits, max_bucket, new, crowded, crowd_ends)
+            pairs = _merged(pairs, new)
+            members.append(crowded)
+            ends.append(crowd_ends + n_members)
+            n_members += n_crowded
+    return Candidates(pairs, np.concatenate(members), np.concatenate(ends))
+
+
+def all_candidates(parts: Sequence[Candidates]) -> Candidates:
+    """What several groups of bands propose together."""
+    pairs = np.zeros(0, np.uint64)
+    for part in parts:
+        pairs = _merged(pairs, part.pairs)
+    shifts = np.cumsum([0, *(len(part.members) for part in parts)])
+    members = np.concatenate([np.zeros(0, np.int64), *(part.members for part in parts)])
+    ends = np.concatenate([np.zeros(1, np.int64), *(part.ends[1:] + shift for part, shift in zip(parts, shifts, strict=False))])
+    return Candidates(pairs, members, ends)
+
+
+def _merged(known: Codes, new: Codes) -> Codes:
+    both = np.concatenate([known, np.sort(new)])
+    both.sort(kind="stable")
+    kept = np.ones(len(both), np.bool_)
+    np.not_equal(both[1:], both[:-1], out=kept[1:])
+    return both[kept]
+
+
+def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -> Iterator[tuple[Hashes, int]]:
+    """One band in ranges of its keys, each as (entries, bits): keys less the bits that all have, above `bits` of document."""
+    doc_bits = max(ROW_BITS, int(first[-1]).bit_length())
+    n_entries = sum(len(run) for run in runs)
+    n_bits = max(doc_bits - ROW_BITS, (n_entries // PART_ENTRIES).bit_length())
+    for part in range(1 << n_bits):
+        lowest = np.uint64(part) << np.uint64(64 - n_bits) if n_bits else np.uint64(0)
+        highest = lowest | (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(n_bits))
+        packed = []
+        for run, shard_first in zip(runs, first, strict=False):
+            begin, end = np.searchsorted(run, lowest), np.searchsorted(run, highest, side="right")
+            entries = np.array(run[begin:end])
+            documents = (entries & _ROW) + np.uint64(shard_first)
+            kept = stands[documents]
+            keys = (entries[kept] & ~_ROW) << np.uint64(n_bits)  # its lowest bits are those of the row: free
+            packed.append((keys >> np.uint64(ROW_BITS + n_bits) << np.uint64(doc_bits)) | documents[kept])
+        joined = np.concatenate([np.zeros(0, np.uint64), *packed])
+        joined.sort(kind="stable")  # which merges runs that are sorted already
+        yield joined, doc_bits
+
+
+@njit(cache=True, nogil=True)
+def _first_of_equals(keys, order, found):  # type: ignore[no-untyped-def]
+    for place in range(1, len(order)):
+        if keys[order[place]] == keys[order[place - 1]]:
+            found[order[place]] = found[order[place - 1]]
+
+
+@njit(cache=True, nogil=True)
+def _count(packed, doc_bits, max_bucket):  # type: ignore[no-untyped-def]
+    n_pairs = n_crowded = n_crowds = start = 0
+    for end in range(1, len(packed) + 1):
+        if end < len(packed) and packed[end] >> np.uint64(doc_bits) == packed[start] >> np.uint64(doc_bits):
+            continue
+        size = end - start
+        close = min(size, max_bucket)
+        n_pairs += close * (close - 1) // 2
+        if size > max_bucket:
+            n_crowded += size
+            n_crowds += 1
+        start = end
+    return n_pairs, n_crowded, n_crowds
+
+
+@njit(cache=True, nogil=True)
+def _fill(packed, doc_bits, max_bucket, pairs, members, ends):  # type: ignore[no-untyped-def]
+    mask = (np.uint64(1) << np.uint64(doc_bits)) - np.uint64(1)
+    n_pairs = n_crowded = n_crowds = start = 0
+    for end in range(1, len(packed) + 1):
+        if end < len(packed) and packed[end] >> np.uint64(doc_bits) == packed[start] >> np.uint64(doc_bits):
+            continue
+        close = min(end - start, max_bucket)
+        for i in range(start, start + close):
+            for j in range(i + 1, start + close):
+                pairs[n_pairs] = ((packed[i] & mask) << HALF) | (packed[j] & mask)
+                n_pairs += 1
+        if end - start > max_bucket:
+            for i in range(start, end):
+                members[n_crowded] = np.int64(packed[i] & mask)
+                n_crowded += 1
+            ends[n_crowds] = n_crowded
+            n_crowds += 1
+        start = end

@@ -1,0 +1,140 @@
+"""Shingles: the sets of hashed sequences of n tokens whose Jaccard similarity decides what is a near-duplicate.
+
+A text with fewer tokens than n has one shingle, the whole sequence, and thus equals only texts with the same tokens; a
+text without tokens has none.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from tilth.dedup.minhash.parameters import Unit
+from tilth.dedup.texts.tokens import MIXER, MULTIPLIER, STEP, Hashes, Ints, folded_texts, hash_tokens, mix
+
+BATCH_BYTES = 1 << 20  # of texts whose shingles are made together: they take up to eight times as much
+
+
+class Shingles(NamedTuple):
+    """Hashes of shingles, 64 bits each: those of text i are `values[ends[i]:ends[i + 1]]`."""
+
+    values: Hashes
+    ends: Ints
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+
+def shingle(texts: pa.Array, n: int, unit: Unit = "words") -> Shingles:
+    """The shingles of `texts` (string or large_string; a null counts as empty) as they come, repeated ones repeatedly."""
+    data, folded = folded_texts(texts)
+    hashes, token_ends = hash_tokens(data, folded, unit)
+    lengths = np.diff(token_ends)
+    counts = np.maximum(lengths - n + 1, np.minimum(lengths, 1))
+    ends = np.concatenate(([0], np.cumsum(counts)))
+    values = np.empty(ends[-1], np.uint64)
+    _shingle(hashes, token_ends, n, values)
+    return Shingles(values, ends)
+
+
+def distinct_sets(found: Shingles) -> Shingles:
+    """The same without repetitions, ascending in each text: sets that can be compared."""
+    values, ends = np.empty(len(found.values), np.uint64), np.zeros_like(found.ends)
+    _distinct(found.values, found.ends, values, ends)
+    return Shingles(values[: ends[-1]], ends)
+
+
+def set_keys(found: Shingles) -> Hashes:
+    """A key for the shingles of each text that says nothing of their order: texts of equal keys have equal shingles."""
+    out = np.empty(len(found), np.uint64)
+    _set_keys(found.values, found.ends, out)
+    return out
+
+
+def in_batches(texts: pa.Array) -> list[pa.Array]:
+    """`texts` in slices of about BATCH_BYTES."""
+    offsets = np.frombuffer(texts.cast(pa.large_string()).buffers()[1] or b"\0" * 8, np.int64)[texts.offset :]
+    starts = offsets[: len(texts)] // BATCH_BYTES
+    cuts = [0, *(np.flatnonzero(np.diff(starts)) + 1).tolist(), len(texts)]
+    return [texts.slice(first, last - first) for first, last in pairwise(cuts) if last > first]
+
+
+@njit(cache=True, nogil=True)
+def _shingle(hashes, token_ends, n, values):  # type: ignore[no-untyped-def]
+    """A polynomial in the multiplier over the hashes of n tokens, rolled along each text, and its bits spread."""
+    top = np.uint64(1)  # the multiplier to the power of n: what the token that leaves a shingle weighs
+    for _ in range(n):
+        top *= MULTIPLIER
+    at = 0
+    for text in range(len(token_ends) - 1):
+        first, last = token_ends[text], token_ends[text + 1]
+        width = min(n, last - first)
+        # The width is part of the hash: a whole short text never equals a part of a long one.
+        salt = np.uint64(width) * STEP
+        state = np.uint64(0)
+        for token in range(first, first + width - 1):
+            state = state * MULTIPLIER + hashes[token]
+        if width == n:
+            for token in range(first + width - 1, last):
+                state = state * MULTIPLIER + hashes[token]
+                if token >= first + n:
+                    state -= hashes[token - n] * top
+                values[at] = mix((state ^ (state >> np.uint64(32))) * MIXER + salt)
+                at += 1
+        elif width:
+            state = state * MULTIPLIER + hashes[last - 1]
+            values[at] = mix((state ^ (state >> np.uint64(32))) * MIXER + salt)
+            at += 1
+
+
+@njit(cache=True, nogil=True)
+def _set_keys(values, ends, out):  # type: ignore[no-untyped-def]
+    for text in range(len(out)):
+        total = np.uint64(ends[text + 1] - ends[text])
+        for place in range(ends[text], ends[text + 1]):
+            total += mix(values[place] + STEP)
+        out[text] = mix(total)
+
+
+@njit(cache=True, nogil=True)
+def _distinct(found, found_ends, values, ends):  # type: ignore[no-untyped-def]
+    """Through a table by leading bits, in which values lie in order but for neighbours; sorted on the way out."""
+    table, taken = np.zeros(1024, np.uint64), np.zeros(1024, np.bool_)
+    at = 0
+    for text in range(len(ends) - 1):
+        n_values = found_ends[text + 1] - found_ends[text]
+        bits = 4
+        while (1 << bits) < 2 * n_values:
+            bits += 1
+        if len(table) < (1 << bits) + n_values:
+            table, taken = np.zeros((1 << bits) + n_values, np.uint64), np.zeros((1 << bits) + n_values, np.bool_)
+        end = np.int64(0)
+        for place in range(found_ends[text], found_ends[text + 1]):
+            value = found[place]
+            slot = np.int64(value >> np.uint64(64 - bits))
+            while taken[slot] and table[slot] != value:
+                slot += 1
+            table[slot], taken[slot] = value, True
+            if slot >= end:
+                end = slot + 1
+        start = at
+        for spot in range(end):
+            if not taken[spot]:
+                continue
+            taken[spot] = False
+            _insert(values, start, at, table[spot])
+            at += 1
+        ends[text + 1] = at
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _insert(values, start, at, value):  # type: ignore[no-untyped-def]
+    """Put `value` among the ascending `values[start:at]`."""
+    while at > start and values[at - 1] > value:
+        values[at] = values[at - 1]
+        at -= 1
+    values[at] = value

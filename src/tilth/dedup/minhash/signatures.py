@@ -1,0 +1,117 @@
+"""The signatures of one shard as files: what is needed to find candidates without its texts.
+
+ids.arrow        id of each document, in the order of rows
+sizes.npy        int32 (rows): shingles, with repetitions; 0 where there is nothing to compare
+set_keys.npy     uint64 (rows): equal for equal shingles (tilth.dedup.minhash.shingles.set_keys)
+bands.npy        uint64 (bands x rows that have shingles): in each band the key's upper 40 bits and the row, ascending
+
+Candidates share a band's 40 bits; that they are what they seem is verified later, so a chance collision costs a comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tilth.dedup.minhash.minima import ComputeMinima, band_keys, minima
+from tilth.dedup.minhash.parameters import MinHashParameters
+from tilth.dedup.minhash.published_minima import datasketch_minima
+from tilth.dedup.minhash.shingles import in_batches, set_keys, shingle
+from tilth.dedup.texts.tokens import Hashes
+from tilth.errors import ContractError
+
+ROW_BITS = 24
+MAX_ROWS = 1 << ROW_BITS
+_ROW = np.uint64(MAX_ROWS - 1)
+
+
+class Signed(NamedTuple):
+    """Signatures of some documents: ids, int32 sizes, uint64 set keys, and uint64 band keys (documents x bands)."""
+
+    ids: pa.Array
+    sizes: npt.NDArray[np.int32]
+    set_keys: Hashes
+    band_keys: Hashes
+
+
+def sign(ids: pa.Array, texts: pa.Array, parameters: MinHashParameters, compute: ComputeMinima | None = None) -> Signed:
+    """Signatures of `texts` (string or large_string; nulls have nothing to compare): each depends on its text alone."""
+    parts = [_sign(batch, parameters, compute) for batch in in_batches(texts)]
+    none = (np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros((0, parameters.n_bands), np.uint64))
+    return Signed(ids, *(np.concatenate(columns) for columns in zip(none, *parts, strict=True)))
+
+
+def _sign(texts: pa.Array, parameters: MinHashParameters, compute: ComputeMinima | None) -> tuple[np.ndarray, ...]:
+    found = shingle(texts, parameters.n, parameters.unit)
+    count = parameters.n_permutations
+    if parameters.definition == "tilth":
+        lowest = minima(found, parameters.seed, count, compute)
+    else:
+        scheme = "legacy" if parameters.definition == "datasketch-legacy" else "affine32"
+        lowest = datasketch_minima(texts, parameters.n, parameters.unit, parameters.seed, count, scheme)
+    keys = band_keys(lowest, parameters.n_bands, parameters.n_rows, parameters.seed)
+    return np.diff(found.ends).astype(np.int32), set_keys(found), keys
+
+
+def write_signatures(folder: Path, batches: Iterable[Signed], n_bands: int, id_type: pa.DataType) -> int:
+    """Write the files of a shard from batches in the order of its rows; returns the rows. Memory: the band keys.
+
+    Raises ContractError for a shard of more rows than a run of band keys can number.
+    """
+    sizes, keys_of_sets, keys = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)], [np.zeros((0, n_bands), np.uint64)]
+    with pa.OSFile(str(folder / "ids.arrow"), "wb") as raw, pa.ipc.new_file(raw, pa.schema([("id", id_type)])) as file:
+        for batch in batches:
+            file.write_batch(pa.record_batch([batch.ids], names=["id"]))
+            sizes.append(batch.sizes)
+            keys_of_sets.append(batch.set_keys)
+            keys.append(batch.band_keys)
+    all_sizes = np.concatenate(sizes)
+    if len(all_sizes) > MAX_ROWS:
+        raise ContractError(f"a shard of {len(all_sizes)} rows, at most {MAX_ROWS}", str(folder), "Cut it into smaller shards.")
+    np.save(folder / "sizes.npy", all_sizes)
+    np.save(folder / "set_keys.npy", np.concatenate(keys_of_sets))
+    rows = np.flatnonzero(all_sizes).astype(np.uint64)
+    runs = np.lib.format.open_memmap(folder / "bands.npy", mode="w+", dtype=np.uint64, shape=(n_bands, len(rows)))
+    for band in range(n_bands):
+        column = np.concatenate([part[:, band] for part in keys])[all_sizes > 0]
+        run = (column & ~_ROW) | rows
+        run.sort()
+        runs[band] = run
+    runs.flush()
+    return len(all_sizes)
+
+
+class SignedShard:
+    """A shard's files, mapped into memory as they are used."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int32]:
+        """Shingles of each row."""
+        return np.load(self.folder / "sizes.npy")
+
+    @property
+    def set_keys(self) -> Hashes:
+        """Of each row."""
+        return np.load(self.folder / "set_keys.npy")
+
+    @property
+    def bands(self) -> Hashes:
+        """The runs, bands x rows; a map."""
+        return np.load(self.folder / "bands.npy", mmap_mode="r")
+
+    def n_rows(self) -> int:
+        """Rows of the shard, whether or not they have shingles."""
+        return int(np.load(self.folder / "sizes.npy", mmap_mode="r").shape[0])
+
+    def ids(self) -> pa.ChunkedArray:
+        """Of all rows; a map."""
+        with pa.memory_map(str(self.folder / "ids.arrow")) as raw:
+            return pa.ipc.open_file(raw).read_all().column("id")

@@ -1,0 +1,1 @@
+"""Repeated parts of documents: lines, paragraphs, sentences, spans of tokens; as edits."""

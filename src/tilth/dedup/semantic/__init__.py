@@ -1,0 +1,1 @@
+"""Documents of like meaning, by embeddings."""

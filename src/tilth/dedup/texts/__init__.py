@@ -1,0 +1,1 @@
+"""Texts as compiled code reads them: bytes, normal forms, tokens, hashes."""

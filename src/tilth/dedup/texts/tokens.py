@@ -1,0 +1,215 @@
+"""Tokens of texts as 64-bit hashes, read straight from Arrow's UTF-8: the units whose sequences are compared.
+
+Words: the text in lower case and Unicode's composed form (NFC); each character of a script that is written without
+spaces (tilth.dedup.texts.spaceless) is a token, and otherwise each run of letters, digits and underscores. White space and
+punctuation only separate. Characters: every character of that form is a token, where runs of white space count as one space
+and those at both ends as none.
+
+A kernel maps code points one by one. Texts for which that is not the whole truth (marks that compose or change places,
+the capitals İ and Σ) are brought into that form by Python first.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from tilth.dedup.minhash.parameters import Unit
+from tilth.dedup.texts.buffers import Utf8, utf8
+from tilth.dedup.texts.spaceless import SPACELESS_RANGES
+
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+_SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in SPACELESS_RANGES)
+_WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
+# An entry of the table: the code point in lower case, and what it is.
+_CODE, _IN_WORD, _ALONE, _SPACE, _ODD = (1 << 21) - 1, 1 << 21, 1 << 22, 1 << 23, 1 << 24
+# Where characters are letters, digits or space: beyond U+3FFFF there are but tags and selectors in plane 14. The first group
+# can differ from its lower case or composed form; ideographs and Korean syllables, the second, cannot.
+_CHANGING = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xE000, 0x20000), (0x2F800, 0x30000), (0xE0000, 0xE1000))
+_PLAIN = ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F800), (0x30000, 0x40000))
+# Odd 64-bit constants (splitmix64's, Steele, Lea and Flood 2014); any odd ones would do.
+MULTIPLIER, MIXER, STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
+_SHIFT30, _SHIFT27, _SHIFT31 = np.uint64(30), np.uint64(27), np.uint64(31)
+
+
+def tokens(text: str, unit: Unit = "words") -> list[str]:
+    """The tokens of a text, as said above: what the kernel hashes, in words that a person can read."""
+    folded = fold(text)
+    return _WORD.findall(folded) if unit == "words" else list(" ".join(folded.split()))
+
+
+def fold(text: str) -> str:
+    """Lower case in composed form; lower-casing can decompose (dotted capital I), so composing comes after it."""
+    return unicodedata.normalize("NFC", text.lower())
+
+
+def folded_texts(texts: pa.Array) -> tuple[Utf8, npt.NDArray[np.bool_]]:
+    """The bytes of `texts` (string or large_string; a null counts as empty), and which of them Python had to fold.
+
+    No copy is made where no text had to be folded.
+    """
+    array = texts.cast(pa.large_string())
+    found = utf8(array)
+    odd = np.zeros(len(array), np.bool_)
+    if _is_ascii(found.data):
+        return found, odd
+    _find_odd(found.data, found.offsets, code_points(), odd)
+    if odd.any():
+        places = np.flatnonzero(odd)
+        folded = pa.array([fold(text or "") for text in array.take(pa.array(places)).to_pylist()], pa.large_string())
+        order = np.arange(len(array))
+        order[places] = len(array) + np.arange(len(places))
+        found = utf8(pa.concat_arrays([array, folded]).take(pa.array(order)))
+    return found, odd
+
+
+def hash_tokens(texts: Utf8, folded: npt.NDArray[np.bool_], unit: Unit) -> tuple[Hashes, Ints]:
+    """(hashes, ends): the hash of each token, and how many tokens come before each text (one more entry than texts)."""
+    n_bytes = len(texts.data)
+    words = unit == "words"
+    n_most = n_bytes // 2 + len(folded) if words else n_bytes
+    hashes, ends = np.empty(n_most, np.uint64), np.zeros(len(folded) + 1, np.int64)  # what is not written takes no memory
+    _hash_tokens(texts.data, texts.offsets, folded, code_points(), words, hashes, ends)
+    return hashes[: ends[-1]], ends
+
+
+@cache
+def code_points() -> npt.NDArray[np.uint32]:
+    """The table of this Python's Unicode version (0x110000 entries); made once in a process, in a twentieth of a second."""
+    table = np.arange(sys.maxunicode + 1, dtype=np.uint32)
+    # Jamo that compose with a Korean syllable; all other seconds stand in a decomposition.
+    seconds = {chr(code) for first, last in ((0x1161, 0x1176), (0x11A8, 0x11C3)) for code in range(first, last)}
+    lowered: dict[int, str] = {}
+    for first, last in _CHANGING:
+        chars = list(map(chr, range(first, last)))
+        odd = np.fromiter(map(unicodedata.combining, chars), np.uint8, len(chars)) > 0
+        for at, parts in enumerate(map(unicodedata.decomposition, chars)):
+            if parts and parts[0] != "<":
+                odd[at] |= unicodedata.normalize("NFC", chars[at]) != chars[at]
+                seconds.update(chr(int(code, 16)) for code in parts.split()[1:])
+        lowered |= {first + at: low for at, low in enumerate(map(str.lower, chars)) if low != chars[at]}
+        table[first:last] |= np.where(odd, np.uint32(_ODD), np.uint32(0))
+    table[list(map(ord, seconds))] |= np.uint32(_ODD)
+    for code, low in lowered.items():
+        bits = table[code] & np.uint32(_ODD) if len(low) == 1 and not table[ord(low)] & np.uint32(_ODD) else np.uint32(_ODD)
+        table[code] = np.uint32(ord(low[0])) | bits
+    table[ord("Σ")] |= np.uint32(_ODD)  # its lower case depends on its neighbours
+    for first, last in (*_CHANGING, *_PLAIN):
+        chars = list(map(chr, range(first, last)))
+        for is_so, bit in ((str.isalnum, _IN_WORD), (str.isspace, _SPACE)):
+            table[first:last] |= np.fromiter(map(is_so, chars), bool, len(chars)).astype(np.uint32) * np.uint32(bit)
+    table[ord("_")] |= np.uint32(_IN_WORD)
+    for first, last in SPACELESS_RANGES:
+        table[first : last + 1] |= np.uint32(_ALONE)
+    return table
+
+
+@njit(cache=True, nogil=True)
+def _is_ascii(data):  # type: ignore[no-untyped-def]
+    mixed = np.uint8(0)
+    for place in range(len(data)):
+        mixed |= data[place]
+    return mixed < 0x80
+
+
+@njit(cache=True, nogil=True, inline="always")
+def decode(data: Any, place: Any) -> Any:
+    """(code point, bytes) of the valid UTF-8 at `place`."""
+    byte = np.int64(data[place])
+    if byte < 0x80:
+        return byte, 1
+    if byte < 0xE0:
+        return ((byte & 0x1F) << 6) | (data[place + 1] & 0x3F), 2
+    if byte < 0xF0:
+        return ((byte & 0x0F) << 12) | ((data[place + 1] & 0x3F) << 6) | (data[place + 2] & 0x3F), 3
+    high = ((byte & 0x07) << 18) | ((data[place + 1] & 0x3F) << 12)
+    return high | ((data[place + 2] & 0x3F) << 6) | (data[place + 3] & 0x3F), 4
+
+
+@njit(cache=True, nogil=True)
+def _find_odd(data, offsets, table, odd):  # type: ignore[no-untyped-def]
+    for text in range(len(odd)):
+        place, end = offsets[text], offsets[text + 1]
+        while place < end:
+            if data[place] < 0x80:
+                place += 1
+                continue
+            code, width = decode(data, place)
+            if table[code] & _ODD:
+                odd[text] = True
+                break
+            place += width
+
+
+@njit(cache=True, nogil=True, inline="always")
+def mix(state: Any) -> Any:
+    """Spread the bits of a 64-bit value; a bijection."""
+    state = (state ^ (state >> _SHIFT30)) * MULTIPLIER
+    state = (state ^ (state >> _SHIFT27)) * MIXER
+    return state ^ (state >> _SHIFT31)
+
+
+@njit(cache=True, nogil=True)
+def _hash_tokens(data, offsets, folded, table, words, hashes, ends):  # type: ignore[no-untyped-def]
+    n = 0
+    for text in range(len(folded)):
+        if words:
+            n = _hash_words(data, offsets[text], offsets[text + 1], folded[text], table, hashes, n)
+        else:
+            n = _hash_characters(data, offsets[text], offsets[text + 1], folded[text], table, hashes, n)
+        ends[text + 1] = n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _hash_words(data, place, end, folded, table, hashes, n):  # type: ignore[no-untyped-def]
+    state, inside = STEP, False
+    while place < end:
+        code, width = decode(data, place)
+        place += width
+        entry = table[code]
+        if entry & np.uint32(_IN_WORD | _ALONE) == np.uint32(_IN_WORD):
+            lower = np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))
+            state = (state ^ lower) * MULTIPLIER
+            inside = True
+            continue
+        if inside:
+            hashes[n] = mix(state)
+            n += 1
+            state, inside = STEP, False
+        if entry & np.uint32(_ALONE):
+            lower = np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))
+            hashes[n] = mix((STEP ^ lower) * MULTIPLIER)
+            n += 1
+    if inside:
+        hashes[n] = mix(state)
+        n += 1
+    return n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _hash_characters(data, place, end, folded, table, hashes, n):  # type: ignore[no-untyped-def]
+    first, pending = n, False  # behind white space that is a token if another follows
+    while place < end:
+        code, width = decode(data, place)
+        place += width
+        entry = table[code]
+        if entry & np.uint32(_SPACE):
+            pending = n > first
+            continue
+        if pending:
+            hashes[n] = mix(STEP ^ np.uint64(32))
+            n += 1
+            pending = False
+        hashes[n] = mix(STEP ^ (np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))))
+        n += 1
+    return n
