@@ -139,6 +139,30 @@ def test_a_damaged_name_says_which_and_what_to_do(tmp_path: Path, body: bytes) -
     assert store.names("run") == []
 
 
+def test_what_is_discarded_goes_whole_even_if_that_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    made = store.make(spec(), write_text("hello"))
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        next(folder.rglob("manifest.json")).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tilth.artifacts.store.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.discard(made.path)
+    assert store.folders() == []
+    assert (store.sweep(), store.make(spec(), write_text("hello")).digest) == (1, made.digest)
+    with monkeypatch.context() as patch:
+        patch.setattr("tilth.artifacts.store.shutil.rmtree", lambda folder, ignore_errors=False: ignore_errors or killed(folder))
+        with pytest.raises(KeyboardInterrupt):
+            store.discard_all()
+    assert not store.root.exists()
+    assert store.make(spec(), write_text("hello")).digest == made.digest
+    store.discard_all()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_changed_file_is_found_by_its_checksum(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = store.make(spec(), write_text("hello"))

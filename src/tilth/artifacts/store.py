@@ -134,6 +134,21 @@ class Store:
                     fix=f"Remove {artifact.path} and build again.",
                 )
 
+    def discard(self, folder: Path) -> None:
+        """Remove one of `folders`, whole: a kill on the way leaves what `sweep` removes, never half an artifact."""
+        doomed = self.root / "partial" / f"{folder.name}.{uuid.uuid4().hex[:8]}"
+        doomed.parent.mkdir(exist_ok=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+    def discard_all(self) -> None:
+        """Remove the store, whole, and what a kill left of one before it in the same place."""
+        doomed = self.root.with_name(f"{self.root.name}.old")
+        shutil.rmtree(doomed, ignore_errors=True)
+        if self.root.exists():
+            self.root.rename(doomed)
+            shutil.rmtree(doomed)
+
     def folders(self) -> list[Path]:
         """The folder of every artifact, sorted by step and key; `load` reads one."""
         return sorted(path for path in (self.root / "artifacts").glob("*/*") if path.is_dir())

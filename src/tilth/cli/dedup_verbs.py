@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ def dedup(
     row for each member of a cluster: id, cluster, the document that it matches, and whether it is the one to keep. What is
     finished survives a kill: the same command goes on.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices, and idle threads of NumPy's spin
     from tilth.pipeline.dedup_files import Search, deduplicate, plan_search
 
     started = time.monotonic()

@@ -10,7 +10,8 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from itertools import pairwise
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -106,36 +107,41 @@ def read_texts(
             first += len(columns.texts)
         return
     with open_raw(piece.location, where) as raw:
-        for lines in _lines_at(raw, offsets, rows):
+        for lines in _lines_at(raw, offsets, rows, piece):
             yield (_parsed(lines, piece, fields, 0, 0) or _one_by_one(lines, piece, fields, 0, 0, {})).texts
 
 
-def _lines_at(raw: BinaryIO, offsets: Offsets, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
-    """The lines of the given rows, about BLOCK_BYTES together. Lines that lie near each other are read in one go."""
+def _lines_at(raw: BinaryIO, offsets: Offsets, rows: npt.NDArray[np.int64], piece: Piece) -> Iterator[bytes]:
+    """The lines of the given rows, about BLOCK_BYTES together. Lines that lie near each other are read in one go.
+
+    Raises SourceError where the file has become shorter.
+    """
     if not len(rows):
         return
     raw.seek(int(offsets[-1]))
     ends = np.append(offsets[1:], offsets[-1] + len(raw.readline(MAX_LINE_BYTES)))
     starts, stops = offsets[rows], ends[rows]
     far = np.flatnonzero((starts[1:] - stops[:-1] > NEAR_BYTES) | (np.diff(starts // BLOCK_BYTES) > 0)) + 1
-    lines: list[bytes] = []
-    n_bytes = 0
-    for group in np.split(np.arange(len(rows)), far):
-        begin = int(starts[group[0]])
-        raw.seek(begin)
-        data = raw.read(int(stops[group[-1]]) - begin)
-        for start, stop in zip(starts[group] - begin, stops[group] - begin, strict=True):
-            # Between the beginnings of two rows blank lines may lie as well; the last line may have no end.
-            lines.append(data[start:stop].partition(b"\n")[0])
-            n_bytes += len(lines[-1])
-        if n_bytes > BLOCK_BYTES:
-            yield b"\n".join(lines)
-            lines, n_bytes = [], 0
-    if lines:
-        yield b"\n".join(lines)
+    held: list[pa.Buffer] = []
+    for begin, end in pairwise((0, *far.tolist(), len(rows))):
+        first, last = int(starts[begin]), int(stops[end - 1])
+        raw.seek(first)
+        data = raw.read(last - first)
+        if len(data) < last - first:
+            raise SourceError(f"it ends at byte {first + len(data)}, before {last}", piece.name, "Leave files alone meanwhile.")
+        # Lines and what lies between them are the entries of one array, of which Arrow copies every other one.
+        cuts = np.stack([starts[begin:end], stops[begin:end]], axis=1).ravel() - first
+        buffers = [None, pa.py_buffer(cuts), pa.py_buffer(data)]
+        kept = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(cuts) - 1, buffers).take(pa.array(range(0, len(cuts), 2)))
+        held.append(kept.buffers()[2].slice(0, int(stops[begin:end].sum() - starts[begin:end].sum())))
+        if sum(part.size for part in held) > BLOCK_BYTES:
+            yield b"".join(held)
+            held = []
+    if held:
+        yield b"".join(held)
 
 
-def _objects(block: bytes) -> npt.NDArray[np.int64] | None:
+def _objects(block: bytes | memoryview) -> npt.NDArray[np.int64] | None:
     """Where the lines of a block begin; None unless each looks like an object."""
     data = np.frombuffer(block, np.uint8)
     starts = np.flatnonzero(data == ord("\n")) + 1
@@ -202,37 +208,39 @@ def _missing(name: str, names: list[str], piece: Piece) -> SourceError:
     return SourceError(f"there is no field `{name}`", piece.name, f"{option} names it. {did_you_mean(name, shown)}")
 
 
-def _blocks(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, about BLOCK_BYTES at a time, and where they begin."""
+def _blocks(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, memoryview]]:
+    """Whole lines, about BLOCK_BYTES at a time, and where they begin. The memory is used again for the next ones."""
     at = piece.start
     if piece.start:
         stream.seek(piece.start - 1)
         at += len(stream.readline(MAX_LINE_BYTES)) - 1  # the line that begins before belongs to the part before
-    held = b""
-    while piece.end is None or at < piece.end:
-        n_wanted = BLOCK_BYTES if piece.end is None else min(BLOCK_BYTES, piece.end - at)
-        # One read of what is packed at a time: a damage behind it takes nothing of it along.
-        block = stream.read1(n_wanted) if isinstance(stream, io.BufferedReader) else stream.read(n_wanted)
-        if not block:
-            break
-        at += len(block)
-        is_last = at == piece.end
-        if is_last and not block.endswith(b"\n"):
-            rest = stream.readline(MAX_LINE_BYTES)
-            block, at = block + rest, at + len(rest)
-        end = len(block) if is_last else block.rfind(b"\n") + 1
-        if end:
-            yield at - len(block) - len(held), held + block[:end]
-            held = block[end:]
-        else:
-            held += block
-            if len(held) > MAX_LINE_BYTES:
+    block, held = bytearray(BLOCK_BYTES), 0
+    while piece.end is None or at + held < piece.end:
+        if held == len(block):
+            if held > MAX_LINE_BYTES:
                 raise SourceError(f"a line of more than {MAX_LINE_BYTES} bytes", piece.name, "Is it one object a line?")
+            block = block + bytes(BLOCK_BYTES)
+        room = memoryview(block)[held:]
+        if piece.end is not None:
+            room = room[: piece.end - at - held]
+        # One read of what is packed at a time: a damage behind it takes nothing of it along.
+        n_read = cast(io.BufferedReader, stream).readinto1(room)
+        if not n_read:
+            break
+        n_bytes = held + n_read
+        if at + n_bytes == piece.end and block[n_bytes - 1] != ord("\n"):
+            block = block[:n_bytes] + stream.readline(MAX_LINE_BYTES)
+            n_bytes = len(block)
+        end = n_bytes if piece.end is not None and at + n_bytes >= piece.end else block.rfind(b"\n", 0, n_bytes) + 1
+        if end:
+            yield at, memoryview(block)[:end]
+        block[: n_bytes - end] = block[end:n_bytes]
+        at, held = at + end, n_bytes - end
     if held:
-        yield at - len(held), held
+        yield at, memoryview(block)[:held]
 
 
-def _parsed(block: bytes, piece: Piece, fields: Fields, first: int, offset: int) -> Columns | None:
+def _parsed(block: bytes | memoryview, piece: Piece, fields: Fields, first: int, offset: int) -> Columns | None:
     """The rows of a block by Arrow's parser; None where it will not have all of them. `offset` is where the block begins."""
     from pyarrow import json as arrow_json
 
@@ -257,14 +265,16 @@ def _parsed(block: bytes, piece: Piece, fields: Fields, first: int, offset: int)
     return Columns(ids, *_screened(texts.cast(pa.large_string()), piece, first), starts + offset)
 
 
-def _one_by_one(block: bytes, piece: Piece, fields: Fields, first: int, offset: int, names: dict[str, None]) -> Columns:
+def _one_by_one(
+    block: bytes | memoryview, piece: Piece, fields: Fields, first: int, offset: int, names: dict[str, None]
+) -> Columns:
     """The rows of a block line by line. `names` collects the names of fields, for a message."""
     ids: list[Any] = []
     texts: list[str | None] = []
     rejects: list[Reject] = []
     offsets: list[int] = []
     end = offset
-    for line in block.split(b"\n"):
+    for line in bytes(block).split(b"\n"):
         start, end = end, end + len(line) + 1
         if not line.strip(b" \t\r\xef\xbb\xbf"):
             continue
@@ -311,7 +321,7 @@ def id_type_of(piece: Piece, field: str, where: str) -> pa.DataType:
             if field not in schema.names:
                 raise _missing(field, schema.names, piece)
             return pa.int64() if pa.types.is_integer(schema.field(field).type) else pa.string()
-        for line in next(_blocks(decompressed(raw), piece), (0, b""))[1].split(b"\n"):
+        for line in bytes(next(_blocks(decompressed(raw), piece), (0, b""))[1]).split(b"\n"):
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):

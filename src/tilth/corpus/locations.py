@@ -319,13 +319,12 @@ class _Watched(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with _faults(self._where):
-            data = self._handle.read(len(buffer))
+            n_read = int(self._handle.readinto(buffer))
         n_bytes = getattr(self._handle, "size", None)  # of a remote file, as the store said when it was opened
-        if not data and len(buffer) and n_bytes is not None and self.tell() < n_bytes:
+        if not n_read and len(buffer) and n_bytes is not None and self.tell() < n_bytes:
             what = f"the store gave {self.tell()} of {n_bytes} bytes"
             raise SourceError(what, where=self._where, fix="run the same command again to go on")
-        buffer[: len(data)] = data
-        return len(data)
+        return n_read
 
     def close(self) -> None:
         if not self.closed:

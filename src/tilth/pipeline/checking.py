@@ -64,7 +64,7 @@ def _files(store: Store, repair: bool) -> list[Finding]:
                 store.verify(store.load(folder))
             except (ContractError, StoreError) as error:
                 if repair:
-                    shutil.rmtree(folder)
+                    store.discard(folder)
                     bad.append(Finding(step, "note", f"damaged, removed: {folder.name}; build again to make it"))
                 else:
                     bad.append(Finding(step, "bad", f"{error.what}: {error.where}; `tilth check --repair` removes it"))

@@ -133,7 +133,7 @@ def deduplicate(search: Search, n_workers: int = 1) -> Deduplicated:
         shutil.copyfile(found.path / "duplicates.parquet", partial)
         partial.replace(search.output)
     if search.index is None:
-        shutil.rmtree(store.root)
+        store.discard_all()
     return _result(found, signed, sum(item.part is None for item in planned))
 
 

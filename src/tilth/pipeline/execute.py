@@ -87,22 +87,12 @@ def _packed(node: Node) -> bytes:
 
 
 def run_in_process(store: Store, nodes: list[Node], on_done: OnDone) -> dict[str, Outcome]:
-    """Run the nodes one after the other through Dask's synchronous scheduler; right for small builds and for debugging."""
-    import dask
-    from dask.callbacks import Callback
-    from dask.local import get_sync  # by its name, Dask would import `distributed` to look for a client first
-
-    run = dask.delayed(run_node, pure=False)
-    tasks: dict[str, Any] = {}
+    """Run the nodes one after the other, in their order, in which each follows what it needs."""
+    outcomes: dict[str, Outcome] = {}
     for node in nodes:
-        tasks[node.id] = run(str(store.root), node, [tasks[need] for need in node.needs], dask_key_name=node.id)
-
-    def report(key: str, outcome: Outcome, *_: Any) -> None:
-        on_done(outcome)
-
-    with Callback(posttask=report):
-        outcomes = dask.compute(*tasks.values(), scheduler=get_sync, optimize_graph=False)
-    return dict(zip(tasks, outcomes, strict=True))
+        outcomes[node.id] = run_node(str(store.root), node, [outcomes[need] for need in node.needs])
+        on_done(outcomes[node.id])
+    return outcomes
 
 
 def run_on_client(client: Any, store: Store, nodes: list[Node], on_done: OnDone) -> dict[str, Outcome]:

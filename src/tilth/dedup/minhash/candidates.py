@@ -15,7 +15,8 @@ import numpy.typing as npt
 from numba import njit
 
 from tilth.dedup.minhash.signatures import ROW_BITS, SignedShard
-from tilth.dedup.texts.tokens import Hashes, Ints
+from tilth.dedup.texts.mixing import Hashes
+from tilth.dedup.texts.tokens import Ints
 from tilth.errors import ContractError
 
 Codes = npt.NDArray[np.uint64]  # a pair of documents: the smaller number in the upper half, the larger in the lower

@@ -17,13 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from tilth.dedup.minhash.minima import Words, compute_minima
 from tilth.dedup.minhash.parameters import Unit
+from tilth.dedup.minhash.sketch import Words
 from tilth.dedup.texts.sha1 import ROOM_BYTES, sha1_head
 from tilth.dedup.texts.tokens import Ints, tokens
 
 MERSENNE_PRIME = (1 << 61) - 1
 Numbers = npt.NDArray[np.uint64]
+_LANES = 64  # permutations whose minima stay in registers
 _PRIME, _SHIFT = np.uint64(MERSENNE_PRIME), np.uint64(61)
 
 
@@ -40,7 +41,7 @@ def datasketch_minima(texts: pa.Array, n: int, unit: Unit, seed: int, count: int
     values, value_ends = hash_ngrams(data, np.stack([stops - lengths, stops], axis=1).reshape(-1, 2), ends, n)
     if scheme == "legacy":
         return legacy_minima(values, value_ends, *legacy_permutations(seed, count))
-    return compute_minima(_spread(values), value_ends, *affine_permutations(seed, count))
+    return affine_minima(_spread(values), value_ends, *affine_permutations(seed, count))
 
 
 def _spread(values: Words) -> Words:
@@ -77,6 +78,15 @@ def hash_ngrams(data: npt.NDArray[np.uint8], words: Ints, ends: Ints, n: int) ->
     values = np.empty(value_ends[-1], np.uint32)
     _hash_ngrams(data, words, ends, n, ROOM_BYTES, values)
     return values, value_ends
+
+
+def affine_minima(values: Words, ends: Ints, factors: Words, offsets: Words) -> Words:
+    """Texts x permutations: the minima of the scheme affine32; all ones for a text without values."""
+    padding = -len(factors) % _LANES
+    padded = [np.concatenate([column, np.zeros(padding, np.uint32)]) for column in (factors, offsets)]
+    out = np.empty((len(ends) - 1, len(factors) + padding), np.uint32)
+    _affine_minima(values, ends, *padded, out)
+    return out[:, : len(factors)]
 
 
 def legacy_minima(values: Words, ends: Ints, factors: Numbers, offsets: Numbers) -> Words:
@@ -124,3 +134,17 @@ def _legacy_minima(values: Any, ends: Any, factors: Any, offsets: Any, out: Any)
                 if rest >= _PRIME:
                     rest -= _PRIME
                 lowest[lane] = min(lowest[lane], np.uint32(rest & np.uint64(0xFFFFFFFF)))
+
+
+@njit(cache=True, nogil=True)
+def _affine_minima(values, ends, factors, offsets, out):  # type: ignore[no-untyped-def]
+    for text in range(len(ends) - 1):
+        for first in range(0, len(factors), _LANES):
+            factor, offset = factors[first : first + _LANES], offsets[first : first + _LANES]
+            lowest = out[text, first : first + _LANES]
+            lowest[:] = np.uint32(0xFFFFFFFF)
+            for place in range(ends[text], ends[text + 1]):
+                value = values[place]
+                for lane in range(_LANES):
+                    image = np.uint32(factor[lane] * value + offset[lane])
+                    lowest[lane] = min(lowest[lane], image)

@@ -14,7 +14,8 @@ import pyarrow as pa
 from numba import njit
 
 from tilth.dedup.minhash.parameters import Unit
-from tilth.dedup.texts.tokens import MIXER, MULTIPLIER, STEP, Hashes, Ints, folded_texts, hash_tokens, mix
+from tilth.dedup.texts.mixing import MIXER, MULTIPLIER, STEP, Hashes, mix
+from tilth.dedup.texts.tokens import Ints, folded_texts, hash_tokens
 
 BATCH_BYTES = 1 << 20  # of texts whose shingles are made together: they take up to eight times as much
 

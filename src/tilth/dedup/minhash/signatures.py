@@ -17,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from numba import njit
 
-from tilth.dedup.minhash.minima import ComputeMinima, band_keys, minima
 from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.dedup.minhash.published_minima import datasketch_minima
 from tilth.dedup.minhash.shingles import in_batches, set_keys, shingle
-from tilth.dedup.texts.tokens import Hashes
+from tilth.dedup.minhash.sketch import ComputeSketches, Words, sketches
+from tilth.dedup.texts.mixing import Hashes, mix, random_words
 from tilth.errors import ContractError
 
 ROW_BITS = 24
@@ -39,23 +40,31 @@ class Signed(NamedTuple):
     band_keys: Hashes
 
 
-def sign(ids: pa.Array, texts: pa.Array, parameters: MinHashParameters, compute: ComputeMinima | None = None) -> Signed:
+def sign(ids: pa.Array, texts: pa.Array, parameters: MinHashParameters, compute: ComputeSketches | None = None) -> Signed:
     """Signatures of `texts` (string or large_string; nulls have nothing to compare): each depends on its text alone."""
     parts = [_sign(batch, parameters, compute) for batch in in_batches(texts)]
     none = (np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros((0, parameters.n_bands), np.uint64))
     return Signed(ids, *(np.concatenate(columns) for columns in zip(none, *parts, strict=True)))
 
 
-def _sign(texts: pa.Array, parameters: MinHashParameters, compute: ComputeMinima | None) -> tuple[np.ndarray, ...]:
+def _sign(texts: pa.Array, parameters: MinHashParameters, compute: ComputeSketches | None) -> tuple[np.ndarray, ...]:
     found = shingle(texts, parameters.n, parameters.unit)
     count = parameters.n_permutations
     if parameters.definition == "tilth":
-        lowest = minima(found, parameters.seed, count, compute)
+        rows = sketches(found, parameters.seed, count, compute)
     else:
         scheme = "legacy" if parameters.definition == "datasketch-legacy" else "affine32"
-        lowest = datasketch_minima(texts, parameters.n, parameters.unit, parameters.seed, count, scheme)
-    keys = band_keys(lowest, parameters.n_bands, parameters.n_rows, parameters.seed)
+        rows = datasketch_minima(texts, parameters.n, parameters.unit, parameters.seed, count, scheme)
+    keys = band_keys(rows, parameters.n_bands, parameters.n_rows, parameters.seed)
     return np.diff(found.ends).astype(np.int32), set_keys(found), keys
+
+
+def band_keys(found: Words, n_bands: int, n_rows: int, seed: int) -> Hashes:
+    """Texts x bands: a 64-bit key for the `n_rows` places of each band; a key says which band it is of."""
+    salts = random_words(~seed, n_bands)
+    out = np.empty((len(found), n_bands), np.uint64)
+    _band_keys(found, n_rows, salts, out)
+    return out
 
 
 def write_signatures(folder: Path, batches: Iterable[Signed], n_bands: int, id_type: pa.DataType) -> int:
@@ -115,3 +124,13 @@ class SignedShard:
         """Of all rows; a map."""
         with pa.memory_map(str(self.folder / "ids.arrow")) as raw:
             return pa.ipc.open_file(raw).read_all().column("id")
+
+
+@njit(cache=True, nogil=True)
+def _band_keys(found, n_rows, salts, out):  # type: ignore[no-untyped-def]
+    for text in range(len(found)):
+        for band in range(len(salts)):
+            state = salts[band]
+            for row in range(band * n_rows, band * n_rows + n_rows):
+                state = mix(state ^ np.uint64(found[text, row]))
+            out[text, band] = state

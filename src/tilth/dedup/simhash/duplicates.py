@@ -20,9 +20,10 @@ from tilth.dedup.places import collect, marks_of
 from tilth.dedup.simhash.hamming import near_values, place_type
 from tilth.dedup.simhash.parameters import N_BITS, SimHash
 from tilth.dedup.texts.buffers import Utf8, utf8
+from tilth.dedup.texts.mixing import MULTIPLIER, mix
 from tilth.dedup.texts.normal_text import fold
 from tilth.dedup.texts.spaceless import spaceless_codes
-from tilth.dedup.texts.tokens import MULTIPLIER, decode, mix
+from tilth.dedup.texts.tokens import decode
 from tilth.errors import ContractError
 
 __all__ = ["SimHash", "fingerprint_schema", "fingerprints", "simhash_duplicates"]

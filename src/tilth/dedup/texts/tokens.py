@@ -24,10 +24,11 @@ from numba import njit
 
 from tilth.dedup.minhash.parameters import Unit
 from tilth.dedup.texts.buffers import Utf8, utf8
+from tilth.dedup.texts.eight_bytes import HIGH_BITS, ONE, ascii_words, eight, lowest, n_below
+from tilth.dedup.texts.mixing import MULTIPLIER, STEP, Hashes, mix
 from tilth.dedup.texts.spaceless import SPACELESS_RANGES
 
 Ints = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 
 _SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in SPACELESS_RANGES)
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
@@ -37,9 +38,6 @@ _CODE, _IN_WORD, _ALONE, _SPACE, _ODD = (1 << 21) - 1, 1 << 21, 1 << 22, 1 << 23
 # can differ from its lower case or composed form; ideographs and Korean syllables, the second, cannot.
 _CHANGING = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xE000, 0x20000), (0x2F800, 0x30000), (0xE0000, 0xE1000))
 _PLAIN = ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F800), (0x30000, 0x40000))
-# Odd 64-bit constants (splitmix64's, Steele, Lea and Flood 2014); any odd ones would do.
-MULTIPLIER, MIXER, STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
-_SHIFT30, _SHIFT27, _SHIFT31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def tokens(text: str, unit: Unit = "words") -> list[str]:
@@ -61,8 +59,6 @@ def folded_texts(texts: pa.Array) -> tuple[Utf8, npt.NDArray[np.bool_]]:
     array = texts.cast(pa.large_string())
     found = utf8(array)
     odd = np.zeros(len(array), np.bool_)
-    if _is_ascii(found.data):
-        return found, odd
     _find_odd(found.data, found.offsets, code_points(), odd)
     if odd.any():
         places = np.flatnonzero(odd)
@@ -115,11 +111,19 @@ def code_points() -> npt.NDArray[np.uint32]:
 
 
 @njit(cache=True, nogil=True)
-def _is_ascii(data):  # type: ignore[no-untyped-def]
-    mixed = np.uint8(0)
-    for place in range(len(data)):
-        mixed |= data[place]
-    return mixed < 0x80
+def _find_odd(data, offsets, table, odd):  # type: ignore[no-untyped-def]
+    last_eight = len(data) - 8
+    for text in range(len(odd)):
+        place, end = offsets[text], offsets[text + 1]
+        while place < end:
+            if place <= last_eight and not eight(data, place) & HIGH_BITS:
+                place += 8
+                continue
+            code, width = decode(data, place)
+            if table[code] & _ODD:
+                odd[text] = True
+                break
+            place += width
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -137,29 +141,6 @@ def decode(data: Any, place: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _find_odd(data, offsets, table, odd):  # type: ignore[no-untyped-def]
-    for text in range(len(odd)):
-        place, end = offsets[text], offsets[text + 1]
-        while place < end:
-            if data[place] < 0x80:
-                place += 1
-                continue
-            code, width = decode(data, place)
-            if table[code] & _ODD:
-                odd[text] = True
-                break
-            place += width
-
-
-@njit(cache=True, nogil=True, inline="always")
-def mix(state: Any) -> Any:
-    """Spread the bits of a 64-bit value; a bijection."""
-    state = (state ^ (state >> _SHIFT30)) * MULTIPLIER
-    state = (state ^ (state >> _SHIFT27)) * MIXER
-    return state ^ (state >> _SHIFT31)
-
-
-@njit(cache=True, nogil=True)
 def _hash_tokens(data, offsets, folded, table, words, hashes, ends):  # type: ignore[no-untyped-def]
     n = 0
     for text in range(len(folded)):
@@ -172,28 +153,82 @@ def _hash_tokens(data, offsets, folded, table, words, hashes, ends):  # type: ig
 
 @njit(cache=True, nogil=True, inline="always")
 def _hash_words(data, place, end, folded, table, hashes, n):  # type: ignore[no-untyped-def]
-    state, inside = STEP, False
+    """A word's hash takes its bytes in lower case eight at a time; `pending` are those of which there are not yet eight."""
+    state, pending, n_pending, inside = STEP, np.uint64(0), np.uint64(0), False
+    last_eight = len(data) - 8
     while place < end:
+        if n_pending == 0 and place <= last_eight:
+            block = eight(data, place)
+            if end - place < 8:
+                block = lowest(block, end - place)
+            n_ascii = n_below(block & HIGH_BITS)
+            letters, word = ascii_words(block)
+            n_word = min(n_below(word ^ HIGH_BITS), n_ascii)
+            lower = block | (letters >> np.uint64(2))
+            if n_word == 8:
+                state, inside = (state ^ lower) * MULTIPLIER, True
+                place += 8
+                continue
+            if n_word:
+                inside = True
+                lower = lowest(lower, n_word)
+                if n_word == n_ascii:
+                    pending, n_pending = lower, np.uint64(n_word)
+                else:
+                    state = (state ^ lower) * MULTIPLIER
+            place += n_word
+            if n_word < n_ascii:
+                if inside:
+                    hashes[n] = mix(state)
+                    n += 1
+                    state, inside = STEP, False
+                place += min(n_below(word >> np.uint64(8 * n_word)), n_ascii - n_word)
+                continue
         code, width = decode(data, place)
-        place += width
         entry = table[code]
+        place += width
         if entry & np.uint32(_IN_WORD | _ALONE) == np.uint32(_IN_WORD):
-            lower = np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))
-            state = (state ^ lower) * MULTIPLIER
             inside = True
+            encoded = encode(np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE)))
+            while encoded:
+                pending |= (encoded & np.uint64(0xFF)) << (np.uint64(8) * n_pending)
+                encoded >>= np.uint64(8)
+                n_pending += ONE
+                if n_pending == 8:
+                    state, pending, n_pending = (state ^ pending) * MULTIPLIER, np.uint64(0), np.uint64(0)
             continue
         if inside:
+            if n_pending:
+                state, pending, n_pending = (state ^ pending) * MULTIPLIER, np.uint64(0), np.uint64(0)
             hashes[n] = mix(state)
             n += 1
             state, inside = STEP, False
         if entry & np.uint32(_ALONE):
-            lower = np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))
+            lower = encode(np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE)))
             hashes[n] = mix((STEP ^ lower) * MULTIPLIER)
             n += 1
     if inside:
+        if n_pending:
+            state = (state ^ pending) * MULTIPLIER
         hashes[n] = mix(state)
         n += 1
     return n
+
+
+@njit(cache=True, nogil=True, inline="always")
+def encode(code: Any) -> Any:
+    """The UTF-8 bytes of a code point, the first one lowest."""
+    low = code & np.uint64(0x3F) | np.uint64(0x80)
+    if code < 0x80:
+        return code
+    if code < 0x800:
+        return code >> np.uint64(6) | np.uint64(0xC0) | low << np.uint64(8)
+    middle = code >> np.uint64(6) & np.uint64(0x3F) | np.uint64(0x80)
+    if code < 0x10000:
+        return code >> np.uint64(12) | np.uint64(0xE0) | middle << np.uint64(8) | low << np.uint64(16)
+    high = code >> np.uint64(12) & np.uint64(0x3F) | np.uint64(0x80)
+    first = code >> np.uint64(18) | np.uint64(0xF0)
+    return first | high << np.uint64(8) | middle << np.uint64(16) | low << np.uint64(24)
 
 
 @njit(cache=True, nogil=True, inline="always")

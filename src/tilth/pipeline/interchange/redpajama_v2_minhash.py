@@ -169,7 +169,7 @@ def _computed(near: RedPajamaMinHash, texts: pa.Array) -> list[Keys | None]:
 
 def _keys(near: RedPajamaMinHash, bands: pa.Array) -> list[Keys | None]:
     """A 64-bit key for each band of each document, from the big-endian minima; None without a signature."""
-    from tilth.dedup.minhash.minima import mixed
+    from tilth.dedup.texts.mixing import mixed
 
     found: list[Keys | None] = [None] * len(bands)
     places = np.flatnonzero(np.asarray(bands.is_valid()))
