@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.dedup.minhash.minima import band_keys, compute_minima, minima, permutations, random_words
 from tilth.dedup.minhash.parameters import PRESETS, MinHashParameters
 from tilth.dedup.minhash.shingles import Shingles, shingle
-from tilth.dedup.minhash.signatures import Signed, SignedShard, sign, write_signatures
+from tilth.dedup.minhash.signatures import Signed, SignedShard, band_keys, sign, write_signatures
+from tilth.dedup.minhash.sketch import compute_sketches, maps, sketches
+from tilth.dedup.texts.mixing import random_words
 from tilth.errors import ContractError
 
 PARAMETERS = MinHashParameters()
@@ -40,44 +41,55 @@ def test_slices_of_an_array_are_signed_as_what_they_hold(planted_texts: list[str
     assert np.array_equal(there.band_keys, signed(planted_texts[10:15]).band_keys)
 
 
+def plain_sketch(values: list[int], seed: int, n_bins: int) -> list[int]:
+    """The definition, bin by bin: of the first round in which any value falls into it the smallest lower half of an image."""
+    found = []
+    for own in range(n_bins):
+        for turn, (factor, offset) in enumerate(maps(seed, n_bins).tolist()):
+            images = [(factor * value + offset) % 2**64 for value in values]
+            fallen = [image % 2**32 for image in images if turn >= n_bins or (image >> 32) * n_bins >> 32 == own]
+            if fallen and turn in (own + n_bins, *range(n_bins)):
+                found.append(min(fallen))
+                break
+        else:
+            found.append(2**32 - 1)
+    return found
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=9), max_size=5), st.integers(1, 130), st.integers(0, 2**64 - 1))
-def test_minima_are_those_of_the_definition(sets: list[list[int]], count: int, seed: int) -> None:
+def test_sketches_are_those_of_the_definition(sets: list[list[int]], n_bins: int, seed: int) -> None:
     values = np.array([value for one in sets for value in one], np.uint64)
     ends = np.concatenate(([0], np.cumsum([len(one) for one in sets]))).astype(np.int64)
-    found = minima(Shingles(values, ends), seed, count)
-    factors, offsets = permutations(seed, count)
-    assert all(int(factor) % 2 == 1 for factor in factors)
-    for text, one in enumerate(sets):
-        for place in range(count):
-            images = [(int(factors[place]) * (value >> 32) + int(offsets[place])) % 2**32 for value in one]
-            assert found[text, place] == min(images, default=2**32 - 1)
+    found = sketches(Shingles(values, ends), seed, n_bins)
+    assert all(factor % 2 == 1 for factor, _ in maps(seed, n_bins).tolist())
+    assert found.tolist() == [plain_sketch(one, seed, n_bins) for one in sets]
 
 
-def test_a_longer_sequence_of_permutations_begins_alike() -> None:
-    for short, long in zip(permutations(3, 10), permutations(3, 50), strict=True):
-        assert np.array_equal(short, long[:10])
+@pytest.mark.parametrize("n_values", [1, 3, 40, 250, 2000])
+def test_equal_places_estimate_the_similarity(n_values: int) -> None:
+    # Pairs of sets that share a half of what each has: J = 1/3, and a third of the places of 100 such pairs agree.
+    words = random_words(99, 300 * n_values).reshape(100, 3, n_values)
+    sets = np.stack([words[:, :2], words[:, 1:]], axis=1).reshape(-1)
+    found = sketches(Shingles(sets, np.arange(201) * 2 * n_values), 0, 192).reshape(100, 2, 192)
+    shares = (found[:, 0] == found[:, 1]).mean(axis=1)
+    # The places of one pair are more alike than if they were drawn apart, where there are few values to draw from.
+    deviation = (2 / 9 / min(192, 3 * n_values)) ** 0.5
+    assert abs(shares.mean() - 1 / 3) < 4 * deviation / 10
+    assert shares.std() < 1.3 * deviation
 
 
-def test_equal_minima_estimate_the_similarity() -> None:
-    words = random_words(99, 3000)
-    values = np.concatenate([words[:2000], words[1000:]])
-    found = minima(Shingles(values, np.array([0, 2000, 4000])), 0, 1000)
-    # Each of 1000 agrees with probability J = 1/3; four standard deviations are 0.06.
-    assert abs((found[0] == found[1]).mean() - 1 / 3) < 0.06
-
-
-def test_a_kernel_that_is_handed_in_computes_the_minima() -> None:
+def test_a_kernel_that_is_handed_in_computes_the_sketches() -> None:
     calls = []
 
-    def compute(values: np.ndarray, ends: np.ndarray, factors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        calls.append(values.dtype)
-        return compute_minima(values, ends, factors, offsets)
+    def compute(values: np.ndarray, ends: np.ndarray, maps: np.ndarray, n_bins: int) -> np.ndarray:
+        calls.append(n_bins)
+        return compute_sketches(values, ends, maps, n_bins)
 
     texts = ["some words that are long enough to make shingles", "others"]
     there = sign(pa.array([0, 1]), pa.array(texts), PARAMETERS, compute)
     assert np.array_equal(there.band_keys, signed(texts).band_keys)
-    assert calls == [np.uint32]
+    assert calls == [PARAMETERS.n_permutations]
 
 
 def test_seeds_and_bands_give_other_keys() -> None:
@@ -93,7 +105,7 @@ def test_keys_stay_what_they_are() -> None:
     assert (found.sizes.tolist(), found.set_keys.tolist(), found.band_keys[0][:2].tolist()) == KEPT
 
 
-KEPT = ([5], [7082265253162372860], [16292262685383090064, 7138845077502058702])
+KEPT = ([5], [10110978171595974933], [15150875653876551213, 15991397915406027156])
 
 
 def test_files_hold_what_was_signed(planted_texts: list[str], tmp_path: Path) -> None:

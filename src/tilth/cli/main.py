@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         defect = TilthError(f"{type(error).__name__}: {error}", str(kept), "This is a defect of Tilth; please report it.")
         print(f"error: {defect}", file=sys.stderr)
         code = 1
+    gc.freeze()  # nor does looking through it all free anything that the end of the process does not
     sys.exit(code if isinstance(code, int) else 0)
 
 

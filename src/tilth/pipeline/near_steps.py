@@ -239,6 +239,6 @@ def ids_of(documents: Ints, first: Ints, ids: Sequence[pa.ChunkedArray]) -> pa.A
     return pa.concat_arrays(parts).take(pa.array(inverse))
 
 
-SIGNATURES = Step("dedup.signatures", 2, (UNICODE, "numba"), sign)
+SIGNATURES = Step("dedup.signatures", 3, (UNICODE, "numba"), sign)
 CANDIDATES = Step("dedup.candidates", 1, (), find)
 NEAR = Step("dedup.minhash", 2, (UNICODE, "numba"), mark_near)

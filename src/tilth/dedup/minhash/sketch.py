@@ -23,7 +23,7 @@ from tilth.dedup.texts.tokens import Ints
 Words = npt.NDArray[np.uint32]
 # values, ends (as in Shingles), maps (see `maps`), bins -> texts x bins; a GPU's kernel may be handed in
 ComputeSketches = Callable[[Hashes, Ints, Hashes, int], Words]
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+_EMPTY, _LOW = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF)
 
 
 def sketches(shingles: Shingles, seed: int, n_bins: int, compute: ComputeSketches | None = None) -> Words:
@@ -54,19 +54,25 @@ def _sketch(values, ends, maps, out):  # type: ignore[no-untyped-def]
     bins = np.empty(n_bins, np.uint64)  # round and image: what is smaller is of an earlier round
     for text in range(len(out)):
         bins[:] = _EMPTY
-        begin, end = ends[text], ends[text + 1]
+        begin, end = np.uint64(ends[text]), np.uint64(ends[text + 1])
         n_empty = n_bins if end > begin else 0
         turn = 0
         while n_empty:
             factor, offset, earlier = maps[turn, 0], maps[turn, 1], np.uint64(turn) << np.uint64(32)
-            for place in range(begin, end):
-                image = values[place] * factor + offset
-                own = (
-                    np.int64(((image >> np.uint64(32)) * np.uint64(n_bins)) >> np.uint64(32)) if turn < n_bins else turn - n_bins
-                )
-                before = bins[own]
-                n_empty -= before == _EMPTY
-                bins[own] = min(before, earlier | (image & np.uint64(0xFFFFFFFF)))
+            if turn >= n_bins:
+                own = turn - n_bins
+                if bins[own] == _EMPTY:
+                    n_empty -= 1
+                    for place in range(begin, end):
+                        bins[own] = min(bins[own], earlier | ((values[place] * factor + offset) & _LOW))
+            else:
+                for place in range(begin, end):
+                    image = values[place] * factor + offset
+                    own = (image >> np.uint64(32)) * np.uint64(n_bins) >> np.uint64(32)
+                    before = bins[own]
+                    if before >= earlier:
+                        n_empty -= before == _EMPTY
+                        bins[own] = min(before, earlier | (image & _LOW))
             turn += 1
         for own in range(n_bins):
-            out[text, own] = np.uint32(bins[own])
+            out[text, own] = np.uint32(bins[own] & _LOW)

@@ -24,7 +24,7 @@ from numba import njit
 
 from tilth.dedup.minhash.parameters import Unit
 from tilth.dedup.texts.buffers import Utf8, utf8
-from tilth.dedup.texts.eight_bytes import HIGH_BITS, ONE, ascii_words, eight, lowest, n_below
+from tilth.dedup.texts.eight_bytes import HIGH_BITS, eight, gathered, lowest_bytes, small, trailing_zeros, word_bytes
 from tilth.dedup.texts.mixing import MULTIPLIER, STEP, Hashes, mix
 from tilth.dedup.texts.spaceless import SPACELESS_RANGES
 
@@ -34,6 +34,7 @@ _SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in SPACELESS_RA
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
 # An entry of the table: the code point in lower case, and what it is.
 _CODE, _IN_WORD, _ALONE, _SPACE, _ODD = (1 << 21) - 1, 1 << 21, 1 << 22, 1 << 23, 1 << 24
+ONE = np.uint64(1)
 # Where characters are letters, digits or space: beyond U+3FFFF there are but tags and selectors in plane 14. The first group
 # can differ from its lower case or composed form; ideographs and Korean syllables, the second, cannot.
 _CHANGING = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xE000, 0x20000), (0x2F800, 0x30000), (0xE0000, 0xE1000))
@@ -151,76 +152,119 @@ def _hash_tokens(data, offsets, folded, table, words, hashes, ends):  # type: ig
         ends[text + 1] = n
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _hash_words(data, place, end, folded, table, hashes, n):  # type: ignore[no-untyped-def]
-    """A word's hash takes its bytes in lower case eight at a time; `pending` are those of which there are not yet eight."""
-    state, pending, n_pending, inside = STEP, np.uint64(0), np.uint64(0), False
-    last_eight = len(data) - 8
+    """Sixty-four bytes at a time, unless there is a character among them that must be looked at."""
+    start = np.int64(-1)  # of the word that `place` lies in or behind
     while place < end:
-        if n_pending == 0 and place <= last_eight:
-            block = eight(data, place)
-            if end - place < 8:
-                block = lowest(block, end - place)
-            n_ascii = n_below(block & HIGH_BITS)
-            letters, word = ascii_words(block)
-            n_word = min(n_below(word ^ HIGH_BITS), n_ascii)
-            lower = block | (letters >> np.uint64(2))
-            if n_word == 8:
-                state, inside = (state ^ lower) * MULTIPLIER, True
-                place += 8
-                continue
-            if n_word:
-                inside = True
-                lower = lowest(lower, n_word)
-                if n_word == n_ascii:
-                    pending, n_pending = lower, np.uint64(n_word)
-                else:
-                    state = (state ^ lower) * MULTIPLIER
-            place += n_word
-            if n_word < n_ascii:
-                if inside:
-                    hashes[n] = mix(state)
-                    n += 1
-                    state, inside = STEP, False
-                place += min(n_below(word >> np.uint64(8 * n_word)), n_ascii - n_word)
-                continue
-        code, width = decode(data, place)
-        entry = table[code]
-        place += width
-        if entry & np.uint32(_IN_WORD | _ALONE) == np.uint32(_IN_WORD):
-            inside = True
-            encoded = encode(np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE)))
-            while encoded:
-                pending |= (encoded & np.uint64(0xFF)) << (np.uint64(8) * n_pending)
-                encoded >>= np.uint64(8)
-                n_pending += ONE
-                if n_pending == 8:
-                    state, pending, n_pending = (state ^ pending) * MULTIPLIER, np.uint64(0), np.uint64(0)
+        n_bytes, is_word, plain = min(64, end - place), np.uint64(0), False
+        if place + 64 + 8 <= len(data):
+            is_word, n_bytes, plain = _word_bits(data, place, n_bytes, folded, table)
+        if not plain:
+            n, place = _hash_one_by_one(data, place, place + n_bytes, end, start, folded, table, hashes, n)
+            start = np.int64(-1)
             continue
-        if inside:
-            if n_pending:
-                state, pending, n_pending = (state ^ pending) * MULTIPLIER, np.uint64(0), np.uint64(0)
-            hashes[n] = mix(state)
+        edges = is_word ^ (is_word << ONE | np.uint64(start >= 0))
+        if n_bytes < 64:
+            edges &= (ONE << np.uint64(n_bytes)) - ONE
+        while edges:
+            at = place + trailing_zeros(edges)
+            edges &= edges - ONE
+            if start < 0:
+                start = at
+                continue
+            state = STEP
+            while start + 8 < at:
+                state = (state ^ small(eight(data, start))) * MULTIPLIER
+                start += 8
+            hashes[n] = mix((state ^ lowest_bytes(small(eight(data, start)), at - start)) * MULTIPLIER)
             n += 1
-            state, inside = STEP, False
-        if entry & np.uint32(_ALONE):
-            lower = encode(np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE)))
-            hashes[n] = mix((STEP ^ lower) * MULTIPLIER)
-            n += 1
-    if inside:
-        if n_pending:
-            state = (state ^ pending) * MULTIPLIER
-        hashes[n] = mix(state)
+            start = np.int64(-1)
+        place += n_bytes
+    if start >= 0:
+        hashes[n] = _hash_word(data, start, end, folded, table)
         n += 1
     return n
 
 
+@njit(cache=True, nogil=True)
+def _hash_one_by_one(data, place, until, end, start, folded, table, hashes, n):  # type: ignore[no-untyped-def]
+    """Go on with the characters that begin before `until`, and to the end of a word: (tokens so far, the place reached)."""
+    while place < until or (start >= 0 and place < end):
+        code, width = decode(data, place)
+        entry = table[code]
+        if entry & np.uint32(_IN_WORD | _ALONE) == np.uint32(_IN_WORD):
+            start = start if start >= 0 else place
+        else:
+            if start >= 0:
+                hashes[n] = _hash_word(data, start, place, folded, table)
+                n += 1
+                start = np.int64(-1)
+            if entry & np.uint32(_ALONE):
+                lower = np.uint64(code) if folded else np.uint64(entry & np.uint32(_CODE))
+                hashes[n] = mix((STEP ^ encode(lower)) * MULTIPLIER)
+                n += 1
+        place += width
+    if start >= 0:
+        hashes[n] = _hash_word(data, start, place, folded, table)
+        n += 1
+    return n, place
+
+
+@njit(cache=True, nogil=True)
+def _word_bits(data, place, n_bytes, folded, table):  # type: ignore[no-untyped-def]
+    """(a bit for each of `n_bytes` that belongs to a word, how many bytes are whole characters, whether all is plain).
+
+    Plain is what has no character outside ASCII that stands alone or whose small letter is another.
+    """
+    is_word = not_ascii = np.uint64(0)
+    for part in range(8):
+        block = eight(data, place + 8 * part)
+        is_word |= word_bytes(block) << np.uint64(8 * part)
+        not_ascii |= gathered(block & HIGH_BITS) << np.uint64(8 * part)
+    if n_bytes < 64:
+        not_ascii &= (ONE << np.uint64(n_bytes)) - ONE
+    is_word &= ~not_ascii
+    while not_ascii:
+        at = trailing_zeros(not_ascii)
+        code, width = decode(data, place + at)
+        if at + width > n_bytes:
+            return is_word, at, True
+        entry = table[code]
+        if entry & np.uint32(_ALONE) or (not folded and np.int64(entry & np.uint32(_CODE)) != code):
+            return is_word, n_bytes, False
+        bits = ((ONE << np.uint64(width)) - ONE) << np.uint64(at)
+        not_ascii &= ~bits
+        if entry & np.uint32(_IN_WORD):
+            is_word |= bits
+    return is_word, n_bytes, True
+
+
+@njit(cache=True, nogil=True)
+def _hash_word(data, place, end, folded, table):  # type: ignore[no-untyped-def]
+    """A word of any characters: the bytes of its lower case, eight at a time; `pending` are those that are not yet eight."""
+    state, pending, n_pending = STEP, np.uint64(0), np.uint64(0)
+    while place < end:
+        code, width = decode(data, place)
+        place += width
+        encoded = encode(np.uint64(code) if folded else np.uint64(table[code] & np.uint32(_CODE)))
+        while encoded:
+            pending |= (encoded & np.uint64(0xFF)) << (np.uint64(8) * n_pending)
+            encoded >>= np.uint64(8)
+            n_pending += ONE
+            if n_pending == 8:
+                state, pending, n_pending = (state ^ pending) * MULTIPLIER, np.uint64(0), np.uint64(0)
+    if n_pending:
+        state = (state ^ pending) * MULTIPLIER
+    return mix(state)
+
+
 @njit(cache=True, nogil=True, inline="always")
 def encode(code: Any) -> Any:
-    """The UTF-8 bytes of a code point, the first one lowest."""
+    """The UTF-8 bytes of a code point, the first one lowest; ASCII with the bit of small letters, as whole words have it."""
     low = code & np.uint64(0x3F) | np.uint64(0x80)
     if code < 0x80:
-        return code
+        return code | np.uint64(0x20)
     if code < 0x800:
         return code >> np.uint64(6) | np.uint64(0xC0) | low << np.uint64(8)
     middle = code >> np.uint64(6) & np.uint64(0x3F) | np.uint64(0x80)
