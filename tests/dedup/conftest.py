@@ -104,7 +104,7 @@ def search_duplicates(
     standing = representatives(shards, mask)
     groups = np.array_split(np.arange(parameters.n_bands), n_groups)
     candidates = all_candidates(
-        [find_candidates(shards, group.tolist(), standing, parameters.max_bucket) for group in groups]
+        [find_candidates(shards, group.tolist(), standing, parameters.max_bucket)[0] for group in groups]
     )  # fmt: skip
     read: list[Place] = []
 
@@ -118,7 +118,7 @@ def search_duplicates(
 
     scratch = folder / "scratch"
     scratch.mkdir()
-    found = near_duplicates(shards, candidates, read_texts, parameters, scratch, removed=mask, known=known)
+    found = near_duplicates(shards, candidates, read_texts, parameters, standing, scratch, known)
     columns = (found.marks.documents, found.marks.roots, found.marks.matched)
     members = [
         Member(places[document], places[root], places[match], float(similarity))

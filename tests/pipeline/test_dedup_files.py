@@ -95,7 +95,7 @@ def test_new_files_are_searched_against_an_index(tmp_path: Path) -> None:
     grown = deduplicate(Search([str(tmp_path / "in")], tmp_path / "grown.parquet", PARAMETERS, id="id", index=index))
     run(tmp_path / "in", tmp_path / "whole.parquet")
     assert (tmp_path / "grown.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert (first.n_made, grown.n_made) == (3, 3)  # one piece each, and the search
+    assert (first.n_made, grown.n_made) == (11, 11)  # one piece each, and the search, eight groups of bands among it
     matched = {row["id"]: row["matched_id"] for row in pq.read_table(tmp_path / "grown.parquet").to_pylist()}
     assert all(matched[f"copy-{i}"].startswith(("1-", "copy-")) for i in range(20))
     again = deduplicate(Search([str(tmp_path / "in")], tmp_path / "again.parquet", PARAMETERS, id="id", index=index))
@@ -223,6 +223,7 @@ def test_a_plan_says_what_would_run(tmp_path: Path) -> None:
     _, planned = plan_search(Search([str(tmp_path / "a.jsonl")], tmp_path / "out.parquet", PARAMETERS, id="id"))
     assert [(item.node.step.name, item.why) for item in planned] == [
         ("dedup.signatures", "new"),
+        ("dedup.standing", "new"),
         ("dedup.candidates", "new"),
         ("dedup.minhash", "new"),
     ]

@@ -12,7 +12,7 @@ from tilth.artifacts.fingerprints import Fingerprints
 from tilth.errors import BuildError, SourceError
 from tilth.pipeline.corpus_graph import corpus_graph
 from tilth.pipeline.execute import Outcome
-from tilth.pipeline.near_steps import with_known_pairs
+from tilth.pipeline.near_steps import with_last_search
 from tilth.pipeline.parquet import read_columns
 from tilth.pipeline.plan import Planned, plan
 from tilth.pipeline.progress import progress
@@ -37,7 +37,7 @@ def plan_build(project: Project, name: str, corpus: Corpus) -> list[Planned]:
     fetched = Corpus(**{**vars(corpus), "sources": [_fetched(source, project) for source in corpus.sources]})
     digest = Fingerprints(project.store.root, fingerprint)
     previous = project.store.find_named("corpus", name)
-    nodes = with_known_pairs(corpus_graph(fetched, digest), project.store, previous)
+    nodes = with_last_search(corpus_graph(fetched, digest), project.store, previous)
     digest.save()
     return plan(project.store, nodes, previous)
 

@@ -122,7 +122,7 @@ def _add_near_duplicates(
     else:
         label = json.loads(near.label())
         signing = [Node(near_steps.SIGNATURES, nodes[read].shard, label, needs=(read,), work=near) for read in reads]
-    for node in (*signing, *near_steps.near_nodes(near, signing, reads)):
+    for node in (*signing, *near_steps.near_nodes(near, signing, reads, grows=True)):
         add(node)
 
 

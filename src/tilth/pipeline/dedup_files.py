@@ -107,7 +107,7 @@ def plan_search(search: Search) -> tuple[Store, list[Planned]]:
         signed.append(Node(SIGNATURES, name, {**label, **span}, external, work=(piece, fields, search.parameters)))
     digest.save()
     nodes = {node.id: node for node in (*signed, *_searching(search, fields, signed))}
-    return store, plan(store, near_steps.with_known_pairs(nodes, store, previous), previous)
+    return store, plan(store, near_steps.with_last_search(nodes, store, previous), previous)
 
 
 def stamp(path: Path) -> str:
@@ -170,9 +170,10 @@ def _searching(search: Search, fields: Fields, signed: Sequence[Node]) -> Iterat
     if search.gone:
         gone = pa.array(sorted(set(search.gone)), pa.string()).cast(fields.id_type)
         external = {"removed": hashlib.sha256("\n".join(sorted(set(search.gone))).encode()).hexdigest()}
-    for node in near_steps.near_nodes(search.parameters, signed, ()):
+    before = near_steps.Before(gone)
+    for node in near_steps.near_nodes(search.parameters, signed, (), grows=search.index is not None):
         is_last = node.step.name == NEAR.name
-        work = (*node.work, fields, [own.work[0] for own in signed], gone) if is_last else gone
+        work = (search.parameters, before, fields, [own.work[0] for own in signed]) if is_last else before
         yield Node(NEAR if is_last else node.step, node.shard, node.params, external, node.needs, work)
 
 
@@ -207,7 +208,7 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     """Compare what the bands of all pieces propose, and tell the members of clusters by the user's ids."""
     from tilth.dedup.minhash.candidates import first_documents
 
-    near, previous, fields, own, gone = work
+    near, before, fields, own = work
     shards = near_steps.signed_shards(inputs)
     by_name: dict[str, Piece] = {piece.name: piece for piece in own}
     ids = [shard.ids() for shard in shards]
@@ -219,7 +220,7 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
 
     digests = {artifact.spec.shard: artifact.digest for artifact in inputs.values()}
     described = [(shard.name, digests[shard.name], shard.n_rows()) for shard in shards]
-    found = near_steps.compare(inputs, folder, near, texts_of, described, previous, gone)
+    found = near_steps.compare(inputs, folder, near, texts_of, described, before.last)
     first, marks = first_documents(shards), found.marks
     schema = near_steps.duplicates_schema(fields.id_type)
     with pq.ParquetWriter(folder / "duplicates.parquet", schema, compression="zstd") as writer:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,41 +23,62 @@ from tilth.pipeline.parquet import Writer, stream
 from tilth.pipeline.steps import TEXTS, Inputs, Params
 
 if TYPE_CHECKING:
-    from tilth.dedup.minhash.candidates import Candidates
+    from tilth.dedup.minhash.candidates import Candidates, Known
     from tilth.dedup.minhash.comparison import Pairs, ReadTexts
     from tilth.dedup.minhash.duplicates import Found, Marks
     from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.dedup.minhash.signatures import SignedShard
+    from tilth.dedup.texts.mixing import Hashes
     from tilth.dedup.texts.tokens import Ints
 
 FEW_SHARDS, N_GROUPS = 8, 8
 ROWS_AT_ONCE = 200_000
 
 
-def near_nodes(near: MinHashParameters, signed: Sequence[Node], reads: Sequence[str]) -> Iterator[Node]:
-    """The nodes that follow signing: bands of many shards are merged in groups, which can run side by side."""
-    n_groups = min(N_GROUPS, near.n_bands) if len(signed) > FEW_SHARDS else 1
+def near_nodes(near: MinHashParameters, signed: Sequence[Node], reads: Sequence[str], grows: bool) -> Iterator[Node]:
+    """The nodes that follow signing: bands of many shards are merged in groups, which can run side by side.
+
+    What `grows` is searched again with more shards: it keeps for that what the old ones have in common.
+    """
+    n_groups = min(N_GROUPS, near.n_bands) if grows or len(signed) > FEW_SHARDS else 1
     ids = tuple(node.id for node in signed)
+    yield Node(STANDING, needs=ids, work=Before())
     found = []
     for group in np.array_split(np.arange(near.n_bands), n_groups):
         bands = [int(group[0]), int(group[-1]) + 1]
-        params = {"bands": bands, "max_bucket": near.max_bucket}
-        found.append(Node(CANDIDATES, f"bands/{bands[0]:03}", params, needs=ids))
+        params = {"bands": bands, "max_bucket": near.max_bucket, "grows": grows}
+        found.append(Node(CANDIDATES, f"bands/{bands[0]:03}", params, needs=(*ids, STANDING.name), work=Before()))
     yield from found
     params = {**json.loads(near.label()), "threshold": near.threshold, "n_representatives": near.n_representatives}
-    yield Node(NEAR, params=params, needs=(*reads, *ids, *(node.id for node in found)), work=(near, None))
+    needs = (*reads, *ids, STANDING.name, *(node.id for node in found))
+    yield Node(NEAR, params=params, needs=needs, work=(near, Before()))
 
 
-def with_known_pairs(nodes: Mapping[str, Node], store: Store, previous: Named | None) -> dict[str, Node]:
-    """The nodes, with the last search handed to the next: pairs of documents that are still there need no comparing again."""
-    parts = previous.of(NEAR.name) if previous else ()
-    folder = store.root / "artifacts" / parts[0].step / parts[0].key if parts else None
-    return {
-        name: dataclasses.replace(node, work=(node.work[0], folder, *node.work[2:]))
-        if folder and node.step.name == NEAR.name
-        else node
-        for name, node in nodes.items()
-    }
+class Before(NamedTuple):
+    """What a step may know besides its inputs: ids of documents that are to be passed over (an opt-out), which are an external
+    input then; and the folder of what the last search made of the same, which saves work and changes no result.
+    """
+
+    gone: pa.Array | None = None
+    last: Path | None = None
+
+
+def with_last_search(nodes: Mapping[str, Node], store: Store, previous: Named | None) -> dict[str, Node]:
+    """The nodes, with the last search handed to the next."""
+    if previous is None:
+        return dict(nodes)
+    last = {part.step + (f" {part.shard}" if part.shard else ""): part for part in previous.parts}
+
+    def knowing(node: Node) -> Node:
+        part = last.get(node.id) if node.step.name in (CANDIDATES.name, NEAR.name) else None
+        if part is None:
+            return node
+        folder = store.root / "artifacts" / part.step / part.key
+        if isinstance(node.work, Before):
+            return dataclasses.replace(node, work=node.work._replace(last=folder))
+        return dataclasses.replace(node, work=(node.work[0], node.work[1]._replace(last=folder), *node.work[2:]))
+
+    return {name: knowing(node) for name, node in nodes.items()}
 
 
 def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -72,20 +94,73 @@ def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
     return {"n_rows": write_signatures(folder, batches, work.n_bands, pa.uuid())}
 
 
-def find(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """The pairs and crowds that a group of bands proposes. `work` are ids of documents that are to be passed over, if any."""
-    from tilth.dedup.minhash.candidates import find_candidates, representatives
+def stand(inputs: Inputs, folder: Path, params: Params, work: Before) -> dict[str, Any]:
+    """Which document stands for each: the first one with equal shingles."""
+    from tilth.dedup.minhash.candidates import representatives
 
     shards = signed_shards(inputs)
-    found = find_candidates(shards, range(*params["bands"]), representatives(shards, removed(shards, work)), params["max_bucket"])
+    standing = representatives(shards, removed(shards, work.gone))
+    np.save(folder / "standing.npy", standing)
+    return {"n_documents": len(standing)}
+
+
+def find(inputs: Inputs, folder: Path, params: Params, work: Before) -> dict[str, Any]:
+    """The pairs and crowds that a group of bands proposes."""
+    from tilth.dedup.minhash.candidates import find_candidates
+
+    shards = signed_shards(inputs)
+    searched = {"bands": params["bands"], "gone": _digest(work.gone), "shards": _described(inputs)}
+    known = _known_company(work.last, searched)
+    bands, most = range(*params["bands"]), params["max_bucket"]
+    found, company = find_candidates(shards, bands, _standing(inputs), most, known, keeps_company=params["grows"])
     for name, column in found._asdict().items():
         np.save(folder / f"{name}.npy", column)
+    if company is not None:
+        (folder / "searched.json").write_text(json.dumps(searched, sort_keys=True))
+        np.save(folder / "company.npy", company.entries)
+        np.save(folder / "company_ends.npy", company.ends)
     return {"n_pairs": len(found.pairs), "n_crowds": len(found.ends) - 1}
+
+
+def _known_company(last: Path | None, searched: Mapping[str, Any]) -> Known | None:
+    """Who had company in the last search, if that was of some of today's shards, of the same bands, and passed over the same."""
+    from tilth.dedup.minhash.candidates import Company
+
+    if last is None or not (last / "searched.json").is_file():
+        return None
+    before = json.loads((last / "searched.json").read_text())
+    old = {tuple(shard): number for number, shard in enumerate(before["shards"])}
+    today = [tuple(shard) for shard in searched["shards"]]
+    if (before["bands"], before["gone"]) != (searched["bands"], searched["gone"]) or not old.keys() <= set(today):
+        return None
+    company = Company(np.load(last / "company.npy", mmap_mode="r"), np.load(last / "company_ends.npy"))
+
+    def known(band: int, shard: int) -> Hashes | None:
+        number = old.get(today[shard])
+        return None if number is None else company.of(band, number, len(old))
+
+    return known
+
+
+def _described(inputs: Inputs) -> list[list[str]]:
+    """The name and the digest of each signed shard, in the order of their names."""
+    signed = (artifact for artifact in inputs.values() if artifact.spec.step == SIGNATURES.name)
+    return sorted([str(artifact.spec.shard), artifact.digest] for artifact in signed)
+
+
+def _digest(gone: pa.Array | None) -> str:
+    return hashlib.sha256(json.dumps([] if gone is None else gone.to_pylist()).encode()).hexdigest()
+
+
+def _standing(inputs: Inputs) -> Ints:
+    (artifact,) = (artifact for artifact in inputs.values() if artifact.spec.step == STANDING.name)
+    standing: Ints = np.load(artifact.path / "standing.npy")
+    return standing
 
 
 def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Mark near-duplicates: candidates verified by exact Jaccard similarity, joined into clusters."""
-    near, previous = work
+    near, before = work
     texts = {artifact.spec.shard: artifact for artifact in inputs.values() if artifact.spec.step in TEXTS}
     shards = signed_shards(inputs)
 
@@ -94,7 +169,7 @@ def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[s
         return rows_among((batch.column("text") for batch in batches), rows)
 
     described = [(shard.name, texts[shard.name].digest, shard.n_rows()) for shard in shards]
-    found = compare(inputs, folder, near, read_texts, described, previous)
+    found = compare(inputs, folder, near, read_texts, described, before.last)
     with Writer(folder / "duplicates.parquet", DUPLICATES) as writer:
         for table in duplicates(found.marks, shards, near.threshold):
             writer.write(table)
@@ -108,21 +183,17 @@ def compare(
     read_texts: ReadTexts,
     described: Sequence[tuple[str, str, int]],
     previous: Path | None,
-    gone: pa.Array | None = None,
 ) -> Found:
     """Compare what bands proposed, and leave the pairs in `folder`, for the next search.
 
-    `described` are the name, the digest and the rows of each shard, `previous` the folder of the last search, `gone` ids of
-    documents that are to be passed over.
+    `described` are the name, the digest and the rows of each shard, `previous` the folder of the last search.
     """
     from tilth.dedup.minhash.duplicates import near_duplicates
 
     shards = signed_shards(inputs)
     known = _known_pairs(previous, near, described)
     with tempfile.TemporaryDirectory(dir=folder, prefix="scratch") as scratch:
-        found = near_duplicates(
-            shards, _proposed(inputs), read_texts, near, Path(scratch), removed=removed(shards, gone), known=known
-        )
+        found = near_duplicates(shards, _proposed(inputs), read_texts, near, _standing(inputs), Path(scratch), known)
     np.save(folder / "pairs.npy", found.pairs)
     compared = {"n": near.n, "unit": near.unit, "shards": described}
     (folder / "compared.json").write_text(json.dumps(compared, sort_keys=True))
@@ -240,5 +311,6 @@ def ids_of(documents: Ints, first: Ints, ids: Sequence[pa.ChunkedArray]) -> pa.A
 
 
 SIGNATURES = Step("dedup.signatures", 3, (UNICODE, "numba"), sign)
-CANDIDATES = Step("dedup.candidates", 1, (), find)
-NEAR = Step("dedup.minhash", 2, (UNICODE, "numba"), mark_near)
+STANDING = Step("dedup.standing", 1, (), stand)
+CANDIDATES = Step("dedup.candidates", 2, (), find)
+NEAR = Step("dedup.minhash", 3, (UNICODE, "numba"), mark_near)

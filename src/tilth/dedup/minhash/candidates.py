@@ -7,7 +7,8 @@ crowd, which is compared with a few representatives instead, so that the work st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from tilth.dedup.texts.tokens import Ints
 from tilth.errors import ContractError
 
 Codes = npt.NDArray[np.uint64]  # a pair of documents: the smaller number in the upper half, the larger in the lower
+Known = Callable[[int, int], Hashes | None]
 HALF = np.uint64(32)
 MAX_DOCUMENTS = 1 << 32
 PART_ENTRIES = 1 << 22  # of a band that are sorted at once
@@ -32,6 +34,21 @@ class Candidates(NamedTuple):
     pairs: Codes
     members: Ints
     ends: Ints
+
+
+class Company(NamedTuple):
+    """Those entries of runs whose key another document has as well, all that a later search with more shards needs of the old.
+
+    Of band b (of those searched) and shard s: `entries[ends[b * n_shards + s] : ends[b * n_shards + s + 1]]`, ascending.
+    """
+
+    entries: Hashes
+    ends: Ints
+
+    def of(self, band: int, shard: int, n_shards: int) -> Hashes:
+        """Those of one band and shard."""
+        at = band * n_shards + shard
+        return self.entries[self.ends[at] : self.ends[at + 1]]
 
 
 def first_documents(shards: Sequence[SignedShard]) -> Ints:
@@ -59,26 +76,44 @@ def representatives(shards: Sequence[SignedShard], removed: npt.NDArray[np.bool_
     return found
 
 
-def find_candidates(shards: Sequence[SignedShard], bands: Sequence[int], standing: Ints, max_bucket: int) -> Candidates:
-    """The candidates that these `bands` propose; `standing` is what `representatives` gives.
+def find_candidates(
+    shards: Sequence[SignedShard],
+    bands: Sequence[int],
+    standing: Ints,
+    max_bucket: int,
+    known: Known | None = None,
+    keeps_company: bool = False,
+) -> tuple[Candidates, Company | None]:
+    """The candidates that these `bands` propose, and who has company; `standing` is what `representatives` gives.
 
-    Memory: a byte a document, PART_ENTRIES entries, and the candidates.
+    `known` says of an earlier search of some of these shards, by number among `bands` and among `shards`, who had company; None
+    for a shard that was not there. It saves going through the old shards once more, and changes nothing in the result.
+
+    Memory: a byte a document, PART_ENTRIES entries, and what is returned.
     """
     first = first_documents(shards)
     stands = standing == np.arange(len(standing), dtype=np.int64)
+    all_runs = [shard.bands for shard in shards]
     pairs, members, ends = np.zeros(0, np.uint64), [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
-    n_members = 0
-    for band in bands:
-        for packed, doc_bits in _parts([shard.bands[band] for shard in shards], first, stands):
-            n_pairs, n_crowded, n_crowds = _count(packed, doc_bits, max_bucket)
+    company: list[Hashes] = []
+    for at, band in enumerate(bands):
+        runs = [run[band] for run in all_runs]
+        if known is not None:
+            runs = _without_the_lonely(runs, [known(at, shard) for shard in range(len(shards))])
+        found: list[list[Hashes]] = [[] for _ in shards]
+        for part in _parts(runs, first, stands):
+            n_pairs, n_crowded, n_crowds = _count(part.packed, part.doc_bits, max_bucket)
             new, crowded = np.empty(n_pairs, np.uint64), np.empty(n_crowded, np.int64)
             crowd_ends = np.empty(n_crowds, np.int64)
-            _fill(packed, doc_bits, max_bucket, new, crowded, crowd_ends)
+            _fill(part.packed, part.doc_bits, max_bucket, new, crowded, crowd_ends)
             pairs = _merged(pairs, new)
+            ends.append(crowd_ends + sum(map(len, members)))
             members.append(crowded)
-            ends.append(crowd_ends + n_members)
-            n_members += n_crowded
-    return Candidates(pairs, np.concatenate(members), np.concatenate(ends))
+            for shard, entries in enumerate(_with_company(part, first) if keeps_company else ()):
+                found[shard].append(entries)
+        company.extend(np.concatenate([np.zeros(0, np.uint64), *entries]) for entries in found)
+    held = Company(np.concatenate([np.zeros(0, np.uint64), *company]), np.cumsum([0, *map(len, company)]))
+    return Candidates(pairs, np.concatenate(members), np.concatenate(ends)), held if keeps_company else None
 
 
 def all_candidates(parts: Sequence[Candidates]) -> Candidates:
@@ -100,8 +135,25 @@ def _merged(known: Codes, new: Codes) -> Codes:
     return both[kept]
 
 
-def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -> Iterator[tuple[Hashes, int]]:
-    """One band in ranges of its keys, each as (entries, bits): keys less the bits that all have, above `bits` of document."""
+def _without_the_lonely(runs: Sequence[Hashes], known: Sequence[Hashes | None]) -> list[Hashes]:
+    """Of old runs only those entries that had company, and those that share a key with one of the new."""
+    new = [run >> np.uint64(ROW_BITS) for run, old in zip(runs, known, strict=True) if old is None]
+    keys = np.concatenate([np.zeros(0, np.uint64), *new])
+    keys.sort(kind="stable")
+    return [run if old is None else _entries_of(run, keys, old) for run, old in zip(runs, known, strict=True)]
+
+
+class _Part(NamedTuple):
+    """Entries of a band whose keys begin with the `prefix_bits` of `prefix`: the rest of a key, above `doc_bits` of document."""
+
+    packed: Hashes
+    doc_bits: int
+    prefix: int
+    prefix_bits: int
+
+
+def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -> Iterator[_Part]:
+    """One band in ranges of its keys, ascending."""
     doc_bits = max(ROW_BITS, int(first[-1]).bit_length())
     n_entries = sum(len(run) for run in runs)
     n_bits = max(doc_bits - ROW_BITS, (n_entries // PART_ENTRIES).bit_length())
@@ -118,7 +170,28 @@ def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -
             packed.append((keys >> np.uint64(ROW_BITS + n_bits) << np.uint64(doc_bits)) | documents[kept])
         joined = np.concatenate([np.zeros(0, np.uint64), *packed])
         joined.sort(kind="stable")  # which merges runs that are sorted already
-        yield joined, doc_bits
+        yield _Part(joined, doc_bits, part, n_bits)
+
+
+def _with_company(part: _Part, first: Ints) -> list[Hashes]:
+    """The entries whose key comes more than once, as the run of each shard has them."""
+    keys = part.packed >> np.uint64(part.doc_bits)
+    as_next = np.concatenate([keys[1:] == keys[:-1], np.zeros(min(1, len(keys)), np.bool_)])
+    kept = as_next | np.concatenate([np.zeros(min(1, len(keys)), np.bool_), as_next[:-1]])
+    documents = (part.packed[kept] & np.uint64((1 << part.doc_bits) - 1)).astype(np.int64)
+    whole = keys[kept] | np.uint64(part.prefix) << np.uint64(64 - ROW_BITS - part.prefix_bits)
+    shards = (np.searchsorted(first, documents, side="right") - 1).astype(np.min_scalar_type(len(first)))
+    order = np.argsort(shards, kind="stable")
+    entries = (whole << np.uint64(ROW_BITS) | (documents - first[shards]).astype(np.uint64))[order]
+    cuts = np.searchsorted(shards[order], np.arange(len(first)))
+    return [entries[begin:end] for begin, end in pairwise(cuts)]
+
+
+def _entries_of(run: Hashes, keys: Hashes, entries: Hashes) -> Hashes:
+    """The entries of a run that have one of `keys` (ascending), and those that are among `entries` (ascending, of this run)."""
+    kept = np.zeros(len(run), np.bool_)
+    _mark_entries_of(run, keys, entries, kept)
+    return run[kept]
 
 
 @njit(cache=True, nogil=True)
@@ -126,6 +199,18 @@ def _first_of_equals(keys, order, found):  # type: ignore[no-untyped-def]
     for place in range(1, len(order)):
         if keys[order[place]] == keys[order[place - 1]]:
             found[order[place]] = found[order[place - 1]]
+
+
+@njit(cache=True, nogil=True)
+def _mark_entries_of(run, keys, entries, kept):  # type: ignore[no-untyped-def]
+    key_at = entry_at = 0
+    for place in range(len(run)):
+        key = run[place] >> np.uint64(ROW_BITS)
+        while key_at < len(keys) and keys[key_at] < key:
+            key_at += 1
+        is_entry = entry_at < len(entries) and entries[entry_at] == run[place]
+        entry_at += is_entry
+        kept[place] = is_entry or (key_at < len(keys) and keys[key_at] == key)
 
 
 @njit(cache=True, nogil=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from numba import njit
 
 from tilth.dedup.clusters import Clusters
-from tilth.dedup.minhash.candidates import HALF, Candidates, Codes, representatives
+from tilth.dedup.minhash.candidates import HALF, Candidates, Codes
 from tilth.dedup.minhash.comparison import PAIR, Comparison, Pairs, ReadTexts
 from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.dedup.minhash.signatures import SignedShard
@@ -45,24 +45,23 @@ def near_duplicates(
     candidates: Candidates,
     read_texts: ReadTexts,
     parameters: MinHashParameters,
+    standing: Ints,
     folder: Path,
-    *,
-    removed: npt.NDArray[np.bool_] | None = None,
     known: Pairs | None = None,
 ) -> Found:
     """Clusters of documents whose shingle sets have an exact Jaccard similarity >= the threshold.
 
     Clusters are the connected components of matches, so two members need not match each other. `candidates` are those of
-    all bands. Documents with equal shingles match the first of them. In a crowd each member is compared with the first,
-    those that do not match it with the first of these, and so on up to `n_representatives` times; no pair is compared that
-    crowds have put into one cluster. The result depends on the order of the shards' names and on nothing else: not on
-    `known`, the pairs of an earlier search of the same documents and others, which only saves comparing them again.
+    all bands, `standing` is what `representatives` gives: documents with equal shingles match the first of them. In a crowd
+    each member is compared with the first, those that do not match it with the first of these, and so on up to
+    `n_representatives` times; no pair is compared that crowds have put into one cluster. The result depends on the order of
+    the shards' names and on nothing else: not on `known`, the pairs of an earlier search of the same documents and others,
+    which only saves comparing them again.
 
     `folder` takes the shingle sets of candidates while they are compared. Memory: about 140 bytes a document
     with its pairs, as measured at 1 million.
     Raises ContractError if texts are not those that were signed.
     """
-    standing = representatives(shards, removed)
     n = len(standing)
     clusters = Clusters(np.lib.format.open_memmap(folder / "parents.npy", mode="w+", dtype=np.int64, shape=(n,)))
     equal = np.flatnonzero((standing >= 0) & (standing != np.arange(n)))

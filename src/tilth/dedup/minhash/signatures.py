@@ -113,8 +113,14 @@ class SignedShard:
 
     @property
     def bands(self) -> Hashes:
-        """The runs, bands x rows; a map."""
-        return np.load(self.folder / "bands.npy", mmap_mode="r")
+        """The runs, bands x rows; a map, which holds no file open."""
+        path = self.folder / "bands.npy"
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+        with pa.memory_map(str(path)) as file:
+            return np.frombuffer(file.read_buffer(), np.uint64, offset=start).reshape(shape)
 
     def n_rows(self) -> int:
         """Rows of the shard, whether or not they have shingles."""
