@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilth.cli.dedup_options import PRESETS, minhash_parameters
 from tilth.cli.tables import as_json, say, size, table
 
 if TYPE_CHECKING:
-    from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.pipeline.dedup_files import Deduplicated, Search
 
 METHODS = ("minhash", "exact", "normal_text", "url", "simhash")
-PRESETS = ("fineweb", "stack-v2")
 
 
 @click.command()
@@ -67,7 +66,7 @@ def dedup(
 
     started = time.monotonic()
     given = {"threshold": threshold, "n": n_tokens, "unit": unit, "recall": recall}
-    parameters = _parameters(preset, {name: value for name, value in given.items() if value is not None})
+    parameters = minhash_parameters(preset, {name: value for name, value in given.items() if value is not None})
     gone = tuple(filter(None, map(str.strip, remove.read_text().splitlines()))) if remove else ()
     search = Search(files, output, parameters, text, id_field, index, gone)
     if method != "minhash":
@@ -92,16 +91,6 @@ def _tell(search: Search, found: Deduplicated, as_data: bool, started: float) ->
     if not found.n_members:
         say(f"warning: none of {found.n_documents:,} documents has a duplicate: {search.output} has no rows")
     say(f"{search.output} written in {time.monotonic() - started:.1f} s; {found.n_made} outputs made")
-
-
-def _parameters(preset: str | None, given: dict[str, Any]) -> MinHashParameters:
-    """The preset with what was given instead; new bands follow from a new threshold or recall."""
-    from tilth.dedup.minhash.parameters import PRESETS, MinHashParameters
-
-    base = PRESETS[preset] if preset else MinHashParameters()
-    if {"threshold", "recall"} & given.keys():
-        given = {"bands": None, **given}
-    return dataclasses.replace(base, **given)
 
 
 def _counts(found: Deduplicated) -> list[tuple[str, int]]:

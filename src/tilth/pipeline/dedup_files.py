@@ -32,6 +32,7 @@ from tilth.pipeline import near_steps
 from tilth.pipeline.build import run_missing
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.plan import Planned, plan
+from tilth.pipeline.signing import signer_of
 from tilth.pipeline.steps import Inputs, Params
 
 WHERE = "dedup"
@@ -178,9 +179,10 @@ def _searching(search: Search, fields: Fields, signed: Sequence[Node]) -> Iterat
 
 def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Signatures of one piece of a file. Rows that are no documents keep their place, and are told in `rejects.jsonl`."""
-    from tilth.dedup.minhash.signatures import Signed, sign, write_signatures
+    from tilth.dedup.minhash.signatures import Signed, write_signatures
 
     piece, fields, parameters = work
+    sign = signer_of(parameters)
     n_rejected = 0
     first: list[str] = []
     offsets: list[Offsets | None] = []
@@ -193,7 +195,7 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
             first.extend(f"{one.location}: {one.reason}: {one.detail}" for one in columns.rejects[: 5 - len(first)])
             for one in columns.rejects:
                 rejects.write(json.dumps({"location": one.location, "reason": one.reason, "detail": one.detail}) + "\n")
-            return sign(columns.ids, columns.texts, parameters)
+            return sign(columns.ids, columns.texts)
 
         batches = (signed(columns) for columns in read_columns(piece, fields, WHERE))
         n_rows = write_signatures(folder, batches, parameters.n_bands, fields.id_type)
