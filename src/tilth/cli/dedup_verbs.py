@@ -30,6 +30,9 @@ METHODS = ("minhash", "exact", "normal_text", "url", "simhash")
 @click.option("--n", "n_tokens", type=int, help="Tokens in a shingle.  [default: 5]")
 @click.option("--unit", type=click.Choice(["words", "characters"]), help="What a token is.  [default: words]")
 @click.option("--recall", type=float, help="The share of pairs at the threshold that is to be found.  [default: 0.98]")
+@click.option(
+    "--keep", multiple=True, metavar="RULE", help="Which one of a cluster stays: longest, `latest FIELD`, SQL to order by."
+)
 @click.option("--index", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was made, for the next search.")
 @click.option("--remove", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="IDS.txt",
               help="Ids, one a line, that are to be passed over.")  # fmt: skip
@@ -49,6 +52,7 @@ def dedup(
     n_tokens: int | None,
     unit: str | None,
     recall: float | None,
+    keep: tuple[str, ...],
     index: Path | None,
     remove: Path | None,
     workers: int,
@@ -68,7 +72,9 @@ def dedup(
     given = {"threshold": threshold, "n": n_tokens, "unit": unit, "recall": recall}
     parameters = minhash_parameters(preset, {name: value for name, value in given.items() if value is not None})
     gone = tuple(filter(None, map(str.strip, remove.read_text().splitlines()))) if remove else ()
-    search = Search(files, output, parameters, text, id_field, index, gone)
+    search = Search(files, output, parameters, text, id_field, index, gone, keep)
+    if keep:
+        say(f"kept of each cluster: {', then '.join([*keep, 'the first by file and row'])}")
     if method != "minhash":
         from tilth.pipeline.dedup_keys import deduplicate_by_keys
 

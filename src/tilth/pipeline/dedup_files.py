@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import RecipeError, SourceError, StoreError
 from tilth.pipeline import near_steps
 from tilth.pipeline.build import run_missing
+from tilth.pipeline.file_keepers import check_rule, keep_by_rule
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.plan import Planned, plan
 from tilth.pipeline.signing import signer_of
@@ -41,7 +43,7 @@ NAME = "files"  # of the last search in an index
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked for. `gone` are ids of documents that are to be passed over (an opt-out)."""
+    """What was asked for. `gone` are ids of documents that are to be passed over (an opt-out), `keep` says which one stays."""
 
     files: Sequence[str]
     output: Path
@@ -50,6 +52,7 @@ class Search:
     id: str | None = None
     index: Path | None = None
     gone: Sequence[str] = ()
+    keep: Sequence[str] = ()  # as `parse_keeper_rule` has it, over the fields of the files
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     digest = Fingerprints(store.root, fingerprint if search.index else stamp)
     found = find_pieces(search)
     fields = Fields(search.text, search.id, found.id_type)
+    if search.keep:
+        check_rule(search.keep, [piece for piece, _ in found.pieces.values()], search.text, search.text, WHERE)
     label = {**json.loads(search.parameters.label()), "text": search.text, "id": search.id, "id_type": str(fields.id_type)}
     signed = []
     for name, (piece, file) in found.pieces.items():
@@ -111,6 +116,18 @@ def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     return store, plan(store, near_steps.with_known_pairs(nodes, store, previous), previous)
 
 
+@contextmanager
+def whole_output(output: Path) -> Iterator[Path]:
+    """Where to write what becomes `output` in the end; after an error nothing of it is left."""
+    partial = output.with_name(output.name + ".partial")
+    with disk_errors(output):
+        try:
+            yield partial
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def stamp(path: Path) -> str:
     """What changes when a file is written to."""
     stat = path.stat()
@@ -120,19 +137,23 @@ def stamp(path: Path) -> str:
 def deduplicate(search: Search, n_workers: int = 1) -> Deduplicated:
     """Search the files and write `search.output`: id, method, threshold, cluster_id, matched_id, is_keeper, similarity.
 
-    A row for each member of a cluster of two and more; `cluster_id` is the id of its first member, which is the keeper.
-    Raises SourceError also for ids that are not distinct; BuildError if a piece failed.
+    A row for each member of a cluster of two and more; `cluster_id` is the id of its first member, which is the keeper unless
+    `search.keep` chooses another. Raises SourceError also for ids that are not distinct; BuildError if a piece failed.
     """
+    from tilth.dedup.minhash.signatures import SignedShard
+
     store, planned = plan_search(search)
     store.sweep()
     parts = run_missing(store, planned, n_workers)
     found = store.artifact(parts[NEAR.name])
     signed = [store.artifact(part) for part in parts.values() if part.step == SIGNATURES.name]
     store.save_named("dedup", NAME, parts.values(), _told(search))
-    with disk_errors(search.output):
-        partial = search.output.with_name(search.output.name + ".partial")
+    with whole_output(search.output) as partial:
         shutil.copyfile(found.path / "duplicates.parquet", partial)
-        partial.replace(search.output)
+        if search.keep:
+            work = [item.node.work for item in planned if item.node.step is SIGNATURES]
+            ids = [SignedShard(artifact.path, str(artifact.spec.shard)).ids() for artifact in signed]
+            keep_by_rule(partial, search.keep, [piece for piece, *_ in work], ids, search.text, WHERE)
     if search.index is None:
         shutil.rmtree(store.root)
     return _result(found, signed, sum(item.part is None for item in planned))

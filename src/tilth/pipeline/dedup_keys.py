@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tilth.artifacts.atomic import disk_errors
 from tilth.contracts.contract import UUID
 from tilth.corpus.columns import Columns, Fields, read_columns
 from tilth.errors import RecipeError
-from tilth.pipeline.dedup_files import WHERE, Deduplicated, Search, check_ids, find_pieces
+from tilth.pipeline.dedup_files import WHERE, Deduplicated, Search, check_ids, find_pieces, whole_output
+from tilth.pipeline.file_keepers import check_rule, keep_by_rule
 from tilth.pipeline.near_steps import duplicates_schema
 from tilth.pipeline.progress import progress
 
@@ -31,16 +31,20 @@ def deduplicate_by_keys(search: Search, method: str, compared: str) -> Deduplica
         raise RecipeError(f"`{method}` keeps no index and passes over nothing", "--method", "Leave `--index`, `--remove` out.")
     found = find_pieces(search)
     fields = Fields(compared, search.id, found.id_type)
-    ids: list[pa.Array] = []
+    own = [piece for piece, _ in found.pieces.values()]
+    if search.keep:
+        check_rule(search.keep, own, compared, search.text, WHERE)
+    ids: list[list[pa.Array]] = []  # of each piece
     rejects: list[str] = []
     counts = {"rejected": 0, "without": 0}
 
     def batches() -> Iterator[pa.Table]:
         first = 0
         with progress(method, len(found.pieces)) as advance:
-            for piece, _ in found.pieces.values():
+            for piece in own:
+                ids.append([])
                 for columns in read_columns(piece, fields, WHERE):
-                    ids.append(columns.ids)
+                    ids[-1].append(columns.ids)
                     counts["rejected"] += len(columns.rejects)
                     counts["without"] += columns.texts.null_count
                     rejects.extend(f"{one.location}: {one.reason}" for one in columns.rejects[: 5 - len(rejects)])
@@ -49,13 +53,14 @@ def deduplicate_by_keys(search: Search, method: str, compared: str) -> Deduplica
                 advance(piece.name)
 
     marks = _marks(method, batches())
-    joined = pa.chunked_array(ids) if ids else pa.chunked_array([pa.array([], found.id_type)])
+    joined = pa.chunked_array([part for parts in ids for part in parts], found.id_type)
     check_ids([joined])
     table = _by_ids(marks, joined)
-    with disk_errors(search.output):
-        partial = search.output.with_name(search.output.name + ".partial")
+    with whole_output(search.output) as partial:
         pq.write_table(table, partial, compression="zstd")
-        partial.replace(search.output)
+        if search.keep:
+            of_pieces = [pa.chunked_array(parts, found.id_type) for parts in ids]
+            keep_by_rule(partial, search.keep, own, of_pieces, search.text, WHERE)
     n_keepers = int(np.asarray(marks.column("is_keeper")).sum())
     return Deduplicated(
         n_documents=len(joined), n_rejected=counts["rejected"], n_clusters=n_keepers, n_members=marks.num_rows,
