@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -82,8 +83,12 @@ class Found(NamedTuple):
 
 
 def find_pieces(search: Search) -> Found:
-    """What is to be searched. Raises SourceError: nothing there, two of one name, no such field of ids."""
-    files = [file for pattern in search.files for file in find_files(pattern, WHERE, SUFFIXES)]
+    """What is to be searched, which is never what a search wrote. Raises SourceError: nothing there, two of one name, no such
+    field of ids."""
+    given = [file for pattern in search.files for file in find_files(pattern, WHERE, SUFFIXES)]
+    files = [file for file in given if not _is_own(file, search)]
+    if not files:
+        raise SourceError("nothing is there but what a search wrote", ", ".join(search.files[:3]), "Give the files to search.")
     found = [(piece, file) for file in files for piece in pieces(file)]
     own = {piece.name: (piece, file) for piece, file in sorted(found, key=lambda one: one[0].name)}
     if len(own) < len(found):
@@ -92,11 +97,22 @@ def find_pieces(search: Search) -> Found:
     return Found(own, kind)
 
 
+def index_of(search: Search) -> Path:
+    """Where what is made on the way lies."""
+    return search.index or search.output.with_name(search.output.name + ".index")
+
+
+def _is_own(file: FoundFile, search: Search) -> bool:
+    path = Path(os.path.abspath(file.location)) if file.is_local else None
+    own = [Path(os.path.abspath(one)) for one in (search.output, index_of(search))]
+    return path is not None and any(one == path or one in path.parents for one in own)
+
+
 def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     """The index and what a search would do in it. Raises SourceError, RecipeError; StoreError for an index made otherwise."""
     if search.output.is_dir():
         raise RecipeError("the output is a folder", str(search.output), "Name a file: `-o duplicates.parquet`.")
-    store = Store(search.index or search.output.with_name(search.output.name + ".index"))
+    store = Store(index_of(search))
     previous = store.find_named("dedup", NAME)
     _check_index(store, previous, search)
     # Without an index nothing outlives the search but what a kill leaves, for which a file that was not written to is the same.
