@@ -16,7 +16,7 @@ from tilth.corpus.columns import Fields
 from tilth.corpus.locations import fingerprint_of
 from tilth.errors import RecipeError
 from tilth.pipeline.build import run_missing
-from tilth.pipeline.dedup_files import Search, check_ids, find_pieces, index_of, stamp, whole_output
+from tilth.pipeline.dedup_files import Search, find_pieces, index_of, stamp, whole_output
 from tilth.pipeline.graph import Node
 from tilth.pipeline.near_steps import ids_of
 from tilth.pipeline.passage_steps import CUT, REPEATED, REPEATED_WINDOWS, RUN, WINDOWS, Passages, ids_of_piece
@@ -80,7 +80,6 @@ def cut_passages(search: Search, passages: Passages, n_workers: int = 1) -> Cuts
     artifacts = [store.artifact(part) for part in parts.values()]
     runs, cuts = ([one for one in artifacts if one.spec.step == step.name] for step in (RUN, CUT))
     ids = [ids_of_piece(run) for run in runs]
-    check_ids(ids)
     with whole_output(search.output) as partial, pq.ParquetWriter(partial, cut_schema(ids[0].type), compression="zstd") as file:
         for table in _told(passages, cuts, ids):
             file.write_table(table)

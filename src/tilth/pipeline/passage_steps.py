@@ -21,6 +21,7 @@ from tilth.artifacts import Artifact
 from tilth.artifacts.spec import UNICODE
 from tilth.corpus.columns import Fields, Piece, read_columns
 from tilth.errors import RecipeError
+from tilth.pipeline.dedup_files import check_ids
 from tilth.pipeline.graph import Step
 from tilth.pipeline.steps import Inputs, Params
 
@@ -92,10 +93,11 @@ def make_run(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[st
 
 
 def find_repeated(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """What occurs more than once in the runs of all pieces."""
+    """What occurs more than once in the runs of all pieces, whose ids must be distinct: this is the first to see all of them."""
     from tilth.dedup.passages.span_files import write_repeated
 
-    runs = [artifact.path / _RUN for artifact in inputs.values() if (artifact.path / _RUN).exists()]
+    check_ids([ids_of_piece(artifact) for artifact in inputs.values() if artifact.spec.step == RUN.name])
+    runs = [artifact.path / _RUN for artifact in inputs.values()]
     combine, schema = _combined(work, windows=params.get("of") == "windows")
     return {"n_repeated": write_repeated(runs, combine, schema, folder / _REPEATED)}
 
