@@ -1,4 +1,4 @@
-"""Which code signs texts for a search: Tilth's own, or RedPajama-V2's for its parameters."""
+"""Which code signs texts for a search: Tilth's own, on the device that is asked for, or RedPajama-V2's for its parameters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from tilth.dedup.minhash.parameters import MinHashParameters
+from tilth.pipeline.minhash_device import minima_on_device
 
 if TYPE_CHECKING:
     from tilth.dedup.minhash.signatures import Signed
@@ -16,10 +17,11 @@ Signer = Callable[[pa.Array, pa.Array], "Signed"]  # ids, texts -> signatures
 
 
 def signer_of(near: MinHashParameters) -> Signer:
-    """What signs batches of ids and texts as `near` wants."""
+    """What signs batches of ids and texts as `near` wants. Raises BackendError for a device that is not there."""
     from tilth.dedup.minhash.signatures import sign
     from tilth.pipeline.interchange.redpajama_v2_minhash import RedPajamaMinHash, sign_texts
 
     if isinstance(near, RedPajamaMinHash):
         return lambda ids, texts: sign_texts(ids, texts, near)
-    return lambda ids, texts: sign(ids, texts, near)
+    compute = minima_on_device() if near.definition == "tilth" else None  # others have permutations of their own
+    return lambda ids, texts: sign(ids, texts, near, compute)
