@@ -22,7 +22,7 @@ from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.dedup.passages.line_hashes import normalize_line
 from tilth.dedup.passages.lines import line_edits, line_run, repeated_lines
 from tilth.dedup.passages.sentences import sentence_edits, sentence_run
-from tilth.dedup.passages.spans import anchor_run, repeated_anchors, repeated_windows, span_edits, window_run
+from tilth.dedup.passages.span_files import repeated_spans
 from tilth.errors import RecipeError, SourceError
 from tilth.pipeline import passage_steps
 from tilth.pipeline.dedup_files import Search
@@ -58,15 +58,13 @@ def write(folder: Path, found: list[str | None]) -> list[str]:
     return [str(folder / name) for name in ("a.jsonl", "b.jsonl.gz", "c.parquet")]
 
 
-def library(found: list[str | None], method: str, mode: str) -> list[tuple[int, int, int]]:
+def library(found: list[str | None], method: str, mode: str, folder: Path) -> list[tuple[int, int, int]]:
     """(text, start, end) of the cuts, all texts as one shard."""
     kept = [i for i, text in enumerate(found) if text is not None]
     columns = {"shard": pa.array(["s"] * len(kept)), "row": pa.array(kept, pa.int32())}
     table = pa.table({**columns, "text": pa.array([found[i] for i in kept], pa.large_string())})
     if method == "substring":
-        anchors = list(repeated_anchors([anchor_run(table, 12)]))
-        windows = list(repeated_windows([list(window_run(table, anchors, 12))]))
-        edits = span_edits(table, anchors, windows, 12, mode)  # type: ignore[arg-type]
+        (edits,) = repeated_spans([table.to_batches], folder, 12, mode)  # type: ignore[arg-type]
     elif method == "sentences":
         edits = sentence_edits(table, list(repeated_lines([sentence_run(table, 2)])), 2)
     else:
@@ -89,7 +87,7 @@ def test_cuts_are_the_librarys_however_files_are_cut(
     search = Search(write(tmp_path, found), tmp_path / "cuts.parquet", MinHashParameters(), id="id")
     counts = cut_passages(search, Passages(method, mode, n=2, min_tokens=12))
     rows = pq.read_table(tmp_path / "cuts.parquet").to_pylist()
-    assert [(row["id"], row["start"], row["end"]) for row in rows] == library(found, method, mode)
+    assert [(row["id"], row["start"], row["end"]) for row in rows] == library(found, method, mode, tmp_path)
     assert len(rows) > 10
     assert all(row["text"] == (found[row["id"]] or "")[row["start"] : row["end"]] for row in rows)
     assert {row["method"] for row in rows} == {method}

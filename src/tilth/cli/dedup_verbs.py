@@ -11,27 +11,28 @@ import click
 from tilth.cli.dedup_answers import tell_cuts, tell_duplicates, tell_plan
 from tilth.cli.dedup_options import METHODS, PASSAGES, PRESETS, minhash_parameters, refuse_unheeded
 from tilth.cli.option_groups import GroupedCommand, option
+from tilth.cli.own_files import COUNTS, DEBUG, FILES
 from tilth.cli.tables import say
 
 if TYPE_CHECKING:
     from tilth.pipeline.dedup_files import Search
     from tilth.pipeline.dedup_keys import Marker
 
-FILES, LIKENESS, KEPT, CUT, WORK = "Files", "How alike (minhash)", "What is kept of a cluster", "What is cut", "The work"
+INPUT, LIKENESS, KEPT, CUT, WORK = "Files", "How alike (minhash)", "What is kept of a cluster", "What is cut", "The work"
 SEMANTIC_THRESHOLD = 0.95
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 TARGET = click.Path(path_type=Path)
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("files", nargs=-1, required=True, metavar="FILES...")
-@option("-o", "--output", group=FILES, required=True, metavar="OUT.parquet", type=TARGET, help="The table to write.")
-@option("--method", group=FILES, type=click.Choice(METHODS), default="minhash", show_default=True, metavar="METHOD",
+@FILES
+@option("-o", "--output", group=INPUT, required=True, metavar="OUT.parquet", type=TARGET, help="The table to write.")
+@option("--method", group=INPUT, type=click.Choice(METHODS), default="minhash", show_default=True, metavar="METHOD",
         help="See above.")  # fmt: skip
-@option("--id", "id_field", group=FILES, metavar="FIELD", help="The field of the document's id; without it, `file:row`.")
-@option("--text", group=FILES, default="text", show_default=True, metavar="FIELD", help="The field of the text.")
-@option("--url", group=FILES, default="url", show_default=True, metavar="FIELD", help="The field that `url` compares.")
-@option("--embeddings", group=FILES, type=EXISTING, metavar="FILE", help="`semantic`: .npy by row, or .parquet by id.")
+@option("--id", "id_field", group=INPUT, metavar="FIELD", help="The field of the document's id; without it, `file:row`.")
+@option("--text", group=INPUT, default="text", show_default=True, metavar="FIELD", help="The field of the text.")
+@option("--url", group=INPUT, default="url", show_default=True, metavar="FIELD", help="The field that `url` compares.")
+@option("--embeddings", group=INPUT, type=EXISTING, metavar="FILE", help="`semantic`: .npy by row, or .parquet by id.")
 @option(
     "--preset",
     group=LIKENESS,
@@ -59,8 +60,8 @@ TARGET = click.Path(path_type=Path)
 @option("--remove", group=WORK, type=EXISTING, metavar="IDS.txt", help="Pass over these ids, one a line.")
 @option("--workers", group=WORK, type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Processes.")
 @option("--explain", group=WORK, is_flag=True, help="Tell what would run, and what it takes; run nothing.")
-@option("--json", "as_data", group=WORK, is_flag=True, help="The counts as JSON.")
-@option("--debug", group=WORK, is_flag=True, help="Show tracebacks.")
+@COUNTS
+@DEBUG
 @click.pass_context
 def dedup(context: click.Context, /, files: tuple[str, ...], output: Path, method: str, **asked: Any) -> None:
     """Find duplicates or repeated passages in your own files.
