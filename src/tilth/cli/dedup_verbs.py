@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,11 +82,13 @@ def dedup(context: click.Context, /, files: tuple[str, ...], output: Path, metho
     OUT.parquet has a row for each member of a cluster: id, cluster, the document that it matches, and whether it is the one
     to keep; of passages, a row for each cut. What is finished survives a kill: the same command goes on.
     """
+    refuse_unheeded(context, method)
+    if method != "semantic":  # nothing else multiplies matrices, and idle threads of NumPy's spin
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.pipeline.dedup_files import Search
 
     started = time.monotonic()
-    refuse_unheeded(context, method)
     gone = tuple(filter(None, map(str.strip, asked["remove"].read_text().splitlines()))) if asked["remove"] else ()
     shape = {name: value for name, value in (("n", asked["n_tokens"]), ("unit", asked["unit"])) if value is not None}
     given = {**shape, **{name: asked[name] for name in ("threshold", "recall") if asked[name] is not None}}
