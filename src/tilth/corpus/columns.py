@@ -327,6 +327,6 @@ def read_blocks(piece: Piece, where: str) -> Iterator[bytes]:
     """The lines of a piece of JSON lines as they are, some whole ones at a time; as far as they can be unpacked."""
     with open_raw(piece.location, where) as raw:
         try:
-            yield from (block for _, block in _blocks(decompressed(raw), piece))
+            yield from (bytes(block) for _, block in _blocks(decompressed(raw), piece))
         except DamagedError:
             return  # `read_columns` tells it
