@@ -13,7 +13,7 @@ from tilth.cli.dedup_answers import tell_cuts, tell_duplicates, tell_plan
 from tilth.cli.dedup_options import METHODS, PASSAGES, PRESETS, minhash_parameters, refuse_unheeded
 from tilth.cli.option_groups import GroupedCommand, option
 from tilth.cli.own_files import COUNTS, DEBUG, FILES
-from tilth.cli.tables import say
+from tilth.cli.tables import check_output, say
 
 if TYPE_CHECKING:
     from tilth.pipeline.dedup_files import Search
@@ -83,6 +83,7 @@ def dedup(context: click.Context, /, files: tuple[str, ...], output: Path, metho
     to keep; of passages, a row for each cut. What is finished survives a kill: the same command goes on.
     """
     refuse_unheeded(context, method)
+    check_output(output)
     if method != "semantic":  # nothing else multiplies matrices, and idle threads of NumPy's spin
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tilth.dedup.minhash.parameters import MinHashParameters
