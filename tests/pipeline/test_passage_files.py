@@ -126,10 +126,13 @@ def test_the_first_copy_of_a_substring_is_named_by_its_token(tmp_path: Path) -> 
         ("z", shared, 3, "x", 2),
     ]
     # In a run of one token what goes begins behind the first window, and so within one.
-    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "run", "text": "la " * 100}) + "\n")
-    cut_passages(search, Passages("substring", min_tokens=20))
-    (row,) = pq.read_table(tmp_path / "cuts.parquet").to_pylist()
-    assert (row["start"], row["first_id"]) == (60, "run" if row["first_unit"] is not None else None)
+    # Where no whole window is left there, nothing is known of it.
+    for n_tokens, known in ((100, (81, "run", 0)), (30, (None, None, None))):
+        (tmp_path / "a.jsonl").write_text(json.dumps({"id": "run", "text": "la " * n_tokens}) + "\n")
+        cut_passages(search, Passages("substring", min_tokens=20))
+        (row,) = pq.read_table(tmp_path / "cuts.parquet").to_pylist()
+        assert (row["start"], row["end"]) == (60, 3 * n_tokens)
+        assert (row["n_copies"], row["first_id"], row["first_unit"]) == known
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -165,17 +165,16 @@ def span_cuts(
 ) -> pa.Table:  # fmt: skip
     """As `span_edits`, with the columns of FIRST_COPIES: of the window that each cut begins with.
 
-    They are null where a cut begins behind a first copy that overlaps it, and so within a window that is repeated.
+    They are null where a cut begins behind a first copy that overlaps it, and so within what is repeated.
     """
     n, shard = _checked(min_tokens), _tokens(_read(documents))
     owners, starts, ends = _cut_spans(shard, anchors(), repeated(), n, mode, max_bytes)
     edits = _as_edits(documents, shard, owners, starts, ends)
-    wanted = shard.bounds[owners] + starts
-    hashes, known = np.zeros(len(wanted), np.uint64), np.zeros(len(wanted), np.bool_)
-    for _, keys, _, places in _windows(shard, n, anchors(), max_bytes):
-        at = np.minimum(np.searchsorted(wanted, places), max(len(wanted) - 1, 0))
-        here = wanted[at] == places if len(wanted) else np.zeros(len(places), np.bool_)
-        hashes[at[here]], known[at[here]] = keys[here], True
+    places = shard.bounds[owners] + starts
+    known = places + n <= shard.bounds[owners + 1]  # behind an overlapping first copy a window may not fit any more
+    hashes = np.zeros(len(places), np.uint64)
+    ones = np.ones(int(known.sum()), np.int32)
+    hashes[known] = kernels.windows(shard.tokens, places[known], ones, n, np.uint64(0), np.uint64(_ALL_HASHES - 1))[0]
     return with_first_copies(edits, hashes, known, repeated, "token")
 
 
