@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import chain, pairwise
@@ -17,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import EDITS, check
+from tilth.dedup.passages.span_files import repeated_spans
 from tilth.dedup.passages.spans import (
-    ANCHOR_RUN,
-    WINDOW_RUN,
     Mode,
     anchor_run,
     repeated_anchors,
@@ -45,13 +45,10 @@ def _documents(texts: list[str], shard: str) -> pa.Table:
 
 
 def _edits(shards: dict[str, pa.Table], n: int, mode: Mode, max_bytes: int = 1 << 20) -> dict[str, pa.Table]:
-    """All stages, one after the other."""
-    anchors = list(repeated_anchors([anchor_run(table, n) for table in shards.values()], max_bytes))
-    runs = [list(window_run(table, anchors, n, max_bytes)) for table in shards.values()]
-    repeated = list(repeated_windows(runs, max_bytes))
-    for kind, batches in ((ANCHOR_RUN, anchors), (WINDOW_RUN, repeated), *((WINDOW_RUN, run) for run in runs)):
-        assert all(batch.schema == kind and batch.num_rows for batch in batches)
-    return {name: span_edits(table, anchors, repeated, n, mode, max_bytes) for name, table in shards.items()}
+    """All stages, one after the other, with their runs as files."""
+    with tempfile.TemporaryDirectory() as spill:
+        found = repeated_spans([table.to_batches for table in shards.values()], Path(spill), n, mode, max_bytes)
+        return dict(zip(shards, found, strict=True))
 
 
 def _cut_tokens(text: str, spans: list[tuple[int, int]]) -> list[int]:

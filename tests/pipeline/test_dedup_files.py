@@ -140,6 +140,16 @@ def test_mistakes(tmp_path: Path) -> None:
         run(tmp_path / "a.jsonl", tmp_path)
 
 
+def test_a_search_passes_over_what_a_search_wrote(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", documents(60))
+    for index in (None, tmp_path / "kept"):
+        for _ in range(2):
+            found = deduplicate(Search([str(tmp_path)], tmp_path / "out.parquet", PARAMETERS, id="id", index=index))
+            assert found.n_documents == 60
+    with pytest.raises(SourceError, match="nothing is there but what a search wrote"):
+        run(tmp_path / "out.parquet", tmp_path / "out.parquet")
+
+
 def test_the_verb(tmp_path: Path, tilth: Run) -> None:
     write(tmp_path / "a.jsonl", documents(100))
     done = tilth("dedup", "a.jsonl", "--id", "id", "-o", "out.parquet", "--json", cwd=tmp_path)

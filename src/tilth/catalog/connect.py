@@ -7,6 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import duckdb
 
@@ -18,13 +19,13 @@ _MEMORY_SHARE = 0.6  # of what DuckDB would take by itself (80 % of what the mac
 
 def connect(store: Store, corpora: Collection[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with all views (of `corpora` alone, where given). Raises StoreError when a named file is gone."""
-    connection = open_in_memory(store)
+    connection = open_in_memory(store.root / "catalog")
     project(connection, store, corpora=corpora)
     return connection
 
 
-def open_in_memory(store: Store) -> duckdb.DuckDBPyConnection:
-    """An empty in-memory database with Tilth's settings; what exceeds its memory is spilled beside the store."""
+def open_in_memory(spill: Path) -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database with Tilth's settings; what exceeds its memory is spilled into the folder `spill`."""
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -32,7 +33,7 @@ def open_in_memory(store: Store) -> duckdb.DuckDBPyConnection:
             "autoload_known_extensions": "false",
             "python_enable_replacements": "false",  # `from store` must not find a Python variable
             "threads": str(len(os.sched_getaffinity(0))),
-            "temp_directory": _spill_folder(store),
+            "temp_directory": _spill_folder(spill),
         },
     )
     number, unit = _one(connection, "select current_setting('memory_limit')").split()
@@ -53,10 +54,9 @@ def stopping(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise KeyboardInterrupt from error
 
 
-def _spill_folder(store: Store) -> str:
+def _spill_folder(wanted: Path) -> str:
     # DuckDB makes it on the first spill and removes it on close; two connections must not share one.
-    catalog = store.root / "catalog"
-    parent = str(catalog) if os.access(catalog, os.W_OK) else tempfile.gettempdir()
+    parent = str(wanted) if os.access(wanted, os.W_OK) else tempfile.gettempdir()
     return os.path.join(parent, f".spill-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 

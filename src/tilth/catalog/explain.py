@@ -46,7 +46,7 @@ def explain(store: Store, corpus: str, document: str, policies: Mapping[str, Pol
     Raises NotFoundError where nothing is found, or several documents are.
     """
     named = store.get_named("corpus", corpus)
-    with open_in_memory(store) as connection:
+    with open_in_memory(store.root / "catalog") as connection:
         try:
             views = create_corpus_views(connection, store, named, _RELATION)
             shard, row = _find(connection, document, corpus)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -21,6 +21,7 @@ NAMED_RULES = {
     "earliest": "date",
 }
 SOURCE_RULE = "source:"
+_BY_FIELD = re.compile(r"\s*(?P<which>earliest|latest)\s+(?P<field>\w+)\s*")  # `earliest crawled_at`, which is no SQL
 _FOLLOWS = re.compile(r"is_(\w+_)?keeper|cluster_id|duplicate_similarity")  # what follows from a rule
 _PREFIX = "select 1 from documents order by\n"
 _DIRECTIONS = {"DESCENDING": "desc", "ASCENDING": "asc", "ORDER_DEFAULT": "asc"}
@@ -81,11 +82,16 @@ def check_keeper_rule(rule: KeeperRule, columns: pa.Schema, functions: Functions
         empty = connection.from_arrow(columns.empty_table())
         typed = zip(empty.columns, empty.types, strict=True)
         connection.execute(f"create table documents ({', '.join(f'{identifier(name)} {kind}' for name, kind in typed)})")
-        for word in rule.words:
-            try:
-                connection.execute(f"explain {_clause(word).prefix}{_expanded(word)}")
-            except duckdb.Error as error:
-                raise complain(error, known=[*columns.names, *NAMED_RULES], first_line=2) from error
+        check_binds(connection, rule, columns.names)
+
+
+def check_binds(connection: duckdb.DuckDBPyConnection, rule: KeeperRule, columns: Iterable[str]) -> None:
+    """Raise QueryError unless the rule means something for the relation `documents`; `columns` are names to suggest."""
+    for word in rule.words:
+        try:
+            connection.execute(f"explain {_clause(word).prefix}{_expanded(word)}")
+        except duckdb.Error as error:
+            raise complain(error, known=[*columns, *NAMED_RULES], first_line=2) from error
 
 
 def add_functions(connection: duckdb.DuckDBPyConnection, functions: Functions) -> None:
@@ -99,11 +105,13 @@ def _no_data() -> duckdb.DuckDBPyConnection:
 
 
 def _clause(word: str) -> Clause:
-    advice = _ADVICE.format(names=", ".join([*NAMED_RULES, f"{SOURCE_RULE}a,b"]))
+    advice = _ADVICE.format(names=", ".join([*NAMED_RULES, "latest FIELD", f"{SOURCE_RULE}a,b"]))
     return Clause(_PREFIX, _expanded(word), "a keeper rule", advice)
 
 
 def _expanded(word: str) -> str:
+    if by_field := _BY_FIELD.fullmatch(word):
+        return identifier(by_field["field"]) + (" desc" if by_field["which"] == "latest" else "")
     if not word.startswith(SOURCE_RULE):
         return NAMED_RULES.get(word.strip(), word)
     sources = [source.strip() for source in word.removeprefix(SOURCE_RULE).split(",")]

@@ -17,11 +17,11 @@ from tilth.catalog.connect import open_in_memory
 from tilth.catalog.corpus_views import DECIDING, KEEPERS_STEP, create_corpus_views, table
 from tilth.catalog.keeper_rule import Functions, KeeperRule, Key, add_functions
 from tilth.catalog.quoting import identifier, literal
+from tilth.catalog.ranking import in_order, key_values
 from tilth.catalog.row_groups import write_rows
 from tilth.contracts import KEEPERS, METHOD_KEEPERS
 
 _RELATION = "documents"
-_FLOATS = ("FLOAT", "DOUBLE")
 _KEEPERS = """
     with whole as (
         select document, min(component) as component, min(cluster) filter (where method = 'exact') as exact,
@@ -44,7 +44,7 @@ def write_keepers(store: Store, named: Named, rule: KeeperRule, functions: Funct
     Work and memory follow the marked documents, and what exceeds the memory is spilled. Raises QueryError for a rule that
     fails on a document, StoreError when a file is gone.
     """
-    with open_in_memory(store) as connection:
+    with open_in_memory(store.root / "catalog") as connection:
         try:
             views = create_corpus_views(connection, store, named, _RELATION, with_keepers=False)
             _number_members(connection, table(_RELATION, "duplicates"))
@@ -119,16 +119,10 @@ def _rank(connection: duckdb.DuckDBPyConnection, documents: str, keys: tuple[Key
     """`ranked`: the members with their place in the one order of all documents."""
     judged = "members"
     if keys:
-        columns = ", ".join(f"({key.sql}) as k{number}" for number, key in enumerate(keys))
-        marked = f"({documents} semi join members as m on d.shard = m.shard and d.row = m.row)"
-        values = f"select shard, row, {columns} from {marked} as {identifier(_RELATION)}"
-        kinds = [row[1] for row in connection.execute(f"describe {values}").fetchall()][2:]
-        # DuckDB puts NaN above every number; a value that is none must not win.
-        known = [f"case when isnan(k{n}) then null else k{n} end as k{n}" for n, kind in enumerate(kinds) if kind in _FLOATS]
-        shown = f"* replace ({', '.join(known)})" if known else "*"
-        judged = f"(select {shown} from members join ({values}) using (shard, row))"
-    order = [f"k{number} {key.direction} nulls {key.nulls}" for number, key in enumerate(keys)]
-    every = ", ".join([*order, "is_listed", "document"])
+        marked = f"({documents} semi join members as m on d.shard = m.shard and d.row = m.row) as {identifier(_RELATION)}"
+        values = key_values(connection, marked, ("shard", "row"), keys)
+        judged = f"(select * from members join {values} using (shard, row))"
     connection.execute(
-        f"create temp table ranked as select document, row_number() over (order by {every}) as place from {judged}"
+        "create temp table ranked as "
+        f"select document, row_number() over (order by {in_order(keys, 'is_listed', 'document')}) as place from {judged}"
     )

@@ -80,7 +80,7 @@ def pick(
         raise SubsetError(f"validation_share is {validation_share}", fix="Give a share from 0 up to, not including, 1.")
     named = store.get_named("corpus", corpus)
     relation = relation_names(thing.name for thing in store.named("corpus"))[corpus]
-    with open_in_memory(store) as connection, stopping(connection):
+    with open_in_memory(store.root / "catalog") as connection, stopping(connection):
         views = create_corpus_views(connection, store, named, relation)
         where = expand_policies(where, views.columns, corpus)
         predicate = parse_predicate(connection, where)

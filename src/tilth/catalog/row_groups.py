@@ -19,15 +19,23 @@ def write_rows(
 ) -> int:
     """Write the ordered rows of `query` as `contract` promises and return how many; `metadata` is added to the contract's."""
     connection.execute("set arrow_lossless_conversion = true")  # UUIDs stay UUIDs
-    reader = connection.sql(query).to_arrow_reader(_ROWS_PER_GROUP)
     added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
     schema = contract.schema.with_metadata({**(contract.schema.metadata or {}), **added})
+    return write_as(connection, query, path, schema, contract)
+
+
+def write_as(
+    connection: duckdb.DuckDBPyConnection, query: str, path: Path, schema: pa.Schema, contract: Contract | None = None
+) -> int:
+    """Write the ordered rows of `query` with `schema`, checked by `contract` where there is one; returns how many."""
+    reader = connection.sql(query).to_arrow_reader(_ROWS_PER_GROUP)
     n_rows = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _regroup(reader):
-            columns = [group.column(name).combine_chunks() for name in contract.schema.names]
-            rows = pa.Table.from_arrays(columns, schema=contract.schema)
-            check(rows, contract)
+            columns = [group.column(name).combine_chunks() for name in schema.names]
+            rows = pa.Table.from_arrays(columns, schema=contract.schema if contract else schema)
+            if contract:
+                check(rows, contract)
             writer.write_table(rows.cast(schema), row_group_size=_ROWS_PER_GROUP)
             n_rows += rows.num_rows
     return n_rows

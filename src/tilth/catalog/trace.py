@@ -66,7 +66,7 @@ def documents_at(
     """
     named = store.get_named("corpus", corpus) if isinstance(corpus, str) else corpus
     wanted = [*_PROVENANCE, *_MARKS, *signals, *(("text",) if with_text else ())]
-    with open_in_memory(store) as connection:
+    with open_in_memory(store.root / "catalog") as connection:
         views = create_corpus_views(connection, store, restrict(named, {shard for shard, _ in places}), _RELATION)
         unknown = [name for name in signals if name not in views.columns]
         if unknown:

@@ -1,8 +1,7 @@
-"""dedup: the near-duplicates in the user's own files, without a project."""
+"""dedup: duplicates and repeated passages in the user's own files, without a project."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from pathlib import Path
@@ -10,132 +9,130 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilth.cli.tables import as_json, say, size, table
+from tilth.cli.dedup_answers import tell_cuts, tell_duplicates, tell_plan
+from tilth.cli.dedup_options import METHODS, PASSAGES, PRESETS, minhash_parameters, refuse_unheeded
+from tilth.cli.option_groups import GroupedCommand, option
+from tilth.cli.own_files import COUNTS, DEBUG, FILES
+from tilth.cli.tables import check_output, say
 
 if TYPE_CHECKING:
-    from tilth.dedup.minhash.parameters import MinHashParameters
-    from tilth.pipeline.dedup_files import Deduplicated, Search
+    from tilth.pipeline.dedup_files import Search
+    from tilth.pipeline.dedup_keys import Marker
 
-METHODS = ("minhash", "exact", "normal_text", "url", "simhash")
-PRESETS = ("fineweb", "stack-v2")
+INPUT, LIKENESS, KEPT, CUT, WORK = "Files", "How alike (minhash)", "What is kept of a cluster", "What is cut", "The work"
+SEMANTIC_THRESHOLD = 0.95
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+TARGET = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILES...")
-@click.option("-o", "--output", required=True, metavar="OUT.parquet", type=click.Path(path_type=Path), help="The table to write.")
-@click.option("--method", type=click.Choice(METHODS), default="minhash", show_default=True, help="How duplicates are found.")
-@click.option("--id", "id_field", metavar="FIELD", help="The field of the document's id; without it, `file:row`.")
-@click.option("--text", default="text", show_default=True, metavar="FIELD", help="The field of the text.")
-@click.option("--url", default="url", show_default=True, metavar="FIELD", help="The field that `--method url` compares.")
-@click.option("--preset", type=click.Choice(PRESETS), help="Parameters as published; the options below change them.")
-@click.option("--threshold", type=float, help="The Jaccard similarity from which on two are duplicates.  [default: 0.7]")
-@click.option("--n", "n_tokens", type=int, help="Tokens in a shingle.  [default: 5]")
-@click.option("--unit", type=click.Choice(["words", "characters"]), help="What a token is.  [default: words]")
-@click.option("--recall", type=float, help="The share of pairs at the threshold that is to be found.  [default: 0.98]")
-@click.option("--index", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was made, for the next search.")
-@click.option("--remove", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="IDS.txt",
-              help="Ids, one a line, that are to be passed over.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; each signs whole pieces.")
-@click.option("--explain", is_flag=True, help="Tell what would run, and what it takes; run nothing.")
-@click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def dedup(
-    files: tuple[str, ...],
-    output: Path,
-    method: str,
-    id_field: str | None,
-    text: str,
-    url: str,
-    preset: str | None,
-    threshold: float | None,
-    n_tokens: int | None,
-    unit: str | None,
-    recall: float | None,
-    index: Path | None,
-    remove: Path | None,
-    workers: int,
-    explain: bool,
-    as_data: bool,
-    debug: bool,
-) -> None:
-    """Find duplicates in your own files.
+@click.command(cls=GroupedCommand)
+@FILES
+@option("-o", "--output", group=INPUT, required=True, metavar="OUT.parquet", type=TARGET, help="The table to write.")
+@option("--method", group=INPUT, type=click.Choice(METHODS), default="minhash", show_default=True, metavar="METHOD",
+        help="See above.")  # fmt: skip
+@option("--id", "id_field", group=INPUT, metavar="FIELD", help="The field of the document's id; without it, `file:row`.")
+@option("--text", group=INPUT, default="text", show_default=True, metavar="FIELD", help="The field of the text.")
+@option("--url", group=INPUT, default="url", show_default=True, metavar="FIELD", help="The field that `url` compares.")
+@option("--embeddings", group=INPUT, type=EXISTING, metavar="FILE", help="`semantic`: .npy by row, or .parquet by id.")
+@option(
+    "--preset",
+    group=LIKENESS,
+    type=click.Choice(PRESETS),
+    metavar="NAME",
+    help="fineweb, stack-v2 or redpajama-v2: as published.",
+)
+@option("--threshold", group=LIKENESS, type=float, metavar="X", help="The least similarity, .7; cosine (`semantic`), .95.")
+@option("--n", "n_tokens", group=LIKENESS, type=int, metavar="N", help="Tokens in a shingle, 5; `sentences` in a span, 3.")
+@option(
+    "--unit",
+    group=LIKENESS,
+    type=click.Choice(["words", "characters"]),
+    metavar="UNIT",
+    help="A token is one of words, or of characters.",
+)
+@option("--recall", group=LIKENESS, type=float, metavar="X", help="The share of pairs at the threshold to find, .98.")
+@option(
+    "--keep", group=KEPT, multiple=True, metavar="RULE", help="longest, `latest FIELD`, or SQL, `stars desc`; else the first."
+)
+@option("--mode", group=CUT, type=click.Choice(["keep_first", "remove_all_copies"]), default="keep_first",
+        metavar="MODE", help="keep_first, or remove_all_copies of a passage.")  # fmt: skip
+@option("--min-tokens", group=CUT, type=int, default=50, show_default=True, metavar="N", help="Words and marks of a `substring`.")
+@option("--index", group=WORK, type=TARGET, metavar="DIR", help="Keep what was made, for the next search.")
+@option("--remove", group=WORK, type=EXISTING, metavar="IDS.txt", help="Pass over these ids, one a line.")
+@option("--workers", group=WORK, type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Processes.")
+@option("--explain", group=WORK, is_flag=True, help="Tell what would run, and what it takes; run nothing.")
+@COUNTS
+@DEBUG
+@click.pass_context
+def dedup(context: click.Context, /, files: tuple[str, ...], output: Path, method: str, **asked: Any) -> None:
+    """Find duplicates or repeated passages in your own files.
 
-    JSON lines or Parquet, packed or not; folders, patterns and URLs, too. Every similarity is verified. OUT.parquet has a
-    row for each member of a cluster: id, cluster, the document that it matches, and whether it is the one to keep. What is
-    finished survives a kill: the same command goes on.
+    JSON lines or Parquet, packed or not; folders, patterns and URLs, too.
+
+    \b
+    METHOD is one of
+      minhash      texts that share shingles; every similarity is verified
+      exact        equal texts
+      normal_text  texts that are equal without case, marks and wrapping
+      url          equal URLs, in normal form
+      simhash      near fingerprints
+      semantic     embeddings that point into one direction
+      lines, paragraphs, sentences, substring: passages that are repeated
+
+    OUT.parquet has a row for each member of a cluster: id, cluster, the document that it matches, and whether it is the one
+    to keep; of passages, a row for each cut. What is finished survives a kill: the same command goes on.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices, and idle threads of NumPy's spin
-    from tilth.pipeline.dedup_files import Search, deduplicate, plan_search
+    refuse_unheeded(context, method)
+    check_output(output)
+    if method != "semantic":  # nothing else multiplies matrices, and idle threads of NumPy's spin
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from tilth.dedup.minhash.parameters import MinHashParameters
+    from tilth.pipeline.dedup_files import Search
 
     started = time.monotonic()
-    given = {"threshold": threshold, "n": n_tokens, "unit": unit, "recall": recall}
-    parameters = _parameters(preset, {name: value for name, value in given.items() if value is not None})
-    gone = tuple(filter(None, map(str.strip, remove.read_text().splitlines()))) if remove else ()
-    search = Search(files, output, parameters, text, id_field, index, gone)
-    if method != "minhash":
+    gone = tuple(filter(None, map(str.strip, asked["remove"].read_text().splitlines()))) if asked["remove"] else ()
+    shape = {name: value for name, value in (("n", asked["n_tokens"]), ("unit", asked["unit"])) if value is not None}
+    given = {**shape, **{name: asked[name] for name in ("threshold", "recall") if asked[name] is not None}}
+    parameters = minhash_parameters(asked["preset"], given) if method == "minhash" else MinHashParameters()
+    search = Search(files, output, parameters, asked["text"], asked["id_field"], asked["index"], gone, asked["keep"])
+    if search.keep:
+        say(f"kept of each cluster: {', then '.join([*search.keep, 'the first by file and row'])}")
+    if method == "minhash":
+        _near(search, asked, started)
+    elif method in PASSAGES:
+        _passages(search, method, asked, started)
+    else:
         from tilth.pipeline.dedup_keys import deduplicate_by_keys
 
-        _tell(search, deduplicate_by_keys(search, method, url if method == "url" else text), as_data, started)
+        compared = asked["url"] if method == "url" else search.text
+        found = deduplicate_by_keys(search, method, compared, _marker(search, method, shape, asked))
+        tell_duplicates(output, found, asked["as_data"], started)
+
+
+def _near(search: Search, asked: dict[str, Any], started: float) -> None:
+    from tilth.pipeline.dedup_files import deduplicate, plan_search
+
+    say(search.parameters.explain())
+    if asked["explain"]:
+        tell_plan(search, plan_search(search)[1])
         return
-    say(parameters.explain())
-    if explain:
-        _explain(search, plan_search(search)[1])
-        return
-    _tell(search, deduplicate(search, workers), as_data, started)
+    tell_duplicates(search.output, deduplicate(search, asked["workers"]), asked["as_data"], started)
 
 
-def _tell(search: Search, found: Deduplicated, as_data: bool, started: float) -> None:
-    if as_data:
-        print(as_json(dataclasses.asdict(found)))
-    else:
-        print(table(["what", "documents"], _counts(found)))
-    for line in found.rejects:
-        say(f"warning: {line}")
-    if not found.n_members:
-        say(f"warning: none of {found.n_documents:,} documents has a duplicate: {search.output} has no rows")
-    say(f"{search.output} written in {time.monotonic() - started:.1f} s; {found.n_made} outputs made")
+def _passages(search: Search, method: Any, asked: dict[str, Any], started: float) -> None:
+    from tilth.pipeline.passage_files import cut_passages
+    from tilth.pipeline.passage_steps import Passages
+
+    n = {"n": asked["n_tokens"]} if asked["n_tokens"] is not None else {}
+    passages = Passages(method, asked["mode"], min_tokens=asked["min_tokens"], **n)
+    tell_cuts(search.output, cut_passages(search, passages, asked["workers"]), asked["as_data"], started)
 
 
-def _parameters(preset: str | None, given: dict[str, Any]) -> MinHashParameters:
-    """The preset with what was given instead; new bands follow from a new threshold or recall."""
-    from tilth.dedup.minhash.parameters import PRESETS, MinHashParameters
+def _marker(search: Search, method: str, shape: dict[str, Any], asked: dict[str, Any]) -> Marker:
+    from tilth.dedup.simhash.parameters import SimHash
+    from tilth.pipeline.dedup_keys import key_marker, semantic_marker, simhash_marker
 
-    base = PRESETS[preset] if preset else MinHashParameters()
-    if {"threshold", "recall"} & given.keys():
-        given = {"bands": None, **given}
-    return dataclasses.replace(base, **given)
-
-
-def _counts(found: Deduplicated) -> list[tuple[str, int]]:
-    return [
-        ("read", found.n_documents),
-        ("rejected rows", found.n_rejected),
-        ("without a text to compare", found.n_without_text),
-        *([("pairs that share a band", found.stats["n_candidates"])] if found.stats else []),
-        ("in clusters", found.n_members),
-        ("clusters", found.n_clusters),
-        ("duplicates", found.n_duplicates),
-    ]
-
-
-def _explain(search: Search, planned: list[Any]) -> None:
-    from tilth.pipeline.dedup_plan import estimate, measure
-
-    waiting = [item for item in planned if item.part is None]
-    print(table(["step", "why"], [(item.node.id, item.why) for item in waiting[:20]] or [("all", "up to date")]))
-    n_bytes, n_documents = measure(search)
-    rows = [
-        (
-            name,
-            f"{plan.n_documents:,}",
-            size(plan.n_bytes),
-            size(plan.spill_bytes),
-            size(plan.memory_bytes),
-            f"{plan.cpu_hours:,.2f}",
-        )
-        for name, plan in (
-            ("these files", estimate(n_documents, n_bytes, search.parameters)),
-            ("1 billion alike", estimate(10**9, n_bytes * 10**9 // max(1, n_documents), search.parameters)),
-        )
-    ]
-    print(table(["input", "documents", "text", "spill", "memory", "CPU hours"], rows))
+    if method == "semantic":
+        threshold = SEMANTIC_THRESHOLD if asked["threshold"] is None else asked["threshold"]
+        return semantic_marker(asked["embeddings"], threshold, search.id or "id")
+    return simhash_marker(SimHash(**shape)) if method == "simhash" else key_marker(method)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
+from tilth.cli.own_files import COUNTS, DEBUG, FILES, ID, TEXT
 from tilth.cli.tables import as_json, check_output, say, table
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@FILES
 @click.option(
     "--benchmark",
     "benchmarks",
@@ -25,8 +26,8 @@ from tilth.cli.tables import as_json, check_output, say, table
     "-o", "--output", required=True, metavar="OUT.parquet", type=click.Path(path_type=Path), help="The file to write to."
 )
 @click.option("--field", "fields", multiple=True, metavar="NAME=A,B", help="A benchmark's fields, where their names do not tell.")
-@click.option("--text", metavar="FIELD", help="The field or column of the text, where it is not told by the layout.")
-@click.option("--id", "id_field", metavar="FIELD", help="The field or column of the document's id.")
+@TEXT
+@ID
 @click.option("--n", "n_words", type=int, default=13, show_default=True, help="Words of an n-gram.")
 @click.option(
     "--min-words", type=int, default=8, show_default=True, help="Shorter items are not looked for; those in between as a whole."
@@ -35,8 +36,8 @@ from tilth.cli.tables import as_json, check_output, say, table
     "--substring", "n_characters", type=int, default=0, show_default=True, help="Letters and digits of a substring; 0: none."
 )
 @click.option("--max-items", type=int, default=10, show_default=True, help="What more items hold is not looked for.")
-@click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@COUNTS
+@DEBUG
 def decontaminate(
     files: tuple[str, ...],
     benchmarks: tuple[str, ...],

@@ -8,24 +8,25 @@ from typing import Any
 
 import click
 
+from tilth.cli.own_files import COUNTS, DEBUG, FILES, ID, TEXT
 from tilth.cli.tables import as_json, record, say, size, table
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@FILES
 @click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The folder to write to.")
 @click.option("--signals", default="rpv2", show_default=True, metavar="NAMES", help="rpv2, gopher, all, or families: c4,fineweb.")
 @click.option("--as", "form", default="parquet", show_default=True, metavar="FORM", help="parquet, jsonl, or rpv2: its layout.")
-@click.option("--text", metavar="FIELD", help="The field or column of the text, where it is not told by the layout.")
-@click.option("--id", "id_field", metavar="FIELD", help="The field or column of the document's id.")
+@TEXT
+@ID
 @click.option("--language", metavar="LANG", help="The language of texts that do not name theirs: en.")
 @click.option("--bad-words", type=click.Path(exists=True, path_type=Path), help="LDNOOBW's folder, or JSON by language.")
 @click.option("--blocked-domains", type=click.Path(exists=True, path_type=Path), help="UT1's folder, or JSON by domain.")
 @click.option("--model", "models", multiple=True, metavar="NAME=FILE", help="A model of `tilth fit`; NAME begins its columns.")
 @click.option("--snapshot", default="0000-00", show_default=True, metavar="YYYY-WW", help="The snapshot's name, as rpv2.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; each scores whole files.")
-@click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@COUNTS
+@DEBUG
 def score(
     files: tuple[str, ...],
     output: Path,
@@ -75,9 +76,9 @@ def score(
 @click.option("--seed", default=0, show_default=True, help="Of the choice of texts and of a classifier's training.")
 @click.option("--max-documents", type=click.IntRange(min=1), help="At most so many texts of a side.")
 @click.option("--compat", default="", metavar="NAME", help="redpajama-v2: its formula of importance.")
-@click.option("--text", metavar="FIELD", help="The field or column of the text, where it is not told by the layout.")
+@TEXT
 @click.option("--json", "as_data", is_flag=True, help="The manifest.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@DEBUG
 def fit(
     kind: str,
     positive: tuple[str, ...],

@@ -331,3 +331,12 @@ def id_type_of(piece: Piece, field: str, where: str) -> pa.DataType:
                     raise _missing(field, list(record), piece)
                 return pa.int64() if isinstance(record[field], int) else pa.string()
     return pa.string()
+
+
+def read_blocks(piece: Piece, where: str) -> Iterator[bytes]:
+    """The lines of a piece of JSON lines as they are, some whole ones at a time; as far as they can be unpacked."""
+    with open_raw(piece.location, where) as raw:
+        try:
+            yield from (bytes(block) for _, block in _blocks(decompressed(raw), piece))
+        except DamagedError:
+            return  # `read_columns` tells it

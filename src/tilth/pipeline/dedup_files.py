@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +32,10 @@ from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import RecipeError, SourceError, StoreError
 from tilth.pipeline import near_steps
 from tilth.pipeline.build import run_missing
+from tilth.pipeline.file_keepers import check_rule, keep_by_rule
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.plan import Planned, plan
+from tilth.pipeline.signing import signer_of
 from tilth.pipeline.steps import Inputs, Params
 
 WHERE = "dedup"
@@ -40,7 +44,7 @@ NAME = "files"  # of the last search in an index
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked for. `gone` are ids of documents that are to be passed over (an opt-out)."""
+    """What was asked for. `gone` are ids of documents that are to be passed over (an opt-out), `keep` says which one stays."""
 
     files: Sequence[str]
     output: Path
@@ -49,6 +53,7 @@ class Search:
     id: str | None = None
     index: Path | None = None
     gone: Sequence[str] = ()
+    keep: Sequence[str] = ()  # as `parse_keeper_rule` has it, over the fields of the files
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,12 @@ class Found(NamedTuple):
 
 
 def find_pieces(search: Search) -> Found:
-    """What is to be searched. Raises SourceError: nothing there, two of one name, no such field of ids."""
-    files = [file for pattern in search.files for file in find_files(pattern, WHERE, SUFFIXES)]
+    """What is to be searched, which is never what a search wrote. Raises SourceError: nothing there, two of one name, no such
+    field of ids."""
+    given = [file for pattern in search.files for file in find_files(pattern, WHERE, SUFFIXES)]
+    files = [file for file in given if not _is_own(file, search)]
+    if not files:
+        raise SourceError("nothing is there but what a search wrote", ", ".join(search.files[:3]), "Give the files to search.")
     found = [(piece, file) for file in files for piece in pieces(file)]
     own = {piece.name: (piece, file) for piece, file in sorted(found, key=lambda one: one[0].name)}
     if len(own) < len(found):
@@ -88,17 +97,30 @@ def find_pieces(search: Search) -> Found:
     return Found(own, kind)
 
 
+def index_of(search: Search) -> Path:
+    """Where what is made on the way lies."""
+    return search.index or search.output.with_name(search.output.name + ".index")
+
+
+def _is_own(file: FoundFile, search: Search) -> bool:
+    path = Path(os.path.abspath(file.location)) if file.is_local else None
+    own = [Path(os.path.abspath(one)) for one in (search.output, index_of(search))]
+    return path is not None and any(one == path or one in path.parents for one in own)
+
+
 def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     """The index and what a search would do in it. Raises SourceError, RecipeError; StoreError for an index made otherwise."""
     if search.output.is_dir():
         raise RecipeError("the output is a folder", str(search.output), "Name a file: `-o duplicates.parquet`.")
-    store = Store(search.index or search.output.with_name(search.output.name + ".index"))
+    store = Store(index_of(search))
     previous = store.find_named("dedup", NAME)
     _check_index(store, previous, search)
     # Without an index nothing outlives the search but what a kill leaves, for which a file that was not written to is the same.
     digest = Fingerprints(store.root, fingerprint if search.index else stamp)
     found = find_pieces(search)
     fields = Fields(search.text, search.id, found.id_type)
+    if search.keep:
+        check_rule(search.keep, [piece for piece, _ in found.pieces.values()], search.text, search.text, WHERE)
     label = {**json.loads(search.parameters.label()), "text": search.text, "id": search.id, "id_type": str(fields.id_type)}
     signed = []
     for name, (piece, file) in found.pieces.items():
@@ -110,6 +132,18 @@ def plan_search(search: Search) -> tuple[Store, list[Planned]]:
     return store, plan(store, near_steps.with_last_search(nodes, store, previous), previous)
 
 
+@contextmanager
+def whole_output(output: Path) -> Iterator[Path]:
+    """Where to write what becomes `output` in the end; after an error nothing of it is left."""
+    partial = output.with_name(output.name + ".partial")
+    with disk_errors(output):
+        try:
+            yield partial
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def stamp(path: Path) -> str:
     """What changes when a file is written to."""
     stat = path.stat()
@@ -119,19 +153,23 @@ def stamp(path: Path) -> str:
 def deduplicate(search: Search, n_workers: int = 1) -> Deduplicated:
     """Search the files and write `search.output`: id, method, threshold, cluster_id, matched_id, is_keeper, similarity.
 
-    A row for each member of a cluster of two and more; `cluster_id` is the id of its first member, which is the keeper.
-    Raises SourceError also for ids that are not distinct; BuildError if a piece failed.
+    A row for each member of a cluster of two and more; `cluster_id` is the id of its first member, which is the keeper unless
+    `search.keep` chooses another. Raises SourceError also for ids that are not distinct; BuildError if a piece failed.
     """
+    from tilth.dedup.minhash.signatures import SignedShard
+
     store, planned = plan_search(search)
     store.sweep()
     parts = run_missing(store, planned, n_workers)
     found = store.artifact(parts[NEAR.name])
     signed = [store.artifact(part) for part in parts.values() if part.step == SIGNATURES.name]
     store.save_named("dedup", NAME, parts.values(), _told(search))
-    with disk_errors(search.output):
-        partial = search.output.with_name(search.output.name + ".partial")
+    with whole_output(search.output) as partial:
         shutil.copyfile(found.path / "duplicates.parquet", partial)
-        partial.replace(search.output)
+        if search.keep:
+            work = [item.node.work for item in planned if item.node.step is SIGNATURES]
+            ids = [SignedShard(artifact.path, str(artifact.spec.shard)).ids() for artifact in signed]
+            keep_by_rule(partial, search.keep, [piece for piece, *_ in work], ids, search.text, WHERE)
     if search.index is None:
         store.discard_all()
     return _result(found, signed, sum(item.part is None for item in planned))
@@ -179,9 +217,10 @@ def _searching(search: Search, fields: Fields, signed: Sequence[Node]) -> Iterat
 
 def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Signatures of one piece of a file. Rows that are no documents keep their place, and are told in `rejects.jsonl`."""
-    from tilth.dedup.minhash.signatures import Signed, sign, write_signatures
+    from tilth.dedup.minhash.signatures import Signed, write_signatures
 
     piece, fields, parameters = work
+    sign = signer_of(parameters)
     n_rejected = 0
     first: list[str] = []
     offsets: list[Offsets | None] = []
@@ -194,7 +233,7 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
             first.extend(f"{one.location}: {one.reason}: {one.detail}" for one in columns.rejects[: 5 - len(first)])
             for one in columns.rejects:
                 rejects.write(json.dumps({"location": one.location, "reason": one.reason, "detail": one.detail}) + "\n")
-            return sign(columns.ids, columns.texts, parameters)
+            return sign(columns.ids, columns.texts)
 
         batches = (signed(columns) for columns in read_columns(piece, fields, WHERE))
         n_rows = write_signatures(folder, batches, parameters.n_bands, fields.id_type)

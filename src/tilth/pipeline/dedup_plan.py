@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilth.corpus.columns import SUFFIXES, Fields, pieces, read_columns
-from tilth.corpus.locations import find_files
+from tilth.corpus.columns import Fields, read_columns
 from tilth.dedup.minhash.parameters import MinHashParameters
-
-if TYPE_CHECKING:
-    from tilth.pipeline.dedup_files import Search
+from tilth.pipeline.dedup_files import WHERE, Search, find_pieces
 
 # Fitted to runs of 150,000 documents of 1,750 bytes and of 1 million of 560 (benchmarks/results.csv, 2026-11-28, less the start
 # of a process); memory to 100,000 and 1 million documents. Beyond these sizes they are extrapolated.
 SECONDS_PER_MB, SECONDS_PER_KEY = 0.0184, 197e-9
+PUBLISHED_SECONDS_PER_MB = 0.07  # more, for the SHA-1 of every n-gram: 17 MB of texts of 220 words, RedPajama-V2's 13-grams
 BYTES_PER_DOCUMENT, BASE_BYTES = 142, 259 << 20
 # Assumed: a third of the documents are candidates, and a shingle, 8 bytes, begins at every sixth byte of a text.
 CANDIDATE_SHARE, BYTES_PER_SHINGLE_SET = 0.35, 1.4
@@ -37,7 +34,8 @@ def estimate(n_documents: int, n_bytes: int, parameters: MinHashParameters) -> E
     """From the sizes of what is written for each document, and the rates above."""
     index_bytes = n_documents * (8 * parameters.n_bands + 4 + 8 + 8 + 16)  # bands, size, key, offset, id
     set_bytes = int(CANDIDATE_SHARE * BYTES_PER_SHINGLE_SET * n_bytes)
-    seconds = SECONDS_PER_MB * n_bytes / 1e6 + SECONDS_PER_KEY * n_documents * parameters.n_bands
+    rate = SECONDS_PER_MB + (PUBLISHED_SECONDS_PER_MB if parameters.definition != "tilth" else 0.0)
+    seconds = rate * n_bytes / 1e6 + SECONDS_PER_KEY * n_documents * parameters.n_bands
     return Estimate(
         n_documents, n_bytes, index_bytes + set_bytes, BASE_BYTES + BYTES_PER_DOCUMENT * n_documents, seconds / 3600
     )  # fmt: skip
@@ -46,9 +44,11 @@ def estimate(n_documents: int, n_bytes: int, parameters: MinHashParameters) -> E
 def measure(search: Search) -> tuple[int, int]:
     """(bytes, documents) of the files, the documents told from the first block of each file."""
     n_bytes, n_documents = 0, 0.0
-    for file in (file for pattern in search.files for file in find_files(pattern, "dedup", SUFFIXES)):
+    for piece, file in find_pieces(search).pieces.values():
+        if piece.start:  # the first of a file speaks for all of it
+            continue
         n_bytes += file.size_bytes
-        first = next(read_columns(pieces(file)[0], Fields(search.text), "dedup"), None)
+        first = next(read_columns(piece, Fields(search.text), WHERE), None)
         if first is not None and len(first.texts):
             lengths = np.diff(np.frombuffer(first.texts.buffers()[1], np.int64)[: len(first.texts) + 1])
             n_documents += file.size_bytes / max(1.0, float(lengths.mean()))

@@ -27,7 +27,7 @@ def choose_keepers(inputs: Inputs, folder: Path, params: Params, work: Any) -> d
 
     artifacts = list(inputs.values())
     corpus = Named("corpus", "documents", tuple(artifact.part() for artifact in artifacts))
-    return write_keepers(artifacts[0].store, corpus, work, _functions(), folder)
+    return write_keepers(artifacts[0].store, corpus, work, rule_functions(), folder)
 
 
 def keeper_node(corpus: Corpus, families: Sequence[SignalFamily], nodes: Mapping[str, Node], reads: Sequence[str]) -> Node:
@@ -40,7 +40,7 @@ def keeper_node(corpus: Corpus, families: Sequence[SignalFamily], nodes: Mapping
 
     rule = parse_keeper_rule(corpus.keep)
     if rule.keys:
-        check_keeper_rule(rule, pa.schema(list(_columns(corpus, families).items())), _functions())
+        check_keeper_rule(rule, pa.schema(list(_columns(corpus, families).items())), rule_functions())
     marking = [name for name, node in nodes.items() if node.step.name in MARKS]
     signals = [name for name, node in nodes.items() if node.step.name.startswith("signals.")]
     # Licences and places stand beside the documents as they were read, also where these are edited.
@@ -76,7 +76,7 @@ def _typed(schema: pa.Schema) -> dict[str, pa.DataType]:
     return {field.name: field.type for field in schema if field.name not in ("shard", "row")}
 
 
-def _functions() -> dict[str, Callable[[str], int]]:
+def rule_functions() -> dict[str, Callable[[str], int]]:
     """What SQL can ask of a licence beyond DuckDB's own functions."""
     from tilth.corpus.provenance.licences import strictness
 

@@ -20,6 +20,7 @@ from tilth.artifacts.spec import UNICODE
 from tilth.contracts import DUPLICATES
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.parquet import Writer, stream
+from tilth.pipeline.signing import signer_of
 from tilth.pipeline.steps import TEXTS, Inputs, Params
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ def with_last_search(nodes: Mapping[str, Node], store: Store, previous: Named | 
 
 def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Signatures of one shard. `work` holds the parameters; only what decides the keys is in `params`."""
-    from tilth.dedup.minhash.signatures import sign as signed
     from tilth.dedup.minhash.signatures import write_signatures
 
     (documents,) = inputs.values()
+    signed = signer_of(work)
     batches = (
-        signed(batch.column("doc_id"), batch.column("text"), work)
+        signed(batch.column("doc_id"), batch.column("text"))
         for batch in stream(documents, "documents.parquet", ["doc_id", "text"])
     )
     return {"n_rows": write_signatures(folder, batches, work.n_bands, pa.uuid())}

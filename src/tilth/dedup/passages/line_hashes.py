@@ -20,6 +20,7 @@ import pyarrow as pa
 from numba import njit
 
 from tilth.dedup.texts.sha1 import ROOM_BYTES, sha1_head
+from tilth.dedup.texts.tokens import decode
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int32]
@@ -129,18 +130,7 @@ def _hash(text, offsets, codes, scratch, hashes, n_chars, starts, odd):  # type:
             size = chars = kept = 0
             started = False
             while place < end and text[place] != 10:
-                byte = text[place]
-                if byte < 0x80:
-                    code, width = np.int64(byte), 1
-                elif byte < 0xE0:
-                    code, width = ((byte & 0x1F) << 6) | (text[place + 1] & 0x3F), 2
-                elif byte < 0xF0:
-                    code = ((byte & 0x0F) << 12) | ((text[place + 1] & 0x3F) << 6) | (text[place + 2] & 0x3F)
-                    width = 3
-                else:
-                    code = ((byte & 0x07) << 18) | ((text[place + 1] & 0x3F) << 12)
-                    code |= ((text[place + 2] & 0x3F) << 6) | (text[place + 3] & 0x3F)
-                    width = 4
+                code, width = decode(text, place)
                 place += width
                 chars += 1
                 entry = codes[code]

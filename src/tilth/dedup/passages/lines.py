@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numba import njit
 
 from tilth.contracts import EDITS, check
+from tilth.dedup.passages.first_copies import Repeated, with_first_copies
 from tilth.dedup.passages.line_hashes import EMPTY_LINE, Hashes, Ints, Lines, hash_lines
 from tilth.dedup.passages.paragraphs import hash_paragraphs
 from tilth.errors import ContractError, RecipeError
@@ -122,13 +123,26 @@ def line_edits(
     make one span. A document of which nothing stays is cut from 0 to its length; an empty text has no edit.
     Memory: about 25 bytes a line. Raises ContractError where `repeated` is not ascending, RecipeError for another mode or unit.
     """
+    return _cut_lines(documents, repeated, mode, keep_empty, unit)[0]
+
+
+def line_cuts(documents: Batches, repeated: Repeated, mode: Mode = "keep_first", unit: Unit = "line") -> pa.Table:
+    """As `line_edits`, which keeps empty lines, with the columns of FIRST_COPIES: of the first line of each cut."""
+    edits, lines, firsts = _cut_lines(documents, repeated(), mode, True, unit)
+    return with_first_copies(edits, lines.hashes[firsts], np.ones(len(firsts), np.bool_), repeated, "line")
+
+
+def _cut_lines(
+    documents: Batches, repeated: Batches, mode: Mode, keep_empty: bool, unit: Unit
+) -> tuple[pa.Table, ShardLines, Places]:
+    """The edits, the lines of the shard, and the line that each edit begins with."""
     if mode not in get_args(Mode):
         raise RecipeError(f"`{mode}` is no mode of line deduplication", fix=f"use one of {', '.join(get_args(Mode))}")
     lines = _shard_lines(documents, unit)
     reasons = repeated_flags(lines, repeated, keep_first=mode == "keep_first")
     reasons[lines.hashes == np.uint64(EMPTY_LINE)] = 0 if keep_empty else _EMPTY
-    documents_cut, starts, ends, kinds = _spans(lines.n_lines, lines.n_chars, reasons)
-    return cuts(lines, documents_cut, starts, ends, kinds, ("", f"repeated_{unit}", f"empty_{unit}"))
+    documents_cut, starts, ends, kinds, firsts = _spans(lines.n_lines, lines.n_chars, reasons)
+    return cuts(lines, documents_cut, starts, ends, kinds, ("", f"repeated_{unit}", f"empty_{unit}")), lines, firsts
 
 
 def cuts(lines: ShardLines, documents: Places, starts: Places, ends: Places, kinds: Kinds, reasons: Sequence[str]) -> pa.Table:
@@ -258,12 +272,13 @@ def repeated_flags(lines: ShardLines, repeated: Batches, keep_first: bool) -> Ki
 
 @njit(cache=True, nogil=True)
 def _spans(n_lines, n_chars, reasons):  # type: ignore[no-untyped-def]
-    """Document, start, end and reason of each span: neighbouring lines of one reason together, in characters.
+    """Document, start, end, reason and first line of each span: neighbouring lines of one reason together, in characters.
 
     A line goes with the newline after it; those after the last line that stays go with the newline before them.
     """
     documents, starts = np.empty(len(reasons), np.int64), np.empty(len(reasons), np.int64)
     ends, kinds = np.empty(len(reasons), np.int64), np.empty(len(reasons), np.int8)
+    lines = np.empty(len(reasons), np.int64)
     n_spans = first = 0
     for document in range(len(n_lines)):
         stop = first + n_lines[document]
@@ -282,10 +297,11 @@ def _spans(n_lines, n_chars, reasons):  # type: ignore[no-untyped-def]
                     ends[n_spans - 1] = end
                 else:
                     documents[n_spans], starts[n_spans] = document, start
-                    ends[n_spans], kinds[n_spans] = end, reasons[line]
+                    ends[n_spans], kinds[n_spans], lines[n_spans] = end, reasons[line], line
                     n_spans += 1
                 previous = reasons[line]
             elif not reasons[line]:
                 previous = 0
         first = stop
-    return documents[:n_spans].copy(), starts[:n_spans].copy(), ends[:n_spans].copy(), kinds[:n_spans].copy()
+    kept = slice(0, n_spans)
+    return documents[kept].copy(), starts[kept].copy(), ends[kept].copy(), kinds[kept].copy(), lines[kept].copy()

@@ -15,6 +15,7 @@ from tilth.dedup.passages.line_hashes import EMPTY_LINE, Lines
 from tilth.dedup.texts.buffers import Utf8, utf8
 from tilth.dedup.texts.hashing import hashes128
 from tilth.dedup.texts.normal_text import fold
+from tilth.dedup.texts.tokens import decode
 
 
 def hash_paragraphs(texts: pa.Array | pa.ChunkedArray) -> Lines:
@@ -74,11 +75,7 @@ def _is_space(data, at):  # type: ignore[no-untyped-def]
     byte = data[at]
     if byte < 0x80:
         return byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
-    if byte == 0xC2:
-        return data[at + 1] == 0x85 or data[at + 1] == 0xA0
-    if byte < 0xE1 or byte > 0xE3:
-        return False
-    code = ((np.int64(byte) & 0x0F) << 12) | ((np.int64(data[at + 1]) & 0x3F) << 6) | (np.int64(data[at + 2]) & 0x3F)
-    if 0x2000 <= code <= 0x200A:
+    code, _ = decode(data, at)
+    if code == 0x85 or code == 0xA0 or 0x2000 <= code <= 0x200A:
         return True
     return code == 0x1680 or code == 0x2028 or code == 0x2029 or code == 0x202F or code == 0x205F or code == 0x3000

@@ -23,6 +23,7 @@ from tilth.dedup.texts.buffers import Bytes, Utf8, utf8
 from tilth.dedup.texts.hashing import Hashes, hashes128
 from tilth.dedup.texts.normal_text import fold
 from tilth.dedup.texts.spaceless import spaceless_codes
+from tilth.dedup.texts.tokens import decode
 
 Ints = npt.NDArray[np.int32]
 _STOPS = ".!?…‼⁇⁈⁉؟۔։።။។।॥"
@@ -84,7 +85,7 @@ def _cut(data, offsets, kinds, by_line, ends, starts, n_tiles, n_chars):  # type
         starts[count] = 0
         after_stop = after_wide = is_over = False
         while at < end:
-            code, width = _code_point(data, at)
+            code, width = decode(data, at)
             kind = kinds[code] if code < len(kinds) else _OTHER
             if kind == _NEWLINE:
                 is_over = True
@@ -111,20 +112,6 @@ def _cut(data, offsets, kinds, by_line, ends, starts, n_tiles, n_chars):  # type
     return count
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _code_point(data, at):  # type: ignore[no-untyped-def]
-    """The code point that begins at `at`, and its bytes."""
-    byte = np.int64(data[at])
-    if byte < 0x80:
-        return byte, 1
-    if byte < 0xE0:
-        return ((byte & 31) << 6) | np.int64(data[at + 1] & 63), 2
-    if byte < 0xF0:
-        return ((byte & 15) << 12) | (np.int64(data[at + 1] & 63) << 6) | np.int64(data[at + 2] & 63), 3
-    code = ((byte & 7) << 18) | (np.int64(data[at + 1] & 63) << 12)
-    return code | (np.int64(data[at + 2] & 63) << 6) | np.int64(data[at + 3] & 63), 4
-
-
 @njit(cache=True, nogil=True)
 def _count_words(data, offsets, spaceless):  # type: ignore[no-untyped-def]
     counts = np.zeros(len(offsets) - 1, np.int32)
@@ -132,7 +119,7 @@ def _count_words(data, offsets, spaceless):  # type: ignore[no-untyped-def]
         at, end = offsets[piece], offsets[piece + 1]
         in_word = False
         while at < end:
-            code, width = _code_point(data, at)
+            code, width = decode(data, at)
             at += width
             if code == 32:
                 in_word = False

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from tilth.dedup.passages.first_copies import Repeated, with_first_copies
 from tilth.dedup.passages.lines import Batches, ShardLines, cuts, of_shard, repeated_flags, sorted_run
 from tilth.dedup.passages.sentence_tiles import Tiles, sentence_tiles
 
@@ -56,14 +57,28 @@ def sentence_edits(
     Every copy of a span but the first goes, with the reason `repeated_sentences`; what else goes by `limits` has the reason
     `too_short_after_cuts`. Raises ContractError where `repeated` is not ascending or of other documents.
     """
-    limits = limits or Limits()
+    return _cut_sentences(documents, repeated, n, by_line, limits or Limits())[0]
+
+
+def sentence_cuts(documents: Batches, repeated: Repeated, n: int = 3) -> pa.Table:
+    """As `sentence_edits` without limits, with the columns of FIRST_COPIES: of the span that each cut begins with."""
+    edits, windows, firsts = _cut_sentences(documents, repeated(), n, False, Limits())
+    return with_first_copies(edits, windows.hashes[firsts], np.ones(len(firsts), np.bool_), repeated, "line")
+
+
+def _cut_sentences(
+    documents: Batches, repeated: Batches, n: int, by_line: bool, limits: Limits
+) -> tuple[pa.Table, ShardLines, np.ndarray]:
+    """The edits, the spans of the shard, and the one that begins where an edit begins (-1 where the limits alone cut)."""
     found = _sentences(documents, by_line)
     windows = _windows(found, n)
     flags = repeated_flags(windows, repeated, keep_first=True)
     tiles = found.tiles
     settings = (n, limits.min_span_words, limits.min_words, limits.min_sentences)
-    documents_cut, starts, ends, kinds = _spans(tiles.n_sentences, tiles.n_chars, tiles.starts, tiles.n_words, flags, *settings)
-    return cuts(windows, documents_cut, starts, ends, kinds, _REASONS)
+    documents_cut, starts, ends, kinds, firsts = _spans(
+        tiles.n_sentences, tiles.n_chars, tiles.starts, tiles.n_words, flags, *settings
+    )
+    return cuts(windows, documents_cut, starts, ends, kinds, _REASONS), windows, firsts
 
 
 @dataclass(frozen=True)
@@ -98,13 +113,14 @@ def _windows(found: _ShardSentences, n: int) -> ShardLines:
 
 @njit(cache=True, nogil=True)
 def _spans(n_sentences, n_chars, starts, n_words, flags, n, min_span_words, min_words, min_sentences):  # type: ignore[no-untyped-def]
-    """Document, start, end and reason of each span to cut, in characters; neighbours of one reason are one span."""
+    """Document, start, end, reason and first window of each span to cut, in characters; neighbours of one reason are one."""
     documents, begins = np.empty(len(starts), np.int64), np.empty(len(starts), np.int64)
     ends, kinds = np.empty(len(starts), np.int64), np.empty(len(starts), np.int8)
-    reasons = np.zeros(len(starts), np.int8)
+    reasons, windows = np.zeros(len(starts), np.int8), np.empty(len(starts), np.int64)
     n_spans = first = window = 0
     for document in range(len(n_sentences)):
         stop = first + n_sentences[document]
+        first_window = window
         for start in range(first, stop - n + 1):
             if flags[window]:
                 reasons[start : start + n] = _REPEATED
@@ -124,10 +140,12 @@ def _spans(n_sentences, n_chars, starts, n_words, flags, n, min_span_words, min_
             elif reason != 0:
                 documents[n_spans], begins[n_spans] = document, starts[sentence]
                 ends[n_spans], kinds[n_spans] = end, reason
+                windows[n_spans] = first_window + sentence - first if reason == _REPEATED else -1
                 n_spans += 1
             previous = reason
         first = stop
-    return documents[:n_spans].copy(), begins[:n_spans].copy(), ends[:n_spans].copy(), kinds[:n_spans].copy()
+    kept = slice(0, n_spans)
+    return documents[kept].copy(), begins[kept].copy(), ends[kept].copy(), kinds[kept].copy(), windows[kept].copy()
 
 
 @njit(cache=True, nogil=True)

@@ -49,8 +49,8 @@ def repeated_spans(
             yield span_edits(shard, read_run(anchors), read_run(windows), min_tokens, mode, max_bytes)
 
 
-def write_repeated(runs: Sequence[Path], combine: Combine, schema: pa.Schema, path: Path) -> int:
-    """Merge runs and write what occurs more than once; in rounds where they are more than can be open at once."""
+def write_repeated(runs: Sequence[Path], combine: Combine, schema: pa.Schema, path: Path, at_least: int = 2) -> int:
+    """Merge runs and write what occurs `at_least` so often; in rounds where they are more than can be open."""
     runs = list(runs)
     with tempfile.TemporaryDirectory(prefix=".merging-", dir=path.parent) as spare:
         while len(runs) > MOST_RUNS:
@@ -58,7 +58,20 @@ def write_repeated(runs: Sequence[Path], combine: Combine, schema: pa.Schema, pa
             runs = [Path(spare) / f"{len(runs)}-{number}.parquet" for number in range(len(groups))]
             for merged, group in zip(runs, groups, strict=True):
                 write_run(merged, schema, combine([read_run(run) for run in group], at_least=1))
-        return write_run(path, schema, combine([read_run(run) for run in runs]))
+        return write_run(path, schema, combine([read_run(run) for run in runs], at_least=at_least))
+
+
+def write_merged(parts: Iterable[Iterable[pa.RecordBatch]], combine: Combine, schema: pa.Schema, path: Path) -> int:
+    """Write several runs, made one after the other, as one; returns its rows."""
+    with tempfile.TemporaryDirectory(prefix=".parts-", dir=path.parent) as spare:
+        runs = []
+        for number, part in enumerate(parts):
+            runs.append(Path(spare) / f"{number}.parquet")
+            write_run(runs[-1], schema, part)
+        if len(runs) == 1:
+            runs[0].replace(path)
+            return int(pq.read_metadata(path).num_rows)
+        return write_repeated(runs, combine, schema, path, at_least=1)
 
 
 def read_run(path: Path) -> Iterator[pa.RecordBatch]:

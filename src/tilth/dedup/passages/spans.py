@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from tilth.contracts import EDITS, check
 from tilth.dedup.passages import span_kernels as kernels
+from tilth.dedup.passages.first_copies import Repeated, with_first_copies
 from tilth.dedup.sorted_runs import Batches, batches_of, merged_runs
 from tilth.dedup.texts.units import TOKENS, Hashes, Ints, Longs, units_of
 from tilth.errors import ContractError, RecipeError
@@ -154,10 +155,35 @@ def span_edits(
     which stays unless it begins the text. Memory: as `window_run`, and 2 bytes a token. Raises as the stages before,
     RecipeError for another mode, and ContractError where a first copy is not where its run saw it.
     """
+    shard = _tokens(_read(documents))
+    return _as_edits(documents, shard, *_cut_spans(shard, anchors, repeated, _checked(min_tokens), mode, max_bytes))
+
+
+def span_cuts(
+    documents: Documents, anchors: Repeated, repeated: Repeated, min_tokens: int, mode: Mode = "keep_first",
+    max_bytes: int = MAX_BYTES,
+) -> pa.Table:  # fmt: skip
+    """As `span_edits`, with the columns of FIRST_COPIES: of the window that each cut begins with.
+
+    They are null where a cut begins behind a first copy that overlaps it, and so within what is repeated.
+    """
+    n, shard = _checked(min_tokens), _tokens(_read(documents))
+    owners, starts, ends = _cut_spans(shard, anchors(), repeated(), n, mode, max_bytes)
+    edits = _as_edits(documents, shard, owners, starts, ends)
+    places = shard.bounds[owners] + starts
+    known = places + n <= shard.bounds[owners + 1]  # behind an overlapping first copy a window may not fit any more
+    hashes = np.zeros(len(places), np.uint64)
+    ones = np.ones(int(known.sum()), np.int32)
+    hashes[known] = kernels.windows(shard.tokens, places[known], ones, n, np.uint64(0), np.uint64(_ALL_HASHES - 1))[0]
+    return with_first_copies(edits, hashes, known, repeated, "token")
+
+
+def _cut_spans(
+    shard: _Shard, anchors: Batches, repeated: Batches, n: int, mode: Mode, max_bytes: int
+) -> tuple[Longs, Longs, Longs]:  # fmt: skip
+    """Document (its number in the shard), first token and last (exclusive) of each span to cut."""
     if mode not in get_args(Mode):
         raise RecipeError(f"`{mode}` is no mode of substring deduplication", fix=f"use one of {', '.join(get_args(Mode))}")
-    n = _checked(min_tokens)
-    shard = _tokens(_read(documents))
     lengths = np.zeros(len(shard.tokens), np.uint16)
     waiting = iter(batches_of(repeated))
     rest: pa.RecordBatch | None = None
@@ -168,7 +194,8 @@ def span_edits(
             rest = batch.slice(n_here) if n_here < batch.num_rows else None
             if rest is not None:
                 break
-    return _as_edits(documents, shard, *kernels.spans(lengths, shard.bounds))
+    found: tuple[Longs, Longs, Longs] = kernels.spans(lengths, shard.bounds)
+    return found
 
 
 def _mark(

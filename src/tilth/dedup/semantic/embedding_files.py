@@ -30,50 +30,83 @@ def open_embeddings(path: Path, documents: pa.Table, scratch: Path) -> Callable[
     A Parquet file may hold further documents. Raises SourceError for a file that is not there or of another kind,
     ContractError where a document has no vector or several, or vectors differ in width.
     """
+    if _suffix(path, _FORMATS) == ".npy":
+        vectors = _array(path, documents.num_rows, "Give a row for each document in the order of (shard, row).")
+        numbered = documents.append_column("place", pa.array(np.arange(documents.num_rows, dtype=np.int64)))
+        row_of = np.empty(documents.num_rows, np.int64)
+        row_of[canonical_order(numbered).column("place").to_numpy()] = np.arange(documents.num_rows)
+        return lambda rows: vectors[row_of[rows]]
+    with _table(path, _FORMATS) as file:
+        key_names = ["doc_id"] if "doc_id" in file.schema_arrow.names else ["shard", "row"]
+    wanted = pa.chunked_array([_keys(documents.combine_chunks(), key_names)])
+    return _of_table(path, key_names, lambda batch: _keys(batch, key_names), wanted, scratch / "embeddings.f32", _FORMATS)
+
+
+def open_embeddings_of_files(
+    path: Path, ids: pa.ChunkedArray, kept: Ints, id_name: str, scratch: Path
+) -> Callable[[Ints], Any]:  # fmt: skip
+    """The same for a user's own files, whose rows have `ids`: from places in `kept`, the rows that are documents.
+
+    .npy has a vector for every row of the files, in their order; .parquet the columns `id_name` and `embedding`, and may hold
+    further ids. Raises as `open_embeddings`.
+    """
+    formats = f"Give a .npy file, or a .parquet file with `{id_name}` and `{_COLUMN}`."
+    if _suffix(path, formats) == ".npy":
+        vectors = _array(path, len(ids), "Give a vector for each row of the files, in the order of their names.")
+        return lambda rows: vectors[kept[rows]]
+    wanted = ids.take(pa.array(kept)).cast(pa.string())
+    return _of_table(
+        path, [id_name], lambda batch: batch.column(id_name).cast(pa.string()), wanted, scratch / "embeddings.f32", formats
+    )
+
+
+def _suffix(path: Path, formats: str) -> str:
     if not path.is_file():
-        raise SourceError("the file of embeddings is not there", where=str(path), fix=_FORMATS)
-    if path.suffix == ".npy":
-        return _of_array(path, documents)
-    if path.suffix == ".parquet":
-        return _of_table(path, documents, scratch / "embeddings.f32")
-    raise SourceError(f"`{path.suffix}` is no format of embeddings", where=str(path), fix=_FORMATS)
+        raise SourceError("the file of embeddings is not there", where=str(path), fix=formats)
+    if path.suffix not in (".npy", ".parquet"):
+        raise SourceError(f"`{path.suffix}` is no format of embeddings", where=str(path), fix=formats)
+    return path.suffix
 
 
-def _of_array(path: Path, documents: pa.Table) -> Callable[[Ints], Any]:
+def _array(path: Path, n_rows: int, order: str) -> Any:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise SourceError(f"the embeddings cannot be read: {error}", where=str(path), fix=_FORMATS) from error
-    if vectors.ndim != 2 or len(vectors) != documents.num_rows:
-        what = f"{documents.num_rows} documents, but embeddings of the shape {vectors.shape}"
-        raise ContractError(what, where=str(path), fix="Give a row for each document in the order of (shard, row).")
-    numbered = documents.append_column("place", pa.array(np.arange(documents.num_rows, dtype=np.int64)))
-    row_of = np.empty(documents.num_rows, np.int64)
-    row_of[canonical_order(numbered).column("place").to_numpy()] = np.arange(documents.num_rows)
-    return lambda rows: vectors[row_of[rows]]
+        raise SourceError(f"the embeddings cannot be read: {error}", where=str(path), fix=order) from error
+    if vectors.ndim != 2 or len(vectors) != n_rows:
+        raise ContractError(f"{n_rows} documents, but embeddings of the shape {vectors.shape}", where=str(path), fix=order)
+    return vectors
 
 
-def _of_table(path: Path, documents: pa.Table, scratch: Path) -> Callable[[Ints], Any]:
+def _table(path: Path, formats: str) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
+        return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(f"the embeddings cannot be read: {error}", where=str(path), fix=_FORMATS) from error
-    with file, open(scratch, "wb") as vectors:
-        names = file.schema_arrow.names
-        key_names = ["doc_id"] if "doc_id" in names else ["shard", "row"]
-        missing = [name for name in (*key_names, _COLUMN) if name not in names]
+        raise SourceError(f"the embeddings cannot be read: {error}", where=str(path), fix=formats) from error
+
+
+def _of_table(
+    path: Path,
+    key_names: list[str],
+    keys_of: Callable[[pa.RecordBatch], pa.Array],
+    wanted: pa.ChunkedArray,
+    scratch: Path,
+    formats: str,
+) -> Callable[[Ints], Any]:
+    with _table(path, formats) as file, open(scratch, "wb") as vectors:
+        missing = [name for name in (*key_names, _COLUMN) if name not in file.schema_arrow.names]
         if missing:
-            raise ContractError(f"the embeddings have no column `{missing[0]}`", where=str(path), fix=_FORMATS)
+            raise ContractError(f"the embeddings have no column `{missing[0]}`", where=str(path), fix=formats)
         keys, d = [], 0
         for batch in file.iter_batches(4096, columns=[*key_names, _COLUMN]):
-            keys.append(_keys(batch, key_names))
+            keys.append(keys_of(batch))
             block = _matrix(batch.column(_COLUMN), path)
             if d and block.shape[1] != d:
                 raise ContractError("the embeddings differ in width", where=str(path), fix=f"{d} and {block.shape[1]}")
             d = block.shape[1]
             vectors.write(block.tobytes())
     found = pa.chunked_array(keys, pa.string()) if keys else pa.chunked_array([[]], pa.string())
-    row_of = _rows_in(found, pa.chunked_array([_keys(documents.combine_chunks(), key_names)]), path)
+    row_of = _rows_in(found, wanted, path)
     if not len(found):
         return lambda rows: np.zeros((len(rows), 1), np.float32)
     stored = np.memmap(scratch, np.float32, "r", shape=(len(found), d))

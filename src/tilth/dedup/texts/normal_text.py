@@ -25,6 +25,7 @@ import pyarrow as pa
 from numba import njit
 
 from tilth.dedup.texts.buffers import Bytes, Utf8, utf8
+from tilth.dedup.texts.tokens import decode
 
 _KEEP, _DROP, _SPACE = 0, 1, 2
 _MOST_GROWTH = 3  # a normal form has at most three times the bytes; held to when the tables are made
@@ -126,7 +127,7 @@ def _fold(data, offsets, forms, pool, classes, kinds, ascii, out, marks):  # typ
                     out[size] = folded
                     size += 1
                 continue
-            code, width = _code_point(data, place)
+            code, width = decode(data, place)
             place += width
             form = forms[code]
             first, count = (form + 1, pool[form]) if form >= 0 else (0, 1)
@@ -149,19 +150,6 @@ def _fold(data, offsets, forms, pool, classes, kinds, ascii, out, marks):  # typ
             size, space = _put_marks(out, size, begin, space, marks, n_marks, classes)
         ends[text + 1] = size
     return ends
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _code_point(data, place):  # type: ignore[no-untyped-def]
-    """The code point that begins at `place` with a byte of 0x80 and more, and its bytes."""
-    byte = np.int64(data[place])
-    if byte < 0xE0:
-        return ((byte & 0x1F) << 6) | np.int64(data[place + 1] & 0x3F), 2
-    middle = np.int64(data[place + 1] & 0x3F)
-    if byte < 0xF0:
-        return ((byte & 0x0F) << 12) | (middle << 6) | np.int64(data[place + 2] & 0x3F), 3
-    code = ((byte & 0x07) << 18) | (middle << 12)
-    return code | (np.int64(data[place + 2] & 0x3F) << 6) | np.int64(data[place + 3] & 0x3F), 4
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
+from tilth.dedup.texts.tokens import decode
+
 Unit = Literal["words", "characters", "tokens"]
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 Ints: TypeAlias = npt.NDArray[np.int32]
@@ -131,17 +133,6 @@ def mixed(value: Any) -> Any:
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _decoded(text, place, byte):  # type: ignore[no-untyped-def]
-    """The code point of more than one byte at `place`, and how many it takes."""
-    if byte < 0xE0:
-        return ((byte & 0x1F) << 6) | (text[place + 1] & 0x3F), 2
-    if byte < 0xF0:
-        return ((byte & 0x0F) << 12) | ((text[place + 1] & 0x3F) << 6) | (text[place + 2] & 0x3F), 3
-    code = ((byte & 0x07) << 18) | ((text[place + 1] & 0x3F) << 12)
-    return code | ((text[place + 2] & 0x3F) << 6) | (text[place + 3] & 0x3F), 4
-
-
 @njit(cache=True, nogil=True)
 def _cut(text, offsets, codes, beyond, hashes, starts, ends, n_units):  # type: ignore[no-untyped-def]
     """Fill the units of all texts; returns how many there are."""
@@ -150,9 +141,7 @@ def _cut(text, offsets, codes, beyond, hashes, starts, ends, n_units):  # type: 
         place, stop, first, char = offsets[document], offsets[document + 1], unit, 0
         value, inside, reached = _SEED, False, 0
         while place < stop:
-            code, width = np.int64(text[place]), 1
-            if code >= 0x80:
-                code, width = _decoded(text, place, code)
+            code, width = decode(text, place)
             entry = np.int64(codes[code]) if code < len(codes) else (beyond << _KIND_SHIFT) | code
             kind = entry >> _KIND_SHIFT
             if kind == _LETTER:

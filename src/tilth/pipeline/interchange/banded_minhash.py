@@ -35,13 +35,17 @@ MINHASH_SCHEMA = pa.schema(
 
 def band_signatures(batch: TextBatch) -> dict[str, pa.Array]:
     """`signature_sim...` to lists of one binary for each band; null for documents of fewer than 13 normalised words."""
+    minima, too_short = ngram_minima(batch)
+    big_endian = minima.astype(">u4")
+    return {f"signature_sim{name}": _bands(big_endian, too_short, *shape) for name, shape in BANDS.items()}
+
+
+def ngram_minima(batch: TextBatch) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]:
+    """(documents x 128 minima, which documents have fewer than 13 normalised words and so no signature)."""
     words = batch.words
-    n_words = np.diff(words.ends)
     values, ends = hash_ngrams(batch.normal_forms.data, words.spans, words.ends, NGRAM_WORDS)
     minima = legacy_minima(values, ends, *legacy_permutations(SEED, N_PERMUTATIONS))
-    big_endian = minima.astype(">u4")
-    too_short = n_words < NGRAM_WORDS
-    return {f"signature_sim{name}": _bands(big_endian, too_short, *shape) for name, shape in BANDS.items()}
+    return minima, np.diff(words.ends) < NGRAM_WORDS
 
 
 def _bands(minima: npt.NDArray[Any], too_short: npt.NDArray[np.bool_], n_bands: int, n_rows: int) -> pa.Array:

@@ -78,6 +78,10 @@ class RedPajamaMinHash(MinHashParameters):
         """Of the published files."""
         return f"signature_sim{self.threshold:.1f}"
 
+    def explain(self) -> str:
+        """The bands in words and the recall that they give."""
+        return super().explain().replace("(wanted 0)", "(as published)")
+
     def label(self) -> str:
         """What signatures depend on."""
         return json.dumps({"definition": "redpajama-v2", "n_bands": self.n_bands, "n_rows": self.n_rows}, sort_keys=True)
@@ -121,25 +125,33 @@ def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
     return {"n_rows": write_signatures(folder, batches, near.n_bands, pa.uuid()), "n_published": counts["published"]}
 
 
-def _signed(
-    batch: pa.RecordBatch, near: RedPajamaMinHash, known: Mapping[str, Keys | None], counts: Counter[str]
-) -> Signed:  # fmt: skip
+def sign_texts(ids: pa.Array, texts: pa.Array, near: RedPajamaMinHash) -> Signed:
+    """Signatures of `texts` (string or large_string; nulls have none) that bring none of their own."""
+    keys, has_none = _computed(near, texts)
+    return _signed_with(ids, texts, near, keys, has_none)
+
+
+def _signed(batch: pa.RecordBatch, near: RedPajamaMinHash, known: Mapping[str, Keys | None], counts: Counter[str]) -> Signed:
+    names = [str(dict(meta).get(ID)) for meta in batch.column("meta").to_pylist()]
+    bands = [known.get(name) for name in names]
+    has_none = np.array([keys is None for keys in bands], np.bool_)
+    nothing = np.zeros(near.n_bands, np.uint64)
+    keys = np.array([nothing if own is None else own for own in bands], np.uint64).reshape(len(bands), near.n_bands)
+    missing = np.array([place for place, name in enumerate(names) if name not in known], np.int64)
+    counts["published"] += len(names) - len(missing)
+    if len(missing):
+        keys[missing], has_none[missing] = _computed(near, batch.column("text").take(pa.array(missing)))
+    return _signed_with(batch.column("doc_id"), batch.column("text"), near, keys, has_none)
+
+
+def _signed_with(ids: pa.Array, texts: pa.Array, near: RedPajamaMinHash, keys: Keys, has_none: npt.NDArray[np.bool_]) -> Signed:
+    """Band keys (documents x bands) and the shingles that similarity is measured by; nothing where there is no signature."""
     from tilth.dedup.minhash.shingles import set_keys, shingle
     from tilth.dedup.minhash.signatures import Signed
 
-    names = [str(dict(meta).get(ID)) for meta in batch.column("meta").to_pylist()]
-    bands = [known.get(name) for name in names]
-    missing = [place for place, name in enumerate(names) if name not in known]
-    counts["published"] += len(names) - len(missing)
-    if missing:
-        for place, keys in zip(missing, _computed(near, batch.column("text").take(pa.array(missing))), strict=True):
-            bands[place] = keys
-    shingles = shingle(batch.column("text"), near.n, near.unit)
-    has_none = np.array([keys is None for keys in bands], np.bool_)
+    shingles = shingle(texts, near.n, near.unit)
     sizes = np.where(has_none, 0, np.diff(shingles.ends)).astype(np.int32)
-    nothing = np.zeros(near.n_bands, np.uint64)
-    keys = np.array([nothing if keys is None else keys for keys in bands], np.uint64).reshape(len(bands), near.n_bands)
-    return Signed(batch.column("doc_id"), sizes, set_keys(shingles), keys)
+    return Signed(ids, sizes, set_keys(shingles), keys)
 
 
 def _published(near: RedPajamaMinHash, locations: Sequence[str]) -> dict[str, Keys | None]:
@@ -160,30 +172,38 @@ def _published(near: RedPajamaMinHash, locations: Sequence[str]) -> dict[str, Ke
     return known
 
 
-def _computed(near: RedPajamaMinHash, texts: pa.Array) -> list[Keys | None]:
-    from tilth.pipeline.interchange.banded_minhash import band_signatures
+def _computed(near: RedPajamaMinHash, texts: pa.Array) -> tuple[Keys, npt.NDArray[np.bool_]]:
+    """(band keys of the documents, which of them are too short for a signature)."""
+    from tilth.pipeline.interchange.banded_minhash import ngram_minima
     from tilth.quality_signals.fused.text_batch import TextBatch
 
-    return _keys(near, band_signatures(TextBatch(texts))[near.column])
+    minima, has_none = ngram_minima(TextBatch(texts.fill_null("")))
+    return _mixed(near, minima[:, : near.n_rows * near.n_bands]), has_none
 
 
 def _keys(near: RedPajamaMinHash, bands: pa.Array) -> list[Keys | None]:
-    """A 64-bit key for each band of each document, from the big-endian minima; None without a signature."""
-    from tilth.dedup.texts.mixing import mixed
-
+    """The keys of each document's bands, which are big-endian minima as bytes; None without a signature."""
     found: list[Keys | None] = [None] * len(bands)
     places = np.flatnonzero(np.asarray(bands.is_valid()))
     data = b"".join(band for one in bands.drop_null().to_pylist() for band in one)
     n_bytes = 4 * near.n_rows * near.n_bands
     if len(data) != n_bytes * len(places):
         raise ValueError(f"signatures of {len(data)} bytes, not {len(places)} x {n_bytes}")
-    minima = np.frombuffer(data, ">u4").astype(np.uint64).reshape(len(places), near.n_bands, near.n_rows)
-    keys = np.tile(np.arange(1, near.n_bands + 1, dtype=np.uint64), (len(places), 1))
-    for row in range(near.n_rows):
-        keys = mixed(keys ^ minima[:, :, row])
-    for place, key in zip(places, keys):
+    minima = np.frombuffer(data, ">u4").reshape(len(places), near.n_bands * near.n_rows)
+    for place, key in zip(places, _mixed(near, minima)):
         found[place] = key
     return found
+
+
+def _mixed(near: RedPajamaMinHash, minima: npt.NDArray[Any]) -> Keys:
+    """A 64-bit key for each band of each document, from its minima."""
+    from tilth.dedup.texts.mixing import mixed
+
+    rows = minima.astype(np.uint64).reshape(len(minima), near.n_bands, near.n_rows)
+    keys = np.tile(np.arange(1, near.n_bands + 1, dtype=np.uint64), (len(minima), 1))
+    for row in range(near.n_rows):
+        keys = mixed(keys ^ rows[:, :, row])
+    return keys
 
 
 SIGNATURES = Step("dedup.signatures", 2, (UNICODE, "numba"), sign)
