@@ -20,7 +20,8 @@ from results import append, row, spread
 from torch import Tensor
 from torch.nn import functional
 
-from tilth.kernels import attention, minhash, rms_norm, ssd_scan, use_backend
+from tilth.dedup.minhash.sketch import compute_sketches, maps
+from tilth.kernels import attention, rms_norm, similarity_sketch, ssd_scan, use_backend
 from tilth.kernels.attention import cpu as attention_cpu
 
 Call = Callable[[], Any]
@@ -54,23 +55,26 @@ def cases(is_quick: bool) -> list[tuple[str, str, Call, Call, str]]:
     for n_rows, d_model in [(64, 32)] if is_quick else [(2048, 256), (2048, 1024)]:
         found += rms_norm_cases(n_rows, d_model)
     for n_documents, n_values in [(50, 40)] if is_quick else [(2000, 300)]:
-        found += minhash_cases(n_documents, n_values)
+        found += sketch_cases(n_documents, n_values)
     return found
 
 
-def minhash_cases(n_documents: int, n_values: int) -> list[tuple[str, str, Call, Call, str]]:
-    """Signatures of 256 maps; documents of about `n_values` values."""
+def sketch_cases(n_documents: int, n_values: int) -> list[tuple[str, str, Call, Call, str]]:
+    """Sketches of 192 bins; documents of about `n_values` values."""
     lengths = torch.poisson(torch.full((n_documents,), float(n_values))).to(torch.int64)
-    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    values, factors, offsets = (torch.randint(-(2**31), 2**31, (n,), dtype=torch.int32) for n in (int(bounds[-1]), 256, 256))
-    inputs = (values.view(torch.uint32), bounds, (factors | 1).view(torch.uint32), offsets.view(torch.uint32))
+    bounds = functional.pad(lengths.cumsum(0), (1, 0))
+    values = torch.randint(-(2**63), 2**63 - 1, (int(bounds[-1]),)).view(torch.uint64)
+    rounds = maps(0, 192)
+    arrays = (values.numpy(), bounds.numpy(), rounds, 192)
 
-    def reference() -> Any:
-        with use_backend("reference"):
-            return minhash(*inputs)
+    def ours() -> Any:
+        return similarity_sketch(values, bounds, torch.from_numpy(rounds), 192)
 
-    size = f"D={n_documents} N={len(values)} P=256"
-    return [("minhash", size, lambda: minhash(*inputs), reference, "reference")]
+    size = f"D={n_documents} N={len(values)} bins=192"
+    return [
+        ("similarity_sketch", size, on("cpu", ours), on("reference", ours), "peer: the reference"),
+        ("similarity_sketch", size, on("cpu", ours), lambda: compute_sketches(*arrays), "peer: dedup's loop, one core"),
+    ]
 
 
 def ssd_cases(batch: int, n_tokens: int, heads: int, head_dim: int, d_state: int) -> list[tuple[str, str, Call, Call, str]]:

@@ -19,12 +19,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from tilth.kernels.attention import triton_ as attention
-from tilth.kernels.minhash import triton_ as minhash
 from tilth.kernels.rms_norm import triton_ as rms_norm
+from tilth.kernels.similarity_sketch import triton_ as sketch
 from tilth.kernels.ssd_scan import triton_ as ssd_scan
 
-_INT32_POINTERS = ("ids_ptr", "documents_ptr", "values_ptr", "factors_ptr", "flipped_ptr", "minima_ptr")
-_INT64_POINTERS = ("bounds_ptr",)
+_INT32_POINTERS = ("ids_ptr", "documents_ptr", "words_ptr")
+_INT64_POINTERS = ("bounds_ptr", "values_ptr", "maps_ptr")
 _FLOAT32_POINTERS = (
     "rstd_ptr", "dweight_ptr", "lse_ptr", "delta_ptr", "dt_ptr", "ddt_ptr", "A_ptr", "D_ptr", "added_ptr", "carry_ptr",
     "first_ptr", "entering_ptr", "leaving_ptr", "states_ptr", "dleaving_ptr", "dB_ptr", "dC_ptr", "dA_ptr", "dD_ptr",
@@ -39,7 +39,11 @@ def cases(dtype: torch.dtype) -> list[tuple[str, Any, dict[str, Any], dict[str, 
         block, n_warps = rms_norm._configure(size)
         for kernel in (rms_norm._forward_kernel, rms_norm._backward_kernel):
             found.append((f"rms_norm D={size}", kernel, {"BLOCK": block}, {"num_warps": n_warps}))
-    found += [(f"minhash P={n_maps}", minhash._minima_kernel, *minhash.configure(n_maps)) for n_maps in (16, 256)]
+    for n_bins in (1, 16, 192):
+        constants, options = sketch.configure(n_bins)
+        # The launcher makes a constant of a one.
+        folded = {**constants, "n_bins": 1} if n_bins == 1 else constants
+        found.append((f"similarity_sketch B={n_bins}", sketch._sketch_kernel, folded, options))
     for head_dim in (64, 128):
         found += _attention_cases(head_dim, dtype)
     for d_state in (64, 128):

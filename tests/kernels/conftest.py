@@ -115,22 +115,37 @@ def ssd_inputs() -> Callable[..., Inputs]:
 
 
 @pytest.fixture
-def minhash_inputs() -> Callable[..., Inputs]:
-    """Make documents of the given lengths, with values and offsets from the whole range of uint32 and odd factors."""
+def sketch_inputs() -> Callable[..., Inputs]:
+    """Make documents of the given lengths, with values and maps from the whole range of uint64, its edges and odd factors.
 
-    def make(lengths: Sequence[int], n_maps: int, seed: int = 0) -> Inputs:
+    The first round's map changes nothing: in it the edges are images, and the largest ones lie alone in their bins.
+    """
+
+    def make(lengths: Sequence[int], n_bins: int, seed: int = 0) -> Inputs:
         chance = np.random.default_rng(seed)
-        edges = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+        edges = np.array([0, 2**31 - 1, 2**32 - 1, 2**32, 2**63 - 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
 
-        def words(n: int) -> Any:
-            drawn = chance.integers(0, 2**32, n, dtype=np.uint32)
-            return np.where(chance.random(n) < 0.2, chance.choice(edges, n), drawn)
+        def words(*shape: int) -> Any:
+            drawn = chance.integers(0, 2**64, shape, dtype=np.uint64)
+            return np.where(chance.random(shape) < 0.2, chance.choice(edges, shape), drawn)
 
+        maps = words(2 * n_bins, 2)
+        maps[:, 0] |= np.uint64(1)
+        maps[0] = 1, 0
         bounds = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
-        arrays = {"values_N": words(sum(lengths)), "bounds": bounds, "factors_P": words(n_maps) | 1, "offsets_P": words(n_maps)}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        arrays = {"values_N": words(sum(lengths)), "bounds": bounds, "maps": maps}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"n_bins": n_bins}
 
     return make
+
+
+@pytest.fixture
+def sketch_of_the_largest_image() -> tuple[Inputs, list[int]]:
+    """Inputs whose first round, which changes nothing, leaves 2**32 - 1 in a bin that later rounds would give 0; the sketch."""
+    rounds = torch.tensor([[1, 0], *[[1, 1]] * 7]).to(torch.uint64)
+    values = torch.tensor([2**32 - 1, 2**63 + 2**62 + 5], dtype=torch.uint64)  # in the first bin of four and the last
+    inputs = {"values_N": values, "bounds": torch.tensor([0, 2]), "maps": rounds, "n_bins": 4}
+    return inputs, [2**32 - 1, 0, 0, 5]
 
 
 def _is_float(value: Any) -> bool:

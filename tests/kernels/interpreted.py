@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tilth.kernels import minhash, use_backend
+from tilth.kernels import similarity_sketch, use_backend
 from tilth.kernels.ssd_scan import triton_ as ssd_triton
 
 Inputs = dict[str, Any]
@@ -132,14 +132,23 @@ def test_attention_with_fewer_queries_than_keys(
     assert error < 1e-5, where
 
 
-@pytest.mark.parametrize(("lengths", "n_maps"), [([0], 1), ([1, 0, 31, 32, 33, 100], 5), ([70, 3], 130), ([], 4)])
-def test_minhash(minhash_inputs: Callable[..., Inputs], lengths: list[int], n_maps: int) -> None:
-    inputs = minhash_inputs(lengths, n_maps)
+@pytest.mark.parametrize(
+    ("lengths", "n_bins"),
+    [([0], 1), ([], 4), ([1, 0, 31, 32, 33, 100], 6), ([70, 3], 16), ([1, 40], 112), ([300, 0, 65], 192), ([600], 250)],
+)
+def test_similarity_sketch(sketch_inputs: Callable[..., Inputs], lengths: list[int], n_bins: int) -> None:
+    inputs = sketch_inputs(lengths, n_bins)
     found = {}
     for backend in ("triton", "reference"):
         with use_backend(backend):
-            found[backend] = minhash(**inputs).tolist()
+            found[backend] = similarity_sketch(**inputs).tolist()
     assert found["triton"] == found["reference"]
+
+
+def test_the_largest_image_fills_its_bin(sketch_of_the_largest_image: tuple[Inputs, list[int]]) -> None:
+    inputs, wanted = sketch_of_the_largest_image
+    with use_backend("triton"):
+        assert similarity_sketch(**inputs).tolist() == [wanted]
 
 
 def test_two_runs_give_the_same_bits(

@@ -46,8 +46,8 @@ def sketches_by_kernel(values: Hashes, ends: Ints, maps: Hashes, n_bins: int, de
     from tilth.kernels.similarity_sketch import similarity_sketch
 
     arrays = (values, ends.astype(np.int64, copy=False), maps)
-    tensors = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
-    found: Words = similarity_sketch(*tensors, n_bins).cpu().numpy()
+    values_N, bounds, rounds = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+    found: Words = similarity_sketch(values_N, bounds, rounds, n_bins).cpu().numpy()
     return found
 
 
