@@ -29,6 +29,11 @@ from tilth.errors import ContractError, NotFoundError, StoreError
 MANIFEST = "manifest.json"
 
 
+def discarded(root: Path) -> Path:
+    """Where a store lies while it is removed."""
+    return root.with_name(f"{root.name}.old")
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A finished output. `digest` is over the bytes of its files; `stats` are counts that the step reported."""
@@ -143,7 +148,7 @@ class Store:
 
     def discard_all(self) -> None:
         """Remove the store, whole, and what a kill left of one before it in the same place."""
-        doomed = self.root.with_name(f"{self.root.name}.old")
+        doomed = discarded(self.root)
         shutil.rmtree(doomed, ignore_errors=True)
         if self.root.exists():
             self.root.rename(doomed)

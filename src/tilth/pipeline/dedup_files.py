@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tilth.artifacts import Artifact, Named, Store
+from tilth.artifacts.store import discarded
 from tilth.artifacts.atomic import disk_errors
 from tilth.artifacts.fingerprints import Fingerprints
 from tilth.artifacts.spec import UNICODE
@@ -104,7 +105,8 @@ def index_of(search: Search) -> Path:
 
 def _is_own(file: FoundFile, search: Search) -> bool:
     path = Path(os.path.abspath(file.location)) if file.is_local else None
-    own = [Path(os.path.abspath(one)) for one in (search.output, index_of(search))]
+    index = index_of(search)
+    own = [Path(os.path.abspath(one)) for one in (search.output, index, discarded(index))]
     return path is not None and any(one == path or one in path.parents for one in own)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +83,7 @@ def cut_passages(search: Search, passages: Passages, n_workers: int = 1) -> Cuts
         for table in _told(passages, cuts, ids):
             file.write_table(table)
     n_made = sum(item.part is None for item in planned)
-    shutil.rmtree(store.root)
+    store.discard_all()
     return Cuts(
         n_documents=sum(run.stats["n_rows"] for run in runs), n_rejected=sum(run.stats["n_rejected"] for run in runs),
         n_cuts=sum(cut.stats["n_cuts"] for cut in cuts), n_cut_documents=sum(cut.stats["n_documents"] for cut in cuts),
