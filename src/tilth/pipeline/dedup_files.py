@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tilth.artifacts import Artifact, Named, Store
-from tilth.artifacts.store import discarded
 from tilth.artifacts.atomic import disk_errors
 from tilth.artifacts.fingerprints import Fingerprints
 from tilth.artifacts.spec import UNICODE
+from tilth.artifacts.store import discarded
 from tilth.corpus.columns import SUFFIXES, Columns, Fields, Offsets, Piece, id_type_of, pieces, read_columns, read_texts
 from tilth.corpus.locations import FoundFile, find_files, fingerprint_of
 from tilth.corpus.records import fingerprint
