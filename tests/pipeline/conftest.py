@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -278,3 +279,32 @@ def overlapping(tmp_path_factory: pytest.TempPathFactory, tilth: Callable[..., o
     (folder / "project" / "recipes" / "pages.py").write_text(OVERLAP_RECIPE.format(folder=str(folder)))
     tilth("build", "pages", cwd=folder / "project")
     return folder / "project"
+
+
+@pytest.fixture(scope="session")
+def killed_and_repeated() -> Callable[..., tuple[bytes, bytes]]:
+    """(words, folder, output, n_kills, seed) -> what a command wrote in peace, and after that many kills at random moments."""
+    return _killed_and_repeated
+
+
+def _killed_and_repeated(words: list[str], folder: Path, output: str, n_kills: int, seed: int) -> tuple[bytes, bytes]:
+    seconds = 0.0
+    for _ in range(2):  # the first one compiles
+        started = time.monotonic()
+        subprocess.run(words, cwd=folder, check=True, capture_output=True)
+        seconds = time.monotonic() - started
+        whole = (folder / output).rename(folder.with_suffix(".whole")).read_bytes()
+    rng, n_killed = random.Random(seed), 0
+    while n_killed < n_kills:
+        started = time.monotonic()
+        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(rng.uniform(0.2, 0.9) * seconds)
+            (folder / output).unlink()
+            seconds = time.monotonic() - started  # less than it took before: machines are not always equally busy
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            n_killed += 1
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return whole, (folder / output).read_bytes()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,28 +201,14 @@ def test_other_methods(method: str, wanted: set[frozenset[str]], tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_the_search_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = random.Random(5)
+def test_killed_at_random_moments_the_search_ends_with_the_same_bytes(
+    tmp_path: Path, killed_and_repeated: Callable[..., tuple[bytes, bytes]]
+) -> None:
     for part in range(4):
         write(tmp_path / f"in/{part}.jsonl", documents(1500, seed=part))
     words = [sys.executable, "-m", "tilth", "dedup", "in", "--id", "id", "-o", "out.parquet"]
-    started = time.monotonic()
-    subprocess.run([*words[:-1], "whole.parquet"], cwd=tmp_path, check=True, capture_output=True)
-    seconds = time.monotonic() - started
-    n_killed = 0
-    for _ in range(10):
-        process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(rng.uniform(0.3, 0.9) * seconds)
-            (tmp_path / "out.parquet").unlink()
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            n_killed += 1
-    done = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert n_killed >= 3
-    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert done.returncode == 0
+    whole, found = killed_and_repeated(words, tmp_path, "out.parquet", 8, seed=5)
+    assert found == whole
 
 
 def test_a_plan_says_what_would_run(tmp_path: Path) -> None:

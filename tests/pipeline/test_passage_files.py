@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,25 +158,12 @@ def test_the_verb(tmp_path: Path, tilth: Run) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_goes_on_to_the_same_table(tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_goes_on_to_the_same_table(
+    tmp_path: Path, killed_and_repeated: Callable[..., tuple[bytes, bytes]]
+) -> None:
     for part in range(4):
         rows = [{"id": f"{part}-{i}", "text": text} for i, text in enumerate(texts(600))]
         (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = [sys.executable, "-m", "tilth", "dedup", ".", "--id", "id", "--method", "lines", "-o", "out.parquet"]
-    started = time.monotonic()
-    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
-    seconds = time.monotonic() - started
-    whole = (tmp_path / "out.parquet").rename(tmp_path.with_suffix(".whole")).read_bytes()
-    rng, n_killed = random.Random(1), 0
-    for _ in range(6):
-        process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(rng.uniform(0.3, 0.9) * seconds)
-            (tmp_path / "out.parquet").unlink()
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            n_killed += 1
-    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
-    assert n_killed >= 2
-    assert (tmp_path / "out.parquet").read_bytes() == whole
+    whole, found = killed_and_repeated(words, tmp_path, "out.parquet", 4, seed=1)
+    assert found == whole
