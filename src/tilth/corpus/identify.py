@@ -54,7 +54,7 @@ class Identified:
 
 
 def identify(path: str | Path, policy: str = DEFAULT_POLICY, origin: str | None = None) -> Identified:
-    """Name what is at `path`; `policy` is one of REF_POLICIES, `origin` the URL for qualified names where the remote's is another.
+    """Name what is at `path`; `policy` is one of REF_POLICIES, `origin` the URL for qualified names, else the remote's.
 
     Raises SourceError: nothing there, a repository that git cannot read.
 

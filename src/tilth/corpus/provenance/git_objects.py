@@ -1,4 +1,4 @@
-"""Reads the objects of a repository: blobs and trees by id, HEAD, its tree and its history. Nothing is run, written or fetched."""
+"""Reads the objects of a repository: blobs, trees and tags by id, the tree at HEAD, and what its history added."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_PATHS = 5_000_000  # a few objects can spell more paths than any disk holds
 
 
 class TreeFile(NamedTuple):
-    """What is at a path of a tree: git's mode, the object's id in hexadecimal; `problem` where it is a tree that cannot be read."""
+    """What is at a path: git's mode, the object's id in hexadecimal; `problem` where it is a tree that cannot be read."""
 
     mode: str
     oid: str
@@ -179,21 +179,6 @@ class GitObjects:
     def blobs(self, oids: Iterable[str], max_bytes: int) -> Iterator[Blob]:
         """The contents in the order asked for, each held to its id."""
         return self.read(oids, "blob", max_bytes)
-
-    def read(self, oids: Iterable[str], kind: str, max_bytes: int) -> Iterator[Blob]:
-        """Objects of one kind through one `cat-file` process, which is started again where an object kills it."""
-        left = list(oids)
-        with tempfile.TemporaryDirectory(prefix="objects-") as own:
-            env = self.git.borrowed(Path(own))
-            while left:
-                n_done = 0
-                for blob in _cat(left, kind, max_bytes, env):
-                    n_done += 1
-                    yield blob
-                if n_done < len(left):
-                    yield Blob(left[n_done], None, "corrupt", "git cannot read this object")
-                    n_done += 1
-                left = left[n_done:]
 
     def kinds(self, oids: list[str]) -> dict[str, str]:
         """The types of those objects that are there: commit, tree, blob or tag."""

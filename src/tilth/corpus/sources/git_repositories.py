@@ -24,8 +24,9 @@ from tilth.errors import SourceError
 class GitRepositories:
     """The repositories at or below `path` (a folder or a pattern), bare or not, each read as GitRepository reads it.
 
-    A repository inside another one's work tree is not looked for; one that cannot be read is one counted reject. With `strip_licence_headers` the copyright notice at the top
-    of a file goes from its text (`extract/licence_header.py`), after its licence was read. `max_bytes` is shared evenly.
+    A repository inside another one's work tree is not looked for; one that cannot be read is one counted reject.
+    With `strip_licence_headers` the copyright notice at the top of a file goes from its text
+    (`extract/licence_header.py`), after its licence was read. `max_bytes` is shared evenly.
     """
 
     name: str
