@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import orc
 
 from tilth.corpus.locations import FoundFile, find_files, open_raw
-from tilth.corpus.provenance.git_objects import SUBMODULE_MODE, TREE_MODE, TreeFile
+from tilth.corpus.provenance.git_objects import SUBMODULE_MODE, TREE_MODE, TreeFile, commit_date
 from tilth.errors import SourceError
 
 TABLES = ("origin_visit_status", "snapshot_branch", "revision", "directory_entry", "content")
@@ -164,11 +163,5 @@ def archived_contents(tables: GraphTables, oids: Iterable[str]) -> dict[str, Arc
 
 
 def _date(row: dict[str, Any]) -> str | None:
-    """A commit's date with its own offset, as git writes it; None where the table has none or the calendar does not reach it."""
-    seconds, minutes = row["committer_date"], row["committer_offset"] or 0
-    if seconds is None:
-        return None
-    try:
-        return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=minutes))).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return None
+    seconds = row["committer_date"]
+    return commit_date(seconds, row["committer_offset"] or 0) if seconds is not None else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,7 +20,9 @@ from tilth.corpus.provenance.git_refs import Refs, read_refs
 COMMIT_FORMAT = "--format=%T %cI"
 REGULAR_MODES = frozenset({"100644", "100755", "100664"})
 TREE_MODE, LINK_MODE, SUBMODULE_MODE = "40000", "120000", "160000"
-MAX_TREE_BYTES = 256 << 20
+COMMIT_TREE = re.compile(rb"tree ([0-9a-f]{40})\n")
+COMMITTED = re.compile(rb"^committer [^\n]*> (\d+) ([+-]\d{4})$", re.MULTILINE)
+MAX_TREE_BYTES, MAX_COMMIT_BYTES = 256 << 20, 64 << 20
 COMMITS_AT_ONCE = 1000
 MAX_PATHS = 5_000_000  # a few objects can spell more paths than any disk holds
 
@@ -102,13 +106,13 @@ class GitObjects:
 
     def at(self, revision: str, snapshot: str | None) -> Head:
         """The commit with this id, as part of a snapshot. Raises RepositoryError where it cannot be read."""
-        listed = self.git.run("rev-list", "--max-count=1", COMMIT_FORMAT, revision, "--", check=False)
-        if listed.returncode:
-            problem = "corrupt" if revision in self.kinds([revision]) else "missing"
+        commit = next(self.read([revision], "commit", MAX_COMMIT_BYTES))
+        facts = COMMIT_TREE.match(commit.data or b"")
+        if facts is None:
+            problem = commit.problem or "bad_record"
             what = f"the commit swh:1:rev:{revision} is {problem}"
             raise RepositoryError(what, self.where, f"try `git fsck` in {self.git.path}", problem)
-        [(found, (tree, date))] = _commits(listed.stdout).items()
-        return Head(found, tree, date, snapshot, self.origin)
+        return Head(revision, facts[1].decode("ascii"), _date(commit.data or b""), snapshot, self.origin)
 
     def tree(self, root: str) -> list[TreeFile]:
         """What is below a root tree in git's order: files, symbolic links, submodules, and trees that cannot be read."""
@@ -268,6 +272,23 @@ def public_origin(url: str) -> str | None:
     if parts.scheme == "file" or not parts.netloc:
         return None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def commit_date(seconds: int, minutes: int) -> str | None:
+    """A commit's date in its own time zone, ISO 8601; None for one that the calendar does not reach."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=minutes))).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _date(commit: bytes) -> str | None:
+    match = COMMITTED.search(commit.partition(b"\n\n")[0])
+    if match is None:
+        return None
+    zone = match[2].decode("ascii")
+    minutes = 60 * int(zone[1:3]) + int(zone[3:])
+    return commit_date(int(match[1]), -minutes if zone[0] == "-" else minutes)
 
 
 def _commits(listed: bytes) -> dict[str, tuple[str, str | None]]:

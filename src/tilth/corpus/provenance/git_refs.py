@@ -7,6 +7,7 @@ review systems. A HEAD that leads to no object is not advertised by git and so i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def read_refs(git: GitProcess, kinds: Callable[[list[str]], dict[str, str]]) -> 
     told = (IGNORED.match(line) for line in listed.stderr.decode("utf-8", "replace").splitlines())
     problems = [(match[2], match[1]) for match in told if match]
     refs = {name: oid.decode("ascii") for oid, name in lines}
+    named = {name.decode("utf-8", "surrogateescape") for name in refs} | {name for name, _ in problems}
+    problems += [(name, "leads to no object") for name in _loose(git) if name not in named]
     link = git.run("symbolic-ref", "--quiet", "HEAD", check=False).stdout.strip()
     head = git.run("rev-parse", "--verify", "--quiet", "HEAD", check=False).stdout.strip().decode("ascii")
     types = kinds(sorted({*refs.values(), *([head] if head else [])}))
@@ -74,3 +77,12 @@ def read_refs(git: GitProcess, kinds: Callable[[list[str]], dict[str, str]]) -> 
         problems.append(("HEAD", f"leads to {link.decode('utf-8', 'replace')}, which is no commit" if link else "leads nowhere"))
     incomplete = len(lines) > MAX_REFS or bool(listed.returncode) or any("is missing" in what for _, what in problems)
     return Refs(branches, problems, incomplete)
+
+
+def _loose(git: GitProcess) -> list[str]:
+    """The names of refs that are files: git lists neither those in a circle nor those that point to a ref that is not there."""
+    common = git.run("rev-parse", "--path-format=absolute", "--git-common-dir").stdout.rstrip(b"\n")
+    found = []
+    for folder, _, files in os.walk(os.path.join(os.fsdecode(common), "refs")):
+        found += [os.path.relpath(os.path.join(folder, name), os.fsdecode(common)) for name in files if name[-5:] != ".lock"]
+    return sorted(found)

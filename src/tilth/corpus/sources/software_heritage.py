@@ -1,4 +1,4 @@
-"""Software Heritage's graph tables: the files at the main branch of each origin's newest full visit, as the git source reads them."""
+"""Software Heritage's graph tables: the files at the main branch of each origin's newest full visit, as git gives them."""
 
 from __future__ import annotations
 
