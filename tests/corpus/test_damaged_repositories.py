@@ -98,7 +98,7 @@ def test_refs_in_a_circle_and_refs_to_nothing(filled: Any, rows: Callable[..., A
     assert (found.rev, found.snp) == (before.rev, before.snp)
     assert {name for name, _ in found.problems} == {"refs/heads/a", "refs/heads/b", "refs/heads/dangling", "refs/heads/garbage"}
     (filled.path / ".git" / "HEAD").write_text("ref: refs/heads/a\n")
-    with pytest.raises(SourceError, match="no commit at HEAD: refs/heads/a leads to none"):
+    with pytest.raises(SourceError, match="no commit at HEAD"):
         read(filled, rows)
 
 
