@@ -1,31 +1,34 @@
-"""Reads and hashes the blobs of a repository with pygit2, dulwich and swh.model: {path, oids} in, CPU-seconds by name out (JSON)."""
+"""Reads and hashes the blobs of a repository with pygit2, dulwich and swh.model: {path, oids} in, CPU-seconds by name out."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import resource
 import subprocess
 import sys
+import threading
 
 
-def cpu_seconds():
+def cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def check(oid, data):
+def check(oid: str, data: bytes) -> None:
     assert hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == oid
 
 
-def with_pygit2(path, oids):
+def with_pygit2(path: str, oids: list[str]) -> None:
     import pygit2
 
     pygit2.option(pygit2.enums.Option.SET_OWNER_VALIDATION, False)
     database = pygit2.Repository(path).odb
     for oid in oids:
-        check(oid, database.read(oid)[2])
+        check(oid, database.read(oid)[1])
 
 
-def with_dulwich(path, oids):
+def with_dulwich(path: str, oids: list[str]) -> None:
     from dulwich.repo import Repo
 
     store = Repo(path).object_store
@@ -33,13 +36,11 @@ def with_dulwich(path, oids):
         check(oid, store.get_raw(oid.encode())[1])
 
 
-def with_swh_model(path, oids):
+def with_swh_model(path: str, oids: list[str]) -> None:
     from swh.model.model import Content
 
     command = ["git", "-c", "safe.directory=*", "-C", path, "cat-file", "--batch", "--buffer"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as git:
-        import threading
-
         threading.Thread(target=lambda: (git.stdin.write("\n".join([*oids, ""]).encode()), git.stdin.close())).start()
         for oid in oids:
             size = int(git.stdout.readline().split()[2])
@@ -47,7 +48,7 @@ def with_swh_model(path, oids):
             git.stdout.read(1)
 
 
-def main():
+def main() -> None:
     asked = json.load(sys.stdin)
     spent = {}
     for name, read in {"pygit2": with_pygit2, "dulwich": with_dulwich, "swh.model": with_swh_model}.items():
