@@ -28,6 +28,7 @@ def swhid(path: Path, policy: str, origin: str | None, as_data: bool, debug: boo
     repository, or a file or folder on disk. A missing object keeps its name and has the status `missing`.
     """
     from tilth.corpus.identify import identify
+    from tilth.corpus.records import printable
 
     found = identify(path, policy, origin)
     if as_data:
@@ -37,21 +38,27 @@ def swhid(path: Path, policy: str, origin: str | None, as_data: bool, debug: boo
     if shown := {name: value for name, value in fields.items() if value}:
         print(record(shown))
     if found.rel:
-        print("\n" + table(["rel", "name", "target"], [(one.swhid, one.name, one.target) for one in found.rel], cut=False))
+        print(
+            "\n"
+            + table(["rel", "name", "target"], [(one.swhid, printable(one.name), one.target) for one in found.rel], cut=False)
+        )
     if files := [*found.cnt, *found.others]:
-        rows = [(one.swhid, "" if one.status == "ok" else one.status, one.path) for one in files]
+        rows = [(one.swhid, "" if one.status == "ok" else one.status, printable(one.path)) for one in files]
         print("\n" + table(["cnt", "status", "path"], rows, cut=False))
     for status, n in Counter(one.status for one in files if one.status != "ok").items():
         say(f"{n:,} of {len(files):,} paths: {status}")
     for name, what in found.problems:
-        say(f"{name}: {what}")
+        say(f"{printable(name)}: {what}")
 
 
 def _as_data(found: Any) -> dict[str, Any]:
+    """For JSON, which holds only Unicode: other bytes of a name are written as Python prints them, and whole in `qualified`."""
+    from tilth.corpus.records import printable
+
     lists = {
-        "rel": [one._asdict() for one in found.rel],
-        "cnt": [one._asdict() for one in found.cnt],
-        "others": [one._asdict() for one in found.others],
-        "problems": [{"name": name, "what": what} for name, what in found.problems],
+        "rel": [one._asdict() | {"name": printable(one.name)} for one in found.rel],
+        "cnt": [one._asdict() | {"path": printable(one.path)} for one in found.cnt],
+        "others": [one._asdict() | {"path": printable(one.path)} for one in found.others],
+        "problems": [{"name": printable(name), "what": what} for name, what in found.problems],
     }
     return {**vars(found), **lists}
