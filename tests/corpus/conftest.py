@@ -115,7 +115,8 @@ class Repository:
             "GIT_COMMITTER_NAME": "C", "GIT_COMMITTER_EMAIL": "c@example.org", "GIT_AUTHOR_DATE": "2024-01-02T03:04:05Z",
             "GIT_COMMITTER_DATE": "2024-01-02T03:04:05Z",
         }  # fmt: skip
-        done = subprocess.run(["git", "-C", str(self.path), *args], env=env, input=data, capture_output=True, check=True)
+        command = ["git", "-c", "safe.directory=*", "-C", str(self.path), *args]
+        done = subprocess.run(command, env=env, input=data, capture_output=True, check=True)
         return done.stdout.decode("utf-8", "surrogateescape").strip()
 
     def write(self, path: str, data: bytes | str) -> None:
@@ -127,6 +128,29 @@ class Repository:
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", message)
         return self.git("rev-parse", "HEAD")
+
+
+class Clone(Repository):
+    """A repository that is there already."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+
+@pytest.fixture
+def clone() -> Callable[[str], Clone]:
+    """The clone of `owner/name` below TILTH_TEST_REPOSITORIES (`owner/name` or `owner+name/repo`); skips where there is none."""
+
+    def find(name: str) -> Clone:
+        root = os.environ.get("TILTH_TEST_REPOSITORIES")
+        if not root:
+            pytest.skip("TILTH_TEST_REPOSITORIES names no folder of clones")
+        for path in (Path(root, name), Path(root, name.replace("/", "+"), "repo")):
+            if path.exists():
+                return Clone(path)
+        return pytest.skip(f"there is no clone of {name}")
+
+    return find
 
 
 @pytest.fixture

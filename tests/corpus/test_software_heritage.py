@@ -158,6 +158,19 @@ def test_documents_are_those_that_git_gives(
     assert {row["origin"] for row in found.occurrences} == {ORIGIN}
 
 
+@pytest.mark.slow
+def test_a_real_repository(clone: Callable[[str], Any], tmp_path: Path, rows: Callable[..., Any]) -> None:
+    real = clone("togethercomputer/RedPajama-Data")
+    archive = Archive(tmp_path / "archive")
+    expected = rows(GitRepository("code", str(real.path)))
+    origin = expected.occurrences[0]["origin"]
+    archive.add(real, origin, 1)
+    archive.write(by_sha1, gzip.compress)
+    found = rows(archive.source())
+    assert same(found) == same(expected)
+    assert len(found.documents) + len(found.rejects) > 50
+
+
 def test_contents_behind_a_url(archive: Archive, every_object: Any, rows: Callable[..., Any]) -> None:
     fsspec = pytest.importorskip("fsspec")
     archive.write(by_sha1)

@@ -1,6 +1,6 @@
 """Every object of whole repositories has the id that Software Heritage's own model (GPL, a test-only oracle) gives it.
 
-`TILTH_TEST_REPOSITORIES` is a folder with clones, `owner/name` or `owner+name/repo`; tests of those that are not there skip.
+Real repositories are looked for below `TILTH_TEST_REPOSITORIES`; tests of those that are not there skip and say so.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,6 @@ KNOWN = (
     "huggingface/datatrove",
     "SoftwareHeritage/swh-model",
 )
-
-
-def clone(name: str) -> Path:
-    root = os.environ.get("TILTH_TEST_REPOSITORIES")
-    if not root:
-        pytest.skip("TILTH_TEST_REPOSITORIES names no folder of clones")
-    for path in (Path(root, name), Path(root, name.replace("/", "+"), "repo")):
-        if path.exists():
-            return path
-    pytest.skip(f"there is no clone of {name}")
 
 
 def every(path: Path) -> Iterator[tuple[bytes, str, bytes]]:
@@ -150,17 +140,17 @@ def test_every_kind_of_object(every_object: Any) -> None:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_every_object_of_a_real_repository(name: str) -> None:
-    path = clone(name)
+def test_every_object_of_a_real_repository(name: str, clone: Callable[[str], Any]) -> None:
+    path = clone(name).path
     counts = hold_to_oracle(path)
     assert counts["rev"] > 40
     hold_snapshots(path)
 
 
 @pytest.mark.data
-def test_known_repositories(test_data: Path) -> None:
+def test_known_repositories(test_data: Path, clone: Callable[[str], Any]) -> None:
     for known in json.loads((test_data / "swhid_expected.json").read_text()):
-        path = clone(known["repo"])
+        path = clone(known["repo"]).path
         origin = f"https://github.com/{known['repo']}"
         found = identify(path, origin=origin)
         assert (found.rev, found.dir) == (known["rev"], known["dir"])

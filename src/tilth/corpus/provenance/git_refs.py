@@ -18,6 +18,7 @@ from tilth.corpus.provenance.swhid import Branch, snapshot_swhid
 TAG_TARGETS = {"commit": "revision", "tag": "release", "tree": "directory", "blob": "content"}
 REVIEW_REFS = ("refs/changes/", "refs/pipelines/")
 REQUEST_REFS = ("refs/pull/", "refs/merge-requests/")
+WORK_TREE_REFS = ("refs/bisect/", "refs/rewritten/", "refs/worktree/")  # of one work tree, which need not be this one
 MAX_REFS = 50_000
 IGNORED = re.compile(r"warning: ignoring (broken ref|dangling symref|ref with broken name) (.+)")
 
@@ -85,4 +86,4 @@ def _loose(git: GitProcess) -> list[str]:
     found = []
     for folder, _, files in os.walk(os.path.join(os.fsdecode(common), "refs")):
         found += [os.path.relpath(os.path.join(folder, name), os.fsdecode(common)) for name in files if name[-5:] != ".lock"]
-    return sorted(found)
+    return sorted(name for name in found if not name.startswith(WORK_TREE_REFS))
