@@ -45,7 +45,7 @@ def repository_rows(path: Path, peers_python: Path | None, n_rounds: int) -> lis
         times["ours"].append(cpu_seconds() - before)
         for name, seconds in (peer_seconds(peers_python, path, oids) if peers_python else {}).items():
             times.setdefault(name, []).append(seconds)
-    name = path.parent.name if path.name == "repo" else path.name
+    name = path.parent.name.replace("+", "/") if path.name == "repo" else path.name
     size = f"{name}: {len(oids)} blobs, {n_bytes / 1e6:.0f} MB"
     ours = statistics.median(times.pop("ours"))
     speed = f"{n_bytes / 1e6 / ours:.0f} MB/s a core"

@@ -129,6 +129,10 @@ def test_empty_repositories_detached_heads_and_heads_to_nothing(repo: Any, rows:
     (repo.path / ".git" / "HEAD").write_text("1" * 40 + "\n")
     with pytest.raises(SourceError, match=f"the commit swh:1:rev:{'1' * 40} is missing"):
         read(repo, rows)
+    lost = identify(repo.path)
+    assert (lost.rev, lost.snp, lost.problems) == (None, None, [("HEAD", f"leads to {'1' * 40}, which is missing")])
+    on_disk = identify(repo.path / "a.py")
+    assert [one.swhid for one in on_disk.cnt] == ["swh:1:cnt:" + repo.git("hash-object", "a.py")]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "no index"])

@@ -254,3 +254,4 @@ def test_aliases_in_a_circle_end() -> None:
     assert main_branch({b"HEAD": alias(b"gone"), b"refs/heads/master": ("revision", "1" * 40)}) == "1" * 40
     assert main_branch({b"HEAD": alias(b"a"), b"a": alias(b"b"), b"b": ("revision", "2" * 40)}) == "2" * 40
     assert main_branch({b"HEAD": ("release", "3" * 40)}) is None
+    assert main_branch({b"HEAD": ("alias", "refs/heads/x"), b"refs/heads/x": ("revision", "4" * 40)}) == "4" * 40

@@ -24,6 +24,7 @@ from tilth.errors import SourceError
 TABLES = ("origin_visit_status", "snapshot_branch", "revision", "directory_entry", "content")
 MAIN_BRANCHES = (b"HEAD", b"refs/heads/main", b"refs/heads/master")
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})+")
 MAX_LEVELS, MAX_PATHS = 64, 5_000_000
 
 
@@ -121,7 +122,7 @@ def main_branch(branches: dict[bytes, tuple[str, str]]) -> str | None:
                 return target
             if kind != "alias":
                 break
-            name = bytes.fromhex(target)
+            name = bytes.fromhex(target) if HEXADECIMAL.fullmatch(target) else target.encode()  # as other exports have it
     return None
 
 

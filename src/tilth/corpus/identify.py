@@ -58,7 +58,7 @@ def identify(path: str | Path, policy: str = DEFAULT_POLICY, origin: str | None 
 
     Raises SourceError: nothing there, a repository that git cannot read.
 
-    A repository without commits has only a snapshot. What is in a repository's folder and not at its HEAD is named from disk.
+    A repository whose HEAD is no commit has only a snapshot. What is not at HEAD is named from disk.
     """
     if policy not in REF_POLICIES:
         raise SourceError(f"no such policy for refs: `{policy}`", str(path), "one of " + ", ".join(REF_POLICIES))
@@ -79,8 +79,8 @@ def identify(path: str | Path, policy: str = DEFAULT_POLICY, origin: str | None 
     try:
         head = objects.head()
     except RepositoryError as error:
-        if error.reason != "no_commit":
-            raise
+        if "HEAD" not in dict(found.problems):
+            found.problems.append(("HEAD", error.what))
         return found
     found.rev, found.dir = f"swh:1:rev:{head.revision}", f"swh:1:dir:{head.tree}"
     _add_files(objects, found, head, objects.tree(head.tree))
@@ -88,9 +88,12 @@ def identify(path: str | Path, policy: str = DEFAULT_POLICY, origin: str | None 
 
 
 def _path_of(objects: GitObjects, found: Identified, path: Path, below: str) -> Identified:
-    """A file or folder as HEAD has it; from disk where HEAD has none."""
-    head = objects.head()
-    file = objects.entry(head.tree, below)
+    """A file or folder as HEAD has it; from disk where HEAD has none, or cannot be read."""
+    try:
+        head = objects.head()
+        file = objects.entry(head.tree, below)
+    except RepositoryError:
+        file = None
     if file is None:
         found = _from_disk(path)
         found.problems.append((below, "not at HEAD: named as it is on disk"))
