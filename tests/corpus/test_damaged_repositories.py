@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -271,6 +273,33 @@ def test_what_git_cannot_read_is_said_in_words(
     (refusing / "git").unlink()
     with pytest.raises(SourceError, match="git is not installed"):
         GitRepositories("code", str(filled.path)).plan()
+
+
+def test_damage_anywhere_gives_rows_or_a_word_for_it(filled: Any, rows: Callable[..., Any], tmp_path: Path) -> None:
+    chance = random.Random(5)
+    n_read = 0
+    for i in range(12):
+        if i == 8:  # in a pack, much is lost with its index
+            filled.git("gc", "-q")
+            filled.write("loose.py", "loose = 1\n")
+            filled.commit()
+        copy = Path(shutil.copytree(filled.path, tmp_path / str(i)))
+        files = [path for path in sorted((copy / ".git").rglob("*")) if path.is_file() and "objects" in path.parts]
+        for path in chance.sample(files, 3):
+            path.chmod(0o644)
+            data = bytearray(path.read_bytes())
+            if chance.random() < 0.3:
+                del data[chance.randrange(len(data)) :]
+            for _ in range(min(len(data), 10)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            path.write_bytes(data)
+        for history in (False, True):
+            found = rows(GitRepositories("code", str(copy), history=history))
+            n_read += len(found.documents)
+            assert found.documents or found.rejects
+            assert set(found.reasons) <= {"missing", "corrupt", "bad_record", "damaged", "history"}
+        identify(copy)
+    assert n_read > 200  # most of it is still there
 
 
 def test_one_damaged_repository_among_many_is_one_row(filled: Any, rows: Callable[..., Any], tmp_path: Path) -> None:
