@@ -115,7 +115,8 @@ class Repository:
             "GIT_COMMITTER_NAME": "C", "GIT_COMMITTER_EMAIL": "c@example.org", "GIT_AUTHOR_DATE": "2024-01-02T03:04:05Z",
             "GIT_COMMITTER_DATE": "2024-01-02T03:04:05Z",
         }  # fmt: skip
-        done = subprocess.run(["git", "-C", str(self.path), *args], env=env, input=data, capture_output=True, check=True)
+        command = ["git", "-c", "safe.directory=*", "-C", str(self.path), *args]
+        done = subprocess.run(command, env=env, input=data, capture_output=True, check=True)
         return done.stdout.decode("utf-8", "surrogateescape").strip()
 
     def write(self, path: str, data: bytes | str) -> None:
@@ -129,7 +130,74 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
 
+class Clone(Repository):
+    """A repository that is there already."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+
+@pytest.fixture
+def clone() -> Callable[[str], Clone]:
+    """The clone of `owner/name` below TILTH_TEST_REPOSITORIES (`owner/name` or `owner+name/repo`); skips where there is none."""
+
+    def find(name: str) -> Clone:
+        root = os.environ.get("TILTH_TEST_REPOSITORIES")
+        if not root:
+            pytest.skip("TILTH_TEST_REPOSITORIES names no folder of clones")
+        for path in (Path(root, name), Path(root, name.replace("/", "+"), "repo")):
+            if path.exists():
+                return Clone(path)
+        return pytest.skip(f"there is no clone of {name}")
+
+    return find
+
+
 @pytest.fixture
 def repo(tmp_path: Path) -> Repository:
     """An empty repository named `project`."""
     return Repository(tmp_path / "project")
+
+
+@pytest.fixture
+def every_object(repo: Repository) -> Repository:
+    """A repository with every kind of object: modes, names and headers of all sorts, merges, tags of everything."""
+    for name in ("a/x", "a.txt", "ab/x", "a-b/x", "a0", "b c", "é", "run.sh", "A.txt", "deep/er/and/deeper/still"):
+        repo.write(name, name)
+    (repo.path / "run.sh").chmod(0o755)
+    (repo.path / "link").symlink_to("run.sh")
+    (repo.path / "nowhere").symlink_to(b"caf\xe9")
+    with open(os.fsencode(repo.path) + b"/caf\xe9.txt", "wb") as file:
+        file.write(b"latin")
+    (repo.path / "module").mkdir()
+    repo.git("update-index", "--add", "--cacheinfo", "160000", "1" * 40, "module")
+    first = repo.commit("first\n\nwith a body\n")
+    repo.git("checkout", "-q", "-b", "side")
+    repo.write("side.py", "side = 1\n")
+    side = repo.commit("side")
+    repo.git("tag", "-a", "v1", "-m", "a tag", first)
+    repo.git("tag", "-a", "v1-again", "-m", "a tag of a tag", "v1")
+    repo.git("tag", "-a", "tree", "-m", "a tag of a tree", "HEAD^{tree}")
+    repo.git("tag", "-a", "blob", "-m", "a tag of a blob", "HEAD:side.py")
+    repo.git("tag", "light")
+    repo.git("checkout", "-q", "main")
+    repo.write("main.py", "main = 1\n")
+    repo.commit()
+    repo.git("merge", "-q", "--no-edit", "side")
+    tree, parent = repo.git("rev-parse", "HEAD^{tree}"), repo.git("rev-parse", "HEAD")
+    empty = repo.git("hash-object", "-t", "tree", "-w", "--stdin")
+    who = "A \u00c9 <a@example.org> 1700000000"
+    signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n iQEz\n =abcd\n -----END PGP SIGNATURE-----\n"
+    mergetag = f"mergetag object {side}\n type commit\n tag v2\n tagger {who} +0000\n \n merged\n"
+    odd = [
+        f"tree {tree}\nparent {parent}\nparent {side}\nauthor {who} -0000\ncommitter {who} +1400\n{mergetag}{signature}\nsigned\n",
+        f"tree {empty}\nparent {parent}\nauthor {who} +0530\ncommitter {who} -0730\nencoding ISO-8859-1\n\nempty tree",
+        f"tree {tree}\nauthor {who} +0000\ncommitter {who} +0000\n\n",
+        f"tree {tree}\nauthor {who} +0000\ncommitter {who} +0000\n",
+    ]
+    for i, body in enumerate(odd):
+        oid = repo.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", data=body.encode("latin-1"))
+        repo.git("update-ref", f"refs/heads/odd-{i}", oid)
+    old_tag = f"object {first}\ntype commit\ntag old\n\nwithout a tagger\n"
+    repo.git("update-ref", "refs/tags/old", repo.git("hash-object", "-t", "tag", "-w", "--stdin", data=old_tag.encode()))
+    return repo

@@ -90,6 +90,7 @@ def test_what_is_not_text(repo: Any, rows: Callable[..., Any]) -> None:
         "project:binary": "binary",
         "project:late nul": "nul_byte",
         "project:noise": "decode",
+        "project:link": "symlink",
     }
     files = by_path(found)
     assert set(files) == {"large", "latin", "wide"}
@@ -106,10 +107,16 @@ def test_a_bare_clone_reads_the_same(repo: Any, source: GitRepository, rows: Cal
     assert {row["origin"] for row in bare.occurrences} == {"bare.git"}  # a path on this machine is not an origin
 
 
-def test_submodules_are_left_out(repo: Any, source: GitRepository, rows: Callable[..., Any]) -> None:
+def test_submodules_are_counted_with_the_revision_that_they_name(
+    repo: Any, source: GitRepository, rows: Callable[..., Any]
+) -> None:
     repo.git("update-index", "--add", "--cacheinfo", "160000", "1" * 40, "module")
     repo.git("commit", "-q", "-m", "submodule")
-    assert set(by_path(rows(source))) == {"LICENSE", "a.py", "same.py", "sub/b c.md"}
+    found = rows(source)
+    assert set(by_path(found)) == {"LICENSE", "a.py", "same.py", "sub/b c.md"}
+    [reject] = found.rejects
+    assert (reject["location"], reject["reason"]) == ("project:module", "submodule")
+    assert reject["detail"].startswith("swh:1:rev:" + "1" * 40)
 
 
 def test_missing_and_corrupt_objects_cost_one_row_each(repo: Any, source: GitRepository, rows: Callable[..., Any]) -> None:
@@ -126,18 +133,37 @@ def test_missing_and_corrupt_objects_cost_one_row_each(repo: Any, source: GitRep
     assert set(by_path(found)) == {"LICENSE"}
 
 
-def test_history_that_ends_early_is_an_error_not_a_short_corpus(
+def test_a_commit_that_cannot_be_read_is_named_and_the_others_are_read(
     repo: Any, source: GitRepository, rows: Callable[..., Any]
 ) -> None:
-    tree = repo.git("rev-parse", "HEAD^{tree}")
-    for text in ("2", "3"):
+    first, tree = repo.git("rev-parse", "HEAD"), repo.git("rev-parse", "HEAD^{tree}")
+    for text in ("2", "3", "4"):
         repo.write("a.py", text)
         repo.commit()
     (repo.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
     assert not rows(source).rejects
-    with pytest.raises(SourceError, match="git cannot read") as caught:
-        rows(GitRepository("code", str(repo.path), history=True))
-    assert caught.value.fix
+    found = rows(GitRepository("code", str(repo.path), history=True))
+    # the commit whose tree is gone, and the next one, which is told by its difference from that tree
+    second = repo.git("rev-parse", "HEAD~2")
+    assert [(row["reason"], row["detail"][:50]) for row in found.rejects] == [
+        ("damaged", f"swh:1:rev:{first}"),
+        ("damaged", f"swh:1:rev:{second}"),
+    ]
+    assert {"3", "4"} <= set(found.texts)
+    assert set(by_path(found)) == {"LICENSE", "a.py", "same.py", "sub/b c.md"}
+
+
+def test_a_history_that_cannot_be_walked_leaves_the_files_at_head(
+    repo: Any, source: GitRepository, rows: Callable[..., Any]
+) -> None:
+    first = repo.git("rev-parse", "HEAD")
+    for text in ("2", "3"):
+        repo.write("a.py", text)
+        repo.commit()
+    (repo.path / ".git" / "objects" / first[:2] / first[2:]).unlink()
+    found = rows(GitRepository("code", str(repo.path), history=True))
+    assert found.reasons == ["history"]
+    assert by_path(found)["a.py"]["text"] == "3"
 
 
 def test_a_commit_without_a_date(repo: Any, source: GitRepository, rows: Callable[..., Any]) -> None:
@@ -227,8 +253,7 @@ def test_fingerprint_follows_head_and_refs(repo: Any, source: GitRepository) -> 
     repo.write("new", "new")
     repo.commit()
     assert source.plan()[0].fingerprint != before.fingerprint
-    with pytest.raises(SourceError, match="has changed since"):
-        list(source.read(before))
+    assert before.params["revision"] != source.plan()[0].params["revision"]
 
 
 def test_no_repository_no_commit(tmp_path: Path, repo: Any) -> None:
@@ -262,7 +287,7 @@ def test_large_input_keeps_order_and_cap(repo: Any, rows: Callable[..., Any]) ->
         repo.write(f"f{i:03d}.txt", f"file {i} " * 300)
     repo.commit()
     objects = GitObjects(repo.path, "test")
-    oids = [file.oid for file in objects.tree()]
+    oids = [file.oid for file in objects.tree(objects.head().tree)]
     assert [blob.oid for blob in objects.blobs(oids, 1 << 20)] == oids
     found = rows(GitRepository("code", str(repo.path), max_bytes=10_000))
     assert [row["path"] for row in found.occurrences] == [f"f{i:03d}.txt" for i in range(len(found.documents))]

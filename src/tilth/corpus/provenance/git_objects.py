@@ -1,48 +1,54 @@
-"""Asks git about a repository without ever running its hooks, writing in it, or fetching what it lacks."""
+"""Reads the objects of a repository: blobs, trees and tags by id, the tree at HEAD, and what its history added."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import subprocess
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from tilth.corpus.provenance.swhid import Branch, snapshot_swhid
-from tilth.errors import SourceError
+from tilth.corpus.provenance.git_process import CHUNK_BYTES, GitProcess, RepositoryError
+from tilth.corpus.provenance.git_refs import Refs, read_refs
 
-CONFIG = {
-    "safe.directory": "*",  # read a repository that belongs to somebody else
-    "core.fsmonitor": "false",
-    "core.hooksPath": os.devnull,
-    "gc.auto": "0",
-    "maintenance.auto": "false",
-    "protocol.allow": "never",  # a partial clone must not fetch what it lacks
-    "core.useReplaceRefs": "false",
-}
 COMMIT_FORMAT = "--format=%T %cI"
-CHUNK_BYTES = 1 << 20
-MAX_REFS = 50_000
 REGULAR_MODES = frozenset({"100644", "100755", "100664"})
-TAG_TARGETS = {"commit": "revision", "tag": "release", "tree": "directory", "blob": "content"}
-# Refs that Software Heritage's git loader leaves out (merge previews of forges, review systems).
-DROPPED_REFS = ("refs/changes/", "refs/pipelines/")
-DROPPED_MERGES = ("refs/pull/", "refs/merge-requests/")
+TREE_MODE, LINK_MODE, SUBMODULE_MODE = "40000", "120000", "160000"
+COMMIT_TREE = re.compile(rb"tree ([0-9a-f]{40})\n")
+COMMITTED = re.compile(rb"^committer [^\n]*> (\d+) ([+-]\d{4})$", re.MULTILINE)
+MAX_TREE_BYTES, MAX_COMMIT_BYTES = 256 << 20, 64 << 20
+COMMITS_AT_ONCE = 1000
+MAX_PATHS = 5_000_000  # a few objects can spell more paths than any disk holds
 
 
 class TreeFile(NamedTuple):
-    """A file in a tree: git's mode, the blob's id in hexadecimal, its path."""
+    """What is at a path: git's mode, the object's id in hexadecimal; `problem` where it is a tree that cannot be read."""
 
     mode: str
     oid: str
     path: str
+    problem: str = ""
+    detail: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Not a link, a submodule, or a tree that cannot be read."""
+        return self.mode in REGULAR_MODES
+
+    @property
+    def is_tree(self) -> bool:
+        """A folder."""
+        return self.mode == TREE_MODE
 
 
 class Addition(NamedTuple):
-    """A blob at a path, and the revision that brought it there."""
+    """A blob at a path, and the revision that brought it there; a revision whose changes cannot be read has a `problem`."""
 
     file: TreeFile
     revision: str
@@ -51,17 +57,18 @@ class Addition(NamedTuple):
 
 
 class Blob(NamedTuple):
-    """What `cat-file` says of an object: its bytes, or None with `problem` (missing, too_large, bad_record)."""
+    """What `cat-file` says of an object: its bytes, or None with `problem` (missing, too_large, corrupt, bad_record)."""
 
     oid: str
     data: bytes | None
     problem: str = ""
     detail: str = ""
+    n_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Head:
-    """Where the repository stands: commit and root tree (hexadecimal), date of the commit, snapshot, origin."""
+    """A commit: its id and root tree (hexadecimal), its date; and the snapshot and origin of its repository."""
 
     revision: str
     tree: str
@@ -71,163 +78,187 @@ class Head:
 
 
 class GitObjects:
-    """Read-only view of one repository, bare or not. Raises SourceError if `path` is not one."""
+    """Read-only view of one repository, bare or not. Raises RepositoryError (a SourceError) if `path` is not one."""
 
     def __init__(self, path: str | Path, where: str) -> None:
-        self.path, self.where = Path(path).expanduser(), where
-        if not self.path.is_dir():
-            raise SourceError(
-                "there is no such folder", where=where, fix="give the path of a git repository, bare or with a work tree"
-            )
-        self.env = _environment(self.path)
-        try:
-            found = self._run("rev-parse", "--show-object-format", check=False)
-        except FileNotFoundError:
-            raise SourceError("git is not installed", where=where, fix="install git 2.31 or newer") from None
-        if found.returncode:
-            raise SourceError(
-                "this folder is not a git repository", where=where, fix="give the folder that holds .git, or a bare repository"
-            )
-        if found.stdout.strip() == b"sha256":
-            raise SourceError(
-                "the repository names objects by SHA-256, which SWHIDs cannot", where=where, fix="read it with Folder"
-            )
+        self.git, self.where = GitProcess(path, where), where
 
-    def _run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(["git", "-C", str(self.path), *args], env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
-        if check and done.returncode:
-            message = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-            raise SourceError(f"git {args[0]} failed: {message[-1]}", where=self.where, fix=f"try `git fsck` in {self.path}")
-        return done
+    @cached_property
+    def refs(self) -> Refs:
+        """The refs as they are when they are first asked for."""
+        return read_refs(self.git, self.kinds)
+
+    @cached_property
+    def origin(self) -> str:
+        """The public address of the remote called origin; without one, the folder's name."""
+        url = self.git.run("config", "--get", "remote.origin.url", check=False).stdout.decode("utf-8", "replace").strip()
+        return public_origin(url) or self.git.path.resolve().name
 
     def head(self) -> Head:
-        """Raises SourceError for a repository without commits."""
-        found = self._run("rev-parse", "--verify", "--quiet", "HEAD^{commit}", check=False)
+        """Where HEAD is. Raises RepositoryError: no commit there, or one that cannot be read."""
+        found = self.git.run("rev-parse", "--verify", "--quiet", "HEAD", check=False)
         if found.returncode:
-            raise SourceError(
-                "the repository has no commit at HEAD",
-                where=self.where,
-                fix="commit something, or check out a branch that has commits",
-            )
-        listed = self._run("rev-list", "--max-count=1", COMMIT_FORMAT, "HEAD").stdout
-        [(revision, (tree, date))] = _commits(listed).items()
-        return Head(revision, tree, date, self._snapshot(), self._origin())
+            link = self.git.run("symbolic-ref", "--quiet", "HEAD", check=False).stdout.decode("utf-8", "replace").strip()
+            what = "the repository has no commit at HEAD" + (f": {link} leads to none" if link else "")
+            fix = "commit something, or check out a branch that has commits"
+            raise RepositoryError(what, self.where, fix, "no_commit")
+        return self.at(found.stdout.strip().decode("ascii"), self.refs.snapshot())
 
-    def tree(self) -> list[TreeFile]:
-        """The regular files of HEAD's tree in git's order; symbolic links and submodules are left out."""
-        output = self._run("ls-tree", "-r", "-z", "--full-tree", "HEAD").stdout
-        return [file for file in map(_tree_file, output.split(b"\0")[:-1]) if file is not None]
+    def at(self, revision: str, snapshot: str | None) -> Head:
+        """The commit with this id, as part of a snapshot. Raises RepositoryError where it cannot be read."""
+        commit = next(self.read([revision], "commit", MAX_COMMIT_BYTES))
+        facts = COMMIT_TREE.match(commit.data or b"")
+        if facts is None:
+            problem = commit.problem or "bad_record"
+            what = f"the commit swh:1:rev:{revision} is {problem}"
+            raise RepositoryError(what, self.where, f"try `git fsck` in {self.git.path}", problem)
+        return Head(revision, facts[1].decode("ascii"), _date(commit.data or b""), snapshot, self.origin)
 
-    def additions(self) -> Iterator[Addition]:
+    def tree(self, root: str) -> list[TreeFile]:
+        """What is below a root tree in git's order: files, symbolic links, submodules, and trees that cannot be read."""
+        found: list[TreeFile] = []
+        level = {root: [""]}
+        while level:
+            below: dict[str, list[str]] = {}
+            for tree in self.read(level, "tree", MAX_TREE_BYTES):
+                for prefix in level[tree.oid]:
+                    entries, problem, detail = _entries(tree)
+                    if len(found) + len(entries) > MAX_PATHS:
+                        entries, problem, detail = [], "too_many_files", f"more than {MAX_PATHS} paths"
+                    if problem:
+                        found.append(TreeFile(TREE_MODE, tree.oid, prefix.rstrip("/"), problem, detail))
+                    for mode, name, oid in entries:
+                        if mode == TREE_MODE:
+                            below.setdefault(oid, []).append(f"{prefix}{name}/")
+                        else:
+                            found.append(TreeFile(mode, oid, prefix + name))
+                if sum(map(len, below.values())) > MAX_PATHS:
+                    found.append(TreeFile(TREE_MODE, tree.oid, "", "too_many_files", f"more than {MAX_PATHS} folders"))
+                    below = {}
+            level = below
+        return sorted(found, key=lambda file: os.fsencode(file.path))
+
+    def entry(self, root: str, path: str) -> TreeFile | None:
+        """What a root tree has at a path, a folder included; None if there is nothing."""
+        listed = self.git.run("ls-tree", "-z", "--full-tree", root, "--", f":(literal){path}", check=False).stdout
+        if not listed:
+            return None
+        mode, _, oid = listed.partition(b"\t")[0].decode("ascii").split()
+        return TreeFile(mode.lstrip("0"), oid, path)
+
+    def additions(self, head: Head) -> Iterator[Addition]:
         """Each (blob, path) that a commit on HEAD's history brought, once, with the first such commit in topological order.
 
-        Raises SourceError where the history cannot be walked to its end.
+        A commit whose trees cannot be read is named in its place, and those after it follow. Raises RepositoryError where
+        the commits themselves cannot be walked to their end.
         """
-        facts = _commits(self._run("rev-list", "--topo-order", "--reverse", COMMIT_FORMAT, "HEAD").stdout)
+        facts = _commits(self.git.run("rev-list", "--topo-order", "--reverse", COMMIT_FORMAT, head.revision, "--").stdout)
+        revisions = list(facts)
         seen: set[tuple[str, str]] = set()
+        for i in range(0, len(revisions), COMMITS_AT_ONCE):
+            for revision, file in self._changes_of(revisions[i : i + COMMITS_AT_ONCE]):
+                if file.problem or (file.oid, file.path) not in seen:
+                    seen.add((file.oid, file.path))
+                    yield Addition(file, revision, *facts[revision])
+
+    def _changes_of(self, revisions: list[str]) -> list[tuple[str, TreeFile]]:
+        """What some commits changed: together, or one by one where git stops at one that it cannot read."""
+        changes = self._changes(revisions)
+        if changes is not None:
+            return changes
+        if len(revisions) > 1:
+            return [change for revision in revisions for change in self._changes_of([revision])]
+        return [(revisions[0], TreeFile(TREE_MODE, "", "", "damaged", "git cannot read what this commit changed"))]
+
+    def _changes(self, revisions: list[str]) -> list[tuple[str, TreeFile]] | None:
         with tempfile.TemporaryFile() as asked:
-            asked.write("".join(f"{revision}\n" for revision in facts).encode("ascii"))
+            asked.write("".join(f"{revision}\n" for revision in revisions).encode("ascii"))
             asked.seek(0)
             flags = ("--stdin", "--root", "-r", "-z", "-m", "--no-renames", "--raw", "--no-abbrev")
-            pipe = self._pipe("diff-tree", *flags, stdin=asked)
+            pipe = self.git.pipe("diff-tree", *flags, stdin=asked)
             with pipe as output:
-                for revision, file in _raw_changes(output):
-                    if (file.oid, file.path) not in seen:
-                        seen.add((file.oid, file.path))
-                        yield Addition(file, revision, *facts[revision])
-                if pipe.process.wait():
-                    raise SourceError(
-                        "the history has a tree that git cannot read",
-                        where=self.where,
-                        fix=f"try `git fsck` in {self.path}, or read it without `history`",
-                    )
+                changes = list(_raw_changes(output))
+                return None if pipe.process.wait() else changes
 
     def blobs(self, oids: Iterable[str], max_bytes: int) -> Iterator[Blob]:
-        """The contents in the order asked for, through one `cat-file` process; it is started again where an object kills it."""
-        left = list(oids)
-        objects = self._run("rev-parse", "--path-format=absolute", "--git-path", "objects").stdout.rstrip(b"\n")
+        """The contents in the order asked for, each held to its id."""
+        return self.read(oids, "blob", max_bytes)
+
+    def kinds(self, oids: list[str]) -> dict[str, str]:
+        """The types of those objects that are there: commit, tree, blob or tag."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode("ascii")
         with tempfile.TemporaryDirectory(prefix="objects-") as own:
-            env = _own_repository(Path(own), os.fsdecode(objects), self.env)
+            env = self.git.borrowed(Path(own))
+            form = "--batch-check=%(objectname) %(objecttype)"
+            listed = self.git.run("cat-file", form, check=False, data=asked, env=env).stdout
+        pairs = (line.split() for line in listed.decode("ascii", "replace").splitlines())
+        return {oid: kind for oid, kind in pairs if kind != "missing"}
+
+    def read(self, oids: Iterable[str], kind: str, max_bytes: int) -> Iterator[Blob]:
+        """Objects of one kind, each held to its id, through one `cat-file`; it is started again where an object kills it."""
+        left = list(oids)
+        with tempfile.TemporaryDirectory(prefix="objects-") as own:
+            env = self.git.borrowed(Path(own))
             while left:
                 n_done = 0
-                for blob in self._cat(left, max_bytes, env):
+                for blob in self._cat(left, kind, max_bytes, env):
                     n_done += 1
                     yield blob
                 if n_done < len(left):
-                    yield Blob(left[n_done], None, "bad_record", "git cannot read this object")
+                    yield Blob(left[n_done], None, "corrupt", "git cannot read this object")
                     n_done += 1
                 left = left[n_done:]
 
-    def _cat(self, oids: list[str], max_bytes: int, env: dict[str, str]) -> Iterator[Blob]:
+    def _cat(self, oids: list[str], kind: str, max_bytes: int, env: dict[str, str]) -> Iterator[Blob]:
         with tempfile.TemporaryFile() as asked:
             asked.write("".join(f"{oid}\n" for oid in oids).encode("ascii"))
             asked.seek(0)
-            with _Pipe(["git", "cat-file", "--batch", "--buffer"], env, asked) as output:
+            with self.git.pipe("cat-file", "--batch", "--buffer", stdin=asked, env=env) as output:
                 for oid in oids:
                     header = output.readline().split()
-                    if len(header) < 2 or not header[-1].isdigit():
-                        if not header:
-                            return
+                    if not header:
+                        return
+                    if len(header) < 3:
                         yield Blob(oid, None, "missing", "the repository lacks this object")
                         continue
-                    size = int(header[-1])
-                    data = output.read(size) if size <= max_bytes else None
-                    if data is None:
-                        _discard(output, size)
-                    elif len(data) < size:
+                    blob = _object(output, oid, header[1], int(header[2]), max_bytes)
+                    if blob is None:
                         return
-                    output.read(1)
-                    yield Blob(oid, data, "" if data is not None else "too_large", f"{size} bytes, at most {max_bytes}")
-
-    def _pipe(self, *args: str, stdin: BinaryIO | None = None) -> _Pipe:
-        return _Pipe(["git", "-C", str(self.path), *args], self.env, stdin)
-
-    def _origin(self) -> str:
-        url = self._run("config", "--get", "remote.origin.url", check=False).stdout.decode("utf-8", "replace").strip()
-        return public_origin(url) or self.path.resolve().name
-
-    def _snapshot(self) -> str | None:
-        """The snapshot of the refs that a clone of this repository would see, by the policy of Software Heritage's loader."""
-        form = "%(objecttype) %(objectname) %(refname)"
-        listed = self._run("for-each-ref", f"--count={MAX_REFS + 1}", f"--format={form}", check=False)
-        lines = listed.stdout.splitlines()
-        if listed.returncode or len(lines) > MAX_REFS:
-            return None
-        branches: dict[bytes, Branch] = {}
-        for kind, oid, name in (line.split(b" ", 2) for line in lines):
-            if kept_ref(name.decode("utf-8", "surrogateescape")):
-                branches[name] = Branch(TAG_TARGETS[kind.decode("ascii")], bytes.fromhex(oid.decode("ascii")))
-        link = self._run("symbolic-ref", "--quiet", "HEAD", check=False).stdout.strip()
-        commit = self._run("rev-parse", "HEAD").stdout.strip().decode("ascii")
-        branches[b"HEAD"] = Branch("alias", link) if link else Branch("revision", bytes.fromhex(commit))
-        return snapshot_swhid(branches)
+                    wrong = header[1] != kind.encode() and not blob.problem
+                    yield Blob(oid, None, "bad_record", f"a {header[1].decode()}, not a {kind}") if wrong else blob
 
 
-class _Pipe:
-    """A git process whose output is read as it comes; it never outlives the `with`."""
-
-    def __init__(self, command: list[str], env: dict[str, str], stdin: BinaryIO | None) -> None:
-        given = stdin if stdin is not None else subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            command, env=env, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=CHUNK_BYTES
-        )
-
-    def __enter__(self) -> BinaryIO:
-        assert self.process.stdout is not None
-        return self.process.stdout  # type: ignore[return-value]
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.process.kill()
-        self.process.wait()
+def _object(output: BinaryIO, oid: str, kind: bytes, size: int, max_bytes: int) -> Blob | None:
+    """The object that comes next; None where the output ends in it. What is too large is hashed all the same."""
+    digest = hashlib.sha1(b"%s %d\0" % (kind, size), usedforsecurity=False)
+    data = output.read(size) if size <= max_bytes else None
+    n_left = size - (len(data) if data is not None else 0)
+    digest.update(data or b"")
+    while data is None and n_left and (chunk := output.read(min(n_left, CHUNK_BYTES))):
+        digest.update(chunk)
+        n_left -= len(chunk)
+    if n_left:
+        return None
+    output.read(1)
+    if digest.hexdigest() != oid:
+        return Blob(oid, None, "corrupt", f"its {size} bytes are those of {digest.hexdigest()}", size)
+    problem = "" if data is not None else "too_large"
+    return Blob(oid, data, problem, f"{size} bytes, at most {max_bytes}" if problem else "", size)
 
 
-def kept_ref(name: str) -> bool:
-    """Whether a ref belongs to a snapshot (swh-loader-git, `filter_refs`)."""
-    if name.endswith("^{}") or name.startswith(DROPPED_REFS):
-        return False
-    return not (name.startswith(DROPPED_MERGES) and name.endswith("/merge"))
+def _entries(tree: Blob) -> tuple[list[tuple[str, str, str]], str, str]:
+    """(mode, name, id) of each entry of a tree object, and what is wrong with it."""
+    if tree.data is None:
+        return [], tree.problem, tree.detail
+    entries, at = [], 0
+    while at < len(tree.data):
+        space, end = tree.data.find(b" ", at), tree.data.find(b"\0", at)
+        if not at < space < end or end + 21 > len(tree.data):
+            return [], "bad_record", f"byte {at} of the tree is no entry"
+        mode, name = tree.data[at:space].decode("latin-1").lstrip("0"), os.fsdecode(tree.data[space + 1 : end])
+        entries.append((mode, name, tree.data[end + 1 : end + 21].hex()))
+        at = end + 21
+    return entries, "", ""
 
 
 def public_origin(url: str) -> str | None:
@@ -243,29 +274,21 @@ def public_origin(url: str) -> str | None:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _environment(path: Path) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    parent = str(path.resolve().parent)
-    config = {
-        f"GIT_CONFIG_{part}_{i}": text for i, pair in enumerate(CONFIG.items()) for part, text in zip(("KEY", "VALUE"), pair)
-    }
-    return {
-        **kept, **config, "GIT_CONFIG_COUNT": str(len(CONFIG)), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CEILING_DIRECTORIES": parent, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_NO_LAZY_FETCH": "1",
-        "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C",
-    }  # fmt: skip
+def commit_date(seconds: int, minutes: int) -> str | None:
+    """A commit's date in its own time zone, ISO 8601; None for one that the calendar does not reach."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=minutes))).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
-def _own_repository(folder: Path, objects: str, env: dict[str, str]) -> dict[str, str]:
-    """The environment of an empty repository that borrows `objects`.
-
-    A partial clone's own configuration makes git fetch what is missing, and die where it may not; here it is simply missing.
-    """
-    for part in ("objects", "refs"):
-        (folder / part).mkdir()
-    (folder / "HEAD").write_text("ref: refs/heads/none\n")
-    quoted = objects.replace("\\", "\\\\").replace('"', '\\"')
-    return {**env, "GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
+def _date(commit: bytes) -> str | None:
+    match = COMMITTED.search(commit.partition(b"\n\n")[0])
+    if match is None:
+        return None
+    zone = match[2].decode("ascii")
+    minutes = 60 * int(zone[1:3]) + int(zone[3:])
+    return commit_date(int(match[1]), -minutes if zone[0] == "-" else minutes)
 
 
 def _commits(listed: bytes) -> dict[str, tuple[str, str | None]]:
@@ -273,15 +296,10 @@ def _commits(listed: bytes) -> dict[str, tuple[str, str | None]]:
     lines = listed.decode("ascii", "replace").splitlines()
     facts = (line.partition(" ") for line in lines[1::2])
     return {
-        line.removeprefix("commit "): (tree, None if date in ("", "%cI") else date)
+        # newer versions of git write the time zone +00:00 as Z
+        line.removeprefix("commit "): (tree, None if date in ("", "%cI") else date.replace("Z", "+00:00"))
         for line, (tree, _, date) in zip(lines[::2], facts, strict=True)
     }
-
-
-def _tree_file(line: bytes) -> TreeFile | None:
-    facts, _, path = line.partition(b"\t")
-    mode, kind, oid = facts.decode("ascii").split()
-    return TreeFile(mode, oid, os.fsdecode(path)) if kind == "blob" and mode in REGULAR_MODES else None
 
 
 def _raw_changes(output: BinaryIO) -> Iterator[tuple[str, TreeFile]]:
@@ -291,7 +309,7 @@ def _raw_changes(output: BinaryIO) -> Iterator[tuple[str, TreeFile]]:
         field = os.fsdecode(raw)
         if change:
             mode, oid = change.split()[1], change.split()[3]
-            if mode in REGULAR_MODES:
+            if int(mode):
                 yield revision, TreeFile(mode, oid, field)
             change = ""
         elif field.startswith(":"):
@@ -305,8 +323,3 @@ def _fields(output: BinaryIO) -> Iterator[bytes]:
     while chunk := output.read(CHUNK_BYTES):
         *whole, rest = (rest + chunk).split(b"\0")
         yield from whole
-
-
-def _discard(output: BinaryIO, size: int) -> None:
-    while size > 0 and (chunk := output.read(min(size, CHUNK_BYTES))):
-        size -= len(chunk)

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+from urllib.parse import quote_from_bytes
 
 GIT_TYPES = {"cnt": b"blob", "dir": b"tree", "rev": b"commit", "rel": b"tag", "snp": b"snapshot"}
 TARGET_TYPES = frozenset({"content", "directory", "revision", "release", "snapshot", "alias", "dangling"})
@@ -92,9 +93,15 @@ def qualified_swhid(
     core: str, *, origin: str | None = None, visit: str | None = None, anchor: str | None = None,
     path: str | None = None, lines: tuple[int, int] | None = None,
 ) -> str:  # fmt: skip
-    """Add qualifiers in the order that the specification fixes; `;` and `%` in values are escaped."""
+    """Add qualifiers in the order that the specification fixes.
+
+    `;` and `%` of an origin are escaped; of a path, every byte that a URL would escape, so that a name need not be UTF-8
+    (it comes as `os.fsdecode` gives it). Raises ValueError if `core` is no core SWHID.
+    """
     parse_swhid(core)
     span = f"{lines[0]}-{lines[1]}" if lines else None
-    given = {"origin": origin, "visit": visit, "anchor": anchor, "path": path, "lines": span}
-    escaped = [f";{key}={value.replace('%', '%25').replace(';', '%3B')}" for key, value in given.items() if value is not None]
-    return core + "".join(escaped)
+    given = {
+        "origin": origin.replace("%", "%25").replace(";", "%3B") if origin else None, "visit": visit, "anchor": anchor,
+        "path": quote_from_bytes(path.encode("utf-8", "surrogateescape")) if path else None, "lines": span,
+    }  # fmt: skip
+    return core + "".join(f";{key}={value}" for key, value in given.items() if value is not None)

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.extract.textfile import NotTextError, read_text
-from tilth.corpus.languages import language_of
-from tilth.corpus.provenance.git_objects import Addition, Blob, GitObjects, Head
-from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
-from tilth.corpus.records import Document, Occurrence, Reject, Shard, content_document_id, fingerprint
+from tilth.corpus.provenance.git_objects import Addition, GitObjects, Head
+from tilth.corpus.provenance.git_process import RepositoryError
+from tilth.corpus.records import Document, Reject, Shard, fingerprint
 from tilth.corpus.registry import source
-from tilth.errors import SourceError
-
-MAX_LICENCE_BYTES = 1 << 20
+from tilth.corpus.repository_files import RepositoryFiles
 
 
 @source
@@ -26,6 +22,7 @@ class GitRepository:
 
     With `history`, every blob that HEAD's history ever added follows the blobs at HEAD, in topological order.
     Claims of licences come from the file itself and from HEAD's licence files. `max_bytes` bounds the text.
+    The commit that HEAD was at is part of the plan: a repository that grows meanwhile is read as it was.
     """
 
     name: str
@@ -34,72 +31,44 @@ class GitRepository:
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """One shard; its fingerprint is made of HEAD, snapshot and origin. Raises SourceError: no repository, no commit."""
         head = self._objects(self.path).head()
         identity = "\0".join(["git", head.revision, head.snapshot or "", head.origin])
-        params = {"history": self.history, "max_bytes": self.max_bytes, "max_blob_bytes": self.max_blob_bytes}
+        params = {
+            "history": self.history, "max_bytes": self.max_bytes, "max_blob_bytes": self.max_blob_bytes,
+            "revision": head.revision, "snapshot": head.snapshot,
+        }  # fmt: skip
         return [Shard(f"{self.name}/00000", self.name, hashlib.sha256(identity.encode()).hexdigest(), params, self.path)]
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a document or a reject for every distinct blob."""
+        """Yield a document or a reject for every distinct blob, and a reject for whatever else is at a path."""
         objects = self._objects(shard.location)
-        head = objects.head()
-        if self.plan()[0].fingerprint != shard.fingerprint:
-            raise SourceError(
-                "the repository has changed since the build was planned", where=shard.location, fix="run the same command again"
-            )
-        seen = _occurrences(objects, head, self.history)
-        licences = self._licences(objects, head)
-        for blob in objects.blobs(seen, self.max_blob_bytes):
-            yield _row(blob, seen[blob.oid], licences)
+        head = objects.at(shard.params["revision"], shard.params["snapshot"])
+        yield from _files(objects, head, self.history).rows(objects.blobs, self.max_blob_bytes)
 
     def _objects(self, path: str) -> GitObjects:
         return GitObjects(path, f"GitRepository {self.name}: {path}")
 
-    def _licences(self, objects: GitObjects, head: Head) -> LicenceTree:
-        tree = LicenceTree(head.origin)
-        paths: dict[str, list[str]] = {}
-        for file in objects.tree():
-            if is_licence_path(file.path):
-                paths.setdefault(file.oid, []).append(file.path)
-        for blob in objects.blobs(paths, MAX_LICENCE_BYTES):
-            for path in paths[blob.oid] if blob.data else []:
-                tree.add(path, blob.data.decode("utf-8", "replace"), f"swh:1:cnt:{blob.oid}")  # type: ignore[union-attr]
-        return tree
 
-
-def _occurrences(objects: GitObjects, head: Head, history: bool) -> dict[str, list[Occurrence]]:
-    """Where each blob is, by id: the blobs at HEAD first, in the order of their paths."""
-    at_head = [Addition(file, head.revision, head.tree, head.date) for file in objects.tree()]
-    seen: dict[str, list[Occurrence]] = {addition.file.oid: [] for addition in at_head}
-    added = list(objects.additions()) if history else []
+def _files(objects: GitObjects, head: Head, history: bool) -> RepositoryFiles:
+    """Where each blob is: the blobs at HEAD first, in the order of their paths."""
+    at_head = [Addition(file, head.revision, head.tree, head.date) for file in objects.tree(head.tree)]
+    found = RepositoryFiles()
+    for addition in at_head:
+        found.at_head(addition.file, head.origin)
+        if addition.file.is_file:
+            found.seen[addition.file.oid] = []
+    added = []
+    try:
+        added = list(objects.additions(head)) if history else []
+    except RepositoryError as error:
+        found.others.append(Reject(head.origin, "history", f"swh:1:rev:{head.revision}: {error.what}; read at this commit only"))
     in_history = {addition.file.oid for addition in added}
     # what HEAD has and its history never adds (the parents of a graft, say) is seen at HEAD
-    added += [addition for addition in at_head if addition.file.oid not in in_history]
-    for (mode, oid, path), revision, tree, date in added:
-        occurrence = Occurrence(
-            "git", head.origin, path, snapshot=head.snapshot, revision=f"swh:1:rev:{revision}",
-            directory=f"swh:1:dir:{tree}", mode=mode, date=date,
-        )  # fmt: skip
-        seen.setdefault(oid, []).append(occurrence)
-    return seen
-
-
-def _row(blob: Blob, occurrences: list[Occurrence], licences: LicenceTree) -> Document | Reject:
-    swhid = f"swh:1:cnt:{blob.oid}"
-    first = occurrences[0]
-    try:
-        if blob.data is None:
-            raise NotTextError(blob.problem, blob.detail)
-        text, encoding = read_text(blob.data)
-    except NotTextError as error:
-        return Reject(f"{first.origin}:{first.path}", error.reason, f"{swhid}: {error.detail}")
-    claims = [claim for occurrence in occurrences for claim in licences.claims(occurrence.path, text, swhid)]
-    return Document(
-        doc_id=content_document_id(swhid), text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-        occurrences=occurrences, language=language_of(first.path), licences=claims,
-    )  # fmt: skip
+    for addition in [*added, *(addition for addition in at_head if addition.file.oid not in in_history)]:
+        found.add(addition, head.origin, head.snapshot)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tilth.corpus.extract import licence_header
+from tilth.corpus.provenance.git_process import RepositoryError, is_repository
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Reject, Shard, fingerprint, printable, screen
 from tilth.corpus.registry import source
@@ -22,8 +24,9 @@ from tilth.errors import SourceError
 class GitRepositories:
     """The repositories at or below `path` (a folder or a pattern), bare or not, each read as GitRepository reads it.
 
-    A repository inside another one's work tree is not looked for. With `strip_licence_headers` the copyright notice at the top
-    of a file goes from its text (`extract/licence_header.py`), after its licence was read. `max_bytes` is shared evenly.
+    A repository inside another one's work tree is not looked for; one that cannot be read is one counted reject.
+    With `strip_licence_headers` the copyright notice at the top of a file goes from its text
+    (`extract/licence_header.py`), after its licence was read. `max_bytes` is shared evenly.
     """
 
     name: str
@@ -37,7 +40,7 @@ class GitRepositories:
     libraries: ClassVar[tuple[str, ...]] = GitRepository.libraries
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
-        """One shard a repository, in the order of their paths. Raises SourceError: no repository, or one without a commit."""
+        """One shard a repository, in the order of their paths. Raises SourceError if there is none."""
         found = list(_find(self.path))
         if not found:
             where = f"GitRepositories {self.name}: {self.path}"
@@ -46,14 +49,32 @@ class GitRepositories:
         own = {"strip_licence_headers": licence_header.VERSION if self.strip_licence_headers else None}
         shards = []
         for i, (location, cap) in enumerate(zip(found, caps, strict=True)):
-            (shard,) = self._repository(location).plan(digest)
+            shard = self._plan(location, digest)
             shards.append(replace(shard, name=f"{self.name}/{i:05d}", params={**shard.params, **own, "max_bytes": cap}))
         return shards
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
-        """Yield a document or a reject for every distinct blob of one repository."""
-        for row in self._repository(shard.location).read(shard):
-            yield _stripped(row) if self.strip_licence_headers and isinstance(row, Document) else row
+        """Yield a document or a reject for every distinct blob of one repository, or one reject for all of a damaged one."""
+        if problem := shard.params.get("problem"):
+            yield Reject(Path(shard.location).name, *problem)
+            return
+        try:
+            for row in self._repository(shard.location).read(shard):
+                yield _stripped(row) if self.strip_licence_headers and isinstance(row, Document) else row
+        except RepositoryError as error:
+            yield Reject(Path(shard.location).name, error.reason, error.what)
+
+    def _plan(self, location: str, digest: Callable[[Path], str]) -> Shard:
+        """The shard of one repository. One that cannot be read (no commit, damaged, SHA-256) has a `problem`."""
+        try:
+            (shard,) = self._repository(location).plan(digest)
+        except RepositoryError as error:
+            if error.reason == "no_git":
+                raise
+            problem = [error.reason, error.what]
+            identity = "\0".join(["git", Path(location).name, *problem])
+            return Shard("", self.name, hashlib.sha256(identity.encode()).hexdigest(), {"problem": problem}, location)
+        return shard
 
     def _repository(self, location: str) -> GitRepository:
         return GitRepository(self.name, location, history=self.history, max_blob_bytes=self.max_blob_bytes)
@@ -74,14 +95,7 @@ def _find(path: str) -> Iterator[str]:
     expanded = os.path.expanduser(path)
     for root in sorted(glob(expanded, recursive=True)) if has_magic(expanded) else [expanded]:
         for folder, folders, _ in os.walk(root):
-            if _is_repository(folder):
+            if is_repository(folder):
                 folders.clear()
                 yield folder
             folders.sort()
-
-
-def _is_repository(folder: str) -> bool:
-    if os.path.exists(os.path.join(folder, ".git")):
-        return True
-    parts = (os.path.join(folder, part) for part in ("HEAD", "objects", "refs"))
-    return all(map(os.path.exists, parts))
