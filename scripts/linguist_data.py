@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 from linguist_classifier import trained
-from linguist_patterns import needles, translated
+from linguist_patterns import is_steep, needles, translated
 
 FOLDER = Path(__file__).parents[1] / "src" / "tilth" / "corpus" / "languages"
 # Suffixes that too many formats share: the rules on contents decide, never the suffix alone (linguist's generic.yml).
@@ -48,7 +48,7 @@ class Tests:
     def number(self, pattern: str) -> int:
         """The number of a Ruby expression."""
         source = translated(pattern)
-        test = [source, *needles(source)]
+        test = [source, *needles(source), is_steep(source)]
         if test not in self.all:
             self.all.append(test)
         return self.all.index(test)

@@ -9,16 +9,39 @@ from typing import Any
 
 INLINE = re.compile(r"\(\?([imx]+|-m)\)")
 MAX_NEEDLES = 24
+# A search for `^\s*X` finds what one within X's line finds, and that takes no square of the number of empty lines;
+# likewise for the other ways to begin. `[ \t] ` has lost the flag under which its space means nothing.
+REWRITTEN = (
+    ("[ \\t] ", r"[ \t]"),
+    (r"[\s&&[^\r\n]]", r"[^\S\r\n]"),
+    (r"\z", r"\Z"),
+    (r"(?:\A\W{0,3}|^)\s*", r"(?:\A\W{0,3}\s*|^[^\S\n]*)"),
+    (r"(?:^|<)\s*", r"(?:^[^\S\n]*|<\s*)"),
+    (r"(?:.*(?:\r?\n|\r))", r"(?:[^\r\n]*(?:\r?\n|\r))"),
+    (r"^\s*", r"^[^\S\n]*"),
+    (r"^(\s*)", r"^[^\S\n]*"),
+    (r"^\s+", r"^(?:[^\S\n]*\n|[^\S\n]+)"),
+    (r"\s*$", r"[^\S\n]*$"),
+)
+# Beginnings of expressions whose time is more than linear in some contents (those that read on across lines from every
+# line, say); they are tried on a shorter start of the content. tests/corpus/test_languages.py finds any that is missing.
+STEEP = (
+    r"([\/\\].*:\s+", r'^(?i:[^"m]*mov', r"package\s+\w+|", r"^module\s+[\w.]*", r"^((\/{2,3})?", r"^[^#;=\[]+", r"^[^\[#]+:-",
+    "\\/\\/|[\"']use", r"^[^\S\n]*(?:public\s+|private\s+|\s*)function", r"(?i:[ \t]*gosub", r"^[^\S\n]*package\s*[",
+    r"=> |case", r"((?i:[A-Z.]", r"^(?:<|[a-zA-Z-]", r"^[#\s]*\[", r"(^[^\S\n]*module)|let rec", r"^[^\S\n]*(?:package(?:",
+    r"^(?i:[c*][^abd-z]", r"\bpragma\s+sol", r"(\w+\.prototype", r"(?i:^begin[", r"^[^#]+:-", r"^[^#]*:-", r"^[^#!][^:]*:",
+    r"^[^#!;][^=]*=",
+)  # fmt: skip
 
 
 def translated(pattern: str) -> str:
     """The same expression for `re` with MULTILINE.
 
-    A line's leading white space is matched within the line: what may come before it cannot matter to a search, and a page
-    of empty lines would cost the square of its length.
+    Names, calls and inline flags of groups, which `re` has not, are written out.
     """
-    source = _without_names(pattern).replace("[ \\t] ", r"[ \t]").replace(r"[\s&&[^\r\n]]", r"[^\S\r\n]").replace(r"\z", r"\Z")
-    source = source.replace(r"^\s*", r"^[^\S\n]*").replace(r"^(\s*)", r"^[^\S\n]*")
+    source = _without_names(pattern)
+    for ruby, ours in REWRITTEN:
+        source = source.replace(ruby, ours)
     source = re.sub(r"^\\s\*", "", source)
     while found := INLINE.search(source):
         end = _end_of_group(source, found.end())
@@ -58,6 +81,11 @@ def _end_of_group(pattern: str, start: int) -> int:
                 return at
         at += 1
     return at
+
+
+def is_steep(source: str) -> bool:
+    """Whether the time of a search is more than linear in the length of some contents."""
+    return source.startswith(STEEP)
 
 
 def needles(source: str) -> tuple[list[str], bool]:

@@ -12,13 +12,13 @@ from math import log1p
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CONSIDERED_BYTES = 8 << 10
+CONSIDERED_BYTES = 16 << 10
 TOKEN = re.compile(rb"[#@$%&\\.]?[A-Za-z_][A-Za-z0-9_]{0,31}|[^\sA-Za-z0-9_]{1,2}")
 UNIT = 100  # scores are stored as whole hundredths of a natural logarithm
 
 
 def token_weights(content: bytes) -> dict[str, float]:
-    """Words (with the mark before them) and pairs of signs in the first 8 KiB, each with log(1 + its count)."""
+    """Words (with the mark before them) and pairs of signs in the first 16 KiB, each with log(1 + its count)."""
     counts = Counter(TOKEN.findall(content, 0, CONSIDERED_BYTES))
     return {token.decode("latin-1"): log1p(count) for token, count in counts.items()}
 

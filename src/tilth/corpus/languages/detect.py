@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from tilth.corpus.languages.classifier import classifier
 from tilth.corpus.languages.modeline import modeline
-from tilth.corpus.languages.rules import Head, Names, Rules, rules
+from tilth.corpus.languages.rules import CONSIDERED_BYTES, Head, Names, Rules, rules
 from tilth.corpus.languages.shebang import interpreter
 
 BINARY_BYTES = 8000  # as far as git looks for a NUL before it calls a file binary
-CONSIDERED_BYTES = 50 << 10
 LONGEST_FOR_EDITORS = 1 << 20  # linguist asks neither modelines nor the XML declaration of longer files
 MANUAL_PAGE = re.compile(r"\.(?:[1-9](?![0-9])[a-z_0-9]*|0p|n|man|mdoc)(?:\.in)?$")
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -82,7 +81,7 @@ def _among(candidates: Names, told: Names) -> Names:
 
 
 def _by_content(name: str, content: bytes, candidates: Names, known: Rules) -> Detected:
-    head = Head(content[:CONSIDERED_BYTES])
+    head = Head(content)
     told = next((rule.languages for rule in known.content_rules(name) if rule.holds(head)), ())
     if len(told) == 1:
         return Detected(told[0], "heuristics")

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+CONSIDERED_BYTES, STEEP_BYTES = 50 << 10, 4 << 10
 Names = tuple[str, ...]
 
 
 class Test:
-    """One regular expression of a content rule; `needles` are bytes of which a matching content has at least one."""
+    """One regular expression of a content rule.
 
-    def __init__(self, source: str, needles: list[str], ignores_case: bool) -> None:
-        self._source, self._ignores_case = source, ignores_case
+    `needles` are strings of which a matching content has at least one. A `steep` expression, whose time may grow faster
+    than the content, sees only its first `STEEP_BYTES`.
+    """
+
+    def __init__(self, source: str, needles: list[str], ignores_case: bool, steep: bool) -> None:
+        self._source, self._ignores_case, self._end = source, ignores_case, STEEP_BYTES if steep else CONSIDERED_BYTES
         self._needles = [needle.encode() for needle in needles]
 
     @cached_property
@@ -31,14 +36,14 @@ class Test:
             text = head.lowered if self._ignores_case else head.text
             if not any(needle in text for needle in self._needles):
                 return False
-        return self._regex.search(head.text) is not None
+        return self._regex.search(head.text, 0, self._end) is not None
 
 
 class Head:
-    """The part of a content that rules look at."""
+    """The first 50 KiB of a content: what linguist's rules look at too."""
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text
+    def __init__(self, content: bytes) -> None:
+        self.text = content[:CONSIDERED_BYTES]
 
     @cached_property
     def lowered(self) -> bytes:
