@@ -13,25 +13,30 @@ SMOOTHING = 0.003
 TOKENS_OF_A_LANGUAGE = 2000
 
 
-def trained(samples: Path, folders: dict[str, str], languages: set[str]) -> dict[str, Any]:
-    """Languages, tokens as {token: [language's number, score, ...]}, and the score of a token never seen."""
+def training_files(folder: Path) -> list[Path]:
+    """Every second file below a language's folder of samples, in the order of paths, from the first on."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())[0::2]
+
+
+def trained(files: dict[str, list[Path]]) -> dict[str, Any]:
+    """What Classifier takes, from the files of each language.
+
+    Kept are tokens of more than one file, and the 2000 heaviest of a language.
+    """
     weights: dict[str, Counter[str]] = {}
     documents: Counter[str] = Counter()
-    for folder in sorted(path for path in samples.iterdir() if folders.get(path.name) in languages):
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        of_language: Counter[str] = Counter()
-        for path in files[0::2]:
+    for name, paths in files.items():
+        weights[name] = Counter()
+        for path in paths:
             found = token_weights(path.read_bytes())
             documents.update(found.keys())
             for token, weight in found.items():
-                of_language[token] += weight  # type: ignore[assignment]
-        weights[folders[folder.name]] = of_language
-    n_tokens = len(documents)
-    names, unseen, scores = sorted(weights), {}, defaultdict(list)
-    for number, name in enumerate(names):
-        total = sum(weights[name].values()) + SMOOTHING * n_tokens
-        unseen[name] = round(UNIT * log(SMOOTHING / total))
-        kept = [(token, weight) for token, weight in weights[name].items() if documents[token] > 1]
+                weights[name][token] += weight  # type: ignore[assignment]
+    unseen: dict[str, int] = {}
+    tokens: dict[str, list[int]] = defaultdict(list)
+    for number, (name, of_language) in enumerate(weights.items()):
+        unseen[name] = round(UNIT * log(SMOOTHING / (sum(of_language.values()) + SMOOTHING * len(documents))))
+        kept = [(token, weight) for token, weight in of_language.items() if documents[token] > 1]
         for token, weight in sorted(kept, key=lambda pair: (-pair[1], pair[0]))[:TOKENS_OF_A_LANGUAGE]:
-            scores[token] += [number, round(UNIT * log(weight / SMOOTHING + 1))]
-    return {"names": names, "unseen": unseen, "tokens": scores}
+            tokens[token] += [number, round(UNIT * log(weight / SMOOTHING + 1))]
+    return {"names": list(files), "unseen": unseen, "tokens": tokens}

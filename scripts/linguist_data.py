@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from linguist_classifier import trained
+from linguist_classifier import trained, training_files
 from linguist_patterns import is_steep, needles, translated
 
 FOLDER = Path(__file__).parents[1] / "src" / "tilth" / "corpus" / "languages"
@@ -25,10 +25,14 @@ GENERIC = [*(f".{section}" for section in range(1, 10)), *(
 )]  # fmt: skip
 
 
-def tables(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Names of languages by each way of telling them."""
+def tables(languages: dict[str, dict[str, Any]], n_samples: dict[str, int]) -> dict[str, Any]:
+    """Names of languages by each way of telling them.
+
+    Of several languages for an extension, those whose main one it is come first, and of these the ones with more samples:
+    the first is the choice where a content tells nothing.
+    """
     found: dict[str, Any] = {"filenames": {}, "extensions": {}, "interpreters": {}, "aliases": {}}
-    for name in sorted(languages, key=str.lower):
+    for name in sorted(languages, key=lambda name: (-n_samples.get(name, 0), name.lower())):
         facts = languages[name]
         for kind in ("filenames", "extensions", "interpreters"):
             for key in facts.get(kind, []):
@@ -36,6 +40,8 @@ def tables(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 told += [name] if name not in told else []
         for alias in [re.sub(r"\s", "-", name), name, *facts.get("aliases", [])]:
             found["aliases"].setdefault(alias.lower(), name)
+    for extension, names in found["extensions"].items():
+        names.sort(key=lambda name: languages[name]["extensions"][:1] != [extension])
     return found
 
 
@@ -97,13 +103,14 @@ def main(rules_folder: str, samples: str, version: str) -> None:
     """Write linguist.json.xz and tokens.json.xz."""
     read = {name: yaml.safe_load((Path(rules_folder) / f"{name}.yml").read_text()) for name in
             ("languages", "heuristics", "vendor", "documentation")}  # fmt: skip
-    found = tables(read["languages"])
+    folders = {facts.get("fs_name", name): name for name, facts in read["languages"].items()}
+    files = {folders[path.name]: training_files(path) for path in Path(samples).iterdir()}
+    found = tables(read["languages"], {name: len(paths) for name, paths in files.items()})
     rules, tests = content_rules(read["heuristics"])
     paths = {"vendored": "|".join(read["vendor"]), "documentation": "|".join(read["documentation"])}
     packed = {**found, **paths, "generic": GENERIC, "content": rules, "tests": tests, "version": version}
     write(FOLDER / "linguist.json.xz", packed)
-    folders = {facts.get("fs_name", name): name for name, facts in read["languages"].items()}
-    write(FOLDER / "tokens.json.xz", trained(Path(samples), folders, confusable(found, rules)))
+    write(FOLDER / "tokens.json.xz", trained({name: files[name] for name in sorted(confusable(found, rules) & files.keys())}))
 
 
 if __name__ == "__main__":

@@ -24,27 +24,34 @@ def token_weights(content: bytes) -> dict[str, float]:
 
 
 class Classifier:
-    """Logarithms of P(token | language), above that of a token the language was never seen with."""
+    """Scores languages by the sum of weight * log P(token | language), in hundredths.
 
-    def __init__(self, tokens: dict[str, list[int]], unseen: dict[str, int], names: list[str]) -> None:
-        self._scores = {token: dict(zip(pairs[::2], pairs[1::2], strict=True)) for token, pairs in tokens.items()}
-        self._unseen, self._numbers = unseen, {name: number for number, name in enumerate(names)}
+    `tokens` holds, for each language that a token was seen in, how far its logarithm is above `unseen`, that of a token
+    the language was never seen with.    """
+
+    def __init__(self, names: list[str], unseen: dict[str, int], tokens: dict[str, list[int]]) -> None:
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._unseen = unseen
+        self._above = {token: dict(zip(pairs[::2], pairs[1::2], strict=True)) for token, pairs in tokens.items()}
 
     def best(self, content: bytes, candidates: Sequence[str]) -> str:
-        """The likeliest candidate; the earlier one of equals. Candidates without a trained sample come last."""
+        """The likeliest candidate, the earlier one of equals; one without samples only where all are."""
+        known = [name for name in candidates if name in self._numbers]
+        if not known:
+            return candidates[0]
         weights = token_weights(content)
-        known = [name for name in candidates if name in self._numbers] or list(candidates)
-        return max(known, key=lambda name: self._score(weights, name)) if len(known) > 1 else known[0]
+        total = sum(weights.values())
+        above = [(weight, scores) for token, weight in weights.items() if (scores := self._above.get(token))]
 
-    def _score(self, weights: dict[str, float], name: str) -> float:
-        number, total = self._numbers.get(name, -1), 0.0
-        for token, weight in weights.items():
-            total += weight * self._scores.get(token, {}).get(number, 0)
-        return total + self._unseen.get(name, 0) * sum(weights.values())
+        def score(name: str) -> float:
+            number = self._numbers[name]
+            return total * self._unseen[name] + sum(w * scores.get(number, 0) for w, scores in above)
+
+        return max(known, key=score)
 
 
 @cache
 def classifier() -> Classifier:
     """The classifier that scripts/linguist_data.py trained, read once."""
     packed = json.loads(lzma.decompress((HERE / "tokens.json.xz").read_bytes()))
-    return Classifier(packed["tokens"], packed["unseen"], packed["names"])
+    return Classifier(**packed)
