@@ -85,6 +85,14 @@ def _many(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
+def either(patterns: list[str]) -> str:
+    """One expression for all: those that begin at a folder's name share that beginning, and are tried nowhere else."""
+    starts = ("(^|/)", r"(^|\/)")
+    at_names = [pattern[len(start) :] for pattern in patterns for start in starts if pattern.startswith(start)]
+    others = [pattern for pattern in patterns if not pattern.startswith(starts)]
+    return "|".join([f"(?:^|/)(?:{'|'.join(at_names)})", *others])
+
+
 def confusable(found: dict[str, Any], rules: list[Any]) -> set[str]:
     """Languages that a classifier may have to tell from others."""
     shared = [names for kind in ("filenames", "extensions", "interpreters") for names in found[kind].values()]
@@ -107,7 +115,7 @@ def main(rules_folder: str, samples: str, version: str) -> None:
     files = {folders[path.name]: training_files(path) for path in Path(samples).iterdir()}
     found = tables(read["languages"], {name: len(paths) for name, paths in files.items()})
     rules, tests = content_rules(read["heuristics"])
-    paths = {"vendored": "|".join(read["vendor"]), "documentation": "|".join(read["documentation"])}
+    paths = {"vendored": either(read["vendor"]), "documentation": either(read["documentation"])}
     packed = {**found, **paths, "generic": GENERIC, "content": rules, "tests": tests, "version": version}
     write(FOLDER / "linguist.json.xz", packed)
     write(FOLDER / "tokens.json.xz", trained({name: files[name] for name in sorted(confusable(found, rules) & files.keys())}))
