@@ -27,7 +27,8 @@ class Test:
         self._needles = [needle.encode() for needle in needles]
 
     @cached_property
-    def _regex(self) -> re.Pattern[bytes]:
+    def regex(self) -> re.Pattern[bytes]:
+        """The expression, compiled when it is first asked for."""
         return re.compile(self._source.encode(), re.MULTILINE)
 
     def found_in(self, head: Head) -> bool:
@@ -36,7 +37,7 @@ class Test:
             text = head.lowered if self._ignores_case else head.text
             if not any(needle in text for needle in self._needles):
                 return False
-        return self._regex.search(head.text, 0, self._end) is not None
+        return self.regex.search(head.text, 0, self._end) is not None
 
 
 class Head:
@@ -73,15 +74,21 @@ class Rules:
         self.generic = frozenset(packed["generic"])
         self.vendored = re.compile(packed["vendored"])
         self.documentation = re.compile(packed["documentation"])
-        tests = [Test(*test) for test in packed["tests"]]
+        self.version: str = packed["version"]
+        self.tests = [Test(*test) for test in packed["tests"]]
         self._content = {
             suffix: [
-                Rule(tuple(languages), [(negated, [tests[i] for i in numbers]) for negated, numbers in conditions])
+                Rule(tuple(languages), [(negated, [self.tests[i] for i in numbers]) for negated, numbers in conditions])
                 for languages, conditions in rules
             ]
             for suffixes, rules in packed["content"]
             for suffix in suffixes
         }
+
+    @property
+    def suffixes_with_rules(self) -> list[str]:
+        """Extensions whose languages rules on contents tell apart."""
+        return list(self._content)
 
     def of_extension(self, name: str) -> Names:
         """The languages of the longest known extension of a lower-case file name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
-from tilth.corpus.languages import language_of
+from tilth.corpus.languages import detect
 from tilth.corpus.provenance.git_objects import Addition, Blob, GitObjects, Head
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, content_document_id, fingerprint
@@ -34,7 +34,7 @@ class GitRepository:
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
@@ -101,5 +101,5 @@ def _row(blob: Blob, occurrences: list[Occurrence], licences: LicenceTree) -> Do
     claims = [claim for occurrence in occurrences for claim in licences.claims(occurrence.path, text, swhid)]
     return Document(
         doc_id=content_document_id(swhid), text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-        occurrences=occurrences, language=language_of(first.path), licences=claims,
+        occurrences=occurrences, language=detect(first.path, blob.data).language, licences=claims,
     )  # fmt: skip
