@@ -20,9 +20,8 @@ from linguist_patterns import is_steep, needles, translated
 
 FOLDER = Path(__file__).parents[1] / "src" / "tilth" / "corpus" / "languages"
 # Suffixes that too many formats share: the rules on contents decide, never the suffix alone (linguist's generic.yml).
-GENERIC = [*(f".{section}" for section in range(1, 10)), *(
-    ".action .alg .app .cmp .msg .network .resource .sol .srv .stl .tag .target .url".split()
-)]  # fmt: skip
+GENERIC = [f".{section}" for section in range(1, 10)]
+GENERIC += [".action", ".alg", ".app", ".cmp", ".msg", ".network", ".resource", ".sol", ".srv", ".stl", ".tag", ".target", ".url"]
 
 
 def tables(languages: dict[str, dict[str, Any]], n_samples: dict[str, int]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Classifier:
     """Scores languages by the sum of weight * log P(token | language), in hundredths.
 
     `tokens` holds, for each language that a token was seen in, how far its logarithm is above `unseen`, that of a token
-    the language was never seen with.    """
+    the language was never seen with."""
 
     def __init__(self, names: list[str], unseen: dict[str, int], tokens: dict[str, list[int]]) -> None:
         self._numbers = {name: number for number, name in enumerate(names)}

@@ -90,7 +90,7 @@ class PackageSource:
         claims = [claim for place in occurrences for claim in trees[place.origin].claims(place.path, text, swhid)]
         return Document(
             doc_id=content_document_id(swhid), text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-            occurrences=occurrences, language=detect(file.as_posix(), data).language, licences=claims, meta={"package": package.name},
+            occurrences=occurrences, language=detect(file.name, data).language, licences=claims, meta={"package": package.name},
         )  # fmt: skip
 
 
