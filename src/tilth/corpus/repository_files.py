@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
-from tilth.corpus.languages import language_of
+from tilth.corpus.languages import detect
 from tilth.corpus.provenance.git_objects import LINK_MODE, SUBMODULE_MODE, Addition, Blob, TreeFile
 from tilth.corpus.provenance.git_refs import DEFAULT_POLICY
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
@@ -71,7 +71,7 @@ class RepositoryFiles:
         claims = [claim for place in places for claim in licences[place.origin].claims(place.path, text, swhid)]
         return Document(
             doc_id=content_document_id(swhid), text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-            occurrences=places, language=language_of(first.path), licences=claims, meta=self._meta(places),
+            occurrences=places, language=detect(first.path, blob.data).language, licences=claims, meta=self._meta(places),
         )  # fmt: skip
 
     def _meta(self, places: list[Occurrence]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
-from tilth.corpus.languages import language_of
+from tilth.corpus.languages import detect
 from tilth.corpus.locations import FoundFile, group_by_size, local_stamp
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
 from tilth.corpus.provenance.swhid import content_swhid
@@ -50,7 +50,7 @@ class Folder:
     max_file_bytes: int = 16 << 20
     shard_bytes: int = 128 << 20
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
@@ -111,7 +111,7 @@ class Folder:
         claims = licences.claims(file.path, text, swhid)
         return Document(
             doc_id=doc_id, text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-            occurrences=[occurrence], language=language_of(file.path), licences=claims,
+            occurrences=[occurrence], language=detect(file.path, data).language, licences=claims,
         )  # fmt: skip
 
     def _licences(self, root: Path, found: list[Found]) -> LicenceTree:

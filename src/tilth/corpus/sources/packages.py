@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
-from tilth.corpus.languages import language_of
+from tilth.corpus.languages import detect
 from tilth.corpus.provenance.distributions import Package, in_metadata, installed_packages, licence_tree, packages_fingerprint
 from tilth.corpus.provenance.licences import LicenceTree
 from tilth.corpus.provenance.swhid import content_swhid
@@ -43,7 +43,7 @@ class PackageSource:
     max_file_bytes: int = 1 << 20
     search_path: tuple[str, ...] = ()
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
@@ -90,7 +90,7 @@ class PackageSource:
         claims = [claim for place in occurrences for claim in trees[place.origin].claims(place.path, text, swhid)]
         return Document(
             doc_id=content_document_id(swhid), text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-            occurrences=occurrences, language=language_of(file.name), licences=claims, meta={"package": package.name},
+            occurrences=occurrences, language=detect(file.name, data).language, licences=claims, meta={"package": package.name},
         )  # fmt: skip
 
 
