@@ -78,6 +78,6 @@ def _typed(schema: pa.Schema) -> dict[str, pa.DataType]:
 
 def _functions() -> dict[str, Callable[[str], int]]:
     """What SQL can ask of a licence beyond DuckDB's own functions."""
-    from tilth.corpus.provenance.licences import strictness
+    from tilth.corpus.provenance.spdx_expressions import strictness
 
     return {"licence_strictness": strictness}

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.extract.textfile import NotTextError, read_text
+from tilth.corpus.extract.textfile import NotTextError, decoded, read_text
 from tilth.corpus.languages import language_of
 from tilth.corpus.provenance.git_objects import Addition, Blob, GitObjects, Head
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
+from tilth.corpus.provenance.package_metadata import is_metadata_path
+from tilth.corpus.provenance.scancode import ScanCode, scancode_version
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, content_document_id, fingerprint
 from tilth.corpus.registry import source
 from tilth.errors import SourceError
@@ -25,7 +27,8 @@ class GitRepository:
     """One repository, bare or not, is one shard; it is only read, and never asked to fetch.
 
     With `history`, every blob that HEAD's history ever added follows the blobs at HEAD, in topological order.
-    Claims of licences come from the file itself and from HEAD's licence files. `max_bytes` bounds the text.
+    Claims of licences come from the file itself and from HEAD's licence files and package metadata. `max_bytes` bounds the text.
+    With `scancode`, a SQLite file for its answers, ScanCode is asked of what is left (`provenance/scancode.py`).
     """
 
     name: str
@@ -33,15 +36,19 @@ class GitRepository:
     history: bool = False
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
+    scancode: str | None = None
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """One shard; its fingerprint is made of HEAD, snapshot and origin. Raises SourceError: no repository, no commit."""
         head = self._objects(self.path).head()
         identity = "\0".join(["git", head.revision, head.snapshot or "", head.origin])
-        params = {"history": self.history, "max_bytes": self.max_bytes, "max_blob_bytes": self.max_blob_bytes}
+        params = {
+            "history": self.history, "max_bytes": self.max_bytes, "max_blob_bytes": self.max_blob_bytes,
+            "scancode": scancode_version() if self.scancode else None,
+        }  # fmt: skip
         return [Shard(f"{self.name}/00000", self.name, hashlib.sha256(identity.encode()).hexdigest(), params, self.path)]
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
@@ -61,14 +68,15 @@ class GitRepository:
         return GitObjects(path, f"GitRepository {self.name}: {path}")
 
     def _licences(self, objects: GitObjects, head: Head) -> LicenceTree:
-        tree = LicenceTree(head.origin)
+        tree = LicenceTree(head.origin, scan=ScanCode(Path(self.scancode)) if self.scancode else None)
         paths: dict[str, list[str]] = {}
         for file in objects.tree():
-            if is_licence_path(file.path):
+            if is_licence_path(file.path) or is_metadata_path(file.path):
                 paths.setdefault(file.oid, []).append(file.path)
         for blob in objects.blobs(paths, MAX_LICENCE_BYTES):
-            for path in paths[blob.oid] if blob.data else []:
-                tree.add(path, blob.data.decode("utf-8", "replace"), f"swh:1:cnt:{blob.oid}")  # type: ignore[union-attr]
+            text = decoded(blob.data or b"")
+            for path in paths[blob.oid]:
+                (tree.add if is_licence_path(path) else tree.add_metadata)(path, text, f"swh:1:cnt:{blob.oid}")
         return tree
 
 
