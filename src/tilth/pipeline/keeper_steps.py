@@ -18,7 +18,8 @@ from tilth.pipeline.steps import Inputs, Params
 if TYPE_CHECKING:
     from tilth.quality_signals.family import SignalFamily
 
-_PROVENANCE = {name: pa.string() for name in ("licence", "origin", "path", "revision", "date")} | {"n_occurrences": pa.int64()}
+_PROVENANCE = {name: pa.string() for name in ("licence", "origin", "path", "revision", "date")}
+_PROVENANCE |= {"n_occurrences": pa.int64(), "licence_strictness": pa.int8(), "loosest_strictness": pa.int8()}
 
 
 def choose_keepers(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:

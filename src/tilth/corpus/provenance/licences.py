@@ -69,8 +69,14 @@ class LicenceTree:
 
     def claims(self, path: str, text: str, swhid: str | None) -> list[LicenceClaim]:
         """All claims on one file, those in force marked `effective`."""
-        own = [_claim(self.origin, path, path, one, "file", swhid) for one in self._own(text, swhid)]
         inherited = [claim for folder in ancestors(path) for claim in self.by_folder.get(folder, [])]
+        # what a licence file or a package's metadata says was heard already, as a whole
+        said = [claim.spdx for claim in inherited if claim.evidence_path == path]
+        own = [
+            _claim(self.origin, path, path, one, "file", swhid)
+            for one in self._own(text, swhid)
+            if not any(covers(spdx, one.spdx) for spdx in said)
+        ]
         found = [*own, *(replace(claim, path=path) for claim in [*inherited, *self.repository])]
         noted = [replace(claim, path=path) for claim in self.noted]
         return [*mark_effective(list(dict.fromkeys(found))), *dict.fromkeys(noted)]
