@@ -87,6 +87,7 @@ def occurrence(doc: Row, origin: str, path: str, revision: str | None = None) ->
 def claim(doc: Row, origin: str, path: str, spdx: str, effective: bool = True, scope: str = "file") -> Row:
     place = {name: doc[name] for name in ("doc_id", "shard", "row")}
     evidence = {"evidence_path": f"LICENSE.{spdx[:3]}", "evidence_swhid": None, "tool": "spdx-tag", "score": 1.0}
+    evidence |= {"tool_version": "1", "first_line": 1, "last_line": 20, "strictness": 3 if spdx.startswith("GPL") else 1}
     return {**place, **evidence, "origin": origin, "path": path, "spdx": spdx, "scope": scope, "effective": effective}
 
 

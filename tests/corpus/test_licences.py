@@ -7,16 +7,11 @@ from itertools import product
 
 import pytest
 
+from tilth.corpus.provenance.licence_claims import header_claims, licence_file_claims
 from tilth.corpus.provenance.licence_texts import recognise_licence, recognise_notice
-from tilth.corpus.provenance.licences import (
-    UNKNOWN,
-    LicenceTree,
-    header_claims,
-    is_licence_path,
-    licence_file_claims,
-    normalise_expression,
-    strictness,
-)
+from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
+from tilth.corpus.provenance.normal_text import normal_text
+from tilth.corpus.provenance.spdx_expressions import UNKNOWN, normalise_expression, strictness
 
 MIT = (
     "MIT License\nCopyright (c) 2024 Somebody\n\nPermission is hereby granted, free of charge, to any person"
@@ -31,6 +26,10 @@ GPL_HEADER = (
     " License as published by the Free Software Foundation, either version 3 of\n# the License, or (at your option) any later\n"
     "# version.\n"
 )
+
+
+def texts(text: str) -> list[str]:
+    return [found.spdx for found in recognise_licence(normal_text(text).words)]
 
 
 def effective(tree: LicenceTree, path: str, text: str = "x = 1\n") -> set[str]:
@@ -117,24 +116,25 @@ def test_expressions_in_spdx_spelling() -> None:
     ],
 )  # fmt: skip
 def test_headers(text: str, expected: list[str]) -> None:
-    assert [spdx for spdx, _, _ in header_claims(text)] == expected
+    assert [found.spdx for found in header_claims(text)] == expected
 
 
 def test_similar_texts_are_told_apart() -> None:
     three = BSD + " may be used to endorse or promote products derived from this software"
     four = three + " All advertising materials mentioning features"
-    assert [found[0].spdx for found in map(recognise_licence, (BSD, three, four))] == [
+    assert [found[0] for found in map(texts, (BSD, three, four))] == [
         "BSD-2-Clause",
         "BSD-3-Clause",
         "BSD-4-Clause",
     ]
-    assert [r.spdx for r in recognise_licence(MIT.split("The above")[0])] == ["MIT-0"]
+    assert texts(MIT.split("The above")[0]) == ["MIT-0"]
     isc = "Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby granted"
-    assert [r.spdx for r in recognise_licence(isc)] == ["0BSD"]
-    assert [r.spdx for r in recognise_licence(isc + ", provided that this notice appear in all copies.")] == ["ISC"]
-    assert [r.spdx for r in recognise_licence(GPL)] == ["GPL-3.0-only"]
-    assert recognise_notice("see the licence file") == []
-    assert licence_file_claims("all rights reserved") == [(UNKNOWN, 0.0, "licence text")]
+    assert texts(isc) == ["0BSD"]
+    assert texts(isc + ", provided that this notice appear in all copies.") == ["ISC"]
+    assert texts(GPL) == ["GPL-3.0-only"]
+    assert recognise_notice("see the license file") == []
+    (unknown,) = licence_file_claims("\nall rights reserved")
+    assert unknown == (UNKNOWN, 0.0, "licence text", "2", 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_installed_licence_texts_agree_with_what_their_packages_declare() -> Non
         texts = [file for file in distribution.files or () if ".dist-info" in file.parts[0] and is_licence_path(file.name)]
         if declared is None or " " in declared or len(texts) != 1:
             continue
-        found = {spdx for spdx, _, _ in licence_file_claims(texts[0].read_text())}
+        found = {one.spdx for one in licence_file_claims(texts[0].read_text())}
         if declared in found:
             agree += 1
         else:

@@ -97,7 +97,8 @@ def _read(store: Store, shard: str, documents: list[dict[str, Any]]) -> list[Par
             "origin": [d["source"] for d in documents], "path": [f"docs/{d['row']}.txt" for d in documents],
             "spdx": [("MIT", "Apache-2.0", "PSF-2.0")[d["row"] % 3] for d in documents], "scope": ["repository"] * n,
             "evidence_path": ["LICENSE"] * n, "evidence_swhid": [None] * n, "tool": ["test"] * n, "score": [1.0] * n,
-            "effective": [d["row"] % 4 != 0 for d in documents],
+            "effective": [d["row"] % 4 != 0 for d in documents], "tool_version": ["1"] * n, "first_line": [1] * n,
+            "last_line": [1] * n, "strictness": [1] * n,
         }),
         "rejects": (REJECTS, _rejects(shard, documents)),
     }  # fmt: skip

@@ -29,6 +29,17 @@ MARKS = tuple(f"dedup.{method}" for method in (*DECIDING, *BESIDE))  # the steps
 KEEPERS_STEP = "dedup.keepers"
 _CONTAMINATION = "contamination"
 _ROW_KEY = ("shard", "row")
+# Of all places where the same bytes lie: every licence that is in force at one of them, its strictness at the strictest
+# and at the loosest of them.
+LICENCE_COLUMNS = ("licence", "licence_strictness", "loosest_strictness")
+LICENCE_RULES = {
+    "loosest_strictness": "a document by the place with the loosest licence; there the strictest of the file and its folders, "
+    "the repository's own where neither speaks",
+    "licence_strictness": "a document by the strictest licence of all its places; at each the strictest of the file and its "
+    "folders, the repository's own where neither speaks",
+    "licence": "a document has all licences of its places; at each the strictest of the file and its folders, the "
+    "repository's own where neither speaks",
+}
 _KEEPER_TYPES = {
     "shard": "VARCHAR",
     "row": "INTEGER",
@@ -221,7 +232,7 @@ def _kept(store: Store, named: Named, file: str) -> str:
 
 def _provenance_sides(relation: str) -> Iterable[Side]:
     licences, occurrences = (table(relation, name) for name in ("licences", "occurrences"))
-    yield Side(_effective_licence(licences), {"licence": "licence"})
+    yield Side(_effective_licence(licences), {name: name for name in LICENCE_COLUMNS})
     places = ("origin", "path", "revision", "date", "n_occurrences")
     yield Side(_first_occurrence(occurrences), {name: name for name in places}, {"n_occurrences": "0"})
 
@@ -239,8 +250,10 @@ def _contamination_side(relation: str) -> Side:
 def _effective_licence(licences: str) -> str:
     return f"""(
     select shard, row,
-        case when count(distinct spdx) = 1 then min(spdx) else string_agg(distinct term, ' AND ' order by term) end as licence
-    from (select shard, row, spdx, case when contains(spdx, ' OR ') then '(' || spdx || ')' else spdx end as term
+        case when count(distinct spdx) = 1 then min(spdx) else string_agg(distinct term, ' AND ' order by term) end as licence,
+        max(strictness) as licence_strictness, min(strictness) as loosest_strictness
+    from (select shard, row, spdx, case when contains(spdx, ' OR ') then '(' || spdx || ')' else spdx end as term,
+            max(strictness) over (partition by shard, row, origin, path) as strictness
         from {licences} where effective)
     group by shard, row)"""
 

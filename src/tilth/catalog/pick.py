@@ -15,7 +15,7 @@ from tilth.artifacts import Named, Part, Spec, Store
 from tilth.artifacts.atomic import disk_errors
 from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory, stopping
-from tilth.catalog.corpus_views import CorpusViews, create_corpus_views
+from tilth.catalog.corpus_views import LICENCE_RULES, CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
 from tilth.catalog.keepers import keeper_rule_of
 from tilth.catalog.mixture import Mixture, Share, judged, take_mixture
@@ -103,6 +103,8 @@ def pick(
                 raise _failure(error, store, predicate) from error
     report = json.loads((artifact.path / "pick.json").read_bytes())
     meta = {"corpus": corpus, "corpus_digest": named.digest, **_summary(report)}
+    if rules := [rule for column, rule in LICENCE_RULES.items() if column in predicate.names]:
+        meta["licences"] = "; ".join(rules)
     if any(map(_BY_RULE.fullmatch, predicate.names)):
         meta["keepers"] = keeper_rule_of(store, named)
     # The parts that were picked from belong to the subset, so that its documents are found after the corpus changed.

@@ -237,6 +237,31 @@ def pick(
     _warn_of_shares(picked)
 
 
+@click.command()
+@click.argument("subset")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file rather than to standard output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def notice(subset: str, output: Path | None, debug: bool) -> None:
+    """Write the attributions that a release of SUBSET owes.
+
+    By origin the licences in force and the copyright lines, then the text of each licence once.
+    """
+    from tilth.artifacts.atomic import write_atomically
+    from tilth.pipeline import curate
+    from tilth.pipeline.project import Project
+
+    project = Project.find()
+    if output is not None:
+        check_output(output)
+    composed = curate.notice(project, subset)
+    if output is None:
+        print(composed.text, end="")
+    else:
+        write_atomically(output, composed.text.encode("utf-8"))
+    missing = f"; {composed.n_without:,} documents without a licence" if composed.n_without else ""
+    say(f"{composed.n_origins:,} origins, {composed.n_licences:,} licences, {composed.n_texts:,} texts{missing}")
+
+
 def _picked(picked: Any) -> str:
     """Before and after, then what each clause cost: documents that fail it, that are null for it, that only it drops."""
     cuts = picked.cuts
@@ -249,6 +274,7 @@ def _picked(picked: Any) -> str:
         f"  {picked.named.label}: {after} of {before} documents ({picked.n_train:,} train, {picked.n_validation:,} validation)",
         f"  tokens: {picked.n_tokens or 0:,} of {cuts.before.n_tokens or 0:,}",
         f"  lost to null: {cuts.unknown.n_documents:,} documents",
+        *([f"  licences: {picked.named.meta['licences']}"] if picked.named.meta.get("licences") else []),
         *([f"  keepers: {picked.named.meta['keepers']}"] if picked.named.meta.get("keepers") else []),
         table(["clause", "fail", "null", "only this", "tokens"], rows),
     ]

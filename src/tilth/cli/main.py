@@ -43,6 +43,7 @@ for verb in (
     corpus_verbs.build,
     corpus_verbs.sql,
     corpus_verbs.pick,
+    corpus_verbs.notice,
     model_verbs.train,
     model_verbs.deploy,
     model_verbs.trace,

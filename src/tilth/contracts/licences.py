@@ -1,4 +1,4 @@
-"""licences/1: claims of a licence with their evidence, for each occurrence of a document."""
+"""licences/2: claims of a licence with their evidence, for each occurrence of a document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tilth.contracts.contract import DOC_ID, ROW, SHARD, contract
 
 LICENCES = contract(
     "licences",
-    1,
+    2,
     [
         DOC_ID,
         SHARD,
@@ -22,5 +22,9 @@ LICENCES = contract(
         pa.field("tool", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
         pa.field("effective", pa.bool_(), nullable=False),  # this claim (among others, perhaps) is in force
+        pa.field("tool_version", pa.string(), nullable=False),
+        pa.field("first_line", pa.int32()),  # of the evidence, from 1
+        pa.field("last_line", pa.int32()),
+        pa.field("strictness", pa.int8(), nullable=False),  # 0 no conditions, 1 permissive, 2-4 copyleft, 5 unknown
     ],
 )

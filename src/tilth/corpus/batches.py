@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tilth.contracts import DOCUMENTS, LICENCES, OCCURRENCES, REJECTS, uuid_array
+from tilth.corpus.provenance.spdx_expressions import strictness
 from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Reject, Shard, printable
 
@@ -82,7 +83,9 @@ class _Collector:
             "meta": sorted(_printable(document.meta).items()),
         })  # fmt: skip
         self.occurrences += [{**identity, **_printable(vars(occurrence))} for occurrence in document.occurrences]
-        self.licences += [{**identity, **_printable(vars(claim))} for claim in document.licences]
+        self.licences += [
+            {**identity, **_printable(vars(claim)), "strictness": strictness(claim.spdx)} for claim in document.licences
+        ]
 
     def finish(self) -> ShardBatch:
         """The four record batches."""

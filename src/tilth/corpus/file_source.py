@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tilth.corpus.locations import FoundFile, find_files, group_by_size, plan_files, refuse_changed
-from tilth.corpus.provenance.licences import declared_licence
+from tilth.corpus.provenance.spdx_expressions import declared_licence
 from tilth.corpus.records import Document, Reject, Shard, fingerprint
 
 SHARD_BYTES = 128 << 20

@@ -56,6 +56,9 @@ class LicenceClaim:
     tool: str
     score: float
     effective: bool = False
+    tool_version: str = ""
+    first_line: int | None = None  # of the evidence, from 1
+    last_line: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tilth.corpus.extract.textfile import NotTextError, read_text
+from tilth.corpus.extract.textfile import NotTextError, decoded, read_text
 from tilth.corpus.languages import detect
 from tilth.corpus.provenance.git_objects import LINK_MODE, SUBMODULE_MODE, Addition, Blob, TreeFile
 from tilth.corpus.provenance.git_refs import DEFAULT_POLICY
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
+from tilth.corpus.provenance.package_metadata import is_metadata_path
+from tilth.corpus.provenance.scancode import ScanCode
 from tilth.corpus.records import Document, Occurrence, Reject, content_document_id, printable
 
 MAX_LICENCE_BYTES = 1 << 20
@@ -24,6 +26,7 @@ class RepositoryFiles:
 
     seen: dict[str, list[Occurrence]] = field(default_factory=dict)
     others: list[Reject] = field(default_factory=list)
+    scan: ScanCode | None = None  # asked of licence files that nothing else knows
     licence_paths: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # blob -> (origin, path)
     folded: Counter[tuple[str, str]] = field(default_factory=Counter)  # (origin, path without case) at the commit that is read
 
@@ -42,7 +45,7 @@ class RepositoryFiles:
     def at_head(self, file: TreeFile, origin: str) -> None:
         """Note a file of the tree whose licence files count and whose names may collide."""
         self.folded[origin, file.path.casefold()] += 1
-        if file.is_file and is_licence_path(file.path):
+        if file.is_file and (is_licence_path(file.path) or is_metadata_path(file.path)):
             self.licence_paths.setdefault(file.oid, []).append((origin, file.path))
 
     def rows(self, blobs: ReadBlobs, max_blob_bytes: int) -> Iterator[Document | Reject]:
@@ -53,10 +56,13 @@ class RepositoryFiles:
         yield from self.others
 
     def _licences(self, blobs: ReadBlobs) -> dict[str, LicenceTree]:
-        trees = {occurrence.origin: LicenceTree(occurrence.origin) for places in self.seen.values() for occurrence in places}
+        origins = {occurrence.origin for places in self.seen.values() for occurrence in places}
+        trees = {origin: LicenceTree(origin, scan=self.scan) for origin in origins}
         for blob in blobs(self.licence_paths, MAX_LICENCE_BYTES):
-            for origin, path in self.licence_paths[blob.oid] if blob.data else []:
-                trees[origin].add(path, blob.data.decode("utf-8", "replace"), f"swh:1:cnt:{blob.oid}")  # type: ignore[union-attr]
+            text = decoded(blob.data or b"")
+            for origin, path in self.licence_paths[blob.oid] if text else []:
+                tree = trees[origin]
+                (tree.add if is_licence_path(path) else tree.add_metadata)(path, text, f"swh:1:cnt:{blob.oid}")
         return trees
 
     def _row(self, blob: Blob, places: list[Occurrence], licences: dict[str, LicenceTree]) -> Document | Reject:

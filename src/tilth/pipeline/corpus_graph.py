@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.spec import UNICODE
+from tilth.contracts import LICENCES
 from tilth.errors import RecipeError, did_you_mean
 from tilth.pipeline import (
     contamination_steps,
@@ -169,7 +170,7 @@ def _read_nodes(corpus: Corpus, digest: Callable[[Path], str]) -> list[Node]:
     for source in corpus.sources:
         step = dataclasses.replace(steps.READ, version=source.version, libraries=source.libraries)
         for shard in source.plan(digest):
-            params = {"source": type(source).__name__, **shard.params}
+            params = {"source": type(source).__name__, "licences": LICENCES.label, **shard.params}
             found.append(Node(step, shard.name, params, {shard.name: shard.fingerprint}, work=(source, shard)))
     return found
 

@@ -21,6 +21,13 @@ def sql(project: Project, query: str) -> pa.Table:
     return run_sql(project.store, query)
 
 
+def notice(project: Project, subset: str) -> Any:
+    """The attributions that a release of `subset/<subset>` owes, as tilth.catalog.notice.Notice. Raises NotFoundError."""
+    from tilth.catalog.notice import notice as compose
+
+    return compose(project.store, subset)
+
+
 def pick(
     project: Project,
     name: str,

@@ -18,7 +18,8 @@ from tilth.pipeline.steps import Inputs, Params
 if TYPE_CHECKING:
     from tilth.quality_signals.family import SignalFamily
 
-_PROVENANCE = {name: pa.string() for name in ("licence", "origin", "path", "revision", "date")} | {"n_occurrences": pa.int64()}
+_PROVENANCE = {name: pa.string() for name in ("licence", "origin", "path", "revision", "date")}
+_PROVENANCE |= {"n_occurrences": pa.int64(), "licence_strictness": pa.int8(), "loosest_strictness": pa.int8()}
 
 
 def choose_keepers(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -78,6 +79,6 @@ def _typed(schema: pa.Schema) -> dict[str, pa.DataType]:
 
 def rule_functions() -> dict[str, Callable[[str], int]]:
     """What SQL can ask of a licence beyond DuckDB's own functions."""
-    from tilth.corpus.provenance.licences import strictness
+    from tilth.corpus.provenance.spdx_expressions import strictness
 
     return {"licence_strictness": strictness}

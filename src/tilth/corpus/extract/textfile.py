@@ -31,3 +31,11 @@ def read_text(data: bytes) -> tuple[str, str]:
     if unfit := screen(text):
         raise NotTextError(*unfit)
     return text, encoding
+
+
+def decoded(data: bytes) -> str:
+    """Text of whatever bytes there are, for a search in it: as `read_text` decodes them, else as UTF-8 with what it can hold."""
+    try:
+        return read_text(data)[0]
+    except NotTextError:
+        return data.decode("utf-8", "replace")

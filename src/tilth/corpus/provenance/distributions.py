@@ -13,37 +13,15 @@ from email.message import Message
 from functools import cached_property
 from importlib.metadata import Distribution, FileHash, PackagePath, distributions
 
-from tilth.corpus.provenance.licences import LicenceTree, is_licence_path, licence_file_claims, normalise_expression
+from tilth.corpus.provenance.licence_claims import Found, licence_file_claims
+from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
+from tilth.corpus.provenance.package_metadata import CLASSIFIER, CLASSIFIERS
+from tilth.corpus.provenance.spdx_expressions import normalise_expression
 from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import LicenceClaim
 
 OWN_NAME = "tilth"
-CLASSIFIER = "License :: "
 MAX_LICENCE_BYTES = 1 << 20
-CLASSIFIERS = {
-    "OSI Approved :: MIT License": "MIT",
-    "OSI Approved :: MIT No Attribution License (MIT-0)": "MIT-0",
-    "OSI Approved :: Apache Software License": "Apache-2.0",
-    "OSI Approved :: ISC License (ISCL)": "ISC",
-    "OSI Approved :: Python Software Foundation License": "PSF-2.0",
-    "OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
-    "OSI Approved :: Mozilla Public License 1.1 (MPL 1.1)": "MPL-1.1",
-    "OSI Approved :: The Unlicense (Unlicense)": "Unlicense",
-    "OSI Approved :: zlib/libpng License": "Zlib",
-    "OSI Approved :: Boost Software License 1.0 (BSL-1.0)": "BSL-1.0",
-    "OSI Approved :: Eclipse Public License 2.0 (EPL-2.0)": "EPL-2.0",
-    "OSI Approved :: GNU General Public License v2 (GPLv2)": "GPL-2.0-only",
-    "OSI Approved :: GNU General Public License v2 or later (GPLv2+)": "GPL-2.0-or-later",
-    "OSI Approved :: GNU General Public License v3 (GPLv3)": "GPL-3.0-only",
-    "OSI Approved :: GNU General Public License v3 or later (GPLv3+)": "GPL-3.0-or-later",
-    "OSI Approved :: GNU Lesser General Public License v2 (LGPLv2)": "LGPL-2.0-only",
-    "OSI Approved :: GNU Lesser General Public License v2 or later (LGPLv2+)": "LGPL-2.0-or-later",
-    "OSI Approved :: GNU Lesser General Public License v3 (LGPLv3)": "LGPL-3.0-only",
-    "OSI Approved :: GNU Lesser General Public License v3 or later (LGPLv3+)": "LGPL-3.0-or-later",
-    "OSI Approved :: GNU Affero General Public License v3": "AGPL-3.0-only",
-    "OSI Approved :: GNU Affero General Public License v3 or later (AGPLv3+)": "AGPL-3.0-or-later",
-    "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication": "CC0-1.0",
-}
 
 
 @dataclass(frozen=True)
@@ -140,8 +118,18 @@ def read_file(file: PackagePath, max_bytes: int) -> bytes:
         return b""
 
 
-def _claim(package: Package, spdx: str, tool: str, path: str = "METADATA", data: bytes = b"", score: float = 1.0) -> LicenceClaim:
-    return LicenceClaim(package.label, "", spdx, "repository", path, content_swhid(data or package.metadata), tool, score)
+def _claim(package: Package, spdx: str, tool: str) -> LicenceClaim:
+    version = package.headers().get("Metadata-Version", "")
+    return LicenceClaim(
+        package.label, "", spdx, "repository", "METADATA", content_swhid(package.metadata), tool, 1.0, tool_version=version
+    )
+
+
+def _file_claim(package: Package, found: Found, path: str, data: bytes) -> LicenceClaim:
+    return LicenceClaim(
+        package.label, "", found.spdx, "repository", path, content_swhid(data), found.tool, found.score,
+        tool_version=found.tool_version, first_line=found.first_line, last_line=found.last_line,
+    )  # fmt: skip
 
 
 def _expression(package: Package) -> list[LicenceClaim]:
@@ -157,8 +145,8 @@ def _licence_files(package: Package) -> list[LicenceClaim]:
             data = read_file(file, MAX_LICENCE_BYTES)
             found = licence_file_claims(data.decode("utf-8", "replace")) if data.strip() else []
             # AUTHORS and NOTICE lie there too; only a file that is named like a licence may be an unknown one
-            known = [claim for claim in found if claim[1] > 0 or is_licence_path(file.name)]
-            claims += [_claim(package, spdx, tool, file.as_posix(), data, score) for spdx, score, tool in known]
+            known = [claim for claim in found if claim.score > 0 or is_licence_path(file.name)]
+            claims += [_file_claim(package, one, file.as_posix(), data) for one in known]
     return claims
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from tilth.corpus.extract.textfile import NotTextError, read_text
+from tilth.corpus.extract.textfile import NotTextError, decoded, read_text
 from tilth.corpus.languages import detect
 from tilth.corpus.locations import FoundFile, group_by_size, local_stamp
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
+from tilth.corpus.provenance.package_metadata import is_metadata_path
 from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, printable
@@ -117,12 +118,13 @@ class Folder:
     def _licences(self, root: Path, found: list[Found]) -> LicenceTree:
         tree = LicenceTree(self.name)
         for file in found:
-            if is_licence_path(file.path) and not file.problem:
+            is_licence = is_licence_path(file.path)
+            if (is_licence or is_metadata_path(file.path)) and not file.problem:
                 try:
                     data = read_regular_file(root / file.path, MAX_LICENCE_BYTES)
                 except (OSError, NotTextError):  # its own row says why
                     continue
-                tree.add(file.path, data.decode("utf-8", "replace"), content_swhid(data))
+                (tree.add if is_licence else tree.add_metadata)(file.path, decoded(data), content_swhid(data))
         return tree
 
     def _files(self, root: Path) -> Iterator[Found]:

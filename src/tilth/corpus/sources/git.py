@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from tilth.corpus.provenance.git_objects import Addition, GitObjects, Head
 from tilth.corpus.provenance.git_process import RepositoryError
+from tilth.corpus.provenance.scancode import ScanCode, scancode_version
 from tilth.corpus.records import Document, Reject, Shard, fingerprint
 from tilth.corpus.registry import source
 from tilth.corpus.repository_files import RepositoryFiles
@@ -21,7 +22,8 @@ class GitRepository:
     """One repository, bare or not, is one shard; it is only read, and never asked to fetch.
 
     With `history`, every blob that HEAD's history ever added follows the blobs at HEAD, in topological order.
-    Claims of licences come from the file itself and from HEAD's licence files. `max_bytes` bounds the text.
+    Claims of licences come from the file itself and from HEAD's licence files and package metadata. `max_bytes` bounds the text.
+    With `scancode`, a SQLite file for its answers, ScanCode is asked of what is left (`provenance/scancode.py`).
     The commit that HEAD was at is part of the plan: a repository that grows meanwhile is read as it was.
     """
 
@@ -30,6 +32,7 @@ class GitRepository:
     history: bool = False
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
+    scancode: str | None = None
 
     version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
@@ -40,7 +43,7 @@ class GitRepository:
         identity = "\0".join(["git", head.revision, head.snapshot or "", head.origin])
         params = {
             "history": self.history, "max_bytes": self.max_bytes, "max_blob_bytes": self.max_blob_bytes,
-            "revision": head.revision, "snapshot": head.snapshot,
+            "revision": head.revision, "snapshot": head.snapshot, "scancode": scancode_version() if self.scancode else None,
         }  # fmt: skip
         return [Shard(f"{self.name}/00000", self.name, hashlib.sha256(identity.encode()).hexdigest(), params, self.path)]
 
@@ -48,16 +51,16 @@ class GitRepository:
         """Yield a document or a reject for every distinct blob, and a reject for whatever else is at a path."""
         objects = self._objects(shard.location)
         head = objects.at(shard.params["revision"], shard.params["snapshot"])
-        yield from _files(objects, head, self.history).rows(objects.blobs, self.max_blob_bytes)
+        yield from _files(objects, head, self.history, self.scancode).rows(objects.blobs, self.max_blob_bytes)
 
     def _objects(self, path: str) -> GitObjects:
         return GitObjects(path, f"GitRepository {self.name}: {path}")
 
 
-def _files(objects: GitObjects, head: Head, history: bool) -> RepositoryFiles:
+def _files(objects: GitObjects, head: Head, history: bool, scancode: str | None) -> RepositoryFiles:
     """Where each blob is: the blobs at HEAD first, in the order of their paths."""
     at_head = [Addition(file, head.revision, head.tree, head.date) for file in objects.tree(head.tree)]
-    found = RepositoryFiles()
+    found = RepositoryFiles(scan=ScanCode(Path(scancode)) if scancode else None)
     for addition in at_head:
         found.at_head(addition.file, head.origin)
         if addition.file.is_file:

@@ -35,6 +35,7 @@ class GitRepositories:
     strip_licence_headers: bool = False
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
+    scancode: str | None = None
 
     version: ClassVar[int] = GitRepository.version
     libraries: ClassVar[tuple[str, ...]] = GitRepository.libraries
@@ -77,7 +78,9 @@ class GitRepositories:
         return shard
 
     def _repository(self, location: str) -> GitRepository:
-        return GitRepository(self.name, location, history=self.history, max_blob_bytes=self.max_blob_bytes)
+        return GitRepository(
+            self.name, location, history=self.history, max_blob_bytes=self.max_blob_bytes, scancode=self.scancode
+        )
 
 
 def _stripped(document: Document) -> Document | Reject:

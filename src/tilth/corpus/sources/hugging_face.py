@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tilth.corpus.layouts import RecordReader
 from tilth.corpus.locations import FoundFile, open_raw, plan_files
-from tilth.corpus.provenance.licences import declared_licence, normalise_expression
+from tilth.corpus.provenance.spdx_expressions import declared_licence, normalise_expression
 from tilth.corpus.record_files import RecordFiles
 from tilth.corpus.records import Document, LicenceClaim, Reject, Shard, fingerprint, printable
 from tilth.corpus.registry import source

@@ -27,7 +27,7 @@ from tilth.corpus.formats.compressed import UnpackLimits, unpack
 from tilth.corpus.formats.seven_zip import ArchiveRefusedError, list_members, read_member
 from tilth.corpus.formats.xml_stream import XmlDamage, XmlElement, XmlReader, XmlRecords, read_xml
 from tilth.corpus.locations import FoundFile, find_files, open_raw
-from tilth.corpus.provenance.licences import UNKNOWN
+from tilth.corpus.provenance.spdx_expressions import UNKNOWN
 from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, document_id, fingerprint, printable, screen
 from tilth.corpus.registry import source
