@@ -31,6 +31,7 @@ from tilth.pipeline.recipe import (
     Corpus,
     Edit,
     Perplexity,
+    Redact,
     RepeatedLines,
     RepeatedSentences,
     RepeatedSpans,
@@ -184,7 +185,11 @@ def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str],
                 repeated |= dict.fromkeys(((edit, read) for read in group), found)
     edited = []
     for read in reads:
-        own_edits = [edit for edit in corpus.edits if not isinstance(edit, COMPARING) or (edit, read) in repeated]
+        own_edits = [
+            edit
+            for edit in corpus.edits
+            if ((edit, read) in repeated if isinstance(edit, COMPARING) else _is_edited(edit, _source_of(nodes[read])))
+        ]
         described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in own_edits]
         needs = (read, *(need for edit in own_edits if isinstance(edit, COMPARING) for need in repeated[edit, read]))
         libraries = {UNICODE}.union(*(edit.libraries for edit in own_edits if not isinstance(edit, OWN_EDITS)))
@@ -215,6 +220,10 @@ def _comparing_nodes(
 
 def _source_of(node: Node) -> str:
     return (node.shard or "").split("/")[0]
+
+
+def _is_edited(edit: Edit | DatatroveStep, source: str) -> bool:
+    return not isinstance(edit, Redact) or not edit.sources or source in edit.sources
 
 
 def _what_decides(edit: Edit | DatatroveStep) -> dict[str, Any]:

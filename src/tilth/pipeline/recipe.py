@@ -156,12 +156,30 @@ class RedactPersonalData:
 
 
 @dataclass(frozen=True)
+class Redact:
+    """Replace keys, passwords, e-mail and public IP addresses in source code by placeholders; None leaves a kind as it is.
+
+    Offsets are kept as edits, so what is left still traces to its file. Only `sources` are redacted, by default all.
+    """
+
+    email: str | None = "<EMAIL>"
+    key: str | None = "<KEY>"
+    password: str | None = "<PASSWORD>"
+    ip_address: str | None = "<IP_ADDRESS>"
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not any(value is not None for value in (self.email, self.key, self.password, self.ip_address)):
+            raise RecipeError("`Redact` replaces nothing", where="Corpus(edits=...)", fix="Give one kind a placeholder.")
+
+
+@dataclass(frozen=True)
 class C4Lines:
     """Cut the lines that C4 cuts: without a terminal mark, of few words, with JavaScript, policies or braces."""
 
 
-Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | C4Lines
-OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, C4Lines)
+Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines
+OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines)
 COMPARING = (RepeatedLines, RepeatedSentences, RepeatedSpans)  # what a text loses depends on other texts
 
 
@@ -245,8 +263,9 @@ class Corpus:
             if isinstance(model, Perplexity)
             for source in model.cutoffs_from
         ]
-        comparing = [edit for edit in self.edits if isinstance(edit, COMPARING)]
-        wanted += [(f"`{type(edit).__name__}`", source) for edit in comparing for source in edit.sources]
+        for edit in self.edits:
+            if isinstance(edit, (*COMPARING, Redact)):
+                wanted += [(f"`{type(edit).__name__}`", source) for source in edit.sources]
         for who, source in wanted:
             if source not in names:
                 raise RecipeError(f"{who} wants a source `{source}`", fix=did_you_mean(source, names))

@@ -26,7 +26,8 @@ _GENERIC = (
 _TOPS = frozenset((_COUNTRIES + " " + _GENERIC).split())
 _SAMPLE_DOMAIN = re.compile(
     r"(?:.*\.)?(?:(?:my-?|your-?)?(?:example[0-9]*|domain|company|email|test|foo|bar|baz|host|server|somewhere|acme|site|website)"
-    r"\.(?:com|org|net|edu|co|io|gov|dev|info|de|it)|example|invalid|test|localhost|(?:.*\.)?example\.[a-z.]+)\Z",
+    r"\.(?:com|org|net|edu|co|io|gov|dev|info|de|it)|[a-z]\.[a-z]+|example|invalid|test|localhost|(?:.*\.)?example\.[a-z.]+"
+    r"|openssh\.com|libssh\.org)\Z",  # the last two name algorithms
     re.IGNORECASE,
 )
 _SERVICE = re.compile(
@@ -41,7 +42,7 @@ _VERSION = re.compile(
 )
 _NETWORK = re.compile(
     rb"(?<![a-z])(?:ip|ipv4|ipaddr\w*|addr|address|addresses|hosts?|server|servers|dns|ping|gateway|subnet|proxy|nameserver|remote"
-    rb"|peer|bind|listen|connect|resolver|https?|tcp|udp|ssh|inet|cidr|netmask|client|from)(?![a-z])|://",
+    rb"|peer|bind|listen|connect|resolver|tcp|udp|ssh|inet|cidr|netmask|client|from)(?![a-z])|://\Z",
     re.IGNORECASE,
 )
 # Resolvers that anybody may name: of Google, Cloudflare, Quad9, OpenDNS, Level 3, Verisign, Comodo, and AliDNS.
@@ -91,7 +92,9 @@ def is_personal_ip(text: memoryview, start: int, end: int) -> bool:
         return False  # a network
     # Parts of versions and of object identifiers are small, and the latter begin with 0, 1 or 2.
     is_small = parts[0] <= 2 or sum(part < _SMALL for part in parts[:3]) >= 2 or len(set(parts)) == 1
-    return not is_small or _NETWORK.search(before) is not None or re.match(rb":[0-9]{2,5}\b|/[0-9]{1,2}\b", after) is not None
+    return (
+        not is_small or _NETWORK.search(before[-40:]) is not None or re.match(rb":[0-9]{2,5}\b|/[0-9]{1,2}\b", after) is not None
+    )
 
 
 @lru_cache(4096)

@@ -1,7 +1,7 @@
 """The formats of tokens that name themselves: what each begins with, and what it is made of, as its issuer documents it.
 
-`pattern` is matched where a literal begins, or from at most `before` bytes in front of it; what follows may not go on with
-letters or digits. Lengths are those of the tokens that are issued today and were before.
+`pattern` is matched where a literal begins, or from the least to the most bytes in front of it that `before` says; what follows
+may not go on with letters or digits. Lengths are those of the tokens that are issued today and were before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Format(NamedTuple):
     literals: str
     pattern: str
     check: Callable[[bytes], bool] | None = None
-    before: int = 0
+    before: tuple[int, int] = (0, 0)
     secret: int = 0
     varied: bool = True
 
@@ -39,7 +39,7 @@ FORMATS = (
     Format("gcp_oauth_access_token", "ya29.", r"ya29\.[A-Za-z0-9_.-]{60,}"),
     Format("azure_storage_key", "AccountKey=", r"AccountKey=([A-Za-z0-9+/]{86}==)", secret=1),
     Format("azure_shared_access_key", "SharedAccessKey=", r"SharedAccessKey=([A-Za-z0-9+/]{43}=)", secret=1),
-    Format("azure_client_secret", "7Q~ 8Q~", r"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.-]{3}[78]Q~[A-Za-z0-9_~.-]{31,34}", before=4),
+    Format("azure_client_secret", "7Q~ 8Q~", r"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.-]{3}[78]Q~[A-Za-z0-9_~.-]{31,34}", before=(3, 3)),
     Format("azure_sas_signature", "&sig= ?sig=", r"[&?]sig=([A-Za-z0-9%]{40,80}%3[Dd])", secret=1),
     Format("alibaba_access_key_id", "LTAI", r"LTAI[A-Za-z0-9]{12,20}"),
     Format("digitalocean_token", "dop_v1_ doo_v1_ dor_v1_", r"do[opr]_v1_[0-9a-f]{64}"),
@@ -86,14 +86,14 @@ FORMATS = (
     Format("slack_config_token", "xoxe.xox xoxe-1-", r"xoxe(?:\.xox[bp])?-[0-9]-[A-Za-z0-9]{120,180}"),
     Format("slack_webhook", "hooks.slack.com/",
            r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{40,56})", secret=1),
-    Format("discord_bot_token", "", rf"(?<![A-Za-z0-9_.-])[MNO][A-Za-z0-9_-]{{22,27}}\.{_B64}{{6}}\.{_B64}{{27,40}}", before=29),
+    Format("discord_bot_token", "", rf"(?<![A-Za-z0-9_.-])[MNO][A-Za-z0-9_-]{{22,27}}\.{_B64}{{6}}\.{_B64}{{27,40}}", before=(23, 28)),
     Format("discord_webhook", "discord.com/api/webhooks/ discordapp.com/api/webhooks/",
            rf"discord(?:app)?\.com/api/webhooks/([0-9]{{17,20}}/{_B64}{{60,72}})", secret=1),
-    Format("telegram_bot_token", ":AA", rf"(?<![A-Za-z0-9:])[0-9]{{8,10}}:AA{_B64}{{33}}", before=11),
+    Format("telegram_bot_token", ":AA", rf"(?<![A-Za-z0-9:])[0-9]{{8,10}}:AA{_B64}{{33}}", before=(8, 10)),
     Format("twilio_api_key", "SK", r"SK[0-9a-f]{32}"),
     Format("sendgrid_key", "SG.", rf"SG\.{_B64}{{20,24}}\.{_B64}{{39,50}}"),
     Format("mailgun_key", "key-", r"key-[0-9a-z]{32}"),
-    Format("mailchimp_key", "-us", r"(?<![A-Za-z0-9])[0-9a-f]{32}-us[0-9]{1,2}", before=33),
+    Format("mailchimp_key", "-us", r"(?<![A-Za-z0-9])[0-9a-f]{32}-us[0-9]{1,2}", before=(32, 32)),
     Format("brevo_key", "xkeysib-", r"xkeysib-[0-9a-f]{64}-[A-Za-z0-9]{16}"),
     Format("microsoft_teams_webhook", ".webhook.office.com/webhookb2/",
            rf"\.webhook\.office\.com/webhookb2/({_UUID}@{_UUID}/IncomingWebhook/[0-9a-f]{{32}}/{_UUID})", secret=1),
@@ -113,7 +113,7 @@ FORMATS = (
     Format("grafana_cloud_token", "glc_", r"glc_[A-Za-z0-9+/]{32,400}={0,2}"),
     Format("databricks_token", "dapi", r"dapi[0-9a-f]{32}(?:-[0-9])?"),
     Format("hashicorp_vault_token", "hvs. hvb. hvr.", rf"hv[sbr]\.{_B64}{{24,300}}"),
-    Format("terraform_token", ".atlasv1.", r"(?<![A-Za-z0-9])[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9=_-]{60,70}", before=14),
+    Format("terraform_token", ".atlasv1.", r"(?<![A-Za-z0-9])[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9=_-]{60,70}", before=(14, 14)),
     Format("pulumi_token", "pul-", r"pul-[0-9a-f]{40}"),
     Format("doppler_token", "dp.pt. dp.st. dp.ct. dp.sa. dp.scim. dp.audit.",
            r"dp\.(?:pt|st|ct|sa|scim|audit)\.(?:[a-z0-9_-]{2,35}\.)?[A-Za-z0-9]{40,44}"),
@@ -139,7 +139,7 @@ FORMATS = (
     Format("hubspot_token", "pat-na1- pat-eu1- pat-na2-", rf"pat-(?:na|eu)[0-9]-{_UUID}"),
     Format("mapbox_secret_token", "sk.eyJ", rf"sk\.eyJ{_B64}{{60,}}\.{_B64}{{22,}}"),
     Format("facebook_token", "EAAC EAAB", r"EAA[BC][A-Za-z0-9]{90,}"),
-    Format("twitter_bearer_token", "AAAAAAAAAAAAAAAAAAAAA", r"A{21}[A-Za-z0-9%]{60,120}", varied=False),
+    Format("twitter_bearer_token", "AAAAAAAAAAAAAAAAAAAAA", r"A{21,24}[B-Za-z0-9%][A-Za-z0-9%]{58,120}", varied=False),
     Format("typeform_token", "tfp_", r"tfp_[A-Za-z0-9_.=-]{59}"),
     Format("contentful_token", "CFPAT-", rf"CFPAT-{_B64}{{43}}"),
     Format("adafruit_key", "aio_", r"aio_[A-Za-z0-9]{28}"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from tilth.quality_signals.secrets.search import (
 )
 
 KINDS = ("email", "key", "password", "ip_address")
-MOST_TOKEN, MOST_PRIVATE_KEY, LEAST_KEY_BODY = 4096, 16_384, 64
+MOST_TOKEN, MOST_LATE_TOKEN, MOST_PRIVATE_KEY, LEAST_KEY_BODY = 4096, 256, 16_384, 64
 
 
 class Finding(NamedTuple):
@@ -41,10 +41,7 @@ class Finding(NamedTuple):
 
 
 def find_secrets(batch: TextBatch) -> Iterator[list[Finding]]:
-    """The findings of each text, in order and without overlaps.
-
-    Where two overlap, a format counts before an assignment, and an assignment before an address.
-    """
+    """The findings of each text, in order and without overlaps."""
     found: list[Finding] = []
     document, text, reached = 0, text_of(batch, 0) if len(batch) else memoryview(b""), 0
     for owner, candidate in candidates(batch):
@@ -64,15 +61,20 @@ def find_secrets(batch: TextBatch) -> Iterator[list[Finding]]:
         found = []
 
 
-_RANKS = {"key": 0, "password": 1, "email": 2, "ip_address": 3}
-
-
-def _settled(found: Iterable[Finding]) -> list[Finding]:
+def _settled(found: list[Finding]) -> list[Finding]:
+    """In order; those that overlap become one, of the best kind, that reaches as far as any: what one wants gone is gone."""
     kept: list[Finding] = []
-    for one in sorted(found, key=lambda one: (one.what == "assignment", _RANKS[one.kind], one.start, -one.end)):
-        if all(one.end <= other.start or other.end <= one.start for other in kept):
+    for one in sorted(found):
+        if not kept or one.start >= kept[-1].end:
             kept.append(one)
-    return sorted(kept)
+            continue
+        best = min(kept[-1], one, key=_rank)
+        kept[-1] = best._replace(start=kept[-1].start, end=max(kept[-1].end, one.end))
+    return kept
+
+
+def _rank(one: Finding) -> tuple[bool, int]:
+    return one.what == "assignment", ("key", "password", "email", "ip_address").index(one.kind)
 
 
 def _judged(text: memoryview, candidate: Candidate) -> Finding | None:
@@ -98,13 +100,12 @@ def _patterns() -> tuple[re.Pattern[bytes], ...]:
 
 
 def _token(text: memoryview, rule: int, at: int) -> Finding | None:
-    form, first = FORMATS[rule], max(0, at - FORMATS[rule].before)
-    window = bytes(text[first : at + MOST_TOKEN])
-    pattern, place = _patterns()[rule], at - first
-    # With `before`, the token begins somewhere in front of the literal.
-    matches = pattern.finditer(window, 0, place + 1024) if form.before else iter(filter(None, [pattern.match(window)]))
-    for match in matches:
-        if match.start() <= place < match.end():
+    form, (least, most) = FORMATS[rule], FORMATS[rule].before
+    first = max(0, at - most - 1)  # with the byte before, on which a pattern may look back
+    window = bytes(text[first : at + (MOST_LATE_TOKEN if most else MOST_TOKEN)])
+    for place in range(max(0, at - most), at - least + 1):
+        match = _patterns()[rule].match(window, place - first)
+        if match:
             start, end = match.span(form.secret)
             if is_sample(window[start:end], form.varied):
                 return None
@@ -122,11 +123,11 @@ def _private_key(text: memoryview, at: int) -> Finding | None:
     begin = _BEGIN.match(bytes(text[at : at + 80]))
     if begin is None:
         return None
-    window = bytes(text[at + begin.end() : at + MOST_PRIVATE_KEY])
+    window = bytes(text[at + begin.end() : at + MOST_PRIVATE_KEY]).partition(b"-----BEGIN")[0]
     end = _END.search(window)
     body = window[: end.start()] if end else _body(window)
     letters = re.sub(rb"\\[nrt]|[^A-Za-z0-9+/]", b"", body)
-    if len(letters) < LEAST_KEY_BODY or b"-----BEGIN" in body or is_sample(letters[:LEAST_KEY_BODY] if end else letters):
+    if len(letters) < LEAST_KEY_BODY or is_sample(letters[:LEAST_KEY_BODY] if end else letters):
         return None
     return Finding(at, at + begin.end() + (end.end() if end else len(body)), "key", "private_key", end is not None)
 

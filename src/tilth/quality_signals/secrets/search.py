@@ -91,7 +91,7 @@ def _cases(char: int, look: int) -> set[int]:
 def _entries() -> Iterator[tuple[bytes, int, int]]:
     """Literals with their rule and look. What has no literal of its own has all pairs that it may begin with."""
     for number, one in enumerate(FORMATS):
-        look = kernel.PLAIN if one.before or not one.literals[:1].isalnum() else kernel.WORD_START
+        look = kernel.PLAIN if any(one.before) or not one.literals[:1].isalnum() else kernel.WORD_START
         for literal in one.literals.split():
             yield literal.encode(), number, look
         if one.name == "discord_bot_token":

@@ -104,13 +104,13 @@ def _about(data: Any, start: int, at: int, after: int, end: int, look: int) -> t
     if look == PLAIN:
         return at, after
     if look == WORD_START:
-        return (at, after) if _is_boundary(data, start, at) else (0, 0)
+        return (at, after) if _is_boundary(data, start, at) and _goes_on(data, after, end) else (0, 0)
     if look == ASSIGNMENT:
         return _assigned(data, after, end)
     if look == URL:
         return _password(data, after, end)
     if look == EMAIL:
-        is_one = at > start and CLASSES[data[at - 1]] & LOCAL and CLASSES[data[at + 1]] & (LETTER | DIGIT)
+        is_one = at > start and CLASSES[data[at - 1]] & LOCAL and _is_domain(data, at + 1, end)
         return (at, after) if is_one else (0, 0)
     if look == IPV4:
         return _ipv4(data, start, at, end)
@@ -135,6 +135,26 @@ def _is_escaped(data: Any, start: int, at: int) -> bool:
     if at - 2 < start or data[at - 2] != 0x5C:
         return False
     return data[at - 1] == 0x6E or data[at - 1] == 0x72 or data[at - 1] == 0x74
+
+
+@njit(cache=True, nogil=True)
+def _goes_on(data: Any, at: int, end: int) -> bool:
+    """Do enough bytes follow that a token may have?"""
+    if at + LEAST_VALUE > end:
+        return False
+    for i in range(at, at + LEAST_VALUE):
+        if CLASSES[data[i]] & VALUE == 0:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _is_domain(data: Any, at: int, end: int) -> bool:
+    """A label, a dot, and the beginning of another label."""
+    first, last = at, min(end - 1, at + 63)
+    while at < last and CLASSES[data[at]] & TOKEN:
+        at += 1
+    return at > first and at < last and data[at] == 0x2E and CLASSES[data[at + 1]] & (LETTER | DIGIT) != 0
 
 
 @njit(cache=True, nogil=True)
