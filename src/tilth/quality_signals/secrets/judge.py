@@ -99,11 +99,16 @@ def _patterns() -> tuple[re.Pattern[bytes], ...]:
     return tuple(re.compile(f"(?:{one.pattern})(?![A-Za-z0-9])".encode()) for one in FORMATS)
 
 
+_GOES_ON = re.compile(rb"[A-Za-z0-9_.~-](?<!\\[nrt])\Z")  # a word, unless it is an escape that ends in a letter
+
+
 def _token(text: memoryview, rule: int, at: int) -> Finding | None:
     form, (least, most) = FORMATS[rule], FORMATS[rule].before
-    first = max(0, at - most - 1)  # with the byte before, on which a pattern may look back
+    first = max(0, at - most - 2)  # with the two bytes before it
     window = bytes(text[first : at + (MOST_LATE_TOKEN if most else MOST_TOKEN)])
     for place in range(max(0, at - most), at - least + 1):
+        if most and _GOES_ON.search(window, 0, place - first):
+            continue
         match = _patterns()[rule].match(window, place - first)
         if match:
             start, end = match.span(form.secret)

@@ -142,10 +142,10 @@ def _goes_on(data: Any, at: int, end: int) -> bool:
     """Do enough bytes follow that a token may have?"""
     if at + LEAST_VALUE > end:
         return False
+    n_fit = 0
     for i in range(at, at + LEAST_VALUE):
-        if CLASSES[data[i]] & VALUE == 0:
-            return False
-    return True
+        n_fit += CLASSES[data[i]] & VALUE != 0
+    return n_fit == LEAST_VALUE
 
 
 @njit(cache=True, nogil=True)
