@@ -51,7 +51,9 @@ _RESOLVERS = (
     " 64.6.64.6 64.6.65.6 8.26.56.26 8.20.247.20 223.5.5.5 223.6.6.6 114.114.114.114 2001:4860:4860::8888 2001:4860:4860::8844"
     " 2606:4700:4700::1111 2606:4700:4700::1001 2620:fe::fe"
 )
-_NO_PERSON = frozenset(_RESOLVERS.split())
+_SAMPLES = "1.2.3.4 5.6.7.8 12.34.56.78 11.22.33.44 123.45.67.89 4.3.2.1"
+_NO_PERSON = frozenset((_RESOLVERS + " " + _SAMPLES).split())
+_UNICAST = ipaddress.ip_network("2000::/3")  # of IPv6, all that is given out
 _SMALL = 32  # parts of versions are mostly below it
 
 
@@ -102,5 +104,7 @@ def _is_public(address: str) -> bool:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
+        return False
+    if found.version == 6 and found not in _UNICAST:
         return False
     return found.is_global and not found.is_multicast and str(found) not in _NO_PERSON

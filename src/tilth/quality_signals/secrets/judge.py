@@ -151,7 +151,13 @@ _URL_WORDS = re.compile(
 
 def _is_made_up(value: bytes) -> bool:
     """Is a password in a URL one that documentation shows, or a place for one?"""
-    if len(value) < 4 or is_placeholder(value) or _URL_WORDS.match(value) or not re.search(rb"[A-Za-z0-9]", value):
+    if (
+        len(value) < 4
+        or re.fullmatch(rb"[a-z]{4,7}", value)
+        or is_placeholder(value)
+        or _URL_WORDS.match(value)
+        or not re.search(rb"[A-Za-z0-9]", value)
+    ):
         return True
     return re.search(rb"[{}$%\[\]()*|\\,]|^[0-9]{1,5}$", value) is not None
 
@@ -162,6 +168,7 @@ _HASHES = re.compile(
     rb"module|import ",
     re.IGNORECASE,
 )
+_IDENTIFIER = re.compile(rb"(?:I[dD]|[_-]id)s?[\"'`\]]*\s*[:=,]")
 _UUID = re.compile(rb"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\Z")
 _NOT_A_VALUE = re.compile(
     rb"[a-z]+://|[./~]{1,2}/|/[a-z]|[A-Za-z_][\w.]*\(|arn:|data:|[0-9]{4}-[0-9]{2}-[0-9]{2}|sha\d+-|[$%{<]|ssh-|-----|#[0-9a-fA-F]{6}"
@@ -178,6 +185,6 @@ def _assigned(text: memoryview, rule: int, at: int, start: int, value: bytes) ->
     if not (is_random(value) or (rule == PASSWORD_NAME and is_strong_password(value) and not re.search(rb"[\\(){}$]", value))):
         return None
     before = bytes(text[max(0, at - 80) : start]).rpartition(b"\n")[2]
-    if _HASHES.search(before):
+    if _HASHES.search(before) or _IDENTIFIER.search(bytes(text[at:start])):
         return None
     return Finding(start, start + len(value), "password" if rule == PASSWORD_NAME else "key", "assignment")
