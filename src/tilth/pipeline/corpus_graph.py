@@ -39,6 +39,7 @@ from tilth.pipeline.recipe import (
 
 if TYPE_CHECKING:
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
+    from tilth.pipeline.malware import Malware
     from tilth.quality_signals.registry import SignalFamily
 
 
@@ -96,12 +97,12 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     return nodes
 
 
-def _add_step(own: DatatroveStep, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> None:
+def _add_step(own: DatatroveStep | Malware, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> None:
     from tilth.quality_signals.registry import families
 
     if own.name in families():
         fix = f"Call it `{own.name}_dt`."
-        raise RecipeError(f"`{own.name}` is the name of a family of signals", f"DatatroveStep `{own.name}`", fix)
+        raise RecipeError(f"`{own.name}` is the name of a family of signals", f"{type(own).__name__} `{own.name}`", fix)
     step = Step(f"signals.{own.name}", 1, own.libraries, steps.score_by_step)
     for read in reads:
         add(Node(step, nodes[read].shard, {"step": own.description}, needs=(read,), work=own))
@@ -242,7 +243,7 @@ def _groups(reads: Sequence[str], nodes: Mapping[str, Node], size: int) -> Itera
             yield str(nodes[group[0]].shard), group
 
 
-def _families(signals: Sequence[str | DatatroveStep]) -> list[SignalFamily]:
+def _families(signals: Sequence[str | DatatroveStep | Malware]) -> list[SignalFamily]:
     from tilth.quality_signals.registry import families
 
     known = families()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
     from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
+    from tilth.pipeline.malware import Malware
 
 # Families that need nothing but the text; others follow from the recipe's tokenizer and models.
 DEFAULT_SIGNALS = ("natural_language", "repetition", "language", "code_shape")
@@ -180,6 +181,7 @@ class C4Lines:
 
 Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines
 OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines)
+SCORING_STEPS = ("DatatroveStep", "Malware")  # by name: importing them costs more than a recipe may
 COMPARING = (RepeatedLines, RepeatedSentences, RepeatedSpans)  # what a text loses depends on other texts
 
 
@@ -231,7 +233,7 @@ class Corpus:
     """
 
     sources: Sequence[Any]
-    signals: Sequence[str | DatatroveStep] = DEFAULT_SIGNALS
+    signals: Sequence[str | DatatroveStep | Malware] = DEFAULT_SIGNALS
     resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
     edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
@@ -271,10 +273,11 @@ class Corpus:
                 raise RecipeError(f"{who} wants a source `{source}`", fix=did_you_mean(source, names))
 
     def _check_steps(self) -> None:
-        """Everything that is not Tilth's own is a DatatroveStep, and documents are compared before any of them changes texts."""
+        """Everything is Tilth's own or a step in its place, and documents are compared before any step changes texts."""
         for where, given, own in (("signals", self.signals, str), ("edits", self.edits, OWN_EDITS)):
+            steps = SCORING_STEPS if where == "signals" else ("DatatroveStep",)
             for step in given:
-                if not isinstance(step, own) and type(step).__name__ != "DatatroveStep":
+                if not isinstance(step, own) and type(step).__name__ not in steps:
                     what = f"`Corpus({where}=...)` holds {_said(step)}"
                     raise RecipeError(what, fix=f"Name a step of datatrove: `DatatroveStep('a_name', {_said(step)})`.")
         for place, edit in enumerate(self.edits):
@@ -298,7 +301,7 @@ class Corpus:
                 raise RecipeError(f"`Corpus(duplicates=...)` holds `{method}` twice", fix="Give each method once.")
 
 
-def _name_of(signal: str | DatatroveStep) -> str:
+def _name_of(signal: str | DatatroveStep | Malware) -> str:
     return signal if isinstance(signal, str) else signal.name
 
 
