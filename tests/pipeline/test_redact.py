@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tilth.errors import RecipeError
+from tilth.pipeline.recipe import Redact
+
 RECIPE = """
 from tilth import Bpe, Corpus, Folder
 from tilth.pipeline.recipe import Redact
@@ -70,3 +73,8 @@ def test_signals_tell_what_would_be_redacted(project: Path, tilth: Run) -> None:
 
 def test_a_source_that_is_not_there_is_said(project: Path, tilth: Run) -> None:
     assert "wants a source `coda`" in tilth("build", "files", "only=coda", cwd=project, expect=2).stderr
+
+
+def test_a_redaction_of_nothing_is_refused() -> None:
+    with pytest.raises(RecipeError, match="replaces nothing"):
+        Redact(email=None, key=None, password=None, ip_address=None)
