@@ -43,6 +43,7 @@ GOLDEN = {
     "pii": (2, "b272326a9dc2c8f8"),
     "quality": (2, "2fd55489243112dd"),
     "repetition": (2, "e71a05988fb2017a"),
+    "secrets": (1, "ddea5abe198625ec"),
     "stop_words": (2, "1be8a4ce69832ee2"),
 }
 

@@ -114,7 +114,7 @@ def test_longer_texts_are_undefined_with_a_reason(
 ) -> None:
     assert {one.name: one.max_bytes for one in families().values() if one.max_bytes != family.MAX_BYTES} == {
         **dict.fromkeys(FUSED, MAX_BYTES),
-        **dict.fromkeys(("blocked_domains", "ccnet"), family.ANY_SIZE),
+        **dict.fromkeys(("blocked_domains", "ccnet", "secrets"), family.ANY_SIZE),
     }
     limit = family.MAX_BYTES
     table = documents(["short. ", "x" * (limit + 1), "y" * limit, "the end"])

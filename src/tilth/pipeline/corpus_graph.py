@@ -32,6 +32,7 @@ from tilth.pipeline.recipe import (
     Corpus,
     Edit,
     Perplexity,
+    Redact,
     RepeatedLines,
     RepeatedSentences,
     RepeatedSpans,
@@ -39,6 +40,7 @@ from tilth.pipeline.recipe import (
 
 if TYPE_CHECKING:
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
+    from tilth.pipeline.malware import Malware
     from tilth.quality_signals.registry import SignalFamily
 
 
@@ -96,12 +98,12 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
     return nodes
 
 
-def _add_step(own: DatatroveStep, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> None:
+def _add_step(own: DatatroveStep | Malware, nodes: Mapping[str, Node], reads: Sequence[str], add: Callable[[Node], str]) -> None:
     from tilth.quality_signals.registry import families
 
     if own.name in families():
         fix = f"Call it `{own.name}_dt`."
-        raise RecipeError(f"`{own.name}` is the name of a family of signals", f"DatatroveStep `{own.name}`", fix)
+        raise RecipeError(f"`{own.name}` is the name of a family of signals", f"{type(own).__name__} `{own.name}`", fix)
     step = Step(f"signals.{own.name}", 1, own.libraries, steps.score_by_step)
     for read in reads:
         add(Node(step, nodes[read].shard, {"step": own.description}, needs=(read,), work=own))
@@ -185,7 +187,11 @@ def _edit_nodes(corpus: Corpus, nodes: Mapping[str, Node], reads: Sequence[str],
                 repeated |= dict.fromkeys(((edit, read) for read in group), found)
     edited = []
     for read in reads:
-        own_edits = [edit for edit in corpus.edits if not isinstance(edit, COMPARING) or (edit, read) in repeated]
+        own_edits = [
+            edit
+            for edit in corpus.edits
+            if ((edit, read) in repeated if isinstance(edit, COMPARING) else _is_edited(edit, _source_of(nodes[read])))
+        ]
         described = [{"kind": type(edit).__name__, **_what_decides(edit)} for edit in own_edits]
         needs = (read, *(need for edit in own_edits if isinstance(edit, COMPARING) for need in repeated[edit, read]))
         libraries = {UNICODE}.union(*(edit.libraries for edit in own_edits if not isinstance(edit, OWN_EDITS)))
@@ -218,6 +224,10 @@ def _source_of(node: Node) -> str:
     return (node.shard or "").split("/")[0]
 
 
+def _is_edited(edit: Edit | DatatroveStep, source: str) -> bool:
+    return not isinstance(edit, Redact) or not edit.sources or source in edit.sources
+
+
 def _what_decides(edit: Edit | DatatroveStep) -> dict[str, Any]:
     if not isinstance(edit, OWN_EDITS):
         return {"name": edit.name, "step": edit.description}
@@ -234,7 +244,7 @@ def _groups(reads: Sequence[str], nodes: Mapping[str, Node], size: int) -> Itera
             yield str(nodes[group[0]].shard), group
 
 
-def _families(signals: Sequence[str | DatatroveStep]) -> list[SignalFamily]:
+def _families(signals: Sequence[str | DatatroveStep | Malware]) -> list[SignalFamily]:
     from tilth.quality_signals.registry import families
 
     known = families()

@@ -6,6 +6,7 @@ What was read stays as it is; the edited documents have the same rows, and `edit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Input
     if description["kind"] == DATATROVE:
         found: pa.Table = step.edits(_as_edited(documents, made))
         return found
-    find = _text_edits(description["kind"])
+    find = _text_edits(description)
     batches = _as_edited(documents, made)
     return pa.concat_tables([EDITS.schema.empty_table(), *(_placed(batch, find(batch.column("text"))) for batch in batches)])
 
@@ -179,12 +180,17 @@ def _changes(edits: pa.Table) -> dict[int, list[Change]]:
     return found
 
 
-def _text_edits(kind: str) -> Callable[[pa.Array], pa.Table]:
+def _text_edits(description: Params) -> Callable[[pa.Array], pa.Table]:
     """What finds edits of this kind in texts, each for itself."""
-    if kind == "C4Lines":
+    if description["kind"] == "C4Lines":
         from tilth.quality_signals.families.c4 import c4_edits
 
         return c4_edits
+    if description["kind"] == "Redact":
+        from tilth.quality_signals.families.secrets import PLACEHOLDERS, redactions
+
+        placeholders = {kind: description[kind] for kind in PLACEHOLDERS if description[kind] is not None}
+        return partial(redactions, placeholders=placeholders)
     from tilth.quality_signals.families.pii import pii_edits
 
     return pii_edits

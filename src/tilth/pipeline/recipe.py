@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
     from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
+    from tilth.pipeline.malware import Malware
 
 # Families that need nothing but the text; others follow from the recipe's tokenizer and models.
 DEFAULT_SIGNALS = ("natural_language", "repetition", "language", "code_shape")
@@ -156,12 +157,31 @@ class RedactPersonalData:
 
 
 @dataclass(frozen=True)
+class Redact:
+    """Replace keys, passwords, e-mail and public IP addresses in source code by placeholders; None leaves a kind as it is.
+
+    Offsets are kept as edits, so what is left still traces to its file. Only `sources` are redacted, by default all.
+    """
+
+    email: str | None = "<EMAIL>"
+    key: str | None = "<KEY>"
+    password: str | None = "<PASSWORD>"
+    ip_address: str | None = "<IP_ADDRESS>"
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not any(value is not None for value in (self.email, self.key, self.password, self.ip_address)):
+            raise RecipeError("`Redact` replaces nothing", where="Corpus(edits=...)", fix="Give one kind a placeholder.")
+
+
+@dataclass(frozen=True)
 class C4Lines:
     """Cut the lines that C4 cuts: without a terminal mark, of few words, with JavaScript, policies or braces."""
 
 
-Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | C4Lines
-OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, C4Lines)
+Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines
+OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines)
+SCORING_STEPS = ("DatatroveStep", "Malware")  # by name: importing them costs more than a recipe may
 COMPARING = (RepeatedLines, RepeatedSentences, RepeatedSpans)  # what a text loses depends on other texts
 
 
@@ -213,7 +233,7 @@ class Corpus:
     """
 
     sources: Sequence[Any]
-    signals: Sequence[str | DatatroveStep] = DEFAULT_SIGNALS
+    signals: Sequence[str | DatatroveStep | Malware] = DEFAULT_SIGNALS
     resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
     edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
@@ -245,17 +265,19 @@ class Corpus:
             if isinstance(model, Perplexity)
             for source in model.cutoffs_from
         ]
-        comparing = [edit for edit in self.edits if isinstance(edit, COMPARING)]
-        wanted += [(f"`{type(edit).__name__}`", source) for edit in comparing for source in edit.sources]
+        for edit in self.edits:
+            if isinstance(edit, (*COMPARING, Redact)):
+                wanted += [(f"`{type(edit).__name__}`", source) for source in edit.sources]
         for who, source in wanted:
             if source not in names:
                 raise RecipeError(f"{who} wants a source `{source}`", fix=did_you_mean(source, names))
 
     def _check_steps(self) -> None:
-        """Everything that is not Tilth's own is a DatatroveStep, and documents are compared before any of them changes texts."""
+        """Everything is Tilth's own or a step in its place, and documents are compared before any step changes texts."""
         for where, given, own in (("signals", self.signals, str), ("edits", self.edits, OWN_EDITS)):
+            steps = SCORING_STEPS if where == "signals" else ("DatatroveStep",)
             for step in given:
-                if not isinstance(step, own) and type(step).__name__ != "DatatroveStep":
+                if not isinstance(step, own) and type(step).__name__ not in steps:
                     what = f"`Corpus({where}=...)` holds {_said(step)}"
                     raise RecipeError(what, fix=f"Name a step of datatrove: `DatatroveStep('a_name', {_said(step)})`.")
         for place, edit in enumerate(self.edits):
@@ -279,7 +301,7 @@ class Corpus:
                 raise RecipeError(f"`Corpus(duplicates=...)` holds `{method}` twice", fix="Give each method once.")
 
 
-def _name_of(signal: str | DatatroveStep) -> str:
+def _name_of(signal: str | DatatroveStep | Malware) -> str:
     return signal if isinstance(signal, str) else signal.name
 
 

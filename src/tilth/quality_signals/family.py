@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 MAX_BYTES = 10 << 20  # of a text, unless a family says otherwise: with it all families together stay below 1 GB
-ANY_SIZE = 1 << 62  # for families that do not read the text
+ANY_SIZE = 1 << 62  # for families that do not read the text, or need no room for it
 
 
 @dataclass(frozen=True)
