@@ -94,9 +94,7 @@ def _encoded(data: Any, start: int, end: int, kinds: Any, of_byte: Any, out: Any
     while True:
         first = -1
         for kind in range(3):
-            if next_of[kind] < counts[kind] and (
-                first < 0 or spans[kind, next_of[kind], 0] < spans[first, next_of[first], 0]
-            ):
+            if next_of[kind] < counts[kind] and (first < 0 or spans[kind, next_of[kind], 0] < spans[first, next_of[first], 0]):
                 first = kind
         if first < 0:
             return
@@ -140,7 +138,10 @@ def _base64_spans(data: Any, at: int, end: int, of_byte: Any, spans: Any) -> int
 
 @njit(cache=True, nogil=True)
 def _hex_spans(data: Any, start: int, end: int, kinds: Any, of_byte: Any, spans: Any) -> int:
-    """`(?:\\b(?:0x|\\\\x)?[0-9a-fA-F]{2}(?:,|\\b\\s*)){8,}`. A run of pairs has one start: those inside it lead to its end too."""
+    """`(?:\\b(?:0x|\\\\x)?[0-9a-fA-F]{2}(?:,|\\b\\s*)){8,}`.
+
+    A run of pairs is tried from its start alone: those that start inside it end where it does.
+    """
     n, at = 0, start
     while at + LEAST_HEX_BYTES <= end:
         if not of_byte[data[at + LEAST_HEX_BYTES - 1]] & IN_HEX:
