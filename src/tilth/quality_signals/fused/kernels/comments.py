@@ -78,7 +78,10 @@ def _has(data: Any, at: int, start: int, end: int, mark: Any) -> bool:
     size = int(mark[0])
     if not size or at + size > end:
         return False
-    return all(not (at + i >= start and data[at + i] != mark[i + 1]) for i in range(size))
+    n_same = 0
+    for i in range(size):
+        n_same += at + i < start or data[at + i] == mark[i + 1]
+    return n_same == size
 
 
 @njit(cache=True, nogil=True)
