@@ -132,19 +132,24 @@ def by_tokenize_and_ast(text: str) -> int:
     """Characters of Python's comments, and of docstrings between their quotation marks."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     n = sum(len(token.string) for token in tokens if token.type == tokenize.COMMENT)
+    lines = text.encode().split(b"\n")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
             node, False
         ):
-            literal = (ast.get_source_segment(text, node.body[0].value) or "").lstrip("rRuU")  # type: ignore[attr-defined]
+            place = node.body[0].value  # type: ignore[attr-defined]
+            own = lines[place.lineno - 1 : place.end_lineno]
+            own[-1] = own[-1][: place.end_col_offset]
+            own[0] = own[0][place.col_offset :]
+            literal = b"\n".join(own).decode().lstrip("rRuU")
             n += len(literal) - (6 if literal[:3] in ('"""', "'''") else 2)
     return n
 
 
 def test_comments_of_the_standard_library_are_those_of_its_own_tokenizer(score: Score) -> None:
-    files = sorted(Path(ast.__file__).parent.glob("*.py"))[:120]
+    files = sorted(Path(ast.__file__).parent.glob("*.py"))[::4]
     texts = {path.name: path.read_text(errors="replace") for path in files}
-    assert len(texts) == 120
+    assert len(texts) > 30
     found = {name: score("code_comments", text, language="Python")["n_comment_chars"] for name, text in texts.items()}
     assert found == {name: by_tokenize_and_ast(text) for name, text in texts.items()}
 
@@ -222,7 +227,7 @@ def test_megabytes_in_one_line_take_linear_time(documents: Callable[..., pa.Tabl
     start = time.process_time()
     compute_families(chosen, documents([text] * len(languages), language=languages))
     # 36 MB at 40 MB/s would be a second; a loop inside the loop would take hours.
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 20
 
 
 def test_every_language_with_a_style_ends_on_every_text(documents: Callable[..., pa.Table]) -> None:
