@@ -1,4 +1,4 @@
-"""Signals of source code: megabytes a CPU-second, beside bigcode-dataset's own filter functions on the same files in the same run.
+"""Signals of source code: megabytes a CPU-second, beside bigcode-dataset's own filters on the same files in the same run.
 
     python benchmarks/code_signals.py FOLDER [FOLDER...]
 
@@ -110,7 +110,8 @@ def _against_peer(records: list[dict[str, Any]]) -> dict[str, str]:
         ]
         found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     ours += _cpu_seconds(table, FAMILIES)  # ours runs before and after it, so that both see the machine as it is
-    notes = f"peer: bigcode-dataset's filters, {_n_bytes(chosen) / found['seconds'] / 1e6:.2f} MB/CPU-s; {_agreement(table, found['values'])}"
+    speed = _n_bytes(chosen) / found["seconds"] / 1e6
+    notes = f"peer: bigcode-dataset's filters, {speed:.2f} MB/CPU-s; {_agreement(table, found['values'])}"
     size = f"{len(chosen)} files, {_n_bytes(chosen) / 1e6:.1f} MB"
     return row("code signals beside bigcode-dataset", size, statistics.median(ours), "CPU s", found["seconds"], _noted(notes), 1)
 

@@ -51,7 +51,7 @@ def test_one_policy_picks_what_the_stack_v2_keeps(project: Project) -> None:
     make(project, "code", [])
     picked = pick(project.store, "code", "kept", "@stack-v2")
     assert picked.n_documents == 4
-    paths = run_sql(project.store, "select path from kept order by path").to_pylist()
+    paths = run_sql(project.store, "select path from code where @stack-v2 order by path").to_pylist()
     assert [row["path"] for row in paths] == ["Broken.ipynb", "a.py", "notes.txt", "one.ipynb"]
 
 
