@@ -6,7 +6,7 @@ import pytest
 
 from tilth.artifacts import Store
 from tilth.catalog.explain import explain
-from tilth.catalog.policies import Clause, Policy
+from tilth.catalog.policy import Clause, Policy
 from tilth.catalog.sql import run_sql
 from tilth.errors import NotFoundError
 

@@ -14,6 +14,8 @@ from tilth.errors import QueryError
 from tilth.quality_signals.registry import families
 
 NAMES = ("redpajama-v2", "gopher", "c4", "fineweb", "refinedweb", "dolma-cc", "ccnet-head")
+CODE = ("stack-v2", "starcoder", "santacoder-comments", "santacoder-fertility")
+OF_EVERY_CORPUS = {"language": pa.string(), "path": pa.string(), "n_chars": pa.int64()}
 GOPHER = f"({POLICIES['gopher'].sql})"
 
 
@@ -21,20 +23,21 @@ GOPHER = f"({POLICIES['gopher'].sql})"
 def signals() -> pa.Table:
     """A table of no row with every column that the families promise."""
     fields = [pa.field(name, kind) for family in families().values() for name, kind in family.columns.items()]
+    fields += [pa.field(name, kind) for name, kind in OF_EVERY_CORPUS.items()] + [pa.field("n_tokens", pa.int64())]
     return pa.schema(fields).empty_table()
 
 
 def test_all_are_there() -> None:
-    assert tuple(POLICIES) == NAMES
+    assert tuple(POLICIES) == (*NAMES, *CODE)
     assert all(policy.source and policy.clauses for policy in POLICIES.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CODE])
 def test_a_policy_is_a_predicate_over_columns_of_the_families_it_names(name: str, signals: pa.Table) -> None:
     policy = POLICIES[name]
-    known = families()
+    known = {name: set(family.columns) for name, family in families().items()} | {"tokens": {"n_tokens"}}
     for clause in policy.clauses:
-        assert set(clause.columns) <= known[clause.family].columns.keys(), clause
+        assert set(clause.columns) <= known[clause.family], clause
         assert clause.word
     with duckdb.connect() as connection:
         connection.register("documents", signals)
@@ -42,7 +45,7 @@ def test_a_policy_is_a_predicate_over_columns_of_the_families_it_names(name: str
         check_binds(connection, "documents", policy.sql, predicate, signals.column_names)
         assert len(predicate.clauses) == len(policy.clauses)
         assert set(policy.columns) <= predicate.names
-        assert predicate.names - {"line"} <= set(policy.columns)
+        assert predicate.names - {"line"} <= {*policy.columns, *OF_EVERY_CORPUS}
 
 
 @pytest.mark.parametrize(

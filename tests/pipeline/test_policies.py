@@ -18,9 +18,10 @@ from tilth.pipeline.build import build
 from tilth.pipeline.explain import explain
 from tilth.pipeline.inventory import describe
 from tilth.pipeline.project import Project
-from tilth.pipeline.recipe import Perplexity
+from tilth.pipeline.recipe import Bpe, Perplexity
 
 WORDS = ["the", "soil", "is", "made", "ready", "for", "seed", "and", "rye", "of", "a", "field"]
+CODE = ("code_shape", "code_head", "code_html", "code_comments")
 ALL = ("natural_language", "repetition", "lines", "language", "gopher", "gopher_repetition", "c4", "fineweb", "dolma", "pii")
 
 
@@ -47,7 +48,7 @@ def make(project: Project, name: str, *sources: str, **settings: Any) -> None:
 
 
 def test_every_policy_stands_on_a_corpus_with_its_families(project: Project) -> None:
-    make(project, "web", "web", signals=(*ALL, "ccnet"))
+    make(project, "web", "web", signals=(*ALL, *CODE, "ccnet"), tokenizer=Bpe(300))
     for name in POLICIES:
         (row,) = run_sql(project.store, f"select count(*) as n, count(*) filter (@{name}) as kept from web").to_pylist()
         assert 0 <= row["kept"] <= row["n"] == 30
@@ -97,6 +98,13 @@ def test_what_is_missing_is_said_with_what_to_add(project: Project) -> None:
     with pytest.raises(QueryError) as caught:
         run_sql(project.store, "select count(*) from web where @goper")
     assert caught.value.fix == "Did you mean `gopher`?"
+
+
+def test_a_policy_that_counts_tokens_says_that_it_needs_a_tokenizer(project: Project) -> None:
+    make(project, "web", "web", signals=CODE)
+    with pytest.raises(QueryError, match="n_tokens") as caught:
+        pick(project.store, "web", "x", "@santacoder-fertility")
+    assert caught.value.fix == "Add `tokenizer=Bpe(...)` to the arguments of the recipe and build again."
 
 
 def test_strings_and_absolute_values_stay_in_queries(project: Project) -> None:

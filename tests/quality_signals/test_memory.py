@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from tilth.quality_signals import family
+from tilth.quality_signals.families import parse_errors
 from tilth.quality_signals.fused.text_batch import MAX_BYTES, MOST_LINES
 from tilth.quality_signals.models.importance import train_importance_model
 from tilth.quality_signals.models.perplexity import LanguageModelParameters, train_language_model
@@ -115,6 +116,7 @@ def test_longer_texts_are_undefined_with_a_reason(
     assert {one.name: one.max_bytes for one in families().values() if one.max_bytes != family.MAX_BYTES} == {
         **dict.fromkeys(FUSED, MAX_BYTES),
         **dict.fromkeys(("blocked_domains", "ccnet", "secrets"), family.ANY_SIZE),
+        "parse_errors": parse_errors.MAX_BYTES,
     }
     limit = family.MAX_BYTES
     table = documents(["short. ", "x" * (limit + 1), "y" * limit, "the end"])

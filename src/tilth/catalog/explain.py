@@ -13,7 +13,8 @@ from tilth.artifacts import Named, Store
 from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views, table
-from tilth.catalog.policies import POLICIES, Policy
+from tilth.catalog.policies import POLICIES
+from tilth.catalog.policy import Policy
 from tilth.catalog.predicate import parse_predicate
 from tilth.catalog.quoting import identifier
 from tilth.catalog.trace import documents_at

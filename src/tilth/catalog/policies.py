@@ -7,85 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 
+from tilth.catalog.code_policies import CODE_POLICIES
+from tilth.catalog.policy import Clause, Policy, conditions
 from tilth.errors import QueryError, did_you_mean
 
 
-@dataclass(frozen=True)
-class Clause:
-    """A condition on `columns`, which the family of signals `family` holds, and in a word what it asks for.
-
-    `others` ask for the same of other columns, for corpora that were made otherwise. Where a corpus has the columns of
-    several, the first that is not null decides of each document.
-    """
-
-    sql: str
-    word: str
-    family: str
-    columns: tuple[str, ...]
-    others: tuple[Clause, ...] = ()
-    how: str = ""  # how a recipe gets `columns`, where `family` is no name for `Corpus(signals=...)`
-
-    def on(self, columns: Collection[str]) -> Clause | None:
-        """This clause over those of `columns` (lower case) that a corpus has; None where it lacks them."""
-        there = [one for one in (self, *self.others) if all(column in columns for column in one.columns)]
-        if len(there) > 1:
-            both = tuple(column for one in there for column in one.columns)
-            return replace(self, sql=f"coalesce({', '.join(one.sql for one in there)})", columns=both, others=())
-        return replace(there[0], others=()) if there else None
-
-    @property
-    def advice(self) -> str:
-        """What to add to a recipe."""
-        return " or ".join(one.how or f"`{one.family}` to the signals" for one in (self, *self.others))
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A published filter. `source` says where its thresholds stand; `beyond` what it does besides that SQL cannot."""
-
-    name: str
-    source: str
-    clauses: tuple[Clause, ...]
-    beyond: str = ""
-
-    @property
-    def sql(self) -> str:
-        """All clauses, joined by AND."""
-        return " and ".join(clause.sql for clause in self.clauses)
-
-    def on(self, columns: Collection[str]) -> Policy | None:
-        """This policy over the columns of a corpus; None where the corpus lacks signals for it."""
-        have = {column.lower() for column in columns}
-        clauses = [clause.on(have) for clause in self.clauses]
-        there = tuple(clause for clause in clauses if clause is not None)
-        return replace(self, clauses=there) if len(there) == len(clauses) else None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The families of signals that a corpus must have."""
-        return tuple(dict.fromkeys(clause.family for clause in self.clauses))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that the clauses name."""
-        return tuple(dict.fromkeys(column for clause in self.clauses for column in clause.columns))
-
-
-def _all(family: str, *conditions: tuple[str, str, str]) -> tuple[Clause, ...]:
-    """Clauses over one column each: (column, comparison, word)."""
-    return tuple(Clause(f"{column} {comparison}", word, family, (column,)) for column, comparison, word in conditions)
-
-
 def _duplicates(family: str, prefix: str, limits: dict[int, float], word: str) -> tuple[Clause, ...]:
-    conditions = ((f"{prefix}_{n}gram_char_frac", f"<= {limit}", f"{word} {n}-grams") for n, limit in limits.items())
-    return _all(family, *conditions)
+    limited = ((f"{prefix}_{n}gram_char_frac", f"<= {limit}", f"{word} {n}-grams") for n, limit in limits.items())
+    return conditions(family, *limited)
 
 
 _TOP, _DUPE = {2: 0.2, 3: 0.18, 4: 0.16}, {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}
 
-_GOPHER_QUALITY = _all(
+_GOPHER_QUALITY = conditions(
     "gopher",
     ("gopher_n_words", "between 50 and 100000", "length"),
     ("gopher_mean_word_length", "between 3 and 10", "word length"),
@@ -97,7 +32,7 @@ _GOPHER_QUALITY = _all(
     ("gopher_n_stop_words", ">= 2", "stop words"),
 )
 _GOPHER_REPETITION = (
-    *_all(
+    *conditions(
         "gopher_repetition",
         ("gopher_dupe_paragraph_frac", "<= 0.3", "repeated paragraphs"),
         ("gopher_dupe_paragraph_char_frac", "<= 0.2", "characters in repeated paragraphs"),
@@ -107,13 +42,13 @@ _GOPHER_REPETITION = (
     *_duplicates("gopher_repetition", "gopher_top", _TOP, "most frequent"),
     *_duplicates("gopher_repetition", "gopher_dupe", _DUPE, "repeated"),
 )
-_C4_ANY_END = _all(
+_C4_ANY_END = conditions(
     "c4",
     ("c4_n_sentences_any_end", ">= 5", "sentences"),
     ("c4_n_lorem_ipsum_lines_any_end", "= 0", "lorem ipsum"),
     ("c4_n_curly_bracket_lines_any_end", "= 0", "curly brackets"),
 )
-_ENGLISH = _all("language", ("lid_language", "= 'en'", "English"), ("lid_score", ">= 0.65", "surely English"))
+_ENGLISH = conditions("language", ("lid_language", "= 'en'", "English"), ("lid_score", ">= 0.65", "surely English"))
 _LINES = ("rps_lines_num_words", "rps_lines_uppercase_letter_fraction", "rps_lines_numerical_chars_fraction")
 # Words on lines that RefinedWeb discards, and 5 % of all words; in a pair of lists l[1] is a line's words.
 _REFINED_LINES = Clause(
@@ -130,7 +65,7 @@ _POLICIES = (
         "redpajama-v2",
         "RedPajama-V2, dataset card on Hugging Face, example `gopher_rules_pass` (five rules; the card leaves further ones open)",
         (
-            *_all(
+            *conditions(
                 "natural_language",
                 ("rps_doc_word_count", "between 50 and 10000", "length"),
                 ("rps_doc_mean_word_length", "between 3 and 10", "word length"),
@@ -142,7 +77,7 @@ _POLICIES = (
                 "lines",
                 ("rps_lines_start_with_bulletpoint",),
             ),
-            *_all("repetition", ("rps_doc_frac_chars_top_2gram", "<= 0.2", "most frequent 2-grams")),
+            *conditions("repetition", ("rps_doc_frac_chars_top_2gram", "<= 0.2", "most frequent 2-grams")),
         ),
     ),
     Policy(
@@ -153,7 +88,7 @@ _POLICIES = (
     Policy(
         "c4",
         "Raffel et al., T5, arXiv:1910.10683, section 2.2; phrases and order as in datatrove 0.10's C4QualityFilter",
-        _all(
+        conditions(
             "c4",
             ("c4_n_sentences", ">= 5", "sentences"),
             ("c4_n_lorem_ipsum_lines", "= 0", "lorem ipsum"),
@@ -169,7 +104,7 @@ _POLICIES = (
             *_GOPHER_REPETITION,
             *_GOPHER_QUALITY,
             *_C4_ANY_END,
-            *_all(
+            *conditions(
                 "fineweb",
                 ("fineweb_after_c4_terminal_line_frac", ">= 0.12", "lines that end in a mark"),
                 ("fineweb_after_c4_short_line_frac", "<= 0.67", "short lines"),
@@ -189,7 +124,7 @@ _POLICIES = (
         "dolma-cc",
         "Soldaini et al., Dolma, arXiv:2402.00159, and its configuration dolma-v1_6/mixing/cc-head.yaml",
         (
-            *_all(
+            *conditions(
                 "dolma",
                 ("dolma_n_words", "between 50 and 100000", "length"),
                 ("dolma_median_word_length", "between 3 and 10", "word length"),
@@ -203,7 +138,7 @@ _POLICIES = (
             ),
             *_duplicates("dolma", "dolma_top", _TOP, "most frequent"),
             *_duplicates("dolma", "dolma_dupe", _DUPE, "repeated"),
-            *_all("dolma", ("dolma_max_repetitions", "< 100", "the same again and again")),
+            *conditions("dolma", ("dolma_max_repetitions", "< 100", "the same again and again")),
             Clause(
                 "pii_n_emails + pii_n_phones + pii_n_ips <= 5",
                 "personal data",
@@ -237,7 +172,7 @@ _POLICIES = (
         ),
     ),
 )
-POLICIES = {policy.name: policy for policy in _POLICIES}
+POLICIES = {policy.name: policy for policy in (*_POLICIES, *CODE_POLICIES)}
 
 # What a name cannot stand in: strings, quoted identifiers, dollar quotes, comments. Then a name, but not after another operator.
 _TOKENS = re.compile(

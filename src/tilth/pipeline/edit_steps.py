@@ -5,6 +5,7 @@ What was read stays as it is; the edited documents have the same rows, and `edit
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from tilth.pipeline.span_steps import span_edits_of
 from tilth.pipeline.steps import READ, Inputs, Params
 
 DATATROVE = "DatatroveStep"
+NOTEBOOKS = "Notebooks"
 
 
 def hash_lines(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -72,8 +74,8 @@ def find_repeated_lines(inputs: Inputs, folder: Path, params: Params, work: Any)
 def edit(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Apply every edit of the corpus to one shard. `params["edits"]` are the recipe's, in their order, with their kinds.
 
-    Edits of Tilth's own that follow on each other look at the same texts. A step of datatrove, and what comes after it,
-    looks at the texts as all before have left them. `work` are the recipe's objects for the same edits.
+    Edits of Tilth's own that follow on each other look at the same texts. A step of datatrove or what rewrites notebooks,
+    and what comes after it, looks at the texts as all before have left them. `work` are the recipe's objects for the same edits.
     """
     from tilth.corpus.edits import apply_edits, merge_edits
 
@@ -97,8 +99,8 @@ def _stages(descriptions: Sequence[Params], work: Any) -> list[list[tuple[Params
     """Runs of edits that look at the same texts."""
     stages: list[list[tuple[Params, Any]]] = []
     for description, step in zip(descriptions, work or [None] * len(descriptions), strict=True):
-        is_alone = description["kind"] == DATATROVE
-        if not stages or is_alone or stages[-1][-1][0]["kind"] == DATATROVE:
+        is_alone = description["kind"] in (DATATROVE, NOTEBOOKS)
+        if not stages or is_alone or stages[-1][-1][0]["kind"] in (DATATROVE, NOTEBOOKS):
             stages.append([])
         stages[-1].append((description, step))
     return stages
@@ -112,6 +114,8 @@ def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Input
     if description["kind"] == DATATROVE:
         found: pa.Table = step.edits(_as_edited(documents, made))
         return found
+    if description["kind"] == NOTEBOOKS:
+        return _notebook_edits(documents, _as_edited(documents, made), description["form"])
     find = _text_edits(description)
     batches = _as_edited(documents, made)
     return pa.concat_tables([EDITS.schema.empty_table(), *(_placed(batch, find(batch.column("text"))) for batch in batches)])
@@ -130,6 +134,29 @@ def _cut_repeated(description: Params, documents: Artifact, inputs: Inputs) -> p
         return line_edits(texts, repeated, description["mode"], description["keep_empty"], unit)
     limits = Limits(description["min_span_words"], description["min_words"], description["min_sentences"])
     return sentence_edits(texts, repeated, description["n"], unit == "line", limits)
+
+
+def _notebook_edits(documents: Artifact, batches: Iterator[pa.RecordBatch], form: str) -> pa.Table:
+    """Edits of the documents that were seen at a path of a notebook; what is none stays as it is."""
+    from tilth.corpus.extract.notebook import SUFFIX, NotebookError, notebook_edits
+
+    places = stream(documents, "occurrences.parquet", ["row", "path"])
+    rows = {
+        row
+        for batch in places
+        for row, path in zip(batch.column("row").to_pylist(), batch.column("path").to_pylist(), strict=True)
+        if path.lower().endswith(SUFFIX)
+    }
+    found: list[tuple[str, int, int, int, str, str]] = []
+    for batch in batches:
+        for shard, row, text in zip(*(batch.column(name).to_pylist() for name in ("shard", "row", "text")), strict=True):
+            if row in rows:
+                with contextlib.suppress(NotebookError):
+                    found += [(shard, row, *change) for change in notebook_edits(text, form)]
+    columns = list(zip(*found, strict=True)) or [()] * len(EDITS.schema)
+    return pa.table(
+        [pa.array(column, kind.type) for column, kind in zip(columns, EDITS.schema, strict=True)], schema=EDITS.schema
+    )
 
 
 def _as_edited(documents: Artifact, made: pa.Table) -> Iterator[pa.RecordBatch]:

@@ -179,8 +179,24 @@ class C4Lines:
     """Cut the lines that C4 cuts: without a terminal mark, of few words, with JavaScript, policies or braces."""
 
 
-Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines
-OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines)
+@dataclass(frozen=True)
+class Notebooks:
+    """Turn the JSON of Jupyter notebooks (documents whose path ends in `.ipynb`) into text, as StarCoder's data have it.
+
+    `script`: code, with all else as comments. `structured`: `<jupyter_start>`, then Markdown, code and output by turns
+    behind `<jupyter_text>`, `<jupyter_code>`, `<jupyter_output>`. What is no notebook stays as it is.
+    """
+
+    form: Literal["script", "structured"] = "script"
+
+    def __post_init__(self) -> None:
+        if self.form not in ("script", "structured"):
+            raise RecipeError(f"Notebooks has no form `{self.form}`", fix="`script` or `structured`")
+
+
+Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines | Notebooks
+OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines, Notebooks)
+REWRITING = (Notebooks,)  # what comes after it looks at the texts that it leaves
 SCORING_STEPS = ("DatatroveStep", "Malware")  # by name: importing them costs more than a recipe may
 COMPARING = (RepeatedLines, RepeatedSentences, RepeatedSpans)  # what a text loses depends on other texts
 
@@ -281,7 +297,10 @@ class Corpus:
                     what = f"`Corpus({where}=...)` holds {_said(step)}"
                     raise RecipeError(what, fix=f"Name a step of datatrove: `DatatroveStep('a_name', {_said(step)})`.")
         for place, edit in enumerate(self.edits):
-            if isinstance(edit, COMPARING) and not all(isinstance(before, OWN_EDITS) for before in self.edits[:place]):
+            before = self.edits[:place]
+            if isinstance(edit, COMPARING) and any(
+                isinstance(one, REWRITING) or not isinstance(one, OWN_EDITS) for one in before
+            ):
                 what = f"`{type(edit).__name__}` compares the texts as they were read"
                 raise RecipeError(what, "Corpus(edits=...)", "Put it first.")
 

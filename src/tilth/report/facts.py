@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tilth.catalog.policies import POLICIES, Policy
+from tilth.catalog.policies import POLICIES
+from tilth.catalog.policy import Policy
 from tilth.report.scope import Scope, is_numeric, quoted
 
 _LEFT_OUT = ("text", "meta", "text_swhid", "raw_swhid", "encoding", "extraction")  # what no query over all documents asks

@@ -6,23 +6,14 @@ The Stack v2 (arXiv:2402.19173, appendix A: alphabetic share and encoded data).
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
+import numpy as np
 import pyarrow as pa
 
-from tilth.quality_signals.registry import Undefined, signal
-from tilth.quality_signals.text_view import TextView
-
-EMPTY = Undefined("empty text")
-_ENCODED = (
-    re.compile(r"[a-zA-Z0-9+/\n=]{64,}"),
-    re.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,}"),
-    re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}"),
-)
+from tilth.quality_signals.fused.text_batch import TextBatch
+from tilth.quality_signals.registry import BatchScores, batch_signal
 
 
-@signal(
+@batch_signal(
     "code_shape",
     version=2,
     columns={
@@ -35,36 +26,32 @@ _ENCODED = (
         "longest_encoded_run": pa.int64(),
     },
 )
-def code_shape(view: TextView) -> dict[str, Any]:
+def code_shape(batch: TextBatch) -> BatchScores:
     """Lengths in characters without the line's end (`\\n` or `\\r\\n`), fractions of all characters.
 
-    Letters and digits are Unicode's. Encoded data are matches of base64, hexadecimal or `\\u` escapes; characters
-    matched twice count once in the fraction, and the longest run is that of one match.
+    Letters and digits are Unicode's. Encoded data are matches of base64, hexadecimal or `\\u` escapes, as the regular
+    expressions of The Stack v2 match them; characters matched twice count once in the fraction, and the longest run is that
+    of one match.
     """
-    n_chars = len(view.text)
-    if not n_chars:
-        undefined = ("mean_line_length", "alphanumeric_fraction", "alphabetic_fraction", "encoded_data_fraction")
-        return {"n_lines": 0, "max_line_length": 0, "longest_encoded_run": 0, **dict.fromkeys(undefined, EMPTY)}
-    lengths = [len(line) - line.endswith("\r") for line in view.lines]
-    n_encoded, longest = _encoded_chars(view.text)
-    counts = view.char_counts
-    return {
-        "n_lines": len(lengths),
-        "mean_line_length": sum(lengths) / len(lengths),
-        "max_line_length": max(lengths),
-        "alphanumeric_fraction": sum(n for char, n in counts.items() if char.isalnum()) / n_chars,
-        "alphabetic_fraction": sum(n for char, n in counts.items() if char.isalpha()) / n_chars,
-        "encoded_data_fraction": n_encoded / n_chars,
-        "longest_encoded_run": longest,
+    from tilth.quality_signals.fused.character_kinds import character_kinds
+    from tilth.quality_signals.fused.kernels import code_shape as kernel
+
+    counts = np.empty((len(batch), 8), np.int64)
+    kernel.measure(batch.data, batch.offsets, character_kinds(), kernel.byte_kinds(), counts)
+    column = counts.T
+    is_empty = column[kernel.N_CHARS] == 0
+    n_chars, n_lines = np.maximum(column[kernel.N_CHARS], 1), np.maximum(column[kernel.N_LINES], 1)
+
+    def whole(of: int) -> pa.Array:
+        return pa.array(np.ascontiguousarray(column[of]))
+
+    columns = {
+        "n_lines": whole(kernel.N_LINES),
+        "mean_line_length": pa.array(column[kernel.N_LINE_CHARS] / n_lines, mask=is_empty),
+        "max_line_length": whole(kernel.LONGEST_LINE),
+        "alphanumeric_fraction": pa.array(column[kernel.N_ALPHANUMERIC] / n_chars, mask=is_empty),
+        "alphabetic_fraction": pa.array(column[kernel.N_ALPHABETIC] / n_chars, mask=is_empty),
+        "encoded_data_fraction": pa.array(column[kernel.N_ENCODED] / n_chars, mask=is_empty),
+        "longest_encoded_run": whole(kernel.LONGEST_ENCODED),
     }
-
-
-def _encoded_chars(text: str) -> tuple[int, int]:
-    """Characters in the union of all matches, and in the longest match."""
-    spans = sorted(match.span() for pattern in _ENCODED for match in pattern.finditer(text))
-    n_covered = covered_to = longest = 0
-    for start, end in spans:
-        n_covered += max(0, end - max(start, covered_to))
-        covered_to = max(covered_to, end)
-        longest = max(longest, end - start)
-    return n_covered, longest
+    return BatchScores(columns, {"empty text": is_empty})

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tilth.catalog.cuts import Cuts, count_cuts
-from tilth.catalog.policies import POLICIES, Policy
+from tilth.catalog.policies import POLICIES
+from tilth.catalog.policy import Policy
 from tilth.report.blocks import Block, Cell, Chart, Folded, Heading, Note, Table
 from tilth.report.charts import sized
 from tilth.report.facts import clause_columns, facts_table, judged_policies
