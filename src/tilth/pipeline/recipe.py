@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tilth.dedup.simhash.parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
+from tilth.tokenize.code_form import CodeForm as CodeForm
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
@@ -210,6 +211,8 @@ class Corpus:
     `keep` says which document of a cluster of duplicates is its keeper, as SQL to order by, the best first:
     `n_tokens desc, source = 'wikipedia' desc`; or by a name: longest, best_quality, most_permissive, earliest,
     `source:wikipedia,web`; or several of these, the first deciding. Nulls come last; of equals the first by shard and row stays.
+
+    `training_form` says how training reads the files of repositories: `CodeForm(...)`; without, each document by itself.
     """
 
     sources: Sequence[Any]
@@ -222,11 +225,14 @@ class Corpus:
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
+    training_form: CodeForm | None = None
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
         if not names:
             raise RecipeError("a corpus needs at least one source", fix="Add one: `sources=[Folder('texts', 'path/to/texts')]`.")
+        if self.training_form is not None and self.tokenizer is None:
+            raise RecipeError("a training form needs a tokenizer", "Corpus(training_form=...)", "Give it one: `tokenizer=Bpe()`.")
         self._check_steps()
         self._check_duplicates()
         families = [*(_name_of(signal) for signal in self.signals), *(model.name for model in self.models)]
