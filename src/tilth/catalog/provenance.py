@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -19,6 +20,8 @@ _COLUMNS = (
     "language",
 )  # fmt: skip
 
+_HELD = 10_000  # documents that were asked for last
+
 
 class Provenance:
     """The provenance of all documents of a subset, held in a table until `close`; a look-up takes milliseconds.
@@ -27,7 +30,8 @@ class Provenance:
     """
 
     def __init__(self, store: Store, named: Named) -> None:
-        self.named, self._store_root = named, store.root
+        self.named = named
+        self._found = lru_cache(maxsize=_HELD)(self._look_up)
         self._connection = open_in_memory(store)
         try:
             views = create_corpus_views(self._connection, store, named, "corpus")
@@ -43,8 +47,12 @@ class Provenance:
 
     def at(self, shard: str, row: int) -> dict[str, Any]:
         """The document at a place. Raises NotFoundError where none lies."""
+        return dict(self._found(shard, row))
+
+    def _look_up(self, shard: str, row: int) -> dict[str, Any]:
         query = 'select * from provenance where shard = ? and "row" = ?'
         found = plain_table(self._connection.execute(query, [shard, row]).to_arrow_table()).to_pylist()
         if not found:
             raise NotFoundError("no document lies there", where=f"{self.named.label} {shard}:{row}")
-        return dict(found[0])
+        document: dict[str, Any] = found[0]
+        return document
