@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,11 +29,11 @@ FORM = CodeForm(order="dependency", names=1.0, fim_repositories=1.0, fim_files=0
 def _repository(folder: Path, seed: int) -> None:
     random_ = random.Random(seed)
     (folder / "pkg").mkdir(parents=True)
-    (folder / "LICENSE").write_text("SPDX-License-Identifier: MIT\n")
+    (folder / "LICENSE").write_text(f"SPDX-License-Identifier: MIT\nOf farm {seed}.\n")
     for i in range(8):
         lines = [f"import pkg.m{(i + 1) % 8}", "# Blüte 🌱 <fim_middle> <|endoftext|>"]
         lines += [f"plough_{random_.randrange(99)} = '{random_.randrange(10**6)}'" for _ in range(30)]
-        lines.insert(random_.randrange(len(lines)), f"mail = 'farmer{i}.{seed}@barn-{seed}.example.org'  # é")
+        lines.insert(random_.randrange(len(lines)), f"mail = 'farmer{i}.{seed}@barn-{seed}-hedgerow.net'  # é")
         (folder / "pkg" / f"m{i}.py").write_text("\n".join(lines) + "\n")
     names = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in IDENTITY.items()}
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "one"]):
@@ -48,7 +47,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _repository(folder / "clones" / f"farm{seed}", seed)
     (folder / "pages").mkdir()
     for i in range(4):
-        (folder / "pages" / f"{i}.txt").write_text(f"Page {i} says <file_sep> to a@b{i}.example.org and goes on.\n" * 3)
+        (folder / "pages" / f"{i}.txt").write_text(f"Page {i} says <file_sep> to anna@b{i}-brook.net and goes on.\n" * 3)
     return folder
 
 
@@ -183,16 +182,11 @@ def test_the_same_inputs_give_the_same_tokens_and_spans(tmp_path: Path, inputs: 
     assert other.parts != again.parts
 
 
-@pytest.fixture(scope="module")
-def _open(formed: tuple[Project, Named]) -> Iterator[TokenShard]:
-    with TokenShard(formed[0], "all") as shard:
-        yield shard
-
-
-def test_places_that_are_not_there_are_named(formed: tuple[Project, Named], _open: TokenShard) -> None:
+def test_places_that_are_not_there_are_named(formed: tuple[Project, Named]) -> None:
     project, _ = formed
     assert trace_token(project, "all/train:0").token == "<repo_name>"
-    assert trace_token(project, "all:9").context == _open.at(9).context
+    with TokenShard(project, "all") as shard:
+        assert trace_token(project, "all:9").context == shard.at(9).context
     for place in ("all/train:999999999", "all/test:0", "nothing:0", "all", "all:-1"):
         with pytest.raises(NotFoundError):
             trace_token(project, place)

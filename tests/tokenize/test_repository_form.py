@@ -198,7 +198,7 @@ def test_spans_on_disk_are_found_by_token(tmp_path, monkeypatch) -> None:
         writer.write(spans)
     index = SpanIndex(tmp_path)
     assert [index.at(token) for token in range(40)] == [spans[token // 2] for token in range(40)]
-    with pytest.raises(ContractError, match="does not begin at token 40"), SpanWriter(tmp_path) as writer:
+    with pytest.raises(ContractError, match="from 41 to 42 follows 40"), SpanWriter(tmp_path) as writer:
         writer.write([*spans, TokenSpan(41, 42, "synthetic")])
 
 

@@ -172,7 +172,8 @@ class Decontaminate:
 
     `fields` names the fields to look for, by benchmark, where their names do not tell. n-grams of `n_words` words, as GPT-3
     and Llama 2 take them; a text of fewer, but at least `min_words`, as a whole; substrings of `n_characters` letters and
-    digits, as GPT-4 (50; 0: none). What more than `max_items` items of a benchmark hold is not looked for.
+    digits, as GPT-4 (50; 0: none); n-grams of `n_code` words and marks of code, whatever its names and indents (20; 0: none).
+    What more than `max_items` items of a benchmark hold is not looked for.
     """
 
     benchmarks: Mapping[str, str]
@@ -180,6 +181,7 @@ class Decontaminate:
     n_words: int = 13
     min_words: int = 8
     n_characters: int = 0
+    n_code: int = 0
     max_items: int = 10
 
     def __post_init__(self) -> None:
@@ -197,7 +199,7 @@ class Decontaminate:
         """What counts as overlap."""
         from tilth.dedup.contamination.parameters import OverlapParameters
 
-        return OverlapParameters(self.n_words, self.min_words, self.n_characters, self.max_items)
+        return OverlapParameters(self.n_words, self.min_words, self.n_characters, self.n_code, self.max_items)
 
 
 @dataclass(frozen=True)

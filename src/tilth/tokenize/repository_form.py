@@ -136,6 +136,9 @@ def _encoded(pieces: Sequence[_Piece], tokenizer: Tokenizer) -> tuple[np.ndarray
     at = 0
     for piece in pieces:
         ids = np.array([tokenizer.special_ids[piece.text]], tokenizer.dtype) if piece.is_special else next(texts)
+        if not piece.is_special and int(tokenizer.byte_lengths[ids].sum()) != len(piece.text.encode()):
+            what = "the tokenizer's tokens are not the bytes of its text"
+            raise ContractError(what, where=piece.text[:40], fix="Use a byte-level one.")
         parts.append(ids)
         for span in _spans(piece, ids, tokenizer):
             if (
@@ -160,9 +163,5 @@ def _spans(piece: _Piece, ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[Tok
             yield TokenSpan(0, len(ids), SYNTHETIC, None, *place)
         return
     n_bytes = tokenizer.byte_lengths[ids]
-    if int(n_bytes.sum()) != len(piece.text.encode()):
-        raise ContractError(
-            "the tokenizer's tokens are not the bytes of its text", f"{file.shard} row {file.row}", "Use a byte-level one."
-        )
     for of in source_ranges(piece.start, n_bytes, file.segments):
         yield TokenSpan(of.first, of.stop, of.kind, piece.part, *place, of.start, of.end, of.source_start, of.source_end)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-Unit = Literal["words", "characters", "tokens"]
+Unit = Literal["words", "characters", "tokens", "code"]  # code: `code_units`
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Longs: TypeAlias = npt.NDArray[np.int64]
