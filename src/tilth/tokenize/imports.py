@@ -173,8 +173,8 @@ def _of_go(repository: _Repository, text: str) -> Iterator[str]:
 
 def _of_c(repository: _Repository, path: str, text: str) -> Iterator[str]:
     for mark, name in _INCLUDE.findall(text):
-        near = [posixpath.dirname(path)] if mark == '"' else []
-        starts = [*near, *(posixpath.join(folder, root) for folder in _above(path) for root in _INCLUDE_ROOTS)]
+        starts = [posixpath.dirname(path)] if mark == '"' else []
+        starts += (posixpath.join(folder, root) for folder in _above(path) for root in _INCLUDE_ROOTS)
         found = repository.first(posixpath.join(start, name) for start in starts)
         others = repository.ends.get(name, ())
         if found or len(others) == 1:

@@ -164,4 +164,5 @@ def _spans(piece: _Piece, ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[Tok
         return
     n_bytes = tokenizer.byte_lengths[ids]
     for of in source_ranges(piece.start, n_bytes, file.segments):
-        yield TokenSpan(of.first, of.stop, of.kind, piece.part, *place, of.start, of.end, of.source_start, of.source_end)
+        own = TokenSpan(of.first, of.stop, of.kind, piece.part, file.doc_id, file.shard, file.row)
+        yield own._replace(start=of.start, end=of.end, source_start=of.source_start, source_end=of.source_end)
