@@ -176,6 +176,6 @@ def _of_c(repository: _Repository, path: str, text: str) -> Iterator[str]:
         starts = [posixpath.dirname(path)] if mark == '"' else []
         starts += (posixpath.join(folder, root) for folder in _above(path) for root in _INCLUDE_ROOTS)
         found = repository.first(posixpath.join(start, name) for start in starts)
-        others = repository.ends.get(name, ())
+        others = repository.ends.get(name, [])
         if found or len(others) == 1:
             yield found or others[0]
