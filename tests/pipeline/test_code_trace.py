@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tilth.artifacts import Named
+from tilth.cli.main import cli
 from tilth.corpus.edits import edited
 from tilth.corpus.sources.folder import Folder
 from tilth.corpus.sources.git_repositories import GitRepositories
-from tilth.errors import NotFoundError, RecipeError
+from tilth.errors import NotFoundError, RecipeError, StoreError
 from tilth.pipeline.build import build
 from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.project import Project
@@ -190,6 +194,25 @@ def test_places_that_are_not_there_are_named(formed: tuple[Project, Named]) -> N
     for place in ("all/train:999999999", "all/test:0", "nothing:0", "all", "all:-1"):
         with pytest.raises(NotFoundError):
             trace_token(project, place)
+
+
+def test_the_verb_prints_where_a_token_comes_from(formed: tuple[Project, Named]) -> None:
+    project, _ = formed
+    place = next(place for place in range(9, 99) if trace_token(project, f"all:{place}").kind == "text")
+    run = partial(CliRunner().invoke, cli, env={"TILTH_PROJECT": str(project.folder)})
+    shown = run(["trace", f"all/train:{place}"])
+    assert shown.exit_code == 0, shown.output
+    assert all(word in shown.output for word in ("bytes as read", "raw_swhid", "swh:1:cnt:", "licence", "MIT"))
+    as_json = json.loads(run(["trace", f"all/train:{place}", "--json"]).output)
+    assert as_json["source_end"] > as_json["source_start"] >= 0
+    assert run(["trace", "all"]).exit_code == 2
+
+
+def test_tokens_of_a_subset_that_was_picked_anew_are_not_traced(tmp_path: Path, inputs: Path) -> None:
+    project, _ = _tokens(tmp_path / "project", inputs, FORM)
+    pick(project, "all", "source = 'code'", corpus="farm", validation_share=0.0)
+    with pytest.raises(StoreError, match="picked anew"):
+        TokenShard(project, "all/train")
 
 
 def test_a_form_needs_a_tokenizer() -> None:

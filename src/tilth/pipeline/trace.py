@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Named
-from tilth.errors import NotFoundError, did_you_mean
+from tilth.errors import NotFoundError, StoreError, did_you_mean
 from tilth.pipeline.project import Project
 from tilth.pipeline.sources_of_texts import SourcesOfTexts
 from tilth.pipeline.tokenise import SPLITS
@@ -58,7 +58,7 @@ class TokenShard:
 
     For many tokens: `with TokenShard(project, "clean/train") as shard: shard.at(7)`.
 
-    Raises NotFoundError where there is no such shard.
+    Raises NotFoundError where there is no such shard, StoreError where its subset has become another one.
     """
 
     def __init__(self, project: Project, name: str) -> None:
@@ -72,7 +72,11 @@ class TokenShard:
                 f"there is no token shard `{subset}/{split}`", named.label, did_you_mean(f"{subset}/{split}", known)
             )
         self.name = f"{subset}/{split}"
-        self._open(project, named, project.store.get_named("subset", subset), split)
+        texts = project.store.get_named("subset", subset)
+        if texts.digest != named.meta["subset_digest"]:
+            what = f"subset `{subset}` was picked anew after it was turned into tokens"
+            raise StoreError(what, self.name, "Train on it again, or trace a token of the run: `tilth trace RUN --step N`.")
+        self._open(project, named, texts, split)
 
     @classmethod
     def of_run(cls, project: Project, run: Named) -> TokenShard:
