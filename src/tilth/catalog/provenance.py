@@ -20,7 +20,7 @@ _COLUMNS = (
     "language",
 )  # fmt: skip
 
-_HELD = 10_000  # documents that were asked for last
+_ROWS_AT_ONCE, _BLOCKS_HELD = 256, 128  # a query costs more than its rows, and the next token is often of a neighbour
 
 
 class Provenance:
@@ -31,7 +31,7 @@ class Provenance:
 
     def __init__(self, store: Store, named: Named) -> None:
         self.named = named
-        self._found = lru_cache(maxsize=_HELD)(self._look_up)
+        self._block = lru_cache(maxsize=_BLOCKS_HELD)(self._look_up)
         self._connection = open_in_memory(store)
         try:
             views = create_corpus_views(self._connection, store, named, "corpus")
@@ -47,12 +47,13 @@ class Provenance:
 
     def at(self, shard: str, row: int) -> dict[str, Any]:
         """The document at a place. Raises NotFoundError where none lies."""
-        return dict(self._found(shard, row))
-
-    def _look_up(self, shard: str, row: int) -> dict[str, Any]:
-        query = 'select * from provenance where shard = ? and "row" = ?'
-        found = plain_table(self._connection.execute(query, [shard, row]).to_arrow_table()).to_pylist()
-        if not found:
+        document = self._block(shard, row // _ROWS_AT_ONCE).get(row)
+        if document is None:
             raise NotFoundError("no document lies there", where=f"{self.named.label} {shard}:{row}")
-        document: dict[str, Any] = found[0]
-        return document
+        return dict(document)
+
+    def _look_up(self, shard: str, block: int) -> dict[int, dict[str, Any]]:
+        query = 'select * from provenance where shard = ? and "row" between ? and ?'
+        first = block * _ROWS_AT_ONCE
+        found = self._connection.execute(query, [shard, first, first + _ROWS_AT_ONCE - 1]).to_arrow_table()
+        return {row["row"]: row for row in plain_table(found).to_pylist()}
