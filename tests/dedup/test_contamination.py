@@ -109,7 +109,7 @@ def test_every_n_gram_is_found_and_nothing_else(items: list[str], texts: list[st
 
     named = {str(i): pad(text) for i, text in enumerate(items)} | {"long": "yy zz yy zz yy zz"}
     texts = [pad(text) for text in texts]
-    parameters = OverlapParameters(3, 3, 0 if unit == "words" else 3, 100)
+    parameters = OverlapParameters(3, 3, 0 if unit == "words" else 3, max_items=100)
     found = [row for row in _found(texts, _index(named, parameters)) if (row["method"] == "substring") == (unit == "characters")]
 
     def grams(text: str) -> list[tuple[str, ...]]:

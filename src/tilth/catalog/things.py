@@ -13,7 +13,7 @@ import pyarrow as pa
 from tilth.artifacts import Artifact, Named, Store
 from tilth.catalog.corpus_views import contract_types
 from tilth.catalog.quoting import identifier, literal, no_rows, read_parquet
-from tilth.contracts import LOSSES, SUBSET, TOKENS_INDEX
+from tilth.contracts import LOSSES, SUBSET, TOKEN_SPANS, TOKENS_INDEX
 
 # Columns that come from a name's meta; a key that is not there is null. `meta` holds all of it as JSON.
 _FROM_META = {
@@ -76,7 +76,8 @@ _ARTIFACTS = {
 }
 _PARTS = {"kind": "VARCHAR", "name": "VARCHAR", "step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR"}
 _SECONDS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "seconds": "DOUBLE", "at_unix": "DOUBLE"}
-GLOBAL_RELATIONS = (*_FROM_META, "subset_documents", "token_documents", "losses", "artifacts", "parts", "step_seconds")
+_OF_FILES = ("subset_documents", "token_documents", "token_spans", "losses")
+GLOBAL_RELATIONS = (*_FROM_META, *_OF_FILES, "artifacts", "parts", "step_seconds")
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -118,6 +119,13 @@ def _create_document_views(connection: duckdb.DuckDBPyConnection, store: Store, 
     numbered = "file_row_number as document, * exclude (file_row_number)"
     types = {"document": "BIGINT", **contract_types(connection, TOKENS_INDEX)}
     _create_union(connection, "token_documents", ["tokens", "split"], numbered, indexes, types, row_number=True)
+    spans = [
+        ({"tokens": named.name, "split": split}, path)
+        for split in ("train", "validation")
+        for named, path in _files(store, names["tokens"], f"tokens.{split}", "spans.parquet")
+        if path.is_file()  # only a training form writes them
+    ]
+    _create_union(connection, "token_spans", ["tokens", "split"], "*", spans, contract_types(connection, TOKEN_SPANS))
     losses = [({"run": named.name}, path) for named, path in _files(store, names["run"], "train", "losses.parquet")]
     _create_union(connection, "losses", ["run"], "*", losses, contract_types(connection, LOSSES))
 

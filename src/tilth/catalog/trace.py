@@ -125,22 +125,31 @@ def subset_documents(store: Store, subset: str | Named) -> Iterator[SubsetDocume
             )
 
 
-def _provenance_query(wide: str, wanted: Sequence[str], places: Sequence[tuple[str, int]]) -> str:
-    # The constants let DuckDB skip row groups; the join alone would read every row.
-    rows = ", ".join(sorted({str(int(row)) for _, row in places})) or "null"
-    here = f"select w.* from ({wide}) as w where w.row in ({rows})"
-    columns = ", ".join(f"here.{identifier(name)}" for name in wanted if name != "text")
-    text = ", here.text" if "text" in wanted else ""
+def provenance_query(wide: str, relation: str, columns: Sequence[str], where: str = "true") -> str:
+    """SQL of `columns` of the wide view `wide` with the effective claims of the licence of each document's first occurrence."""
+    shown = ", ".join(f"here.{identifier(name)}" for name in columns)
     evidence = (
         "select shard, row, origin, path, list({'spdx': spdx, 'scope': scope, 'evidence_path': evidence_path, "
         "'evidence_swhid': evidence_swhid, 'tool': tool} order by spdx, evidence_path) as evidence "
-        f"from {table(_RELATION, 'licences')} where effective and row in ({rows}) group by all"
+        f"from {table(relation, 'licences')} where effective and {where} group by all"
     )
     return (
-        f"with here as ({here}), proof as ({evidence}) select asked.shard, asked.row, here.doc_id, {columns}, "
-        f"coalesce(proof.evidence, []) as evidence{text} from asked left join here using (shard, row) "
-        "left join proof on proof.shard = here.shard and proof.row = here.row and proof.origin = here.origin "
-        "and proof.path = here.path order by place"
+        f"with here as (select w.* from ({wide}) as w where {where}), proof as ({evidence}) "
+        f"select here.shard, here.row, {shown}, coalesce(proof.evidence, []) as evidence from here left join proof "
+        "on proof.shard = here.shard and proof.row = here.row and proof.origin = here.origin and proof.path = here.path"
+    )
+
+
+def _provenance_query(wide: str, wanted: Sequence[str], places: Sequence[tuple[str, int]]) -> str:
+    # The constants let DuckDB skip row groups; the join alone would read every row.
+    rows = ", ".join(sorted({str(int(row)) for _, row in places})) or "null"
+    columns = ["doc_id", *(name for name in wanted if name != "text")]
+    text = ["text"] if "text" in wanted else []
+    found = provenance_query(wide, _RELATION, [*columns, *text], f'"row" in ({rows})')
+    shown, last = (", ".join(f"found.{identifier(name)}" for name in names) for names in (columns, text))
+    return (
+        f"with found as ({found}) select asked.shard, asked.row, {shown}, coalesce(found.evidence, []) as evidence"
+        f"{', ' + last if last else ''} from asked left join found using (shard, row) order by place"
     )
 
 

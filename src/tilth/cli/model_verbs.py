@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from typing import Any
 
 import click
 
@@ -87,28 +88,37 @@ def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, 
 
 
 @click.command()
-@click.argument("run")
-@click.option("--step", required=True, type=int, help="Training step.")
+@click.argument("what", metavar="RUN|SHARD:OFFSET")
+@click.option("--step", type=int, help="Training step of RUN.")
 @click.option("--sequence", default=0, show_default=True, help="Sequence within the step's global batch.")
 @click.option("--position", default=0, show_default=True, help="Token within the sequence.")
 @click.option("--json", "as_data", is_flag=True, help="All of it as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def trace(run: str, step: int, sequence: int, position: int, as_data: bool, debug: bool) -> None:
-    """Trace a token of a training step back to its document.
+def trace(what: str, step: int | None, sequence: int, position: int, as_data: bool, debug: bool) -> None:
+    """Trace a token back to its document: one of a training step, or one of a token shard.
 
-    Prints the token's place, and the document's SWHID, file or URL, and licence with its evidence.
+    A shard is SUBSET/train or SUBSET/validation. Prints the token's place, the bytes that it stands for, and the document's
+    SWHID, file or URL, and licence with its evidence.
     """
+    from tilth.pipeline import trace as tracing
     from tilth.pipeline.project import Project
-    from tilth.pipeline.trace import trace as find
 
-    traced = find(Project.find(), run, step, sequence, position)
+    if ":" in what:
+        found: Any = tracing.trace_token(Project.find(), what)
+    elif step is None:
+        raise click.UsageError("of a run, give the `--step` of the token; of a token shard, write `SHARD:OFFSET`")
+    else:
+        found = tracing.trace(Project.find(), what, step, sequence, position)
     if as_data:
-        print(as_json(dataclasses.asdict(traced)))
+        print(as_json(dataclasses.asdict(found)))
         return
-    document = {name: value for name, value in traced.document.items() if value not in (None, [], "") and name != "text"}
-    document.setdefault("licence", "unknown: nothing in the source states one")
-    print(
-        record(
-            {"token": repr(traced.token), "context": traced.context, "epoch": traced.epoch, "offset": traced.offset, **document}
-        )
-    )
+    document = {name: value for name, value in found.document.items() if value not in (None, [], "") and name != "text"}
+    if document:
+        document.setdefault("licence", "unknown: nothing in the source states one")
+    names = [name for name in ("context", "epoch", "offset", "kind", "part") if getattr(found, name, None) is not None]
+    ranges = {name: (getattr(found, first), getattr(found, last)) for name, first, last in _BYTES}
+    told = {name: f"{first:,} to {last:,}" for name, (first, last) in ranges.items() if first is not None}
+    print(record({"token": repr(found.token), **{name: getattr(found, name) for name in names}, **told, **document}))
+
+
+_BYTES = (("bytes trained on", "start", "end"), ("bytes as read", "source_start", "source_end"))

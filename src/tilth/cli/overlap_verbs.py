@@ -35,6 +35,9 @@ from tilth.cli.tables import as_json, check_output, say, table
 @click.option(
     "--substring", "n_characters", type=int, default=0, show_default=True, help="Letters and digits of a substring; 0: none."
 )
+@click.option(
+    "--code", "n_code", type=int, default=0, show_default=True, help="Words and marks of code, whatever its names; 0: none."
+)
 @click.option("--max-items", type=int, default=10, show_default=True, help="What more items hold is not looked for.")
 @COUNTS
 @DEBUG
@@ -48,6 +51,7 @@ def decontaminate(
     n_words: int,
     min_words: int,
     n_characters: int,
+    n_code: int,
     max_items: int,
     as_data: bool,
     debug: bool,
@@ -64,7 +68,7 @@ def decontaminate(
 
     started = time.monotonic()
     check_output(output)
-    parameters = OverlapParameters(n_words, min_words, n_characters, max_items)
+    parameters = OverlapParameters(n_words, min_words, n_characters, n_code, max_items)
     named_fields = {name: value.split(",") for name, value in _pairs(fields, "--field", "NAME=A,B").items()}
     index = index_of(_pairs(benchmarks, "--benchmark", "NAME=PATH"), named_fields, parameters)
     done = run(files, index, output, Fields(text, id_field))

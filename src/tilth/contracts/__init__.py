@@ -11,6 +11,7 @@ from tilth.contracts.runs import LOSSES
 from tilth.contracts.seen import SEEN
 from tilth.contracts.signals import SIGNALS, family_contract
 from tilth.contracts.subset import SUBSET
+from tilth.contracts.token_spans import TOKEN_SPANS
 from tilth.contracts.tokens import TOKENS_INDEX
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SIGNALS",
     "SUBSET",
     "TOKENS_INDEX",
+    "TOKEN_SPANS",
     "Contract",
     "check",
     "family_contract",

@@ -15,10 +15,10 @@ CONTAMINATION = contract(
         pa.field("benchmark", pa.string(), nullable=False),
         pa.field("item", pa.string(), nullable=False),  # the item's own id, or the number of its line
         pa.field("field", pa.string(), nullable=False),  # prompt, choices[2]
-        pa.field("method", pa.string(), nullable=False),  # ngram, whole (an item shorter than an n-gram), substring
+        pa.field("method", pa.string(), nullable=False),  # ngram, whole (an item shorter than an n-gram), substring, code
         pa.field("start", pa.int64(), nullable=False),  # code points of the text
         pa.field("end", pa.int64(), nullable=False),  # exclusive
-        pa.field("n_matched", pa.int64(), nullable=False),  # words of the span; for `substring` letters and digits
+        pa.field("n_matched", pa.int64(), nullable=False),  # words of the span; substring: letters and digits; code: marks, too
         pa.field("coverage", pa.float32(), nullable=False),  # share of the field's n-grams that the document holds
     ],
 )

@@ -116,5 +116,5 @@ def count_contamination(store: Store, named: Named) -> list[Found]:
     return [Found(name, **searched[name], **counts.get(name, nothing)) for name in sorted(searched)]
 
 
-INDEX = Step("contamination.index", 1, (UNICODE,), index_benchmarks)
+INDEX = Step("contamination.index", 2, (UNICODE,), index_benchmarks)
 CONTAMINATION_STEP = Step("contamination", 1, (UNICODE,), find_in_shard)

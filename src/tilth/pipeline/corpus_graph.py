@@ -23,6 +23,7 @@ from tilth.pipeline import (
     semantic_steps,
     span_steps,
     steps,
+    training_form,
 )  # fmt: skip
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
@@ -72,9 +73,11 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
             _add_step(step, nodes, reads, add)
     _refuse_idle(corpus)
     if corpus.tokenizer is not None:
-        model = add(Node(steps.TOKENIZER, params=dataclasses.asdict(corpus.tokenizer), needs=tuple(reads)))
+        model = add(Node(steps.TOKENIZER, params=_tokenizer_params(corpus), needs=tuple(reads)))
         for read in reads:
             add(Node(steps.TOKENS, nodes[read].shard, needs=(read, model)))
+    if corpus.training_form is not None:
+        add(training_form.form_node(corpus.training_form))
     add(Node(steps.EXACT, needs=tuple(reads)))
     published = tuple(read for read in reads if _source_of(nodes[read]) in _published_sources(corpus))
     if published:
@@ -107,6 +110,15 @@ def _add_step(own: DatatroveStep | Malware, nodes: Mapping[str, Node], reads: Se
     step = Step(f"signals.{own.name}", 1, own.libraries, steps.score_by_step)
     for read in reads:
         add(Node(step, nodes[read].shard, {"step": own.description}, needs=(read,), work=own))
+
+
+def _tokenizer_params(corpus: Corpus) -> dict[str, Any]:
+    """The special tokens of a training form are the tokenizer's; without a form, its key is as it was before there were any."""
+    from tilth.tokenize.code_form import SPECIAL_TOKENS
+
+    assert corpus.tokenizer is not None
+    own = dataclasses.asdict(corpus.tokenizer)
+    return own if corpus.training_form is None else {**own, "special_tokens": list(SPECIAL_TOKENS)}
 
 
 def _published_sources(corpus: Corpus) -> list[str]:

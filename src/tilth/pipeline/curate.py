@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts.naming import check_name
 from tilth.pipeline.project import Project
+from tilth.pipeline.training_form import TRAINING_FORM
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,8 +52,9 @@ def pick(
     picked = pick_documents(
         store, corpus, name, where, max_tokens=max_tokens, mixture=mixture, validation_share=validation_share, seed=seed
     )
-    # The tokenizer that counted its tokens belongs to the subset: the corpus may get another one later.
-    parts = [*picked.named.parts, *store.get_named("corpus", corpus).of("tokenizer")]
+    # The tokenizer that counted its tokens belongs to the subset, and the training form: the corpus may get others later.
+    whole = store.get_named("corpus", corpus)
+    parts = [*picked.named.parts, *whole.of("tokenizer"), *whole.of(TRAINING_FORM.name)]
     named = store.save_named("subset", name, parts, picked.named.meta)
     publish(store)
     return dataclasses.replace(picked, named=named)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tilth.artifacts import Artifact, Named, Part, Spec, Store
+from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
 from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError, SubsetError
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Train
+from tilth.pipeline.tokenise import SPLITS, tokenise_subset
 
-SPLITS = ("train", "validation")
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
-TOKENS_VERSION = 1
 TRAIN_VERSION = 2
 
 
@@ -30,31 +28,6 @@ class Launched:
     named: Named
     artifact: Artifact
     was_there: bool
-
-
-def tokenise_subset(store: Store, subset: Named) -> Named:
-    """Token shards of both splits of a subset, with the tokenizer of its corpus; made once, as `tokens/<subset>`."""
-    from tilth.catalog.corpus_views import text_parts
-    from tilth.catalog.trace import subset_documents
-    from tilth.tokenize.bpe import Tokenizer
-    from tilth.tokenize.shards import write_tokens
-
-    tokenizer_part, pick_part = _tokenizer_of(subset), subset.one("pick")
-    tokenizer_path = store.artifact(tokenizer_part).path
-
-    def write(split: str, folder: Path) -> dict[str, Any]:
-        tokenizer = Tokenizer.open(tokenizer_path)
-        return write_tokens(folder, _encoded(subset_documents(store, subset), split, tokenizer), tokenizer)
-
-    parts = []
-    for split in SPLITS:
-        if not store.artifact(pick_part).stats.get(f"n_{split}", 1):
-            continue
-        texts = {f"{part.step} {part.shard}": part.digest for part in text_parts(subset)}
-        inputs = {"pick": pick_part.digest, "tokenizer": tokenizer_part.digest, **texts}
-        spec = Spec(f"tokens.{split}", TOKENS_VERSION, {}, inputs, library_versions(("tokenizers",)))
-        parts.append(store.make(spec, partial(write, split)).part())
-    return store.save_named("tokens", subset.name, parts, {"subset": subset.name, "subset_digest": subset.digest})
 
 
 def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[str, Any]], None] | None = None) -> Launched:
@@ -177,31 +150,7 @@ def _run_meta(recipe: Train, config: Any, model_config: Any, subset: Named) -> d
     }
 
 
-def _tokenizer_of(subset: Named) -> Part:
-    if not subset.of("tokenizer"):
-        fix = "Give its recipe one, `tokenizer=Bpe(...)`, then build and pick again."
-        raise RecipeError(f"corpus `{subset.meta['corpus']}` has no tokenizer", f"subset/{subset.name}", fix)
-    return subset.one("tokenizer")
-
-
 def _check_same_tokenizer(name: str, initial: Artifact, tokens: Artifact) -> None:
     if (initial.path / "tokenizer.json").read_bytes() != (tokens.path / "tokenizer.json").read_bytes():
         fix = "Pick the subset from the corpus that the initial run was trained on."
         raise RecipeError(f"run `{name}` was trained with another tokenizer than this subset's", f"run/{name}", fix)
-
-
-def _encoded(documents: Iterator[Any], split: str, tokenizer: Any, n_at_once: int = 256) -> Iterator[tuple[bytes, str, int, Any]]:
-    waiting: list[Any] = []
-
-    def flush() -> Iterator[tuple[bytes, str, int, Any]]:
-        for document, ids in zip(waiting, tokenizer.encode_batch([document.text for document in waiting]), strict=True):
-            for _ in range(document.n_copies):
-                yield document.doc_id, document.shard, document.row, ids
-        waiting.clear()
-
-    for document in documents:
-        if document.split == split:
-            waiting.append(document)
-        if len(waiting) >= n_at_once:
-            yield from flush()
-    yield from flush()

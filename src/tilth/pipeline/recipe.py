@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tilth.dedup.simhash.parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
+from tilth.tokenize.code_form import CodeForm as CodeForm
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
@@ -207,7 +208,8 @@ class Decontaminate:
 
     `fields` names the fields to look for, by benchmark, where their names do not tell. n-grams of `n_words` words, as GPT-3
     and Llama 2 take them; a text of fewer, but at least `min_words`, as a whole; substrings of `n_characters` letters and
-    digits, as GPT-4 (50; 0: none). What more than `max_items` items of a benchmark hold is not looked for.
+    digits, as GPT-4 (50; 0: none); n-grams of `n_code` words and marks of code, whatever its names and indents (20; 0: none).
+    What more than `max_items` items of a benchmark hold is not looked for.
     """
 
     benchmarks: Mapping[str, str]
@@ -215,6 +217,7 @@ class Decontaminate:
     n_words: int = 13
     min_words: int = 8
     n_characters: int = 0
+    n_code: int = 0
     max_items: int = 10
 
     def __post_init__(self) -> None:
@@ -232,7 +235,7 @@ class Decontaminate:
         """What counts as overlap."""
         from tilth.dedup.contamination.parameters import OverlapParameters
 
-        return OverlapParameters(self.n_words, self.min_words, self.n_characters, self.max_items)
+        return OverlapParameters(self.n_words, self.min_words, self.n_characters, self.n_code, self.max_items)
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,8 @@ class Corpus:
     `keep` says which document of a cluster of duplicates is its keeper, as SQL to order by, the best first:
     `n_tokens desc, source = 'wikipedia' desc`; or by a name: longest, best_quality, most_permissive, earliest,
     `source:wikipedia,web`; or several of these, the first deciding. Nulls come last; of equals the first by shard and row stays.
+
+    `training_form` says how training reads the files of repositories: `CodeForm(...)`; without, each document by itself.
     """
 
     sources: Sequence[Any]
@@ -258,11 +263,14 @@ class Corpus:
     tokenizer: Bpe | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
+    training_form: CodeForm | None = None
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
         if not names:
             raise RecipeError("a corpus needs at least one source", fix="Add one: `sources=[Folder('texts', 'path/to/texts')]`.")
+        if self.training_form is not None and self.tokenizer is None:
+            raise RecipeError("a training form needs a tokenizer", "Corpus(training_form=...)", "Give it one: `tokenizer=Bpe()`.")
         self._check_steps()
         self._check_duplicates()
         families = [*(_name_of(signal) for signal in self.signals), *(model.name for model in self.models)]

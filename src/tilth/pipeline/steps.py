@@ -88,7 +88,8 @@ def train_tokenizer(inputs: Inputs, folder: Path, params: Params, work: Any) -> 
     from tilth.tokenize.bpe import train_bpe
 
     shares = _even_sample(inputs, params["max_bytes"])
-    (folder / "tokenizer.json").write_bytes(train_bpe(shares, params["vocab_size"]))
+    trained = train_bpe(shares, params["vocab_size"], special_tokens=params.get("special_tokens", ()))
+    (folder / "tokenizer.json").write_bytes(trained)
     return {}
 
 

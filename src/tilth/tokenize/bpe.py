@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ _LONG_RUN = re.compile(rf"\S{{{MAX_TRAINING_RUN_CHARS}}}|\s{{{MAX_TRAINING_RUN_C
 
 
 class Tokenizer:
-    """A trained tokenizer. Text never turns into the separator: only `write_tokens` places that one.
+    """A trained tokenizer. Text never turns into a special token: `write_tokens` places the separator, a training form others.
 
     Raises ContractError when `data` is no tokenizer.json or lacks the separator.
     """
@@ -76,28 +77,45 @@ class Tokenizer:
                 parts[owner].append(np.array(encoding.ids, dtype=self.dtype))
         return [_joined(arrays, self.dtype) for arrays in parts]
 
+    @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """The id of each special token, the separator among them."""
+        added = self._library.get_added_tokens_decoder()
+        return {str(token.content): int(number) for number, token in added.items() if token.special}
+
+    @cached_property
+    def byte_lengths(self) -> np.ndarray:
+        """How many bytes of text each token stands for, (vocab_size,) int64; 0 for special tokens. For byte-level tokenizers."""
+        lengths = np.zeros(self.vocab_size, np.int64)
+        for token, number in self._library.get_vocab(with_added_tokens=False).items():
+            lengths[number] = len(token)  # the byte-level alphabet writes a byte as one character
+        lengths[list(self.special_ids.values())] = 0
+        return lengths
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; the separator is shown as its name. `decode(encode(text)) == text` for every text."""
         return self._library.decode([int(i) for i in ids], skip_special_tokens=False)
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int, max_bytes: int | None = None) -> bytes:
+def train_bpe(
+    texts: Iterable[str], vocab_size: int, max_bytes: int | None = None, special_tokens: Sequence[str] = ()
+) -> bytes:  # fmt: skip
     """Train a byte-level BPE and return its tokenizer.json; the same texts in the same order give the same bytes.
 
-    The separator is id 0, then the 256 bytes, then merges; a small corpus may yield fewer than `vocab_size` tokens.
+    The separator is id 0, then the 256 bytes, then merges, then `special_tokens`, so that these move no other id; a small
+    corpus may yield fewer than `vocab_size` tokens.
     Only the first `max_bytes` (UTF-8) of the texts are read. Raises RecipeError for a vocabulary that cannot
     hold every byte and SubsetError when there is no text.
     Source: Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte level, splitting pattern).
     """
-    if vocab_size < MIN_VOCAB_SIZE:
-        raise RecipeError(
-            f"a vocabulary of {vocab_size} cannot hold all bytes", where="vocab_size", fix=f"Use {MIN_VOCAB_SIZE} or more."
-        )
+    least = MIN_VOCAB_SIZE + len(special_tokens)
+    if vocab_size < least:
+        raise RecipeError(f"a vocabulary of {vocab_size} cannot hold all bytes", where="vocab_size", fix=f"Use {least} or more.")
     library = tokenizers.Tokenizer(tokenizers.models.BPE())
     library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size - len(special_tokens),
         special_tokens=[SEPARATOR],
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -106,6 +124,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, max_bytes: int | None = Non
     library.train_from_iterator(counted.pieces(), trainer)
     if counted.n_bytes == 0:
         raise SubsetError("there is no text to train a tokenizer on", fix="Choose a subset that holds text.")
+    library.add_special_tokens(list(special_tokens))
     return library.to_str().encode("utf-8")
 
 

@@ -1,7 +1,8 @@
 """The n-grams of benchmarks, made once and looked up for every document.
 
 n-grams of words (13, as in appendix C of GPT-3's paper, arXiv:2005.14165) and, where asked for, substrings of letters and
-digits (50, as in appendix C of GPT-4's report, arXiv:2303.08774). A text of fewer words than an n-gram but at least
+digits (50, as in appendix C of GPT-4's report, arXiv:2303.08774), and n-grams of code that stay when it is indented anew and
+its names are changed (`texts.code_units`). A text of fewer words than an n-gram but at least
 `min_words` is looked for as a whole. Not looked for, since they would be found everywhere, are texts that are shorter,
 n-grams that more than `max_items` items of a benchmark hold (licences, "Write a function to"), and n-grams of which less
 than a quarter are words of two letters or more (counting, tables of digits). `Searched` counts all of them.
@@ -22,7 +23,8 @@ from numba import njit
 
 from tilth.dedup.contamination.items import ItemText
 from tilth.dedup.contamination.parameters import OverlapParameters
-from tilth.dedup.texts.units import CHARACTERS, WORDS, Hashes, Ints, Longs, Unit, mixed, units_of
+from tilth.dedup.texts.code_units import CODE, cut_into, telling_units
+from tilth.dedup.texts.units import CHARACTERS, WORDS, Hashes, Ints, Longs, Unit, mixed
 from tilth.errors import ContractError, SourceError
 
 NGRAM, WHOLE, SUBSTRING = "ngram", "whole", "substring"
@@ -36,11 +38,13 @@ INDEX = pa.schema(
         pa.field("words_tell", pa.list_(pa.bool_()), nullable=False),  # a word of two letters or more
         pa.field("characters", pa.list_(pa.uint64()), nullable=False),  # empty where substrings are not looked for
         pa.field("characters_tell", pa.list_(pa.bool_()), nullable=False),  # a letter
+        pa.field("code", pa.list_(pa.uint64()), nullable=False),  # empty where renamed code is not looked for
+        pa.field("code_tell", pa.list_(pa.bool_()), nullable=False),  # as `code_units.telling` has it
     ]
 )
 _PARAMETERS, _DIGESTS = b"tilth.parameters", b"tilth.benchmarks"
 _FILTER_BITS_A_GRAM = 32
-_TELLING = 4  # one of so many units of an n-gram must tell something
+_TELLING, _TELLING_OF_CODE = 4, 3  # one of so many units of an n-gram must tell something
 _NO_SPACES = 0x0E00  # from here on a letter can be a word
 
 
@@ -79,12 +83,14 @@ def build_index(
     """
     flat = [(name, one) for name, texts in items.items() for one in texts]
     texts = pa.array([one.text for _, one in flat], pa.large_string())
+    nothing = pa.array([""] * len(flat), pa.large_string())
     columns = [
         pa.array([name for name, _ in flat], pa.string()),
         pa.array([one.item for _, one in flat], pa.string()),
         pa.array([one.field for _, one in flat], pa.string()),
         *_lists(texts, WORDS),
-        *_lists(texts if parameters.n_characters else pa.array([""] * len(flat), pa.large_string()), CHARACTERS),
+        *_lists(texts if parameters.n_characters else nothing, CHARACTERS),
+        *_lists(texts if parameters.n_code else nothing, CODE),
     ]
     metadata = {_PARAMETERS: json.dumps(asdict(parameters), sort_keys=True), _DIGESTS: json.dumps(dict(digests), sort_keys=True)}
     table = pa.Table.from_arrays(columns, schema=INDEX.with_metadata(metadata))
@@ -98,8 +104,11 @@ def build_index(
 
 def _lists(texts: pa.Array, unit: Unit) -> tuple[pa.Array, pa.Array]:
     """The units of each text, and which of them tell something."""
-    units = units_of(texts, unit)
+    units = cut_into(texts, unit)
     bounds = pa.array(units.bounds.astype(np.int32))
+    if unit == CODE:
+        tell = pa.array(telling_units(units, texts.to_pylist()))
+        return pa.ListArray.from_arrays(bounds, pa.array(units.hashes)), pa.ListArray.from_arrays(bounds, tell)
     telling = []
     for text, first, stop in zip(texts.to_pylist(), units.bounds, units.bounds[1:]):
         for start, end in zip(units.starts[first:stop].tolist(), units.ends[first:stop].tolist()):
@@ -133,6 +142,8 @@ class BenchmarkIndex:
         found = [self._grams(NGRAM, WORDS, of.n_words, n_words >= of.n_words), self._grams(WHOLE, WORDS, of.min_words, is_short)]
         if of.n_characters:
             found.append(self._grams(SUBSTRING, CHARACTERS, of.n_characters, n_characters >= of.n_characters))
+        if of.n_code:
+            found.append(self._grams(CODE, CODE, of.n_code, np.diff(self._units(CODE)[1]) >= of.n_code))
         return found
 
     @cached_property
@@ -164,7 +175,8 @@ class BenchmarkIndex:
         lengths = np.diff(bounds)[entries] if method == WHOLE else np.full(len(entries), n)
         flags = self._list(f"{unit}_tell").values.to_numpy(zero_copy_only=False)
         n_telling = np.concatenate((np.zeros(1, np.int64), np.cumsum(flags)))
-        kept = n_telling[places + lengths] - n_telling[places] >= lengths // _TELLING
+        # Code is full of brackets and commas that are the same everywhere.
+        kept = n_telling[places + lengths] - n_telling[places] >= lengths // (_TELLING_OF_CODE if unit == CODE else _TELLING)
         # Short texts may begin alike, and only their beginnings are hashed for the search.
         kept &= ~self._too_common(_whole_hashes(units, bounds)[entries] if method == WHOLE else hashes, entries)
         n_left_out = np.bincount(entries[~kept], minlength=len(bounds) - 1)

@@ -16,7 +16,8 @@ from numba import njit
 
 from tilth.contracts import CONTAMINATION, check
 from tilth.dedup.contamination.ngram_index import BASE, BenchmarkIndex, Grams, power
-from tilth.dedup.texts.units import Units, mixed, units_of
+from tilth.dedup.texts.code_units import cut_into
+from tilth.dedup.texts.units import Units, mixed
 
 Batches: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
 _MAX_BYTES = 8 << 20  # of text that is cut into units at once
@@ -54,7 +55,7 @@ def _of_piece(piece: pa.RecordBatch, index: BenchmarkIndex) -> pa.Table:
         if not len(grams.hashes):
             continue
         if grams.unit not in cut:
-            cut = {grams.unit: units_of(piece.column("text"), grams.unit)}
+            cut = {grams.unit: cut_into(piece.column("text"), grams.unit)}
         parts.append(_spans(piece, cut[grams.unit], grams, index))
     found = pa.concat_tables([CONTAMINATION.schema.empty_table(), *parts])
     order = np.lexsort(

@@ -19,7 +19,7 @@ from numba import njit
 
 from tilth.dedup.texts.tokens import decode
 
-Unit = Literal["words", "characters", "tokens"]
+Unit = Literal["words", "characters", "tokens", "code"]  # code: `code_units`
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Longs: TypeAlias = npt.NDArray[np.int64]
