@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import tilth
-from tilth.cli import corpus_verbs, dedup_verbs, look_verbs, model_verbs, overlap_verbs, score_verbs
+from tilth.cli import corpus_verbs, dedup_verbs, forget_verbs, look_verbs, model_verbs, overlap_verbs, score_verbs
 from tilth.errors import TilthError, UserError, did_you_mean
 
 STOPPED = 130
@@ -50,6 +50,7 @@ for verb in (
     score_verbs.fit,
     dedup_verbs.dedup,
     overlap_verbs.decontaminate,
+    forget_verbs.forget,
     look_verbs.report,
     look_verbs.explain,
     look_verbs.ls,
