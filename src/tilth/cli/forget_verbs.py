@@ -79,18 +79,16 @@ def _forget(project: Any, loaded: Any, requests: list[Any], as_data: bool, optio
     from tilth.pipeline import forget as forgetting
 
     how = {"scope": options["scope"], "near": options["near"]}
-    found = forgetting.find(project, loaded.name, loaded.description, requests, **how)
-    if not as_data:
-        _say_found(found)
+    show = (lambda found: None) if as_data else _say_found
     if options["dry_run"]:
-        if as_data:
-            print(as_json(dataclasses.asdict(found)))
+        found = forgetting.find(project, loaded.name, loaded.description, requests, **how)
+        print(as_json(dataclasses.asdict(found))) if as_data else show(found)
         say("nothing was changed")
         return
-    done = forgetting.forget(project, loaded.name, loaded.description, requests, n_workers=options["workers"], **how)
+    done = forgetting.forget(project, loaded.name, loaded.description, requests, n_workers=options["workers"], show=show, **how)
     if as_data:
         tombstones = [path.relative_to(project.folder) for path in done.tombstones]
-        print(as_json({"found": dataclasses.asdict(found), "n_made": done.n_made, "tombstones": list(map(str, tombstones))}))
+        print(as_json({"found": dataclasses.asdict(done.found), "n_made": done.n_made, "tombstones": list(map(str, tombstones))}))
     if done.corpus is None:
         say("nothing answers to this; what was asked is kept, and `tilth forget` without a request looks again")
         return

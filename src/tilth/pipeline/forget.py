@@ -1,4 +1,4 @@
-"""Forgets what people ask to be forgotten: finds it, keeps what to read without, builds the touched shards anew, signs a tombstone.
+"""Forgets what people ask to be forgotten: finds it, keeps what to read without, builds what it touches, signs a tombstone.
 
 A kill at any moment leaves a pending tombstone; the same command takes up what it holds and goes on.
 """
@@ -6,7 +6,7 @@ A kill at any moment leaves a pending tombstone; the same command takes up what 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,25 +63,33 @@ def find(project: Project, name: str, corpus: Corpus, requests: Sequence[Request
     key = files.key() or _UNKEPT_KEY
     orders = [order_of(requests, scope, near, key)] if requests else list(files.kept().orders)
     named = project.store.get_named("corpus", name)
-    pairs = [(order, find_matches(project.store, named, order, key, _repositories(project, name, corpus))) for order in orders]
-    return _shown(project.store, pairs)
+    return _shown(project.store, _matching(project, named, corpus, orders, files, key))
 
 
 def forget(
-    project: Project, name: str, corpus: Corpus, requests: Sequence[Request], *, scope: str, near: bool, n_workers: int = 1
+    project: Project,
+    name: str,
+    corpus: Corpus,
+    requests: Sequence[Request],
+    *,
+    scope: str,
+    near: bool,
+    n_workers: int = 1,
+    show: Callable[[Found], None] = lambda found: None,
 ) -> Forgotten:
     """Forget what answers to `requests`; without any, what has come since of all that was asked before, and what a kill left.
 
-    The requests stay with the corpus, as digests. Raises NotFoundError (no such corpus), SourceError, BuildError.
+    The requests stay with the corpus, as digests. `show` is called with what was found before anything is done.
+    Raises NotFoundError (no such corpus), SourceError, BuildError.
     """
     store, files = project.store, OptOutFiles(project.folder, name)
     named = store.get_named("corpus", name)
     key = files.make_key()
     with locked(store.root / "locks" / f"forget.{name}"):
         orders = [order_of(requests, scope, near, key)] if requests else list(files.kept().orders)
-        repositories = _repositories(project, name, corpus)
-        pairs = [(order, find_matches(store, named, order, key, repositories)) for order in orders]
+        pairs = _matching(project, named, corpus, orders, files, key)
         found = _shown(store, pairs)
+        show(found)
         for order, matches in pairs:
             if matches:
                 files.save_pending(_begun(store, files, named, order, matches, key))
@@ -92,6 +100,15 @@ def forget(
         built = build(project, name, corpus, n_workers=n_workers)
         signed = [files.sign({**tombstone, "corpus_after": built.named.digest}) for tombstone in pending]
     return Forgotten(found, built.named, built.n_made, signed)
+
+
+def _matching(
+    project: Project, named: Named, corpus: Corpus, orders: Sequence[Order], files: OptOutFiles, key: bytes
+) -> list[tuple[Order, Matches]]:
+    repositories = _repositories(project, named.name, corpus)
+    return [
+        (order, find_matches(project.store, named, order, key, repositories, files.contents_gone(order.id))) for order in orders
+    ]
 
 
 def _repositories(project: Project, name: str, corpus: Corpus) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tilth.artifacts import Artifact, Named, Store
 from tilth.contracts import uuid_bytes
 from tilth.corpus.optout.authors import Authored, authored_by
 from tilth.corpus.optout.subjects import Wanted
-from tilth.corpus.optout.withdrawn import Withdrawn, document_digest, occurrence_digest, reject_digest
+from tilth.corpus.optout.withdrawn import Withdrawn, content_digest, document_digest, occurrence_digest, reject_digest
 from tilth.pipeline.optout_files import Order
 from tilth.pipeline.parquet import read_columns, stream
 
@@ -75,16 +75,24 @@ class Matches:
         }
 
 
-def find_matches(store: Store, corpus: Named, order: Order, key: bytes, repositories: Mapping[str, str]) -> Matches:
+def find_matches(
+    store: Store,
+    corpus: Named,
+    order: Order,
+    key: bytes,
+    repositories: Mapping[str, str],
+    contents: frozenset[str] = frozenset(),
+) -> Matches:
     """What of `corpus` answers to `order`. `repositories` says where the git repository of a shard lies, for e-mail addresses.
 
+    `contents` are digests of what this order had removed before: a copy that came since goes as well.
     Every shard's occurrences are looked through, texts only for addresses. Raises SourceError where git cannot be asked.
     """
     wanted = Wanted(key, order.by_kind())
     found = Matches()
     shards = {str(part.shard): store.artifact(part) for part in corpus.of("read")}
     for shard, artifact in shards.items():
-        _look_through(found, shard, artifact, wanted, repositories.get(shard))
+        _look_through(found, shard, artifact, wanted, contents, repositories.get(shard))
     if order.scope == "content":
         found.documents |= found.named
         found.occurrences.clear()
@@ -97,7 +105,9 @@ def find_matches(store: Store, corpus: Named, order: Order, key: bytes, reposito
     return found
 
 
-def _look_through(found: Matches, shard: str, artifact: Artifact, wanted: Wanted, repository: str | None) -> None:
+def _look_through(
+    found: Matches, shard: str, artifact: Artifact, wanted: Wanted, contents: frozenset[str], repository: str | None
+) -> None:
     """Take in what one shard has by itself: documents, occurrences, rejects."""
     authored = authored_by(repository, wanted) if repository and wanted.needs_text else Authored(set(), set())
     columns = ["row", "origin", "path", "revision", "directory", "snapshot"]
@@ -117,6 +127,8 @@ def _look_through(found: Matches, shard: str, artifact: Artifact, wanted: Wanted
                 found.named[shard, row["row"]] = document
             if row["raw_swhid"] in authored.contents or wanted.document(row):
                 found.documents[shard, row["row"]] = document
+            elif contents and not contents.isdisjoint(map(content_digest, (row["raw_swhid"], row["text_swhid"]))):
+                found.documents[shard, row["row"]] = replace(document, how="copy")
     for batch in stream(artifact, "rejects.parquet", ["location"]):
         here = {location for location in batch.column("location").to_pylist() if wanted.reject(location)}
         if here:

@@ -30,7 +30,8 @@ def purge(project: Project, name: str) -> Purged:
     store = project.store
     doomed = leftovers(project, name)
     gone = {(one.artifact.spec.step, one.artifact.key) for one in doomed}
-    removed, stripped = [], []
+    removed: list[str] = []
+    stripped: list[str] = []
     for kind in ("subset", "tokens", "run", "delta"):
         for named in store.named(kind):
             if all((part.step, part.key) not in gone for part in named.parts):

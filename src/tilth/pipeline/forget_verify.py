@@ -68,9 +68,7 @@ def verify(project: Project, name: str) -> list[Finding]:
 
 def gone_of(files: OptOutFiles) -> Gone:
     """What is withdrawn from the shards of a corpus, and the contents of the orders for contents."""
-    bodies = [body for body in [*files.signed(), *files.pending()] if body["scope"] == "content"]
-    contents = {digest for body in bodies for one in body["removed"]["documents"] for digest in one["contents"]}
-    return Gone(files.kept().shards, frozenset(contents), files.key())
+    return Gone(files.kept().shards, files.contents_gone(), files.key())
 
 
 def leftovers(project: Project, name: str) -> list[Leftover]:

@@ -130,6 +130,12 @@ class OptOutFiles:
         bodies = [json.loads(path.read_bytes()) for path in paths]
         return sorted((body for body in bodies if body["corpus"] == self.corpus), key=lambda body: (body["at"], body["id"]))
 
+    def contents_gone(self, order: str | None = None) -> frozenset[str]:
+        """Digests of the contents that may be nowhere, by one order or by all."""
+        bodies = [body for body in [*self.signed(), *self.pending()] if body["scope"] == "content"]
+        own = [body for body in bodies if order is None or body["order"] == order]
+        return frozenset(digest for body in own for one in body["removed"]["documents"] for digest in one["contents"])
+
     def save_pending(self, tombstone: Mapping[str, Any]) -> None:
         """Keep what is going to be a tombstone, before anything is done."""
         self.tombstones.mkdir(parents=True, exist_ok=True)

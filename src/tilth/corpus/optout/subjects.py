@@ -70,7 +70,7 @@ class Wanted:
 
     def _asked(self, kind: str, subjects: Iterable[str]) -> bool:
         digests = self.by_kind.get(kind)
-        return bool(digests) and any(subject_digest(self.key, kind, subject) in digests for subject in subjects)
+        return digests is not None and any(subject_digest(self.key, kind, subject) in digests for subject in subjects)
 
 
 def _addresses(text: str, meta: Mapping[str, str]) -> Iterator[str]:
