@@ -101,6 +101,8 @@ def _say_found(found: Any) -> None:
     if found.rows:
         print(table(["shard", "found", "documents", "occurrences", "rejects"], [list(row.values()) for row in found.rows]))
     print(f"  {found.n_documents:,} documents and {found.n_occurrences:,} occurrences of others in {found.n_shards:,} shards")
+    if found.n_widely_held:
+        say(f"{found.n_widely_held:,} of the contents lie in many shards, as licence texts do; `--scope occurrence` spares them")
     if found.seen:
         cells = [(f"{one.kind}/{one.name}", one.n_documents, one.through or "") for one in found.seen]
         print(table(["had seen them", "documents", "through"], cells))

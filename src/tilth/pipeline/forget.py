@@ -25,6 +25,7 @@ from tilth.pipeline.recipe import Corpus
 from tilth.pipeline.steps import READ
 
 SCOPES = ("occurrence", "content")
+WIDELY = 10
 _UNKEPT_KEY = b"dry run"
 
 
@@ -37,6 +38,7 @@ class Found:
     n_documents: int
     n_occurrences: int
     n_shards: int
+    n_widely_held: int  # contents that lie in more than WIDELY shards
 
 
 @dataclass(frozen=True)
@@ -190,5 +192,9 @@ def _shown(store: Store, pairs: Sequence[tuple[Order, Matches]]) -> Found:
     ids = set().union(*(matches.doc_ids() for _, matches in pairs)) if pairs else set()
     n_occurrences = sum(map(len, occurrences.values()))
     shards = {shard for _, matches in pairs for shard in matches.shards}
+    holders: dict[str, set[str]] = {}
+    for (shard, _), found in documents.items():
+        holders.setdefault(found.text_swhid, set()).add(shard)
+    n_widely = sum(len(own) > WIDELY for own in holders.values())
     seen = seen_by(store, ids) if ids else []
-    return Found([rows[key] for key in sorted(rows)], seen, len(documents), n_occurrences, len(shards))
+    return Found([rows[key] for key in sorted(rows)], seen, len(documents), n_occurrences, len(shards), n_widely)
