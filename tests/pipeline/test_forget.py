@@ -32,8 +32,7 @@ from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Corpus
 from tilth.pipeline.recipes import load_recipe
 
-pytestmark = pytest.mark.timeout(900)
-N_LEAVES = 205
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WORDS = [
     "soil",
     "seed",
@@ -88,11 +87,11 @@ CODE: dict[str, tuple[str, str, dict[str, str]]] = {  # folder: origin, e-mail o
 }
 
 
-def write_inputs(folder: Path) -> None:
+def write_inputs(folder: Path, n_leaves: int) -> None:
     (folder / "leaves").mkdir(parents=True)
-    for i in range(N_LEAVES):
+    for i in range(n_leaves):
         (folder / "leaves" / f"{i:03d}.txt").write_text(lines(100 + i, 4))
-    (folder / "leaves" / "077.txt").write_text(SHARED)  # a copy outside of any repository
+    (folder / "leaves" / "007.txt").write_text(SHARED)  # a copy outside of any repository
     for name, (origin, email, files) in CODE.items():
         place = folder / "code" / name
         for path, text in files.items():
@@ -109,21 +108,26 @@ def write_inputs(folder: Path) -> None:
             subprocess.run(["git", "-C", str(place), *words], check=True, env={**os.environ, **own})
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose corpus has 210 small shards, and a subset of all of them."""
-    folder = tmp_path_factory.mktemp("farm")
-    write_inputs(folder / "inputs")
+def build_farm(folder: Path, n_leaves: int) -> Project:
+    write_inputs(folder / "inputs", n_leaves)
     project = Project(folder / "project")
     (project.folder / "recipes").mkdir(parents=True)
     (project.folder / "recipes" / "farm.py").write_text(RECIPE.format(inputs=str(folder / "inputs")))
     build(project, "farm", recipe_of(project))
-    pick(project, "all", "is_keeper", corpus="farm")
+    return project
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose corpus has 13 shards, and a subset of all that it keeps."""
+    folder = tmp_path_factory.mktemp("farm")
+    pick(build_farm(folder, n_leaves=8), "all", "is_keeper", corpus="farm")
     return folder
 
 
 @pytest.fixture
 def project(built: Path, tmp_path: Path) -> Project:
+    """A copy of it that a test may change."""
     shutil.copytree(built / "project", tmp_path / "project")
     return Project(tmp_path / "project")
 
@@ -147,7 +151,9 @@ def held(project: Project) -> set[tuple[str, str]]:
 def shards_of(project: Project) -> dict[tuple[str, str], dict[str, bytes]]:
     """The bytes of every output that belongs to one shard, by step and shard."""
     store = project.store
-    artifacts = [store.artifact(part) for part in store.get_named("corpus", "farm").parts if part.shard]
+    named = store.get_named("corpus", "farm")
+    shards = {part.shard for part in named.of("read")}
+    artifacts = [store.artifact(part) for part in named.parts if part.shard in shards]
     return {(one.spec.step, str(one.spec.shard)): files_of(one) for one in artifacts}
 
 
@@ -159,16 +165,17 @@ def states(project: Project) -> dict[str, str]:
     return {finding.what: finding.state for finding in verify(project, "farm")}
 
 
-def test_a_user_is_forgotten_with_all_copies_and_every_other_shard_keeps_its_bytes(project: Project) -> None:
+def test_a_user_is_forgotten_with_all_copies_and_every_other_shard_keeps_its_bytes(tmp_path: Path) -> None:
+    project = build_farm(tmp_path, n_leaves=205)
     before, places = shards_of(project), held(project)
     done = forget(project, ("user", "oCTO"))
     assert places - held(project) == {
         ("plough.git", "long.py"), ("plough.git", "shared.py"), ("barn", "vendor/a.py"), ("barn", "vendor/b.py"),
-        ("field.git", "near.py"), ("leaves", "077.txt"),
+        ("field.git", "near.py"), ("leaves", "007.txt"),
     }  # fmt: skip
     after = shards_of(project)
     touched = {shard for (step, shard), files in after.items() if step == "read" and files != before[step, shard]}
-    assert touched == {"code/00000", "code/00001", "code/00002", "leaves/00077"}
+    assert touched == {"code/00000", "code/00001", "code/00002", "leaves/00007"}
     untouched = {place for place in before if place[1] not in touched}
     assert len({shard for _, shard in untouched}) >= 200
     assert all(before[place] == after[place] for place in untouched)
@@ -185,7 +192,7 @@ def test_a_user_is_forgotten_with_all_copies_and_every_other_shard_keeps_its_byt
 def test_without_near_duplicates_the_like_stay(project: Project) -> None:
     forget(project, ("repo", "octo/PLOUGH"), near=False)
     assert ("field.git", "near.py") in held(project)
-    assert ("leaves", "077.txt") not in held(project)
+    assert ("leaves", "007.txt") not in held(project)
 
 
 def test_an_occurrence_goes_and_the_content_stays_where_others_hold_it(project: Project) -> None:
@@ -195,7 +202,7 @@ def test_an_occurrence_goes_and_the_content_stays_where_others_hold_it(project: 
     assert (done.found.n_documents, done.found.n_occurrences) == (0, 1)
     forget(project, ("repo", "https://github.com/Other/barn.git"), scope="occurrence")
     assert {path for origin, path in held(project) if origin == "barn"} == set()
-    assert {("plough.git", "shared.py"), ("leaves", "077.txt")} <= held(project)
+    assert {("plough.git", "shared.py"), ("leaves", "007.txt")} <= held(project)
     assert "bad" not in states(project).values()
 
 
@@ -319,6 +326,19 @@ def test_killed_on_the_way_the_same_command_goes_on(project: Project, tmp_path: 
     assert "subset/all" in said.stdout
     tilth("forget", "farm", "--purge", cwd=project.folder)
     tilth("forget", "farm", "--verify", cwd=project.folder)
+
+
+def test_what_a_kill_left_before_the_list_was_written_is_taken_up(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(OptOutFiles, "add", killed)
+        forget(project, ("user", "octo"))
+    done = forget(project, ("path", "third/field:own.py"))
+    assert len(done.tombstones) == 2
+    assert {origin for origin, _ in held(project)}.isdisjoint({"plough.git", "field.git"})
+    assert "bad" not in states(project).values()
 
 
 def test_the_verb_shows_before_it_does(project: Project, tilth: Callable[..., Any], tree: Callable[[Path], Any]) -> None:

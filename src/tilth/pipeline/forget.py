@@ -88,7 +88,11 @@ def forget(
     named = store.get_named("corpus", name)
     key = files.make_key()
     with locked(store.root / "locks" / f"forget.{name}"):
-        orders = [order_of(requests, scope, near, key)] if requests else list(files.kept().orders)
+        kept = files.kept().orders
+        asked = [order_of(requests, scope, near, key)] if requests else kept
+        # What a kill left before the list was written must be on it before its tombstone is signed.
+        left = [order for order in map(Order.of_tombstone, files.pending()) if order not in kept]
+        orders = list(dict.fromkeys([*asked, *left]))
         pairs = _matching(project, named, corpus, orders, files, key)
         found = _shown(store, pairs)
         show(found)
@@ -141,7 +145,7 @@ def _begun(store: Store, files: OptOutFiles, named: Named, order: Order, matches
     seen |= {(one.kind, one.name, one.digest): one.as_dict() for one in seen_by(store, matches.doc_ids())}
     return {
         "contract": "tombstone/1",
-        "id": before["id"] if before else f"{order.id}-{named.digest[:8]}",
+        "id": before["id"] if before else files.free_id(f"{order.id}-{named.digest[:8]}"),
         "order": order.id,
         "corpus": named.name,
         "corpus_before": before["corpus_before"] if before else named.digest,

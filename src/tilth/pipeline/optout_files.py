@@ -43,6 +43,11 @@ class Order:
         """16 hexadecimal digits: the same requests have the same."""
         return hashlib.sha256(canonical_json([self.scope, self.near, sorted(self.asked)])).hexdigest()[:16]
 
+    @staticmethod
+    def of_tombstone(body: Mapping[str, Any]) -> Order:
+        """The order that a tombstone is of."""
+        return Order(body["scope"], body["near"], tuple((one["kind"], one["digest"]) for one in body["requests"]))
+
     def by_kind(self) -> dict[str, set[str]]:
         """The digests of each kind."""
         return {kind: {digest for own, digest in self.asked if own == kind} for kind, _ in self.asked}
@@ -129,6 +134,11 @@ class OptOutFiles:
         paths = [path for path in self.tombstones.glob("*.json") if not path.name.endswith(".pending.json")]
         bodies = [json.loads(path.read_bytes()) for path in paths]
         return sorted((body for body in bodies if body["corpus"] == self.corpus), key=lambda body: (body["at"], body["id"]))
+
+    def free_id(self, wanted: str) -> str:
+        """`wanted`, or with a number where a tombstone has that: the same may be forgotten again from the same corpus."""
+        taken = {body["id"] for body in self.signed()}
+        return next(one for one in (wanted, *(f"{wanted}-{n}" for n in range(2, len(taken) + 3))) if one not in taken)
 
     def contents_gone(self, order: str | None = None) -> frozenset[str]:
         """Digests of the contents that may be nowhere, by one order or by all."""
