@@ -96,6 +96,11 @@ def load(folder: Path, kind: str, name: str) -> Named:
         raise StoreError(f"the name `{kind}/{name}` is damaged", str(path), fix) from None
 
 
+def remove(folder: Path, kind: str, name: str) -> None:
+    """Remove a name, if it is there."""
+    (folder / kind / f"{name}.json").unlink(missing_ok=True)
+
+
 def load_all(folder: Path, kind: str) -> Iterable[Named]:
     """All names of one kind, sorted."""
     return [load(folder, kind, name) for name in names(folder, kind)]

@@ -174,6 +174,11 @@ class Store:
             naming.save(self.root / "names", named)
         return named
 
+    def remove_named(self, kind: str, name: str) -> None:
+        """Let `kind/name` stand for nothing; its artifacts stay."""
+        with locked(self.root / "locks" / f"name.{kind}.{name}"):
+            naming.remove(self.root / "names", kind, name)
+
     def get_named(self, kind: str, name: str) -> Named:
         """What `kind/name` stands for; NotFoundError with the nearest name otherwise."""
         return naming.load(self.root / "names", kind, name)

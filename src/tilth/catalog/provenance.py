@@ -32,7 +32,7 @@ class Provenance:
     def __init__(self, store: Store, named: Named) -> None:
         self.named = named
         self._block = lru_cache(maxsize=_BLOCKS_HELD)(self._look_up)
-        self._connection = open_in_memory(store)
+        self._connection = open_in_memory(store.root / "catalog")
         try:
             views = create_corpus_views(self._connection, store, named, "corpus")
             query = provenance_query(views.select({name.lower() for name in _COLUMNS}), "corpus", _COLUMNS)

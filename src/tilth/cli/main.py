@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import tilth
-from tilth.cli import code_verbs, corpus_verbs, dedup_verbs, look_verbs, model_verbs, overlap_verbs, score_verbs
+from tilth.cli import code_verbs, corpus_verbs, dedup_verbs, forget_verbs, look_verbs, model_verbs, overlap_verbs, score_verbs
 from tilth.errors import TilthError, UserError, did_you_mean
 
 STOPPED = 130
@@ -52,6 +52,7 @@ for verb in (
     dedup_verbs.dedup,
     overlap_verbs.decontaminate,
     code_verbs.swhid,
+    forget_verbs.forget,
     look_verbs.report,
     look_verbs.explain,
     look_verbs.ls,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tilth.corpus.batches import ShardBatch, batches
+from tilth.corpus.optout.withdrawn import Withdrawn, without
 from tilth.corpus.records import Document, Reject, Shard, Source
 
 
-def read_shard(source: Source, shard: Shard) -> Iterator[ShardBatch]:
+def read_shard(source: Source, shard: Shard, withdrawn: Withdrawn | None = None, key: bytes = b"") -> Iterator[ShardBatch]:
     """Yield the shard as batches of documents/1, occurrences/1, licences/1 and rejects/1.
 
     What is read becomes a document or a reject, never nothing. Where `shard.params` has
     `max_bytes`, reading ends before the first document that would exceed it (UTF-8 bytes of text).
+    What is `withdrawn` (by digests that `key` makes) is a reject; nothing is read in its stead.
     """
-    yield from batches(until_full(source.read(shard), shard.params.get("max_bytes")), shard)
+    records = until_full(source.read(shard), shard.params.get("max_bytes"))
+    yield from batches(records if withdrawn is None else without(records, withdrawn, key), shard)
 
 
 def until_full(records: Iterable[Document | Reject], max_bytes: int | None) -> Iterator[Document | Reject]:

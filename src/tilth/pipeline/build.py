@@ -19,6 +19,7 @@ from tilth.pipeline.progress import progress
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Corpus
 from tilth.pipeline.steps import READ
+from tilth.pipeline.withdrawal import without_withdrawn
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def plan_build(project: Project, name: str, corpus: Corpus) -> list[Planned]:
     fetched = Corpus(**{**vars(corpus), "sources": [_fetched(source, project) for source in corpus.sources]})
     digest = Fingerprints(project.store.root, fingerprint)
     previous = project.store.find_named("corpus", name)
-    nodes = with_last_search(corpus_graph(fetched, digest), project.store, previous)
+    wanted = without_withdrawn(corpus_graph(fetched, digest), project, name)
+    nodes = with_last_search(wanted, project.store, previous)
     digest.save()
     return plan(project.store, nodes, previous)
 

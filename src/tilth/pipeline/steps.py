@@ -29,16 +29,18 @@ SHARD_FILES = {
 
 
 def read(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """Read one shard of a source: documents, where they were seen, their licences, and what could not be read."""
+    """Read one shard of a source: documents, where they were seen, their licences, and what could not be read.
+
+    `work` is the source and the shard, and where something was withdrawn from it what, and the key of its digests.
+    """
     from tilth.corpus.reading import read_shard
 
-    source, shard = work
     n_bytes = 0
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(Writer(folder / f"{name}.parquet", contract)) for name, contract in SHARD_FILES.items()
         }
-        for batch in read_shard(source, shard):
+        for batch in read_shard(*work):
             for name, writer in writers.items():
                 writer.write(getattr(batch, name))
             n_bytes += sum(batch.documents.column("n_bytes").to_pylist())
