@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tilth.corpus.optout.subjects import Wanted
-from tilth.corpus.provenance.git_objects import GitObjects
+from tilth.corpus.provenance.git_process import GitProcess
 from tilth.errors import SourceError
 
 
@@ -36,7 +36,7 @@ def authored_by(repository: str, wanted: Wanted) -> Authored:
 def _log(repository: str) -> Iterator[bytes]:
     shown = ["--raw", "--root", "--no-renames", "--no-abbrev", "--format=%x01%H%x02%ae%x02%ce"]
     words = ["git", "-C", repository, "log", "HEAD", *shown]
-    environment = GitObjects(repository, repository).env
+    environment = GitProcess(repository, repository).env
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         for line in process.stdout or ():
             yield line.rstrip(b"\n")
