@@ -41,8 +41,10 @@ def test_what_has_no_account_belongs_to_nobody(origin: str) -> None:
 
 
 def test_pages_of_a_repository_and_packages_of_any_version_answer_as_well() -> None:
-    assert wanted("repo", "https://github.com/octo/plough").repository("https://github.com/octo/plough/issues/3")
-    assert not wanted("repo", "https://github.com/octo/plough").repository("https://github.com/octo/plough-2")
+    assert wanted("repo", "https://github.com/octo/plough").page("https://github.com/octo/plough/issues/3")
+    assert not wanted("repo", "https://github.com/octo/plough").page("https://github.com/octo/plough-2/issues/3")
+    assert wanted("user", "octo").page("https://github.com/Octo/plough")
+    assert not wanted("user", "octo").page("https://example.org/octo/plough"), "folders of the web are no accounts"
     assert wanted("repo", "NumPy").repository("numpy==2.1")
 
 

@@ -19,7 +19,7 @@ from tilth.errors import UserError
 from tilth.pipeline.build import build, plan_build
 from tilth.pipeline.forget_matches import Matches, find_matches, repositories_of
 from tilth.pipeline.forget_seen import Seen, seen_by
-from tilth.pipeline.optout_files import OptOutFiles, Order
+from tilth.pipeline.optout_files import OptOutFiles, Order, as_few
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Corpus
 from tilth.pipeline.steps import READ
@@ -63,9 +63,9 @@ def find(project: Project, name: str, corpus: Corpus, requests: Sequence[Request
     """What `forget` would find; changes nothing."""
     files = OptOutFiles(project.folder, name)
     key = files.key() or _UNKEPT_KEY
-    orders = [order_of(requests, scope, near, key)] if requests else list(files.kept().orders)
+    orders = [order_of(requests, scope, near, key)] if requests else as_few(files.kept().orders)
     named = project.store.get_named("corpus", name)
-    return _shown(project.store, _matching(project, named, corpus, orders, files, key))
+    return _shown(project.store, _matching(project, named, corpus, orders, {} if requests else _gone_before(files), key))
 
 
 def forget(
@@ -89,11 +89,11 @@ def forget(
     key = files.make_key()
     with locked(store.root / "locks" / f"forget.{name}"):
         kept = files.kept().orders
-        asked = [order_of(requests, scope, near, key)] if requests else kept
+        asked = [order_of(requests, scope, near, key)] if requests else as_few(kept)
         # What a kill left before the list was written must be on it before its tombstone is signed.
         left = [order for order in map(Order.of_tombstone, files.pending()) if order not in kept]
         orders = list(dict.fromkeys([*asked, *left]))
-        pairs = _matching(project, named, corpus, orders, files, key)
+        pairs = _matching(project, named, corpus, orders, {} if requests else _gone_before(files), key)
         found = _shown(store, pairs)
         show(found)
         for order, matches in pairs:
@@ -108,13 +108,27 @@ def forget(
     return Forgotten(found, built.named, built.n_made, signed)
 
 
+def _gone_before(files: OptOutFiles) -> dict[bool, frozenset[str]]:
+    """Digests of the contents that earlier orders removed, by whether near-duplicates went with them."""
+    return {near: files.contents_gone(near) for near in (False, True)}
+
+
 def _matching(
-    project: Project, named: Named, corpus: Corpus, orders: Sequence[Order], files: OptOutFiles, key: bytes
+    project: Project,
+    named: Named,
+    corpus: Corpus,
+    orders: Sequence[Order],
+    gone_before: Mapping[bool, frozenset[str]],
+    key: bytes,
 ) -> list[tuple[Order, Matches]]:
-    repositories = _repositories(project, named.name, corpus)
-    return [
-        (order, find_matches(project.store, named, order, key, repositories, files.contents_gone(order.id))) for order in orders
-    ]
+    """What answers to each order, one pass over the corpus for each."""
+    by_address = any(kind == "email" for order in orders for kind, _ in order.asked)
+    repositories = _repositories(project, named.name, corpus) if by_address else {}
+
+    def gone(order: Order) -> frozenset[str]:
+        return gone_before.get(order.near, frozenset()) if order.scope == "content" else frozenset()
+
+    return [(order, find_matches(project.store, named, order, key, repositories, gone(order))) for order in orders]
 
 
 def _repositories(project: Project, name: str, corpus: Corpus) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from tilth.errors import NotFoundError
 from tilth.pipeline.checking import Finding
 from tilth.pipeline.forget_matches import find_matches
 from tilth.pipeline.forget_seen import INDEXES
-from tilth.pipeline.optout_files import OptOutFiles, Order
+from tilth.pipeline.optout_files import OptOutFiles, Order, as_few
 from tilth.pipeline.parquet import stream
 from tilth.pipeline.project import Project
 from tilth.pipeline.steps import READ, TEXTS
@@ -56,7 +56,7 @@ def verify(project: Project, name: str) -> list[Finding]:
         )
     store, gone = project.store, gone_of(files)
     named = store.get_named("corpus", name)
-    still_named = [_still_named(store, named, order, files.key()) for order in kept.orders]
+    still_named = [_still_named(store, named, order, files.key()) for order in as_few(kept.orders)]
     return [
         _finding("requests", sum(still_named), "documents, occurrences and rejects answer to what was asked"),
         _finding("texts", _in_corpus(store, named, gone), "forgotten documents or contents in its texts"),
@@ -95,17 +95,15 @@ def leftovers(project: Project, name: str) -> list[Leftover]:
 
 
 def _with_what_follows(found: set[Path], others: Sequence[Artifact], clean: set[str]) -> set[Path]:
-    """`found` and what was made from it; what corpora have today, by its bytes, is clean, and nothing follows from it."""
+    """`found` and what was made from it. Bytes that a clean output has as well are clean: nothing follows from them."""
     found = set(found)
-    digests = {one.digest for one in others if one.path in found} - clean
-    n_before = -1
-    while n_before != len(found):
-        n_before = len(found)
-        for one in others:
-            if one.path not in found and digests & set(one.spec.inputs.values()):
-                found.add(one.path)
-                digests |= {one.digest} - clean
-    return found
+    while True:
+        clean_too = clean | {one.digest for one in others if one.path not in found}
+        digests = {one.digest for one in others if one.path in found} - clean_too
+        more = {one.path for one in others if one.path not in found and digests & set(one.spec.inputs.values())}
+        if not more:
+            return found
+        found |= more
 
 
 def _still_named(store: Store, named: Named, order: Order, key: bytes) -> int:

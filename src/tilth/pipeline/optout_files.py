@@ -16,7 +16,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,14 @@ class Order:
     def by_kind(self) -> dict[str, set[str]]:
         """The digests of each kind."""
         return {kind: {digest for own, digest in self.asked if own == kind} for kind, _ in self.asked}
+
+
+def as_few(orders: Iterable[Order]) -> list[Order]:
+    """The same requests as one order for each scope, so that the corpus is looked through as few times."""
+    asked: dict[tuple[str, bool], set[tuple[str, str]]] = {}
+    for order in orders:
+        asked.setdefault((order.scope, order.near), set()).update(order.asked)
+    return [Order(scope, near, tuple(sorted(own))) for (scope, near), own in sorted(asked.items())]
 
 
 @dataclass(frozen=True)
@@ -140,10 +148,10 @@ class OptOutFiles:
         taken = {body["id"] for body in self.signed()}
         return next(one for one in (wanted, *(f"{wanted}-{n}" for n in range(2, len(taken) + 3))) if one not in taken)
 
-    def contents_gone(self, order: str | None = None) -> frozenset[str]:
-        """Digests of the contents that may be nowhere, by one order or by all."""
+    def contents_gone(self, near: bool | None = None) -> frozenset[str]:
+        """Digests of the contents that may be nowhere, by the orders with (or without) near-duplicates, or by all."""
         bodies = [body for body in [*self.signed(), *self.pending()] if body["scope"] == "content"]
-        own = [body for body in bodies if order is None or body["order"] == order]
+        own = [body for body in bodies if near is None or body["near"] == near]
         return frozenset(digest for body in own for one in body["removed"]["documents"] for digest in one["contents"])
 
     def save_pending(self, tombstone: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from tilth.corpus.optout.requests import path_subjects, repository_names, split_
 
 EMAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+'-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _USER_FIELDS = ("user", "author", "login", "username", "owner", "actor")  # of a document's meta
+FORGES = ("github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "gitee.com", "git.sr.ht")  # URLs begin with an account
 Row = Mapping[str, Any]
 
 
@@ -36,7 +37,7 @@ class Wanted:
         meta = dict(row["meta"])
         by_content = self._asked("swhid", (row["raw_swhid"], row["text_swhid"]))
         by_user = self._asked("user", (meta[name].lower().removeprefix("@") for name in _USER_FIELDS if name in meta))
-        by_url = bool(row["url"]) and self.repository(row["url"])
+        by_url = bool(row["url"]) and self.page(row["url"])
         return by_content or by_user or by_url or (self.needs_text and self.email(_addresses(row["text"], meta)))
 
     def occurrence(self, row: Row) -> bool:
@@ -57,11 +58,15 @@ class Wanted:
         """Whether all of the repository `origin` was asked for, or all of its owner."""
         if origin not in self._of_origin:
             user = user_of(origin)
-            names = repository_names(origin)
-            # A page of the repository, such as an issue, lies below it.
-            above = ["/".join(names[0].split("/")[:3])] if user else []
-            self._of_origin[origin] = self._asked("repo", [*names, *above]) or self._asked("user", [user] if user else [])
+            in_all = self._asked("repo", repository_names(origin))
+            self._of_origin[origin] = in_all or self._asked("user", [user] if user else [])
         return self._of_origin[origin]
+
+    def page(self, url: str) -> bool:
+        """Whether a page is of a repository that was asked for, or of an account where that is what its URL begins with."""
+        host, *folders = repository_names(url)[0].split("/")
+        is_below = len(folders) > 1 and self._asked("repo", [f"{host}/{folders[0]}/{folders[1]}"])
+        return is_below or (host in FORGES and self._asked("user", folders[:1]))
 
     def reject(self, location: str) -> bool:
         """Whether a place that could not be read was asked for."""
