@@ -47,6 +47,12 @@ def test_every_document_comes_back_with_its_separator(folder: Path, tokenizer: T
     tokens.verify()
 
 
+def test_a_document_may_stand_there_more_than_once(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (row,) = rows_of(tokenizer, TEXTS[:1])
+    write_tokens(tmp_path, [row, row], tokenizer)
+    assert TokenSet.open(tmp_path).document(1).tolist() == [*row[3].tolist(), tokenizer.separator_id]
+
+
 def test_the_index_keeps_its_contract(folder: Path) -> None:
     index = pq.read_table(folder / "index.parquet")
     check(index, TOKENS_INDEX)
