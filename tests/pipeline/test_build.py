@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,13 +71,19 @@ def test_provenance_reaches_the_file_and_its_licence(built: Path, inputs: Path, 
     assert "MIT" in str(row["licence"])
 
 
+def seconds_of_children() -> float:
+    """CPU time of all processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_a_second_build_is_up_to_date_and_changes_no_file(built: Path, tilth: Run, tree: Tree) -> None:
     folders = [built / ".tilth" / name for name in ("artifacts", "names", "catalog")]
     before = [tree(folder) for folder in folders]
-    started = time.monotonic()
+    started = seconds_of_children()
     done = tilth("build", "small", cwd=built)
     assert "is up to date" in done.stderr
-    assert time.monotonic() - started < 5  # 2 s on an idle machine; the bar itself is measured in benchmarks/
+    assert seconds_of_children() - started < 5  # of CPU; a machine may be busy. The bar itself is measured in benchmarks/
     assert [tree(folder) for folder in folders] == before
 
 
