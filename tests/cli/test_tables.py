@@ -52,7 +52,7 @@ def test_a_table_shows_as_many_columns_as_fit_a_terminal(monkeypatch: pytest.Mon
     columns, rows = [f"column_{i}" for i in range(20)], [list(range(20))]
     assert tables.fitting_table(columns, rows)[1] == 20  # into a pipe, all
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr(tables.shutil, "get_terminal_size", lambda *_: os.terminal_size((50, 24)))
+    monkeypatch.setattr(tables.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((50, 24)))
     text, n_shown = tables.fitting_table(columns, rows)
     assert n_shown == 5
     assert max(map(len, text.splitlines())) <= 50

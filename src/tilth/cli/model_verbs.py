@@ -95,9 +95,9 @@ def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, 
 @click.option("--json", "as_data", is_flag=True, help="All of it as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def trace(what: str, step: int | None, sequence: int, position: int, as_data: bool, debug: bool) -> None:
-    """Trace a token back to its document: one of a training step, or one of a token shard.
+    """Trace a token back to its document.
 
-    A shard is SUBSET/train or SUBSET/validation. Prints the token's place, the bytes that it stands for, and the document's
+    It is one of a training step, or one of a token shard, which is SUBSET/train or SUBSET/validation. Prints the token's place, the bytes that it stands for, and the document's
     SWHID, file or URL, and licence with its evidence.
     """
     from tilth.pipeline import trace as tracing
