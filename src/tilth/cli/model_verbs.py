@@ -97,8 +97,8 @@ def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, 
 def trace(what: str, step: int | None, sequence: int, position: int, as_data: bool, debug: bool) -> None:
     """Trace a token back to its document.
 
-    It is one of a training step, or one of a token shard, which is SUBSET/train or SUBSET/validation. Prints the token's place, the bytes that it stands for, and the document's
-    SWHID, file or URL, and licence with its evidence.
+    It is one of a training step, or one of a token shard, which is SUBSET/train or SUBSET/validation. Prints the token's
+    place, the bytes that it stands for, and the document's SWHID, file or URL, and licence with its evidence.
     """
     from tilth.pipeline import trace as tracing
     from tilth.pipeline.project import Project
