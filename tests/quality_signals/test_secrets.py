@@ -181,9 +181,12 @@ def test_placeholders_can_be_others_and_kinds_can_stay() -> None:
 def test_no_input_makes_it_more_than_linear(unit: str) -> None:
     def seconds(n_bytes: int) -> float:
         batch = TextBatch(pa.array([unit * (n_bytes // len(unit))], pa.large_string()))
-        start = time.process_time()
-        list(find_secrets(batch))
-        return time.process_time() - start
+        found = []
+        for _ in range(3):  # the shortest: a busy machine takes longer at times
+            start = time.process_time()
+            list(find_secrets(batch))
+            found.append(time.process_time() - start)
+        return min(found)
 
     seconds(1000)
     assert seconds(400_000) < 8 * max(seconds(100_000), 0.02)

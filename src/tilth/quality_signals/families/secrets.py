@@ -6,6 +6,7 @@ What counts as one is told in `tilth.quality_signals.secrets`; the family `pii` 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,9 @@ from tilth.quality_signals.family import ANY_SIZE
 from tilth.quality_signals.fused.columns import whole_numbers
 from tilth.quality_signals.fused.text_batch import TextBatch
 from tilth.quality_signals.registry import BatchScores, batch_signal
-from tilth.quality_signals.secrets.judge import Finding, find_secrets
+
+if TYPE_CHECKING:
+    from tilth.quality_signals.secrets.judge import Finding
 
 PLACEHOLDERS = {"email": "<EMAIL>", "key": "<KEY>", "password": "<PASSWORD>", "ip_address": "<IP_ADDRESS>"}
 _NAMES = pa.list_(pa.string())
@@ -35,6 +38,8 @@ _NAMES = pa.list_(pa.string())
 )
 def secrets(batch: TextBatch) -> BatchScores:
     """Keys and passwords, those whose checksum or inner form holds, e-mail addresses, public IP addresses; formats sorted."""
+    from tilth.quality_signals.secrets.judge import find_secrets
+
     found = list(find_secrets(batch))
     hidden = [[one for one in items if one.kind in ("key", "password")] for items in found]
     counts = {
@@ -52,6 +57,8 @@ def redactions(texts: pa.Array, placeholders: Mapping[str, str] = PLACEHOLDERS) 
 
     Kinds that `placeholders` lacks stay.
     """
+    from tilth.quality_signals.secrets.judge import find_secrets
+
     batch = TextBatch(texts)
     return edit_table(
         (row, start, end, placeholders[one.kind], _reason(one))
