@@ -36,7 +36,7 @@ def draw(scope: Scope) -> Iterable[Block]:
     for policy, found in cuts.items():
         yield Folded(f"@{policy.name}: every clause", [Note(f"{policy.source}."), *_beyond(policy), _clauses(policy, found)])
     names = {policy.name for policy in judged}
-    lacking = [policy for policy in POLICIES.values() if policy.name not in names]
+    lacking = [policy for policy in POLICIES.values() if policy.name not in names and _missing(scope, policy)]
     if lacking:
         needs = "; ".join(f"@{policy.name} ({', '.join(_missing(scope, policy))})" for policy in lacking)
         yield Note(f"Not judged, for these families of signals are not in the corpus: {needs}.")
