@@ -10,11 +10,11 @@ from tilth.corpus.columns import Fields, read_columns
 from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.pipeline.dedup_files import WHERE, Search, find_pieces
 
-# Fitted to runs of 150,000 documents of 1,750 bytes and of 1 million of 560 (benchmarks/results.csv, 2026-11-28, less the start
-# of a process); memory to 100,000 and 1 million documents. Beyond these sizes they are extrapolated.
-SECONDS_PER_MB, SECONDS_PER_KEY = 0.0184, 197e-9
+# Fitted to runs of 150,000 documents of 1,610 bytes and of 1 and 10 million of 520 (benchmarks/results.csv, 2026-11-28, less the
+# start of a process), memory to the last two. Beyond these sizes they are extrapolated.
+SECONDS_PER_MB, SECONDS_PER_KEY = 0.0100, 236e-9
 PUBLISHED_SECONDS_PER_MB = 0.07  # more, for the SHA-1 of every n-gram: 17 MB of texts of 220 words, RedPajama-V2's 13-grams
-BYTES_PER_DOCUMENT, BASE_BYTES = 142, 259 << 20
+BYTES_PER_DOCUMENT, BASE_BYTES = 114, 286 << 20
 # Assumed: a third of the documents are candidates, and a shingle, 8 bytes, begins at every sixth byte of a text.
 CANDIDATE_SHARE, BYTES_PER_SHINGLE_SET = 0.35, 1.4
 
