@@ -32,7 +32,7 @@ class MinHashParameters:
     n_representatives: int = 8  # larger ones with this many representatives
     unit: Unit = "words"  # tokens: words or characters (tilth.dedup.texts.tokens)
     bands: tuple[int, int] | None = None
-    definition: Definition = "tilth"  # sketches (tilth.dedup.minhash.sketch), or datasketch's minima (…published_minima)
+    definition: Definition = "tilth"  # tilth: sketches (`sketch.py`); datasketch: its minima (`published_minima.py`)
 
     def __post_init__(self) -> None:
         if not (0 < self.threshold <= 1 and 0 < self.recall < 1):
