@@ -131,6 +131,9 @@ def test_mistakes(tmp_path: Path) -> None:
     assert frozenset({"a.jsonl:0", "a.jsonl:20"}) <= next(c for c in clusters(tmp_path / "out.parquet") if "a.jsonl:0" in c)
     with pytest.raises(SourceError, match="no field `body`"):
         run(tmp_path / "a.jsonl", tmp_path / "out.parquet", text="body")
+    with pytest.raises(SourceError, match="no field `body`") as refused:
+        run(tmp_path / "a.jsonl", tmp_path / "out.parquet", id="body")
+    assert str(refused.value.fix).startswith("--id names it")
     with pytest.raises(SourceError, match="no such file"):
         run(tmp_path / "nothing.jsonl", tmp_path / "out.parquet")
     with pytest.raises(RecipeError, match="folder"):

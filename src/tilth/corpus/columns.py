@@ -150,13 +150,14 @@ def _objects(block: bytes | memoryview) -> npt.NDArray[np.int64] | None:
 
 
 def _read_parquet(raw: BinaryIO, piece: Piece, fields: Fields) -> Iterator[Columns]:
-    wanted = [fields.text, *([fields.id] if fields.id else [])]
+    options = {fields.text: "--text", **({fields.id: "--id"} if fields.id else {})}
+    wanted = list(options)
     n_done = 0
     try:
         with pq.ParquetFile(raw, pre_buffer=False) as table:
             for name in wanted:
                 if name not in table.schema_arrow.names:
-                    raise _missing(name, table.schema_arrow.names, piece)
+                    raise _missing(name, options[name], table.schema_arrow.names, piece)
             for batch in table.iter_batches(PARQUET_ROWS, columns=wanted, use_threads=False):
                 texts = batch.column(fields.text).cast(pa.large_string())
                 yield Columns(_ids(batch, piece, fields, n_done), *_screened(texts, piece, n_done))
@@ -199,12 +200,11 @@ def _read_lines(raw: BinaryIO, piece: Piece, fields: Fields) -> Iterator[Columns
             with open_raw(piece.location) as again:
                 _one_by_one(next(_blocks(decompressed(again), piece))[1], piece, fields, 0, 0, names)
         if names and fields.text not in names:  # else its texts are null, or its lines no objects: rejects that are told
-            raise _missing(fields.text, list(names), piece)
+            raise _missing(fields.text, "--text", list(names), piece)
 
 
-def _missing(name: str, names: list[str], piece: Piece) -> SourceError:
+def _missing(name: str, option: str, names: list[str], piece: Piece) -> SourceError:
     shown = ["".join(filter(str.isprintable, str(other)[:60])) for other in names[:200]]
-    option = "--text" if name != "id" else "--id"
     return SourceError(f"there is no field `{name}`", piece.name, f"{option} names it. {did_you_mean(name, shown)}")
 
 
@@ -319,7 +319,7 @@ def id_type_of(piece: Piece, field: str, where: str) -> pa.DataType:
         if piece.location.lower().endswith(TABLES):
             schema = pq.read_schema(raw)
             if field not in schema.names:
-                raise _missing(field, schema.names, piece)
+                raise _missing(field, "--id", schema.names, piece)
             return pa.int64() if pa.types.is_integer(schema.field(field).type) else pa.string()
         for line in bytes(next(_blocks(decompressed(raw), piece), (0, b""))[1]).split(b"\n"):
             try:
@@ -328,7 +328,7 @@ def id_type_of(piece: Piece, field: str, where: str) -> pa.DataType:
                 continue
             if isinstance(record, dict):
                 if field not in record:
-                    raise _missing(field, list(record), piece)
+                    raise _missing(field, "--id", list(record), piece)
                 return pa.int64() if isinstance(record[field], int) else pa.string()
     return pa.string()
 
