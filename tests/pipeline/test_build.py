@@ -14,8 +14,8 @@ import pytest
 
 from tilth.artifacts import Store
 from tilth.errors import BuildError, SourceError, StoreError
-from tilth.pipeline.build import raise_errors
 from tilth.pipeline.execute import Outcome
+from tilth.pipeline.missing import raise_errors
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Tree = Callable[[Path], dict[str, bytes]]

@@ -32,9 +32,9 @@ from tilth.corpus.records import fingerprint
 from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import RecipeError, SourceError, StoreError
 from tilth.pipeline import near_steps
-from tilth.pipeline.build import run_missing
 from tilth.pipeline.file_keepers import check_rule, keep_by_rule
 from tilth.pipeline.graph import Node, Step
+from tilth.pipeline.missing import run_missing
 from tilth.pipeline.plan import Planned, plan
 from tilth.pipeline.signing import signer_of
 from tilth.pipeline.steps import Inputs, Params

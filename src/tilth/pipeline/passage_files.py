@@ -14,9 +14,9 @@ from tilth.artifacts.fingerprints import Fingerprints
 from tilth.corpus.columns import Fields
 from tilth.corpus.locations import fingerprint_of
 from tilth.errors import RecipeError
-from tilth.pipeline.build import run_missing
 from tilth.pipeline.dedup_files import Search, find_pieces, index_of, stamp, whole_output
 from tilth.pipeline.graph import Node
+from tilth.pipeline.missing import run_missing
 from tilth.pipeline.near_steps import ids_of
 from tilth.pipeline.passage_steps import CUT, REPEATED, REPEATED_WINDOWS, RUN, WINDOWS, Passages, ids_of_piece
 from tilth.pipeline.plan import Planned, plan

@@ -7,9 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 SECONDS_BETWEEN_LINES = 10.0
 
 Advance = Callable[[str], None]
@@ -25,6 +22,9 @@ def progress(title: str, total: int) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def _bar(title: str, total: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = [
         TextColumn("{task.description:<12}"),
         BarColumn(),

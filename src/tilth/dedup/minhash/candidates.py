@@ -165,7 +165,7 @@ def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -
             begin, end = np.searchsorted(run, lowest), np.searchsorted(run, highest, side="right")
             entries = np.array(run[begin:end])
             documents = (entries & _ROW) + np.uint64(shard_first)
-            kept = stands[documents]
+            kept = np.flatnonzero(stands[documents])
             keys = (entries[kept] & ~_ROW) << np.uint64(n_bits)  # its lowest bits are those of the row: free
             packed.append((keys >> np.uint64(ROW_BITS + n_bits) << np.uint64(doc_bits)) | documents[kept])
         joined = np.concatenate([np.zeros(0, np.uint64), *packed])

@@ -17,6 +17,7 @@ from tilth.dedup.minhash.parameters import Unit
 from tilth.dedup.texts.mixing import MIXER, MULTIPLIER, STEP, Hashes, mix
 from tilth.dedup.texts.tokens import Ints, folded_texts, hash_tokens
 
+FREE = np.uint64(0)
 BATCH_BYTES = 1 << 20  # of texts whose shingles are made together: they take up to eight times as much
 
 
@@ -44,7 +45,7 @@ def shingle(texts: pa.Array, n: int, unit: Unit = "words") -> Shingles:
 
 def distinct_sets(found: Shingles) -> Shingles:
     """The same without repetitions, ascending in each text: sets that can be compared."""
-    values, ends = np.empty(len(found.values), np.uint64), np.zeros_like(found.ends)
+    values, ends = np.empty(len(found.values) + 1, np.uint64), np.zeros_like(found.ends)
     _distinct(found.values, found.ends, values, ends)
     return Shingles(values[: ends[-1]], ends)
 
@@ -103,39 +104,46 @@ def _set_keys(values, ends, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _distinct(found, found_ends, values, ends):  # type: ignore[no-untyped-def]
-    """Through a table by leading bits, in which values lie in order but for neighbours; sorted on the way out."""
-    table, taken = np.zeros(1024, np.uint64), np.zeros(1024, np.bool_)
-    at = 0
+    """Through a table by leading bits, in which values lie in order but for neighbours; the few that do not are moved then.
+
+    A zero in the table is a free slot; that there is a value of zero is only noted. What is written where `values` ends so far
+    counts only if it ends behind it then, which spares a branch that nothing could foresee: it has room for one more.
+    """
+    table = np.zeros(1024, np.uint64)
+    at = np.int64(0)
     for text in range(len(ends) - 1):
         n_values = found_ends[text + 1] - found_ends[text]
         bits = 4
         while (1 << bits) < 2 * n_values:
             bits += 1
         if len(table) < (1 << bits) + n_values:
-            table, taken = np.zeros((1 << bits) + n_values, np.uint64), np.zeros((1 << bits) + n_values, np.bool_)
-        end = np.int64(0)
+            table = np.zeros((1 << bits) + n_values, np.uint64)
+        shift, end, has_zero = np.uint64(64 - bits), np.uint64(0), False
         for place in range(found_ends[text], found_ends[text + 1]):
             value = found[place]
-            slot = np.int64(value >> np.uint64(64 - bits))
-            while taken[slot] and table[slot] != value:
-                slot += 1
-            table[slot], taken[slot] = value, True
-            if slot >= end:
-                end = slot + 1
+            slot = value >> shift
+            while table[slot] != FREE and table[slot] != value:
+                slot += np.uint64(1)
+            table[slot] = value
+            has_zero |= value == FREE
+            end = max(end, slot + np.uint64(1))
         start = at
+        values[at] = FREE
+        at += has_zero
         for spot in range(end):
-            if not taken[spot]:
-                continue
-            taken[spot] = False
-            _insert(values, start, at, table[spot])
-            at += 1
+            values[at] = table[spot]
+            at += table[spot] != FREE
+            table[spot] = FREE
+        for place in range(start + 1, at):
+            _sink(values, start, place)
         ends[text + 1] = at
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _insert(values, start, at, value):  # type: ignore[no-untyped-def]
-    """Put `value` among the ascending `values[start:at]`."""
-    while at > start and values[at - 1] > value:
-        values[at] = values[at - 1]
-        at -= 1
-    values[at] = value
+def _sink(values, start, place):  # type: ignore[no-untyped-def]
+    """Put `values[place]` among the ascending `values[start:place]`."""
+    value = values[place]
+    while place > start and values[place - 1] > value:
+        values[place] = values[place - 1]
+        place -= 1
+    values[place] = value

@@ -72,23 +72,24 @@ def write_signatures(folder: Path, batches: Iterable[Signed], n_bands: int, id_t
 
     Raises ContractError for a shard of more rows than a run of band keys can number.
     """
-    sizes, keys_of_sets, keys = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)], [np.zeros((0, n_bands), np.uint64)]
+    sizes, keys_of_sets, keys = [np.zeros(0, np.int32)], [np.zeros(0, np.uint64)], [np.zeros((n_bands, 0), np.uint64)]
     with pa.OSFile(str(folder / "ids.arrow"), "wb") as raw, pa.ipc.new_file(raw, pa.schema([("id", id_type)])) as file:
         for batch in batches:
             file.write_batch(pa.record_batch([batch.ids], names=["id"]))
             sizes.append(batch.sizes)
             keys_of_sets.append(batch.set_keys)
-            keys.append(batch.band_keys)
+            keys.append(np.ascontiguousarray(batch.band_keys.T))  # while they are near: each band is read by itself
     all_sizes = np.concatenate(sizes)
     if len(all_sizes) > MAX_ROWS:
         raise ContractError(f"a shard of {len(all_sizes)} rows, at most {MAX_ROWS}", str(folder), "Cut it into smaller shards.")
     np.save(folder / "sizes.npy", all_sizes)
     np.save(folder / "set_keys.npy", np.concatenate(keys_of_sets))
-    rows = np.flatnonzero(all_sizes).astype(np.uint64)
+    kept = np.flatnonzero(all_sizes)
+    rows = kept.astype(np.uint64)
     runs = np.lib.format.open_memmap(folder / "bands.npy", mode="w+", dtype=np.uint64, shape=(n_bands, len(rows)))
     for band in range(n_bands):
-        column = np.concatenate([part[:, band] for part in keys])[all_sizes > 0]
-        run = (column & ~_ROW) | rows
+        column = np.concatenate([part[band] for part in keys])
+        run = (column[kept] & ~_ROW) | rows
         run.sort()
         runs[band] = run
     runs.flush()

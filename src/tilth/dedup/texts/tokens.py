@@ -32,13 +32,15 @@ Ints = npt.NDArray[np.int64]
 
 _SPACELESS = "".join(f"{chr(first)}-{chr(last)}" for first, last in SPACELESS_RANGES)
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
+_WORDS, _SPACES = re.compile(r"\w+"), re.compile(r"\s+")
 # An entry of the table: the code point in lower case, and what it is.
 _CODE, _IN_WORD, _ALONE, _SPACE, _ODD = (1 << 21) - 1, 1 << 21, 1 << 22, 1 << 23, 1 << 24
 ONE = np.uint64(1)
 # Where characters are letters, digits or space: beyond U+3FFFF there are but tags and selectors in plane 14. The first group
 # can differ from its lower case or composed form; ideographs and Korean syllables, the second, cannot.
-_CHANGING = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xE000, 0x20000), (0x2F800, 0x30000), (0xE0000, 0xE1000))
-_PLAIN = ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F800), (0x30000, 0x40000))
+_CHANGING = ((0, 0x3400), (0xA000, 0xAC00), (0xD780, 0xD800), (0xE000, 0x20000), (0x2F800, 0x30000), (0xE0000, 0xE1000))
+_BLOCK = 128  # which divides them all
+_PLAIN = ((0x3400, 0xA000), (0xAC00, 0xD780), (0x20000, 0x2F800), (0x30000, 0x40000))
 
 
 def tokens(text: str, unit: Unit = "words") -> list[str]:
@@ -82,33 +84,41 @@ def hash_tokens(texts: Utf8, folded: npt.NDArray[np.bool_], unit: Unit) -> tuple
 
 @cache
 def code_points() -> npt.NDArray[np.uint32]:
-    """The table of this Python's Unicode version (0x110000 entries); made once in a process, in a twentieth of a second."""
+    """The table of this Python's Unicode version (0x110000 entries); made once in a process, in a fiftieth of a second."""
     table = np.arange(sys.maxunicode + 1, dtype=np.uint32)
     # Jamo that compose with a Korean syllable; all other seconds stand in a decomposition.
     seconds = {chr(code) for first, last in ((0x1161, 0x1176), (0x11A8, 0x11C3)) for code in range(first, last)}
     lowered: dict[int, str] = {}
-    for first, last in _CHANGING:
-        chars = list(map(chr, range(first, last)))
-        odd = np.fromiter(map(unicodedata.combining, chars), np.uint8, len(chars)) > 0
-        for at, parts in enumerate(map(unicodedata.decomposition, chars)):
-            if parts and parts[0] != "<":
-                odd[at] |= unicodedata.normalize("NFC", chars[at]) != chars[at]
-                seconds.update(chr(int(code, 16)) for code in parts.split()[1:])
-        lowered |= {first + at: low for at, low in enumerate(map(str.lower, chars)) if low != chars[at]}
-        table[first:last] |= np.where(odd, np.uint32(_ODD), np.uint32(0))
+    starts = [start for first, last in _CHANGING for start in range(first, last, _BLOCK)]
+    for start in starts:
+        block = _characters(start, start + _BLOCK)
+        odd = np.fromiter(map(unicodedata.combining, block), np.uint8, len(block)) > 0
+        if not unicodedata.is_normalized("NFD", block):
+            for at, char in enumerate(block):
+                parts = unicodedata.decomposition(char)
+                if parts and parts[0] != "<":
+                    odd[at] |= unicodedata.normalize("NFC", char) != char
+                    seconds.update(chr(int(code, 16)) for code in parts.split()[1:])
+        if block.lower() != block:
+            lowered |= {start + at: char.lower() for at, char in enumerate(block) if char.lower() != char}
+        table[start : start + len(block)] |= np.where(odd, np.uint32(_ODD), np.uint32(0))
     table[list(map(ord, seconds))] |= np.uint32(_ODD)
     for code, low in lowered.items():
         bits = table[code] & np.uint32(_ODD) if len(low) == 1 and not table[ord(low)] & np.uint32(_ODD) else np.uint32(_ODD)
         table[code] = np.uint32(ord(low[0])) | bits
     table[ord("Σ")] |= np.uint32(_ODD)  # its lower case depends on its neighbours
     for first, last in (*_CHANGING, *_PLAIN):
-        chars = list(map(chr, range(first, last)))
-        for is_so, bit in ((str.isalnum, _IN_WORD), (str.isspace, _SPACE)):
-            table[first:last] |= np.fromiter(map(is_so, chars), bool, len(chars)).astype(np.uint32) * np.uint32(bit)
-    table[ord("_")] |= np.uint32(_IN_WORD)
+        for runs, bit in ((_WORDS, _IN_WORD), (_SPACES, _SPACE)):
+            for run in runs.finditer(_characters(first, last)):
+                table[first + run.start() : first + run.end()] |= np.uint32(bit)
     for first, last in SPACELESS_RANGES:
         table[first : last + 1] |= np.uint32(_ALONE)
     return table
+
+
+def _characters(first: int, last: int) -> str:
+    """Those of the code points from `first` to before `last`."""
+    return np.arange(first, last, dtype="<u4").tobytes().decode("utf-32-le")
 
 
 @njit(cache=True, nogil=True)
