@@ -247,13 +247,11 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
 
 def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Compare what the bands of all pieces propose, and tell the members of clusters by the user's ids."""
-    from tilth.dedup.minhash.candidates import first_documents
-
     near, before, fields, own = work
     shards = near_steps.signed_shards(inputs)
     by_name: dict[str, Piece] = {piece.name: piece for piece in own}
-    ids = [shard.ids() for shard in shards]
-    check_ids(ids)
+    ids = near_steps.in_one([shard.ids() for shard in shards])
+    check_ids([ids])
 
     def texts_of(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
         kept = shards[shard].folder / "offsets.npy"
@@ -262,18 +260,18 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     digests = {artifact.spec.shard: artifact.digest for artifact in inputs.values()}
     described = [(shard.name, digests[shard.name], shard.n_rows()) for shard in shards]
     found = near_steps.compare(inputs, folder, near, texts_of, described, before.last)
-    first, marks = first_documents(shards), found.marks
+    marks = found.marks
     schema = near_steps.duplicates_schema(fields.id_type)
     with pq.ParquetWriter(folder / "duplicates.parquet", schema, compression="zstd") as writer:
         for start in range(0, len(marks.documents), near_steps.ROWS_AT_ONCE):
             here = slice(start, start + near_steps.ROWS_AT_ONCE)
             documents, roots = marks.documents[here], marks.roots[here]
             columns = [
-                near_steps.ids_of(documents, first, ids),
+                ids.take(pa.array(documents)),
                 pa.array(["minhash"] * len(documents), pa.string()),
                 pa.array(np.full(len(documents), near.threshold, np.float32)),
-                near_steps.ids_of(roots, first, ids),
-                near_steps.ids_of(marks.matched[here], first, ids),
+                ids.take(pa.array(roots)),
+                ids.take(pa.array(marks.matched[here])),
                 pa.array(roots == documents),
                 pa.array(marks.similarities[here]),
             ]
@@ -287,6 +285,7 @@ def check_ids(ids: Sequence[pa.ChunkedArray]) -> None:
 
     Memory: 16 bytes a document.
     """
+    from tilth.dedup.bucket_sort import ascending
     from tilth.dedup.texts.buffers import utf8
     from tilth.dedup.texts.hashing import hashes128
 
@@ -295,7 +294,7 @@ def check_ids(ids: Sequence[pa.ChunkedArray]) -> None:
         chunk.to_numpy().astype(np.uint64) if pa.types.is_integer(chunk.type) else hashes128(utf8(chunk))[:, 0]
         for chunk in chunks
     ]
-    ordered = np.sort(np.concatenate([np.zeros(0, np.uint64), *numbers]))
+    ordered = ascending(np.concatenate([np.zeros(0, np.uint64), *numbers]))
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeated):
         return

@@ -269,20 +269,20 @@ def duplicates(marks: Marks, shards: Sequence[SignedShard], threshold: float) ->
     from tilth.dedup.minhash.candidates import first_documents
 
     first = first_documents(shards)
-    names, ids = pa.array([shard.name for shard in shards], pa.string()), [shard.ids() for shard in shards]
+    names, ids = pa.array([shard.name for shard in shards], pa.string()), in_one([shard.ids() for shard in shards])
     for start in range(0, len(marks.documents), ROWS_AT_ONCE):
         here = slice(start, start + ROWS_AT_ONCE)
         documents, roots = marks.documents[here], marks.roots[here]
         shard = np.searchsorted(first, documents, side="right") - 1
         yield pa.table(
             {
-                "doc_id": ids_of(documents, first, ids),
+                "doc_id": ids.take(pa.array(documents)),
                 "shard": names.take(pa.array(shard)),
                 "row": pa.array((documents - first[shard]).astype(np.int32)),
                 "method": pa.array(["minhash"] * len(documents), pa.string()),
                 "threshold": pa.array(np.full(len(documents), threshold, np.float32)),
-                "cluster_id": ids_of(roots, first, ids),
-                "matched_id": ids_of(marks.matched[here], first, ids),
+                "cluster_id": ids.take(pa.array(roots)),
+                "matched_id": ids.take(pa.array(marks.matched[here])),
                 "is_keeper": pa.array(roots == documents),
                 "similarity": pa.array(marks.similarities[here]),
             },
@@ -298,17 +298,9 @@ def duplicates_schema(id_type: pa.DataType) -> pa.Schema:
     )  # fmt: skip
 
 
-def ids_of(documents: Ints, first: Ints, ids: Sequence[pa.ChunkedArray]) -> pa.Array:
-    """The ids of documents by number, in any order."""
-    order = np.argsort(documents, kind="stable")
-    ends = np.searchsorted(documents[order], first)
-    parts = [
-        of_shard.take(pa.array(documents[order[begin:end]] - shard_first)).combine_chunks()
-        for of_shard, shard_first, begin, end in zip(ids, first, ends, ends[1:], strict=False)
-    ]
-    inverse = np.empty(len(order), np.int64)
-    inverse[order] = np.arange(len(order))
-    return pa.concat_arrays(parts).take(pa.array(inverse))
+def in_one(ids: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """The ids of several shards (at least one) as one column, by the numbers of documents; nothing is copied."""
+    return pa.chunked_array([chunk for of_shard in ids for chunk in of_shard.chunks], ids[0].type)
 
 
 SIGNATURES = Step("dedup.signatures", 3, (UNICODE, "numba"), sign)

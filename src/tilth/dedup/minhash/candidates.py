@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from tilth.dedup.bucket_sort import ascending
 from tilth.dedup.minhash.signatures import ROW_BITS, SignedShard
 from tilth.dedup.texts.mixing import Hashes
 from tilth.dedup.texts.tokens import Ints
@@ -25,6 +26,7 @@ Known = Callable[[int, int], Hashes | None]
 HALF = np.uint64(32)
 MAX_DOCUMENTS = 1 << 32
 PART_ENTRIES = 1 << 22  # of a band that are sorted at once
+_PAIRS_AT_ONCE = 1 << 18
 _ROW = np.uint64((1 << ROW_BITS) - 1)
 
 
@@ -89,12 +91,12 @@ def find_candidates(
     `known` says of an earlier search of some of these shards, by number among `bands` and among `shards`, who had company; None
     for a shard that was not there. It saves going through the old shards once more, and changes nothing in the result.
 
-    Memory: a byte a document, PART_ENTRIES entries, and what is returned.
+    Memory: a byte a document, PART_ENTRIES entries, and twice what is returned.
     """
     first = first_documents(shards)
     stands = standing == np.arange(len(standing), dtype=np.int64)
     all_runs = [shard.bands for shard in shards]
-    pairs, members, ends = np.zeros(0, np.uint64), [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
+    pairs, members, ends = _Distinct(len(standing)), [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
     company: list[Hashes] = []
     for at, band in enumerate(bands):
         runs = [run[band] for run in all_runs]
@@ -106,41 +108,74 @@ def find_candidates(
             new, crowded = np.empty(n_pairs, np.uint64), np.empty(n_crowded, np.int64)
             crowd_ends = np.empty(n_crowds, np.int64)
             _fill(part.packed, part.doc_bits, max_bucket, new, crowded, crowd_ends)
-            pairs = _merged(pairs, new)
+            pairs.add(new)
             ends.append(crowd_ends + sum(map(len, members)))
             members.append(crowded)
             for shard, entries in enumerate(_with_company(part, first) if keeps_company else ()):
                 found[shard].append(entries)
         company.extend(np.concatenate([np.zeros(0, np.uint64), *entries]) for entries in found)
     held = Company(np.concatenate([np.zeros(0, np.uint64), *company]), np.cumsum([0, *map(len, company)]))
-    return Candidates(pairs, np.concatenate(members), np.concatenate(ends)), held if keeps_company else None
+    return Candidates(pairs.all(), np.concatenate(members), np.concatenate(ends)), held if keeps_company else None
 
 
 def all_candidates(parts: Sequence[Candidates]) -> Candidates:
     """What several groups of bands propose together."""
-    pairs = np.zeros(0, np.uint64)
-    for part in parts:
-        pairs = _merged(pairs, part.pairs)
+    pairs = _distinct(np.concatenate([np.zeros(0, np.uint64), *(part.pairs for part in parts)]))
     shifts = np.cumsum([0, *(len(part.members) for part in parts)])
     members = np.concatenate([np.zeros(0, np.int64), *(part.members for part in parts)])
     ends = np.concatenate([np.zeros(1, np.int64), *(part.ends[1:] + shift for part, shift in zip(parts, shifts, strict=False))])
     return Candidates(pairs, members, ends)
 
 
-def _merged(known: Codes, new: Codes) -> Codes:
-    both = np.concatenate([known, np.sort(new)])
-    both.sort(kind="stable")
-    kept = np.ones(len(both), np.bool_)
-    np.not_equal(both[1:], both[:-1], out=kept[1:])
-    return both[kept]
+class _Distinct:
+    """Collects pairs: what came twice is there once, and they are put in order when there are as many new ones as old."""
+
+    def __init__(self, n_documents: int) -> None:
+        self._width = 32 + max(0, n_documents - 1).bit_length()
+        self._ordered = np.zeros(0, np.uint64)
+        self._new: list[Codes] = []
+        self._n_new = 0
+
+    def add(self, pairs: Codes) -> None:
+        """Pairs of these documents in any order."""
+        self._new.append(ascending(pairs, self._width))
+        self._n_new += len(pairs)
+        if self._n_new > max(len(self._ordered), _PAIRS_AT_ONCE):
+            self._order()
+
+    def all(self) -> Codes:
+        """Every pair so far, once, ascending."""
+        self._order()
+        return self._ordered
+
+    def _order(self) -> None:
+        self._ordered, self._new, self._n_new = _distinct(np.concatenate([self._ordered, *self._new])), [], 0
+
+
+def _distinct(pairs: Codes) -> Codes:
+    """Each once, ascending; quick where `pairs` are some ascending arrays one after the other."""
+    ordered = np.sort(pairs, kind="stable")
+    kept = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=kept[1:])
+    return ordered[kept]
 
 
 def _without_the_lonely(runs: Sequence[Hashes], known: Sequence[Hashes | None]) -> list[Hashes]:
-    """Of old runs only those entries that had company, and those that share a key with one of the new."""
-    new = [run >> np.uint64(ROW_BITS) for run, old in zip(runs, known, strict=True) if old is None]
-    keys = np.concatenate([np.zeros(0, np.uint64), *new])
-    keys.sort(kind="stable")
-    return [run if old is None else _entries_of(run, keys, old) for run, old in zip(runs, known, strict=True)]
+    """Of old runs those entries that had company or share a key with one of the new, and some that only begin like these.
+
+    What is told apart by leading bits alone costs one look a entry; a lonely entry that stays gives no pair.
+    """
+    seen = [run if old is None else old for run, old in zip(runs, known, strict=True)]
+    n_bits = min(64 - ROW_BITS, (8 * sum(map(len, seen))).bit_length())
+    begins = np.zeros(1 << n_bits, np.bool_)
+    for entries in seen:
+        _note_beginnings(entries, 64 - n_bits, begins)
+    return [run if old is None else _beginning_so(run, 64 - n_bits, begins) for run, old in zip(runs, known, strict=True)]
+
+
+def _beginning_so(run: Hashes, shift: int, begins: npt.NDArray[np.bool_]) -> Hashes:
+    kept = np.empty(len(run) + 1, np.uint64)
+    return kept[: _keep_beginnings(run, shift, begins, kept)]
 
 
 class _Part(NamedTuple):
@@ -160,38 +195,54 @@ def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -
     for part in range(1 << n_bits):
         lowest = np.uint64(part) << np.uint64(64 - n_bits) if n_bits else np.uint64(0)
         highest = lowest | (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(n_bits))
-        packed = []
-        for run, shard_first in zip(runs, first, strict=False):
-            begin, end = np.searchsorted(run, lowest), np.searchsorted(run, highest, side="right")
-            entries = np.array(run[begin:end])
-            documents = (entries & _ROW) + np.uint64(shard_first)
-            kept = np.flatnonzero(stands[documents])
-            keys = (entries[kept] & ~_ROW) << np.uint64(n_bits)  # its lowest bits are those of the row: free
-            packed.append((keys >> np.uint64(ROW_BITS + n_bits) << np.uint64(doc_bits)) | documents[kept])
-        joined = np.concatenate([np.zeros(0, np.uint64), *packed])
-        joined.sort(kind="stable")  # which merges runs that are sorted already
-        yield _Part(joined, doc_bits, part, n_bits)
+        slices = [run[np.searchsorted(run, lowest) : np.searchsorted(run, highest, side="right")] for run in runs]
+        packed, n = np.empty(sum(map(len, slices)) + 1, np.uint64), 0
+        for entries, shard_first in zip(slices, first, strict=False):
+            n = _pack(entries, shard_first, stands, n_bits, doc_bits, packed, n)
+        yield _Part(ascending(packed[:n], 64 - ROW_BITS - n_bits + doc_bits), doc_bits, part, n_bits)
 
 
 def _with_company(part: _Part, first: Ints) -> list[Hashes]:
     """The entries whose key comes more than once, as the run of each shard has them."""
-    keys = part.packed >> np.uint64(part.doc_bits)
-    as_next = np.concatenate([keys[1:] == keys[:-1], np.zeros(min(1, len(keys)), np.bool_)])
-    kept = as_next | np.concatenate([np.zeros(min(1, len(keys)), np.bool_), as_next[:-1]])
-    documents = (part.packed[kept] & np.uint64((1 << part.doc_bits) - 1)).astype(np.int64)
-    whole = keys[kept] | np.uint64(part.prefix) << np.uint64(64 - ROW_BITS - part.prefix_bits)
-    shards = (np.searchsorted(first, documents, side="right") - 1).astype(np.min_scalar_type(len(first)))
-    order = np.argsort(shards, kind="stable")
-    entries = (whole << np.uint64(ROW_BITS) | (documents - first[shards]).astype(np.uint64))[order]
-    cuts = np.searchsorted(shards[order], np.arange(len(first)))
-    return [entries[begin:end] for begin, end in pairwise(cuts)]
+    ends, entries = np.zeros(len(first), np.int64), np.empty(len(part.packed), np.uint64)
+    prefix = np.uint64(part.prefix) << np.uint64(64 - part.prefix_bits) if part.prefix_bits else np.uint64(0)
+    _keep_company(part.packed, part.doc_bits, prefix, first, ends, entries)
+    return [entries[begin:end] for begin, end in pairwise(ends)]
 
 
-def _entries_of(run: Hashes, keys: Hashes, entries: Hashes) -> Hashes:
-    """The entries of a run that have one of `keys` (ascending), and those that are among `entries` (ascending, of this run)."""
-    kept = np.zeros(len(run), np.bool_)
-    _mark_entries_of(run, keys, entries, kept)
-    return run[kept]
+@njit(cache=True, nogil=True)
+def _pack(entries, first, stands, n_bits, doc_bits, packed, n):  # type: ignore[no-untyped-def]
+    """Add those of a run whose documents stand for themselves to the `n` that `packed` has, which has room for one more."""
+    shift = np.uint64(ROW_BITS + n_bits)
+    for entry in entries:
+        document = np.int64(entry & _ROW) + first
+        key = (entry & ~_ROW) << np.uint64(n_bits)  # its lowest bits are those of the row: free
+        packed[n] = (key >> shift << np.uint64(doc_bits)) | np.uint64(document)
+        n += stands[document]
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _keep_company(packed, doc_bits, prefix, first, ends, entries):  # type: ignore[no-untyped-def]
+    """Those of shard s become `entries[ends[s]:ends[s + 1]]`: counted, then put there."""
+    mask = (np.uint64(1) << np.uint64(doc_bits)) - np.uint64(1)
+    places = np.zeros(len(ends), np.int64)
+    for is_counted in (False, True):
+        for at in range(len(packed)):
+            key = packed[at] >> np.uint64(doc_bits)
+            is_as_last = at > 0 and packed[at - 1] >> np.uint64(doc_bits) == key
+            if not is_as_last and not (at + 1 < len(packed) and packed[at + 1] >> np.uint64(doc_bits) == key):
+                continue
+            document = np.int64(packed[at] & mask)
+            shard = np.searchsorted(first, document, side="right") - 1
+            if is_counted:
+                entries[places[shard]] = prefix | key << np.uint64(ROW_BITS) | np.uint64(document - first[shard])
+                places[shard] += 1
+            else:
+                ends[shard + 1] += 1
+        if not is_counted:
+            ends[:] = np.cumsum(ends)
+            places[:] = ends
 
 
 @njit(cache=True, nogil=True)
@@ -202,15 +253,19 @@ def _first_of_equals(keys, order, found):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _mark_entries_of(run, keys, entries, kept):  # type: ignore[no-untyped-def]
-    key_at = entry_at = 0
-    for place in range(len(run)):
-        key = run[place] >> np.uint64(ROW_BITS)
-        while key_at < len(keys) and keys[key_at] < key:
-            key_at += 1
-        is_entry = entry_at < len(entries) and entries[entry_at] == run[place]
-        entry_at += is_entry
-        kept[place] = is_entry or (key_at < len(keys) and keys[key_at] == key)
+def _note_beginnings(entries, shift, begins):  # type: ignore[no-untyped-def]
+    for entry in entries:
+        begins[entry >> np.uint64(shift)] = True
+
+
+@njit(cache=True, nogil=True)
+def _keep_beginnings(run, shift, begins, kept):  # type: ignore[no-untyped-def]
+    """What is written behind the end counts only if the end moves on, which spares a branch; so `kept` has room for one more."""
+    n = np.int64(0)
+    for entry in run:
+        kept[n] = entry
+        n += begins[entry >> np.uint64(shift)]
+    return n
 
 
 @njit(cache=True, nogil=True)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
+from tilth.dedup.bucket_sort import ascending
 from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.dedup.minhash.published_minima import datasketch_minima
 from tilth.dedup.minhash.shingles import in_batches, set_keys, shingle
@@ -86,12 +87,10 @@ def write_signatures(folder: Path, batches: Iterable[Signed], n_bands: int, id_t
     np.save(folder / "set_keys.npy", np.concatenate(keys_of_sets))
     kept = np.flatnonzero(all_sizes)
     rows = kept.astype(np.uint64)
-    runs = np.lib.format.open_memmap(folder / "bands.npy", mode="w+", dtype=np.uint64, shape=(n_bands, len(rows)))
+    runs = np.lib.format.open_memmap(folder / "bands.npy", mode="w+", dtype=np.uint64, shape=(n_bands, len(kept)))
     for band in range(n_bands):
         column = np.concatenate([part[band] for part in keys])
-        run = (column[kept] & ~_ROW) | rows
-        run.sort()
-        runs[band] = run
+        runs[band] = ascending((column[kept] & ~_ROW) | rows)
     runs.flush()
     return len(all_sizes)
 
