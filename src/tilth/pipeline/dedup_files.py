@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tilth.artifacts import Artifact, Named, Store
@@ -32,6 +31,7 @@ from tilth.corpus.records import fingerprint
 from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.errors import RecipeError, SourceError, StoreError
 from tilth.pipeline import near_steps
+from tilth.pipeline.distinct_ids import check_ids, id_hashes
 from tilth.pipeline.file_keepers import check_rule, keep_by_rule
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.missing import run_missing
@@ -219,7 +219,7 @@ def _searching(search: Search, fields: Fields, signed: Sequence[Node]) -> Iterat
 
 def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Signatures of one piece of a file. Rows that are no documents keep their place, and are told in `rejects.jsonl`."""
-    from tilth.dedup.minhash.signatures import Signed, write_signatures
+    from tilth.dedup.minhash.signatures import Signed, SignedShard, write_signatures
 
     piece, fields, parameters = work
     sign = signer_of(parameters)
@@ -242,6 +242,7 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     known = [part for part in offsets if part is not None]
     if len(known) == len(offsets):
         np.save(folder / "offsets.npy", np.concatenate([np.zeros(0, np.int64), *known]))
+    np.save(folder / "id_hashes.npy", id_hashes(SignedShard(folder, "").ids()))
     return {"n_rows": n_rows, "n_rejected": n_rejected, "rejects": first}
 
 
@@ -251,7 +252,7 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     shards = near_steps.signed_shards(inputs)
     by_name: dict[str, Piece] = {piece.name: piece for piece in own}
     ids = near_steps.in_one([shard.ids() for shard in shards])
-    check_ids([ids])
+    check_ids(ids, [np.load(shard.folder / "id_hashes.npy") for shard in shards])
 
     def texts_of(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
         kept = shards[shard].folder / "offsets.npy"
@@ -280,32 +281,5 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     return {"n_marked": len(marks.documents), "n_clusters": n_clusters, **near_steps.counts(found)}
 
 
-def check_ids(ids: Sequence[pa.ChunkedArray]) -> None:
-    """Raises SourceError where two documents have one id: it would not say which of them is a duplicate of what.
-
-    Memory: 16 bytes a document.
-    """
-    from tilth.dedup.bucket_sort import ascending
-    from tilth.dedup.texts.buffers import utf8
-    from tilth.dedup.texts.hashing import hashes128
-
-    chunks = [chunk.drop_null() for column in ids for chunk in column.chunks]
-    numbers = [
-        chunk.to_numpy().astype(np.uint64) if pa.types.is_integer(chunk.type) else hashes128(utf8(chunk))[:, 0]
-        for chunk in chunks
-    ]
-    ordered = ascending(np.concatenate([np.zeros(0, np.uint64), *numbers]))
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(repeated):
-        return
-    # Two different ids may have one hash, so those that share one are compared themselves.
-    shared = [chunk.filter(pa.array(np.isin(own, repeated))) for chunk, own in zip(chunks, numbers, strict=True)]
-    counts = pc.value_counts(pa.concat_arrays(shared))
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(twice):
-        what = f"{len(twice):,} ids stand for more than one document, for example `{twice[0]['values'].as_py()}`"
-        raise SourceError(what, WHERE, "Give another `--id`; without it a document is called by its file and row.")
-
-
-SIGNATURES = Step(near_steps.SIGNATURES.name, near_steps.SIGNATURES.version, (UNICODE, "numba"), sign_piece)
+SIGNATURES = Step(near_steps.SIGNATURES.name, 4, (UNICODE, "numba"), sign_piece)
 NEAR = Step(near_steps.NEAR.name, near_steps.NEAR.version, (UNICODE, "numba"), mark_files)

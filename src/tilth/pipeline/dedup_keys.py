@@ -18,7 +18,8 @@ from tilth.contracts.contract import UUID
 from tilth.corpus.columns import Columns, Fields, read_columns
 from tilth.dedup.simhash.parameters import SimHash
 from tilth.errors import RecipeError
-from tilth.pipeline.dedup_files import WHERE, Deduplicated, Search, check_ids, find_pieces, whole_output
+from tilth.pipeline.dedup_files import WHERE, Deduplicated, Search, find_pieces, whole_output
+from tilth.pipeline.distinct_ids import check_ids, id_hashes
 from tilth.pipeline.file_keepers import check_rule, keep_by_rule
 from tilth.pipeline.near_steps import duplicates_schema
 from tilth.pipeline.progress import progress
@@ -61,7 +62,7 @@ def deduplicate_by_keys(search: Search, method: str, compared: str, marker: Mark
     @cache
     def joined_ids() -> pa.ChunkedArray:
         joined = pa.chunked_array([part for parts in ids for part in parts], found.id_type)
-        check_ids([joined])
+        check_ids(joined, [id_hashes(joined)])
         return joined
 
     with tempfile.TemporaryDirectory(dir=search.output.absolute().parent, prefix=f".{search.output.name}-") as scratch:

@@ -21,8 +21,9 @@ from tilth.artifacts import Artifact
 from tilth.artifacts.spec import UNICODE
 from tilth.corpus.columns import Fields, Piece, read_columns
 from tilth.errors import RecipeError
-from tilth.pipeline.dedup_files import check_ids
+from tilth.pipeline.distinct_ids import check_ids, id_hashes
 from tilth.pipeline.graph import Step
+from tilth.pipeline.near_steps import in_one
 from tilth.pipeline.steps import Inputs, Params
 
 Method = Literal["lines", "paragraphs", "sentences", "substring"]
@@ -96,7 +97,9 @@ def find_repeated(inputs: Inputs, folder: Path, params: Params, work: Any) -> di
     """What occurs more than once in the runs of all pieces, whose ids must be distinct: this is the first to see all of them."""
     from tilth.dedup.passages.span_files import write_repeated
 
-    check_ids([ids_of_piece(artifact) for artifact in inputs.values() if artifact.spec.step == RUN.name])
+    if of_pieces := [ids_of_piece(artifact) for artifact in inputs.values() if artifact.spec.step == RUN.name]:
+        ids = in_one(of_pieces)
+        check_ids(ids, [id_hashes(ids)])
     runs = [artifact.path / _RUN for artifact in inputs.values()]
     combine, schema = _combined(work, windows=params.get("of") == "windows")
     return {"n_repeated": write_repeated(runs, combine, schema, folder / _REPEATED)}

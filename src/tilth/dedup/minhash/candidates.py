@@ -24,7 +24,7 @@ from tilth.errors import ContractError
 Codes = npt.NDArray[np.uint64]  # a pair of documents: the smaller number in the upper half, the larger in the lower
 Known = Callable[[int, int], Hashes | None]
 HALF = np.uint64(32)
-MAX_DOCUMENTS = 1 << 32
+MAX_DOCUMENTS = (1 << 32) - 1
 PART_ENTRIES = 1 << 22  # of a band that are sorted at once
 _PAIRS_AT_ONCE = 1 << 18
 _ROW = np.uint64((1 << ROW_BITS) - 1)
@@ -54,7 +54,7 @@ class Company(NamedTuple):
 
 
 def first_documents(shards: Sequence[SignedShard]) -> Ints:
-    """The number of each shard's first document, and of all. Raises ContractError for more than 2^32 documents."""
+    """The number of each shard's first document, and of all. Raises ContractError for 2^32 documents and more."""
     first = np.concatenate(([0], np.cumsum([shard.n_rows() for shard in shards]))).astype(np.int64)
     if first[-1] > MAX_DOCUMENTS:
         raise ContractError(f"{first[-1]} documents in one search, at most {MAX_DOCUMENTS}", fix="Search languages apart.")
@@ -64,7 +64,7 @@ def first_documents(shards: Sequence[SignedShard]) -> Ints:
 def representatives(shards: Sequence[SignedShard], removed: npt.NDArray[np.bool_] | None = None) -> Ints:
     """For each document the first one with the same shingles; -1 where there is nothing to compare or it is `removed`.
 
-    Memory: 32 bytes a document.
+    Memory: up to 33 bytes a document.
     """
     keys = np.concatenate([np.zeros(0, np.uint64), *(shard.set_keys for shard in shards)])
     nothing = np.concatenate([np.zeros(0, np.bool_), *(shard.sizes == 0 for shard in shards)])
@@ -72,9 +72,7 @@ def representatives(shards: Sequence[SignedShard], removed: npt.NDArray[np.bool_
         nothing |= removed
     found = np.arange(len(keys), dtype=np.int64)
     found[nothing] = -1
-    present = np.flatnonzero(~nothing)
-    order = present[np.argsort(keys[present], kind="stable")]
-    _first_of_equals(keys, order, found)
+    _find_first(keys, np.zeros(1 << (2 * len(keys)).bit_length(), np.uint32), found)
     return found
 
 
@@ -246,10 +244,21 @@ def _keep_company(packed, doc_bits, prefix, first, ends, entries):  # type: igno
 
 
 @njit(cache=True, nogil=True)
-def _first_of_equals(keys, order, found):  # type: ignore[no-untyped-def]
-    for place in range(1, len(order)):
-        if keys[order[place]] == keys[order[place - 1]]:
-            found[order[place]] = found[order[place - 1]]
+def _find_first(keys, table, found):  # type: ignore[no-untyped-def]
+    """`table` (zeros, a power of two) takes the first document of each key, plus one, where the key's leading bits say."""
+    n_bits = 0
+    while (1 << n_bits) < len(table):
+        n_bits += 1
+    for document in range(len(keys)):
+        if found[document] < 0:
+            continue
+        slot = np.int64(keys[document] >> np.uint64(64 - n_bits))
+        while table[slot] and keys[table[slot] - np.uint32(1)] != keys[document]:
+            slot = (slot + 1) & (len(table) - 1)
+        if table[slot]:
+            found[document] = table[slot] - np.uint32(1)
+        else:
+            table[slot] = document + 1
 
 
 @njit(cache=True, nogil=True)
