@@ -15,9 +15,9 @@ from tilth.catalog.connect import open_in_memory
 from tilth.catalog.corpus_views import CorpusViews, create_corpus_views, table
 from tilth.catalog.policies import POLICIES
 from tilth.catalog.policy import Policy
-from tilth.catalog.thread_policies import META
 from tilth.catalog.predicate import parse_predicate
 from tilth.catalog.quoting import identifier
+from tilth.catalog.thread_policies import META
 from tilth.catalog.trace import documents_at
 from tilth.errors import NotFoundError
 
@@ -44,7 +44,7 @@ class Explained:
 def explain(store: Store, corpus: str, document: str, policies: Mapping[str, Policy] = POLICIES) -> Explained:
     """Explain the document of `corpus` that `document` names: a doc_id, a URL, a path, or shard:row.
 
-    Of `policies`, those that need signals which the corpus lacks are left out, and those that need fields which the document lacks.
+    Of `policies`, those are left out that need signals which the corpus lacks, or fields which the document lacks.
     Raises NotFoundError where nothing is found, or several documents are.
     """
     named = store.get_named("corpus", corpus)

@@ -6,6 +6,8 @@ here; there one suffix never matched for its capitals.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 NAMES = (
     "apache-hbase", "autorestci", "claassistant", "cmsbuild", "codecov-io", "codecov-commenter", "coveralls", "danger-public",
     "dnfclas", "msftclas", "pydocteur", "sparkqa", "karma-pr-reporter", "claassistantio", "probot-stale",
@@ -17,6 +19,7 @@ SUFFIXES = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=10_000)
 def is_bot_name(login: str) -> bool:
     """Whether a login is one of the names, holds one of the keywords or ends in one of the suffixes."""
     name = login.lower()

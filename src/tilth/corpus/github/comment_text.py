@@ -1,7 +1,7 @@
 """What people wrote in a comment, without what their mail program put around it, and no longer than it may be.
 
-The rules are those of StarCoder's data (bigcode-dataset, preprocessing/utils/utils_issues.py), in linear time, without what they cut
-by accident: all before the last quoted line, and all between a sign-off and the last `>` of the comment.
+The rules are those of StarCoder's data (bigcode-dataset, preprocessing/utils/utils_issues.py), in linear time, and without what
+they cut by accident: all before the last quoted line, and all between a sign-off and the last `>` of the comment.
 """
 
 from __future__ import annotations

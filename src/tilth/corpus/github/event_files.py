@@ -24,7 +24,6 @@ from tilth.errors import SourceError
 SORT_BYTES = 128 << 20
 MAX_LINE_BYTES = 8 << 20
 SUFFIXES = tuple(f".json{packed}" for packed in (".gz", "", ".zst", ".xz", ".bz2", ".lz4"))
-TYPE = re.compile(rb'"type"\s*:\s*"(?:%s)"' % "|".join(KINDS).encode())
 LOW_BITS = (1 << 32) - 1
 
 
@@ -41,6 +40,7 @@ class GitHubThreads(FileSource):
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
     kind: ClassVar[str]  # of occurrences
     folder: ClassVar[str]  # what GitHub calls it in addresses
+    types: ClassVar[tuple[str, ...]] = tuple(KINDS)  # of events that may be wanted
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """Shards of whole repositories. Raises SourceError: nothing there, an option that cannot be."""
@@ -64,9 +64,10 @@ class GitHubThreads(FileSource):
     def threads(self, unit: list[FoundFile], shard: Shard) -> Iterator[ThreadHistory | Reject]:
         """The threads, by repository and number; a reject for every unusable line, and one for each file's other events."""
         part, n_parts = shard.params["part"], shard.params["n_parts"]
+        wanted = re.compile(rb'"type"\s*:\s*"(?:%s)"' % "|".join(self.types).encode())
         with ExternalSort(SORT_BYTES) as events:
             for file in unit:
-                rejects = _read_file(file, self.wants, lambda event: event.repository_id % n_parts == part, events, self.where)
+                rejects = self._read_file(file, wanted, lambda event: event.repository_id % n_parts == part, events)
                 yield from (reject for reject in rejects if part == 0)  # every shard reads them, one tells them
             for (repository, number), records in groupby(events, key=lambda record: record[0][:2]):
                 thread = read_thread(map(_event, records), repository, number)
@@ -105,39 +106,38 @@ class GitHubThreads(FileSource):
         if thread.n_too_many:
             yield Reject(self.location(thread), "too_large", f"{thread.n_too_many} events beyond what one thread may hold")
 
+    def _read_file(
+        self, file: FoundFile, wanted: re.Pattern[bytes], is_own: Callable[[Event], bool], events: ExternalSort
+    ) -> Iterator[Reject]:
+        """Add the events of this shard; yield what cannot be used, and how many others there were."""
+        name = printable(file.name)
+        others: Counter[str] = Counter()
+        with open_raw(file.location, self.where) as raw:
+            for line in lines(unpacked(raw), MAX_LINE_BYTES):
+                found = _read_line(line, wanted)
+                if isinstance(found, Problem):
+                    yield Reject(f"{name}:{line.number}", *found)
+                elif isinstance(found, str):
+                    others[found] += 1
+                elif not self.wants(found):
+                    others["of other threads"] += 1
+                elif is_own(found):
+                    events.add(_key(found), marshal.dumps(_plain(found)))
+        del others[""]
+        if others:
+            told = ", ".join(f"{n} {what}" for what, n in sorted(others.items()))
+            yield Reject(name, "other_events", told)
 
-def _read_file(
-    file: FoundFile, wants: Callable[[Event], bool], is_own: Callable[[Event], bool], events: ExternalSort, where: str
-) -> Iterator[Reject]:
-    """Add the events that are wanted; yield what cannot be used, and how many others there were."""
-    name = printable(file.name)
-    others: Counter[str] = Counter()
-    with open_raw(file.location, where) as raw:
-        for line in lines(unpacked(raw), MAX_LINE_BYTES):
-            found = _read_line(line)
-            if isinstance(found, Problem):
-                yield Reject(f"{name}:{line.number}", *found)
-            elif isinstance(found, str):
-                others[found] += 1
-            elif not wants(found):
-                others["of other threads"] += 1
-            elif is_own(found):
-                events.add(_key(found), marshal.dumps(_plain(found)))
-    del others[""]
-    if others:
-        told = ", ".join(f"{n} {what}" for what, n in sorted(others.items()))
-        yield Reject(name, "other_events", told)
 
-
-def _read_line(line: Line | Cut) -> Event | Problem | str:
+def _read_line(line: Line | Cut, wanted: re.Pattern[bytes]) -> Event | Problem | str:
     """An event, a problem, or what else a line is: empty for a blank one."""
     if isinstance(line, Cut):
         return Problem(line.reason, line.detail)
     if line.data is None:
         return Problem("too_large", f"a line of {line.size_bytes} bytes, at most {MAX_LINE_BYTES}")
     data = line.data.strip(b" \t\r\xef\xbb\xbf")
-    if TYPE.search(data) is None and data[:1] == b"{" and data[-1:] == b"}":
-        return "of other kinds"  # nine lines of ten: looking for the name of a kind is much faster than parsing
+    if data[:1] == b"{" and data[-1:] == b"}" and wanted.search(data) is None:
+        return "of other kinds"  # most lines: looking for the name of a kind is much faster than parsing
     if not data:
         return ""
     return read_event(data) or "of other kinds"

@@ -28,6 +28,7 @@ UNFIT = re.compile("[\0\ud800-\udfff]")  # what no text may hold: NUL, halves of
 REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 NUMBER_IN_URL = re.compile(r"/(?:issues|pulls?)/([0-9]{1,18})(?![0-9])")
 SHA = re.compile(r"[0-9a-f]{40}")
+NEW_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 OLD_DATE = "%Y/%m/%d %H:%M:%S %z"  # of 2011 and 2012
 MAX_NUMBER = (1 << 63) - 1
 
@@ -133,15 +134,16 @@ class _Reading:
         if self.kind not in STATES and not said:
             raise _NoTextError("the event of a comment without its text, as before 2015")
         repository = _object(self.record.get("repo")) or _object(self.record.get("repository"))
-        actor, moment = self._actor(), _moment(self.record.get("created_at"))
+        actor, date = self._actor(), _date(self.record.get("created_at"))
         user = _object(said.get("user")) if said else {}
         author = _login(user) or actor
         thread = self._thread()
-        item = self._item(said, _iso(moment)) if self.kind not in STATES else None
+        item = self._item(said, date) if self.kind not in STATES else None
         line_id = object_id("cnt", line)
+        seconds = max(0, int(datetime.fromisoformat(date).timestamp()))
         return Event(
             kind=self.kind, id=_identity(self.record.get("id")) or line_id.hex(),
-            action=str(self.payload.get("action") or "").lower(), date=_iso(moment), seconds=max(0, int(moment.timestamp())),
+            action=str(self.payload.get("action") or "").lower(), date=date, seconds=seconds,
             author=author, actor=actor, is_bot=_is_bot(user),
             is_pull_request=self.kind not in (ISSUE, COMMENT) or any(_object(self.shown.get("pull_request")).values()),
             repository=_repository_name(repository), repository_id=_number(repository.get("id"), "the repository's id"),
@@ -171,7 +173,7 @@ class _Reading:
             body=self._text(shown.get("body")),
             opener=_login(user),
             is_opened_by_bot=_is_bot(user),
-            opened=_iso(_moment(opened)) if opened else None,
+            opened=_date(opened) if opened else None,
             base=_sha(base.get("sha")),
             head=_sha(head.get("sha")),
             is_merged=shown.get("merged") is True or bool(shown.get("merged_at")),
@@ -184,7 +186,7 @@ class _Reading:
         return Item(
             id=str(_number(said.get("id"), "the id of the comment or review")),
             text=self._text(said.get("body")) or "",
-            date=_iso(_moment(created)) if created else date,
+            date=_date(created) if created else date,
             state=str(said["state"]).lower() if isinstance(said.get("state"), str) else None,
             review_id=_identity(said.get("pull_request_review_id")),
             reply_to=_identity(said.get("in_reply_to_id")),
@@ -240,14 +242,13 @@ def _repository_name(repository: Mapping[str, Any]) -> str:
     return name
 
 
-def _moment(value: Any) -> datetime:
+def _date(value: Any) -> str:
+    """A date in UTC as `2016-01-02T03:04:05Z`; nearly all are written so already."""
+    text = str(value)
     try:
-        text = str(value)
         moment = datetime.strptime(text, OLD_DATE) if text[4:5] == "/" else datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        if NEW_DATE.fullmatch(text):
+            return text
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError):
         raise ValueError("a date is no date") from None
-
-
-def _iso(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

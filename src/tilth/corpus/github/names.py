@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 WORD = re.compile(r"[A-Za-z0-9_-]+(?:\[bot\])?")
 EDGES = "_-"
+PLAIN = re.compile(r"[a-z0-9]+(?:[_-]+[a-z0-9]+)*")  # a word without its edges: what nearly every login is
 
 
 class Names:
@@ -18,10 +19,15 @@ class Names:
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
+        self._odd: set[str] = set()  # logins that are no plain words
 
     def of(self, login: str) -> str:
         """The name that stands for an account."""
-        return f"username_{self._numbers.setdefault(login.lower(), len(self._numbers))}"
+        name = login.lower()
+        if name not in self._numbers:
+            self._numbers[name] = len(self._numbers)
+            self._odd |= {name} if name and not PLAIN.fullmatch(name) else set()
+        return f"username_{self._numbers[name]}"
 
     def number(self, logins: Iterable[str]) -> None:
         """Give names to those that have none yet."""
@@ -30,6 +36,9 @@ class Names:
 
     def replaced(self, text: str) -> str:
         """The text with every login that has a name replaced by it, in linear time."""
+        plain = text.lower()
+        if self._numbers.keys().isdisjoint(PLAIN.findall(plain)) and not any(name in plain for name in self._odd):
+            return text
         return WORD.sub(self._word, text)
 
     def _word(self, match: re.Match[str]) -> str:

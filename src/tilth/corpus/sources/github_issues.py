@@ -48,6 +48,7 @@ class GitHubIssues(GitHubThreads):
     special_tokens: ClassVar[tuple[str, ...]] = ISSUE_MARKERS
     kind: ClassVar[str] = thread_markers.ISSUE
     folder: ClassVar[str] = "issues"
+    types: ClassVar[tuple[str, ...]] = ("IssuesEvent", "IssueCommentEvent")
 
     def params(self) -> dict[str, Any]:
         """Raises SourceError for fewer lines than are kept of an end."""
