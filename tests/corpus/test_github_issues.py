@@ -330,3 +330,27 @@ def test_any_comment_takes_linear_time(text: str) -> None:
 def test_bots_by_their_names(login: str) -> None:
     assert is_bot_name(login)
     assert not is_bot_name(login[:2] + "-person")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_changed_bytes_cost_what_they_touch(tmp_path: Path, gharchive: ModuleType, seed: int) -> None:
+    chance = random.Random(seed)
+    members = []
+    for first in range(1, 121, 8):
+        events = [
+            gharchive.opened(i, f"unit{i:04d} " + "".join(chance.choices("abcdef ", k=300)), number=i)
+            for i in range(first, first + 8)
+        ]
+        members.append(gzip.compress(b"".join(gharchive.lines(events)), mtime=0))
+    starts = [sum(map(len, members[:i])) for i in range(len(members) + 1)]
+    data = bytearray(b"".join(members))
+    at, n_bytes = chance.randrange(len(data)), chance.choice([1, 40, 400])
+    data[at : at + n_bytes] = [b"", chance.randbytes(n_bytes), bytes(n_bytes), bytes(data[at : at + n_bytes]) * 2][seed % 4]
+    (tmp_path / "2016-01-02-3.json.gz").write_bytes(data)
+    documents, rejects = gharchive.rows_of(GitHubIssues("issues", str(tmp_path)))
+    text = "\n".join(document.text for document in documents)
+    touched = {i for i in range(len(members)) if starts[i] <= at + n_bytes and starts[i + 1] >= at}
+    safe = [i * 8 + j + 1 for i in range(len(members)) if touched.isdisjoint((i - 1, i, i + 1)) for j in range(8)]
+    assert len(safe) >= 60
+    assert not [i for i in safe if f"unit{i:04d} " not in text]
+    assert rejects or len(documents) == 120

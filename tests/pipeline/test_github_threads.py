@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -126,7 +127,10 @@ def forget(project: Project, recipe: Corpus, *asked: tuple[str, str]) -> forgett
     return forgetting.forget(project, "threads", recipe, [Request.parse(*one) for one in asked], scope="content", near=False)
 
 
-def test_people_and_repositories_are_forgotten(inputs: Path, tmp_path: Path) -> None:
+def test_people_and_repositories_are_forgotten(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # a repository without a commit is nothing that an e-mail address is looked for in
+    subprocess.run(["git", "init", "-q"], check=True)
     project, recipe = Project(tmp_path), corpus(inputs)
     (tmp_path / "recipes").mkdir()
     build(project, "threads", recipe)

@@ -33,13 +33,13 @@ TRUNCATED = "[Truncated]"
 @source
 @dataclass(frozen=True)
 class GitHubIssues(GitHubThreads):
-    """`path` is a file of GHArchive (`2015-01-01-15.json.gz`), a folder, a pattern or a URL; pull requests are left to
-    GitHubPullRequests.
+    """Threads of GitHub's issues from GHArchive, each with its comments; pull requests are left to GitHubPullRequests.
 
-    Words of bots are left out, mail programs' words as well; comments of more than `max_lines` lines lose their middle (80 as in
-    the published code; both papers say 100). Accounts become `username_0`, `username_1`; their logins are kept in
-    `meta['logins']`, so that `tilth forget --user` finds them. An issue whose opening is in none of the files has its title and
-    description from the newest event that shows them.
+    `path` is a file of the archive (`2015-01-01-15.json.gz`), a folder, a pattern or a URL. Words of bots are left out, mail
+    programs' words as well; comments of more than `max_lines` lines lose their middle (80 as in the published code; both
+    papers say 100). Accounts become `username_0`, `username_1`; their logins are kept in `meta['logins']`, so that `tilth
+    forget --user` finds them. An issue whose opening is in none of the files has its title and description from the newest
+    event that shows them.
     """
 
     max_lines: int = field(default=80, kw_only=True)

@@ -42,13 +42,13 @@ SPDX_ID = re.compile(r"[A-Za-z0-9.+-]{1,60}")
 @source
 @dataclass(frozen=True)
 class GitHubPullRequests(GitHubThreads):
-    """`path` is a file of GHArchive (`2015-01-01-15.json.gz`), a folder, a pattern or a URL.
+    """Pull requests of GitHub from GHArchive, each with its reviews, comments and, where clones are given, its changes.
 
-    With `repositories`, a folder of clones (`owner/name` or `owner+name`) that have the commits, base files and diffs are shown
-    as StarCoder2 shows them, with what is by chance decided by `seed`; without the commits the text is the conversation
-    alone, and `meta['changes']` says why. `max_title_chars`, `max_lines`, `max_chars` and `min_comment_chars` bound
-    people's words. Bots' words are left out; accounts become `username_0`, `username_1`, and `meta['logins']` keeps them for
-    `tilth forget --user`.
+    `path` is a file of the archive (`2015-01-01-15.json.gz`), a folder, a pattern or a URL. With `repositories`, a folder of
+    clones (`owner/name` or `owner+name`) that have the commits, base files and diffs are shown as StarCoder2 shows them, with
+    what is by chance decided by `seed`; without the commits the text is the conversation alone, and `meta['changes']` says
+    why. `max_title_chars`, `max_lines`, `max_chars` and `min_comment_chars` bound people's words. Bots' words are left out;
+    accounts become `username_0`, `username_1`, and `meta['logins']` keeps them for `tilth forget --user`.
     """
 
     repositories: str | None = None
