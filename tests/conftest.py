@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -37,6 +39,17 @@ def test_data() -> Path:
 def repository() -> Path:
     """The checkout that these tests are part of."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def gharchive() -> ModuleType:
+    """The module beside this file that makes events of GHArchive; with importlib's import mode, tests cannot import it by name."""
+    spec = importlib.util.spec_from_file_location("gharchive_events", REPOSITORY / "tests" / "gharchive_events.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # torch is imported by the tests that ask for it: the data rooms' tests run without it.

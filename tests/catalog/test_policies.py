@@ -15,7 +15,11 @@ from tilth.quality_signals.registry import families
 
 NAMES = ("redpajama-v2", "gopher", "c4", "fineweb", "refinedweb", "dolma-cc", "ccnet-head")
 CODE = ("stack-v2", "starcoder", "santacoder-comments", "santacoder-fertility")
-OF_EVERY_CORPUS = {"language": pa.string(), "path": pa.string(), "n_chars": pa.int64()}
+THREADS = ("starcoder2-issues", "starcoder2-pull-requests")
+OF_EVERY_CORPUS = {
+    "language": pa.string(), "path": pa.string(), "n_chars": pa.int64(), "text": pa.string(),
+    "meta": pa.map_(pa.string(), pa.string()),
+}  # fmt: skip
 GOPHER = f"({POLICIES['gopher'].sql})"
 
 
@@ -28,14 +32,14 @@ def signals() -> pa.Table:
 
 
 def test_all_are_there() -> None:
-    assert tuple(POLICIES) == (*NAMES, *CODE)
+    assert tuple(POLICIES) == (*NAMES, *CODE, *THREADS)
     assert all(policy.source and policy.clauses for policy in POLICIES.values())
 
 
-@pytest.mark.parametrize("name", [*NAMES, *CODE])
+@pytest.mark.parametrize("name", [*NAMES, *CODE, *THREADS])
 def test_a_policy_is_a_predicate_over_columns_of_the_families_it_names(name: str, signals: pa.Table) -> None:
     policy = POLICIES[name]
-    known = {name: set(family.columns) for name, family in families().items()} | {"tokens": {"n_tokens"}}
+    known = {name: set(family.columns) for name, family in families().items()} | {"tokens": {"n_tokens"}, "meta": {"meta"}}
     for clause in policy.clauses:
         assert set(clause.columns) <= known[clause.family], clause
         assert clause.word

@@ -17,6 +17,7 @@ from tilth.catalog.policies import POLICIES
 from tilth.catalog.policy import Policy
 from tilth.catalog.predicate import parse_predicate
 from tilth.catalog.quoting import identifier
+from tilth.catalog.thread_policies import META
 from tilth.catalog.trace import documents_at
 from tilth.errors import NotFoundError
 
@@ -43,7 +44,7 @@ class Explained:
 def explain(store: Store, corpus: str, document: str, policies: Mapping[str, Policy] = POLICIES) -> Explained:
     """Explain the document of `corpus` that `document` names: a doc_id, a URL, a path, or shard:row.
 
-    Of `policies`, those that need signals which the corpus lacks are left out.
+    Of `policies`, those are left out that need signals which the corpus lacks, or fields which the document lacks.
     Raises NotFoundError where nothing is found, or several documents are.
     """
     named = store.get_named("corpus", corpus)
@@ -132,6 +133,8 @@ def _judgements(
             f"from ({views.select(predicate.names)}) as {identifier(views.relation)} where shard = ? and row = ?",
             [shard, row],
         )
+        if policy.needs == (META,) and holds["c0"] is None:
+            continue  # a document of another source, which has no such fields
         drops = [clause for i, clause in enumerate(predicate.clauses) if holds[f"c{i}"] is not True]
         found.append({"policy": name, "keeps": not drops, "drops": drops})
     return found

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from tilth.catalog.code_policies import CODE_POLICIES
 from tilth.catalog.policy import Clause, Policy, conditions
+from tilth.catalog.thread_policies import THREAD_POLICIES
 from tilth.errors import QueryError, did_you_mean
 
 
@@ -172,7 +173,7 @@ _POLICIES = (
         ),
     ),
 )
-POLICIES = {policy.name: policy for policy in (*_POLICIES, *CODE_POLICIES)}
+POLICIES = {policy.name: policy for policy in (*_POLICIES, *CODE_POLICIES, *THREAD_POLICIES)}
 
 # What a name cannot stand in: strings, quoted identifiers, dollar quotes, comments. Then a name, but not after another operator.
 _TOKENS = re.compile(

@@ -90,7 +90,8 @@ class Source(Protocol):
     """A description of where documents come from: a frozen dataclass, registered with `@source`.
 
     `version` rises when the same input gives other documents; `libraries` name the distributions
-    whose versions decide what is read. Both belong into the key of a read.
+    whose versions decide what is read. Both belong into the key of a read. `special_tokens`, where a source has them, are
+    the markers that it sets in texts (`tilth.tokenize.thread_markers`): a tokenizer of its corpus gets them.
     """
 
     version: ClassVar[int]

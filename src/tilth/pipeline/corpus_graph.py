@@ -113,12 +113,14 @@ def _add_step(own: DatatroveStep | Malware, nodes: Mapping[str, Node], reads: Se
 
 
 def _tokenizer_params(corpus: Corpus) -> dict[str, Any]:
-    """The special tokens of a training form are the tokenizer's; without a form, its key is as it was before there were any."""
+    """The special tokens of a training form and of the sources are the tokenizer's; without any, its key does not name them."""
     from tilth.tokenize.code_form import SPECIAL_TOKENS
 
     assert corpus.tokenizer is not None
     own = dataclasses.asdict(corpus.tokenizer)
-    return own if corpus.training_form is None else {**own, "special_tokens": list(SPECIAL_TOKENS)}
+    special = [*(SPECIAL_TOKENS if corpus.training_form else ())]
+    special += [token for source in corpus.sources for token in getattr(source, "special_tokens", ())]
+    return {**own, "special_tokens": list(dict.fromkeys(special))} if special else own
 
 
 def _published_sources(corpus: Corpus) -> list[str]:

@@ -177,6 +177,8 @@ def _take(found: Matches, shard: str, batch: pa.RecordBatch, how: str) -> None:
 def repositories_of(work: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str]]:
     """(shard, folder) for each shard of which the plan says that it lies in a git repository."""
     for shard, planned in work:
+        if not planned.location:  # of files: an empty path would be the folder that the command runs in
+            continue
         folder = Path(str(planned.location)).expanduser()
         if (folder / ".git").exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir()):
             yield shard, str(folder)

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tilth.artifacts import Named, Part, Store
-from tilth.pipeline.parquet import read_columns, rows_of
+from tilth.pipeline.parquet import read_columns, rows_of, stream
 from tilth.tokenize.source_ranges import Segments, segments_of
+from tilth.tokenize.thread_markers import MARKED_KINDS, PLACES
 
 _REPOSITORY = "git"  # the kind of an occurrence that makes a document a file of a repository
 
@@ -43,6 +44,18 @@ class SourcesOfTexts:
             if row["row"] not in first or key < first[row["row"]]:
                 first[row["row"]] = key
         return {row: RepositoryPlace(key[1], key[2]) for row, key in first.items()}
+
+    def markers(self, shard: str) -> dict[int, str]:
+        """The rows of a shard whose sources set markers, and where these begin in the texts as they were read (`PLACES`)."""
+        artifact = self.store.artifact(self._read[shard])
+        kinds = read_columns(artifact, "occurrences.parquet", ["row", "kind"])
+        marked = kinds.filter(pc.is_in(kinds.column("kind"), value_set=pa.array(MARKED_KINDS))).column("row").unique()
+        found: dict[int, str] = {}
+        for batch in stream(artifact, "documents.parquet", ["row", "meta"]) if len(marked) else ():
+            own = batch.filter(pc.is_in(batch.column("row"), value_set=marked))
+            places = pc.map_lookup(own.column("meta"), PLACES, "first")
+            found |= dict(zip(own.column("row").to_pylist(), places.fill_null("").to_pylist(), strict=True))
+        return found
 
     def segments(self, shard: str, rows: Sequence[int]) -> dict[int, Segments]:
         """For those of `rows` that edits changed, what became of their texts."""

@@ -15,6 +15,7 @@ from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError
 from tilth.pipeline.sources_of_texts import SourcesOfTexts
 from tilth.pipeline.training_form import TRAINING_FORM, form_of
+from tilth.tokenize.code_form import REPO_NAME
 
 SPLITS = ("train", "validation")
 TOKENS_VERSION = 1
@@ -34,9 +35,9 @@ def tokenise_subset(store: Store, subset: Named) -> Named:
             continue
         texts = {f"{part.step} {part.shard}": part.digest for part in text_parts(subset)}
         inputs = {"pick": pick_part.digest, "tokenizer": tokenizer_part.digest, **texts}
-        if subset.of(TRAINING_FORM.name):
-            # A form reads paths as well, and the texts as they were before their edits.
-            own = (*subset.of("read"), subset.one(TRAINING_FORM.name))
+        if subset.of(TRAINING_FORM.name) or _has_markers(store, subset):
+            # A form reads paths as well, markers what was read, and both the texts as they were before their edits.
+            own = (*subset.of("read"), *subset.of(TRAINING_FORM.name))
             inputs |= {f"{part.step} {part.shard or 'all'}": part.digest for part in own}
         spec = Spec(f"tokens.{split}", TOKENS_VERSION, {}, inputs, library_versions(("tokenizers",)))
         parts.append(store.make(spec, partial(_write, store, subset, split)).part())
@@ -50,7 +51,7 @@ def _write(store: Store, subset: Named, split: str, folder: Path) -> dict[str, A
 
     tokenizer = Tokenizer.open(store.artifact(_tokenizer_of(subset)).path)
     documents = (document for document in subset_documents(store, subset) if document.split == split)
-    if not subset.of(TRAINING_FORM.name):
+    if not subset.of(TRAINING_FORM.name) and not _has_markers(store, subset):
         return write_tokens(folder, _each_for_itself(documents, tokenizer), tokenizer)
     return _write_formed(store, subset, documents, tokenizer, folder)
 
@@ -75,9 +76,11 @@ def _formed(store: Store, subset: Named, documents: Iterator[Any], tokenizer: An
     """Training documents with their spans: of each shard first what belongs to no repository, then its repositories."""
     from tilth.tokenize.repository_form import training_documents
 
-    form, sources = form_of(store, subset), SourcesOfTexts(store, subset)
+    form = form_of(store, subset) if subset.of(TRAINING_FORM.name) else None
+    sources, has_markers = SourcesOfTexts(store, subset), _has_markers(store, subset)
     for shard, group in groupby(documents, key=lambda document: document.shard):
-        places = sources.repository_files(shard)
+        places = sources.repository_files(shard) if form else {}
+        marked = sources.markers(shard) if has_markers else {}
         repositories: dict[str, list[Any]] = {}
         alone: list[Any] = []
         for document in group:
@@ -86,9 +89,11 @@ def _formed(store: Store, subset: Named, documents: Iterator[Any], tokenizer: An
                 continue
             alone.append(document)
             if len(alone) == _AT_ONCE:
-                yield from _alone(alone, sources, tokenizer)
+                yield from _alone(alone, marked, sources, tokenizer)
                 alone = []
-        yield from _alone(alone, sources, tokenizer)
+        yield from _alone(alone, marked, sources, tokenizer)
+        if form is None:
+            continue
         for origin, own in repositories.items():
             segments = sources.segments(shard, [document.row for document in own])
             for copy in range(max(document.n_copies for document in own)):
@@ -103,15 +108,25 @@ def _file(document: Any, places: Mapping[int, Any], segments: Mapping[int, Any])
     return RepositoryFile(of.doc_id, of.shard, row, places[row].path, of.text, segments.get(row))
 
 
-def _alone(documents: Sequence[Any], sources: SourcesOfTexts, tokenizer: Any) -> Iterator[tuple[Any, np.ndarray, list[Any]]]:
-    """Documents that are in no repository: their tokens are what they are without a form."""
+def _alone(
+    documents: Sequence[Any], marked: Mapping[int, str], sources: SourcesOfTexts, tokenizer: Any
+) -> Iterator[tuple[Any, np.ndarray, list[Any]]]:
+    """Documents that are in no repository: their tokens are what they are without a form, but for the markers in them."""
+    from tilth.tokenize.marked_document import encode_marked
     from tilth.tokenize.repository_form import document_spans
+    from tilth.tokenize.thread_markers import read_places
 
     if not documents:
         return
     segments = sources.segments(documents[0].shard, [document.row for document in documents])
-    for document, ids in zip(documents, tokenizer.encode_batch([document.text for document in documents]), strict=True):
-        spans = document_spans(_file_alone(document, segments), ids, tokenizer)
+    encoded = iter(tokenizer.encode_batch([document.text for document in documents if document.row not in marked]))
+    for document in documents:
+        file = _file_alone(document, segments)
+        if document.row in marked:
+            ids, spans = encode_marked(file, read_places(marked[document.row]), tokenizer)
+        else:
+            ids = next(encoded)
+            spans = document_spans(file, ids, tokenizer)
         for _ in range(document.n_copies):
             yield document, ids, spans
 
@@ -136,6 +151,14 @@ def _each_for_itself(documents: Iterator[Any], tokenizer: Any) -> Rows:
         if len(waiting) >= _AT_ONCE:
             yield from flush()
     yield from flush()
+
+
+def _has_markers(store: Store, subset: Named) -> bool:
+    """Whether the tokenizer has the markers of a source."""
+    from tilth.tokenize.thread_markers import MARKERS
+
+    special: Sequence[str] = store.artifact(_tokenizer_of(subset)).spec.params.get("special_tokens", ())
+    return not MARKERS.isdisjoint(set(special) - {REPO_NAME})
 
 
 def _tokenizer_of(subset: Named) -> Part:

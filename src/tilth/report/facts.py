@@ -73,9 +73,9 @@ def clause_columns(scope: Scope) -> dict[str, str]:
 def judged_policies(scope: Scope) -> list[Policy]:
     """The named policies all of whose signals the corpus has, over the columns that it has.
 
-    Those that need nothing but tokens, which hardly a corpus is without, are left out: nothing was asked for them.
+    Those that need nothing but tokens or fields, which hardly a corpus is without, are left out: nothing was asked for them.
     """
-    asked = (named for named in POLICIES.values() if set(named.needs) != {"tokens"})
+    asked = (named for named in POLICIES.values() if not set(named.needs) <= {"tokens", "meta"})
     return [policy for named in asked if (policy := named.on(scope.wide_columns)) is not None]
 
 

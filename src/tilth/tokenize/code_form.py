@@ -54,8 +54,13 @@ class CodeForm:
 
     def chance(self, what: str, *ids: str | bytes | int) -> float:
         """A number from 0 to below 1 that depends on the seed, on `what` it decides and on `ids`, and on nothing else."""
-        digest = hashlib.blake2b(digest_size=8)
-        for part in (str(self.seed), what, *ids):
-            data = part if isinstance(part, bytes) else str(part).encode()
-            digest.update(len(data).to_bytes(8, "little") + data)
-        return (int.from_bytes(digest.digest(), "little") >> 11) / (1 << 53)
+        return chance(self.seed, what, *ids)
+
+
+def chance(seed: int, what: str, *ids: str | bytes | int) -> float:
+    """A number from 0 to below 1 that depends on the arguments alone, any as likely as any other."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (str(seed), what, *ids):
+        data = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return (int.from_bytes(digest.digest(), "little") >> 11) / (1 << 53)

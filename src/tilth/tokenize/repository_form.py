@@ -15,7 +15,7 @@ from tilth.tokenize.file_order import file_order
 from tilth.tokenize.source_ranges import SYNTHETIC, Segments, source_ranges
 from tilth.tokenize.token_spans import TokenSpan
 
-_WHOLE, _PREFIX, _MIDDLE, _SUFFIX = "whole", "prefix", "middle", "suffix"
+WHOLE, _PREFIX, _MIDDLE, _SUFFIX = "whole", "prefix", "middle", "suffix"
 
 
 class RepositoryFile(NamedTuple):
@@ -37,7 +37,7 @@ class TrainingDocument(NamedTuple):
     spans: list[TokenSpan]
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Something to write: a special token, words of the form (a name, a path), or a part of a file's text."""
 
     text: str  # a special token's name
@@ -61,7 +61,7 @@ def training_documents(
     files = sorted(files, key=lambda file: (file.path, file.shard, file.row))
     order = file_order([file.path for file in files], [file.text for file in files], form, origin, copy)
     for group in _groups([files[place] for place in order], form.max_bytes):
-        ids, spans = _encoded(list(_pieces(origin, group, form, copy)), tokenizer)
+        ids, spans = encode_pieces(list(_pieces(origin, group, form, copy)), tokenizer)
         spans.append(TokenSpan(len(ids), len(ids) + 1, SYNTHETIC))
         yield TrainingDocument(group[0], ids, spans)
 
@@ -69,7 +69,7 @@ def training_documents(
 def document_spans(document: RepositoryFile, ids: np.ndarray, tokenizer: Tokenizer) -> list[TokenSpan]:
     """The spans of a document that stands alone, its separator included; `ids` (n,) are those of its text."""
     end = TokenSpan(len(ids), len(ids) + 1, SYNTHETIC, None, document.doc_id, document.shard, document.row)
-    return [*_spans(_Piece(document.text, file=document, part=_WHOLE), ids, tokenizer), end]
+    return [*_spans(Piece(document.text, file=document, part=WHOLE), ids, tokenizer), end]
 
 
 def repository_name(origin: str) -> str:
@@ -97,39 +97,40 @@ def _groups(files: Sequence[RepositoryFile], max_bytes: int) -> Iterator[list[Re
         yield group
 
 
-def _pieces(origin: str, files: Sequence[RepositoryFile], form: CodeForm, copy: int) -> Iterator[_Piece]:
+def _pieces(origin: str, files: Sequence[RepositoryFile], form: CodeForm, copy: int) -> Iterator[Piece]:
     is_named = form.chance("names", origin, copy) < form.names
     is_filled_in = form.chance("fim repository", origin, copy) < form.fim_repositories
     if is_named:
-        yield from (_Piece(REPO_NAME, is_special=True), _Piece(repository_name(origin)))
+        yield from (Piece(REPO_NAME, is_special=True), Piece(repository_name(origin)))
     for file in files:
-        yield _Piece(FILE_SEP, is_special=True, file=file)
+        yield Piece(FILE_SEP, is_special=True, file=file)
         if is_named:
-            yield _Piece(file.path + "\n", file=file)
+            yield Piece(file.path + "\n", file=file)
         file_id = (file.doc_id, file.shard, file.row, copy)
         if is_filled_in and form.chance("fim file", *file_id) < form.fim_files:
             yield from _filled_in(file, file_id, form)
         else:
-            yield _Piece(file.text, file=file, part=_WHOLE)
+            yield Piece(file.text, file=file, part=WHOLE)
 
 
-def _filled_in(file: RepositoryFile, file_id: Sequence[str | bytes | int], form: CodeForm) -> Iterator[_Piece]:
+def _filled_in(file: RepositoryFile, file_id: Sequence[str | bytes | int], form: CodeForm) -> Iterator[Piece]:
     first, second = fill_in_pieces(file.text, file_id, form)
     prefix, middle = file.text[:first], file.text[first:second]
     at = len(prefix.encode())
     pieces = {
-        _PREFIX: _Piece(prefix, file=file, part=_PREFIX),
-        _MIDDLE: _Piece(middle, file=file, part=_MIDDLE, start=at),
-        _SUFFIX: _Piece(file.text[second:], file=file, part=_SUFFIX, start=at + len(middle.encode())),
+        _PREFIX: Piece(prefix, file=file, part=_PREFIX),
+        _MIDDLE: Piece(middle, file=file, part=_MIDDLE, start=at),
+        _SUFFIX: Piece(file.text[second:], file=file, part=_SUFFIX, start=at + len(middle.encode())),
     }
     is_suffix_first = form.chance("spm", *file_id) < form.spm
     psm = (FIM_PREFIX, _PREFIX, FIM_SUFFIX, _SUFFIX, FIM_MIDDLE, _MIDDLE)
     spm = (FIM_PREFIX, FIM_SUFFIX, _SUFFIX, FIM_MIDDLE, _PREFIX, _MIDDLE)
     for name in spm if is_suffix_first else psm:
-        yield pieces[name] if name in pieces else _Piece(name, is_special=True, file=file)
+        yield pieces[name] if name in pieces else Piece(name, is_special=True, file=file)
 
 
-def _encoded(pieces: Sequence[_Piece], tokenizer: Tokenizer) -> tuple[np.ndarray, list[TokenSpan]]:
+def encode_pieces(pieces: Sequence[Piece], tokenizer: Tokenizer) -> tuple[np.ndarray, list[TokenSpan]]:
+    """The ids (n,) of pieces, each encoded by itself, and the spans that tile them. Raises ContractError: not byte-level."""
     texts = iter(tokenizer.encode_batch([piece.text for piece in pieces if not piece.is_special]))
     parts: list[np.ndarray] = []
     spans: list[TokenSpan] = []
@@ -154,7 +155,7 @@ def _encoded(pieces: Sequence[_Piece], tokenizer: Tokenizer) -> tuple[np.ndarray
     return np.concatenate(parts), spans
 
 
-def _spans(piece: _Piece, ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[TokenSpan]:
+def _spans(piece: Piece, ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[TokenSpan]:
     """The spans of one piece; tokens count from its beginning."""
     file = piece.file
     place = (file.doc_id, file.shard, file.row) if file else (None, None, None)

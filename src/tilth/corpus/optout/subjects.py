@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,7 @@ from tilth.corpus.optout.requests import path_subjects, repository_names, split_
 
 EMAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+'-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _USER_FIELDS = ("user", "author", "login", "username", "owner", "actor")  # of a document's meta
+LOGINS = "logins"  # of meta: a JSON list of the accounts that took part in a document
 FORGES = ("github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "gitee.com", "git.sr.ht")  # URLs begin with an account
 Row = Mapping[str, Any]
 
@@ -36,7 +39,7 @@ class Wanted:
         """Whether a row of documents/1 answers by itself: by its content, or by addresses and accounts in text and meta."""
         meta = dict(row["meta"])
         by_content = self._asked("swhid", (row["raw_swhid"], row["text_swhid"]))
-        by_user = self._asked("user", (meta[name].lower().removeprefix("@") for name in _USER_FIELDS if name in meta))
+        by_user = self._asked("user", (name.lower().removeprefix("@") for name in _accounts(meta)))
         by_url = bool(row["url"]) and self.page(row["url"])
         return by_content or by_user or by_url or (self.needs_text and self.email(_addresses(row["text"], meta)))
 
@@ -76,6 +79,14 @@ class Wanted:
     def _asked(self, kind: str, subjects: Iterable[str]) -> bool:
         digests = self.by_kind.get(kind)
         return digests is not None and any(subject_digest(self.key, kind, subject) in digests for subject in subjects)
+
+
+def _accounts(meta: Mapping[str, str]) -> Iterator[str]:
+    """The accounts that a document's fields name; a list of another form, of another source, names none."""
+    yield from (meta[name] for name in _USER_FIELDS if name in meta)
+    with suppress(ValueError):
+        found = json.loads(meta.get(LOGINS, "[]"))
+        yield from (login for login in found if isinstance(login, str)) if isinstance(found, list) else ()
 
 
 def _addresses(text: str, meta: Mapping[str, str]) -> Iterator[str]:
