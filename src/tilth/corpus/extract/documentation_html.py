@@ -54,6 +54,6 @@ def _container(tree: HTMLTree) -> Any:
         return None
     for selector in CONTAINERS:
         found = tree.document.query_selector_all(selector)
-        if len(found) == 1 and found[0].text.strip():
+        if len(found) == 1 and (found[0].text or "").strip():
             return found[0]
     return None
