@@ -22,6 +22,8 @@ GO_ROOT = re.compile(r"(?P<module>[^@]+)@(?P<version>v[^/@]+)/")
 WHEEL_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 SHORT_URL = re.compile(r"(?:(?P<host>github|gitlab|bitbucket):)?(?P<path>[\w.-]+/[\w.-]+)")
 SCP_URL = re.compile(r"(?:ssh://)?git@(?P<host>[\w.-]+)[:/](?P<path>[^?#]+)")
+REPOSITORY_LABELS = ("source", "sourcecode", "repository", "code", "github", "gitlab")
+OF_FORGE = re.compile(r"https?://(?:www\.)?(?:github\.com|bitbucket\.org|codeberg\.org)/[^/]+/[^/?#]+")
 FAULTS = (ValueError, TypeError, AttributeError, KeyError, RecursionError, zlib.error)
 
 Facts = tuple[str, str, list[str]]  # name, version, URLs of its project
@@ -91,8 +93,10 @@ def _candidates(archive: str, members: Mapping[str, bytes]) -> Iterable[tuple[st
 
 def _python(name: str, data: bytes) -> Facts:
     headers = parsed_metadata(data)
-    labelled = [str(value).partition(",")[2].strip() for value in headers.get_all("Project-URL", [])]
-    return str(headers["Name"] or ""), str(headers["Version"] or ""), [*labelled, home_page(headers) or ""]
+    pairs = (str(value).partition(",") for value in headers.get_all("Project-URL", []))
+    labelled = [(re.sub(r"[\W_]", "", label).lower(), url.strip()) for label, _, url in pairs]
+    sources = [url for label, url in labelled if label in REPOSITORY_LABELS]
+    return str(headers["Name"] or ""), str(headers["Version"] or ""), [*sources, home_page(headers) or ""]
 
 
 def _npm(name: str, data: bytes) -> Facts:
@@ -140,14 +144,17 @@ def _repository(urls: list[str]) -> str | None:
 
 
 def _web_url(given: str) -> str:
-    """`git+https://github.com/a/b.git`, `git@github.com:a/b.git`, `github:a/b`, `a/b` as https://github.com/a/b; else empty."""
+    """`git+https://github.com/a/b.git#x`, `git@github.com:a/b.git`, `github:a/b`, `a/b` as https://github.com/a/b, or empty."""
     if short := SHORT_URL.fullmatch(given):
         host = {"bitbucket": "bitbucket.org"}.get(short["host"], f"{short['host'] or 'github'}.com")
         return f"https://{host}/{short['path']}"
     plain = given.removeprefix("git+")
     if scp := SCP_URL.fullmatch(plain):
         plain = f"https://{scp['host']}/{scp['path']}"
-    plain = re.sub(r"^git://", "https://", plain).removesuffix(".git")
+    plain = re.sub(r"^git://", "https://", plain)
+    if repository := OF_FORGE.match(plain):  # not a folder or a branch of it
+        plain = repository[0]
+    plain = plain.removesuffix(".git")
     return plain if re.match(r"https?://[^/]+", plain) else ""
 
 

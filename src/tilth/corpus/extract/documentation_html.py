@@ -25,7 +25,7 @@ CONTAINERS = (
     "article",
 )  # fmt: skip
 SKIPPED = [
-    "nav", "[role=navigation]", "button", "script", "style", "template", "dialog",
+    "nav", "[role=navigation]", "button", "script", "style", "template", "dialog", "summary.hideme",
     # links to the place itself, to the source, to copy, edit, go on
     "a.headerlink", "a.anchor", "a.anchor-link", "a.hash-link", "a.doc-anchor", "a.header-anchor", "a.copybtn", "button.copy",
     ".viewcode-link", ".viewcode-back", "a.src", ".source-link", "a.md-content__button", ".md-source-file", ".edit-this-page",
