@@ -245,6 +245,15 @@ def test_a_truncated_tar_keeps_what_came_before(read: Callable[..., Any]) -> Non
     assert "truncated" in found.reasons
 
 
+def test_names_that_are_no_text_and_files_named_like_another_ecosystems(read: Callable[..., Any]) -> None:
+    odd = {"package/package.json": '{"name": "a\\ud800 b", "version": "1\\udfff"}', "package/README.md": README}
+    other = {**WHEEL, "metadata.gz": b"no gzip", "package.json": "{", "Cargo.toml": "["}
+    found = read({"a.tgz": tar(odd), "b.whl": zipped(other)})
+    assert [row["origin"] for row in found.occurrences] == [
+        "pkg:npm/a%5Cud800%20b@1%5Cudfff", "pkg:pypi/plough-tool@1.0%2Blocal", "pkg:pypi/plough-tool@1.0%2Blocal",
+    ]  # fmt: skip
+
+
 def test_the_same_package_in_two_forms_is_two_rows_each(read: Callable[..., Any]) -> None:
     found = read({"a.tgz": tar(NPM), "b.tgz": tar(NPM)})
     assert len({row["doc_id"] for row in found.documents}) == len(found.documents) == 6

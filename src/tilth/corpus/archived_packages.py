@@ -16,6 +16,7 @@ from tilth.corpus.optout.requests import repository_names
 from tilth.corpus.optout.subjects import FORGES
 from tilth.corpus.provenance.distributions import home_page, parsed_metadata
 from tilth.corpus.provenance.package_metadata import gem_field
+from tilth.corpus.records import printable
 
 MAX_METADATA_BYTES = 4 << 20
 GO_ROOT = re.compile(r"(?P<module>[^@]+)@(?P<version>v[^/@]+)/")
@@ -74,7 +75,8 @@ def identify(archive: str, members: Mapping[str, bytes]) -> ArchivedPackage | No
         except FAULTS:
             continue  # broken, or another file of that name
         if title:
-            return ArchivedPackage(ecosystem, title, version, root, name, _repository(urls))
+            repository = _repository([printable(url) for url in urls])
+            return ArchivedPackage(ecosystem, printable(title), printable(version), root, name, repository)
     return None
 
 

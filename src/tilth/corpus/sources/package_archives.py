@@ -184,7 +184,8 @@ def _licences(package: ArchivedPackage, notes: dict[str, bytes], shard: Shard) -
                 tree.add(path, decoded(data), content_swhid(data))
     for path, data in below.items():
         if is_metadata_path(path):
-            text = unpacked_gem_metadata(data) if path == GEM_METADATA else decoded(data)
+            is_gem = package.ecosystem == "gem" and path == GEM_METADATA
+            text = unpacked_gem_metadata(data) if is_gem else decoded(data)
             tree.add_metadata(path, text, content_swhid(data))
     if (licence := shard.params["licence"]) and not tree.repository and "" not in tree.by_folder:
         tree.repository.append(LicenceClaim(package.purl, "", licence, "repository", "", None, "recipe", 1.0))
