@@ -46,6 +46,17 @@ def test_pages_of_a_repository_and_packages_of_any_version_answer_as_well() -> N
     assert wanted("user", "octo").page("https://github.com/Octo/plough")
     assert not wanted("user", "octo").page("https://example.org/octo/plough"), "folders of the web are no accounts"
     assert wanted("repo", "NumPy").repository("numpy==2.1")
+    assert wanted("repo", "pkg:npm/%40octo/plough").repository("pkg:npm/%40octo/plough@1.0")
+    assert not wanted("repo", "pkg:npm/plough@2").repository("pkg:npm/plough@1.0")
+    assert wanted("path", "pkg:npm/plough@1.0:docs/a:b.md").place("pkg:npm/plough@1.0", "docs/a:b.md")
+    assert wanted("path", "pkg:npm/plough@1.0:a.md").reject("pkg:npm/plough@1.0:a.md")
+
+
+@pytest.mark.parametrize(("kind", "text"), [("user", "Octo"), ("repo", "github.com/octo/plough")])
+def test_a_package_answers_by_the_repository_that_it_states(kind: str, text: str) -> None:
+    row = {"meta": [("repository", "https://github.com/octo/plough")], "raw_swhid": "", "text_swhid": "", "url": None, "text": ""}
+    assert wanted(kind, text).document(row)
+    assert not wanted(kind, text).document({**row, "meta": [("repository", "https://github.com/other/plough")]})
 
 
 def wanted(kind: str, text: str) -> Wanted:

@@ -158,6 +158,19 @@ def test_documents_are_those_that_git_gives(
     assert {row["origin"] for row in found.occurrences} == {ORIGIN}
 
 
+def test_documentation_alone_as_git_gives_it(archive: Archive, every_object: Any, rows: Callable[..., Any]) -> None:
+    every_object.write("docs/guide.md", "# Guide\n")
+    every_object.write("README", "Read me.\n")
+    every_object.commit()
+    archive.add(every_object, ORIGIN, 9)
+    archive.write(by_sha1)
+    found = rows(archive.source(only="documentation"))
+    assert [row["path"] for row in found.occurrences] == ["README", "docs/guide.md"]
+    assert same(found) == same(rows(GitRepository("code", str(every_object.path), only="documentation")))
+    with pytest.raises(SourceError, match="only='docs'"):
+        archive.source(only="docs").plan()
+
+
 @pytest.mark.slow
 def test_a_real_repository(clone: Callable[[str], Any], tmp_path: Path, rows: Callable[..., Any]) -> None:
     real = clone("togethercomputer/RedPajama-Data")

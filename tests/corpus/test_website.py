@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,6 +55,8 @@ def test_a_crawl_is_kept_and_another_request_is_another_crawl(folder: Path, rows
     assert len(seen) == 2
     assert site.fetch(folder / "inputs", seen.append) == first
     assert len(STARTS) == 1
+    whole = replace(site, extract="documentation").fetch(folder / "inputs", seen.append)
+    assert (whole.path, whole.extract, len(STARTS)) == (first.path, "documentation", 1), "the same crawl"
     found = rows(first)
     assert len(found.documents) == 2
     assert {claim["spdx"] for claim in found.licences} == {"PSF-2.0"}

@@ -14,7 +14,7 @@ from tilth.corpus.edits import edited
 from tilth.errors import RecipeError
 from tilth.pipeline.build import build
 from tilth.pipeline.project import Project
-from tilth.pipeline.recipe import Notebooks, RedactPersonalData, RepeatedLines
+from tilth.pipeline.recipe import MarkdownProse, Notebooks, RedactPersonalData, RepeatedLines
 
 CELLS = [
     {"cell_type": "markdown", "source": ["Write to ann@farm.org\n", "today"]},
@@ -84,3 +84,21 @@ def test_texts_are_compared_before_notebooks_change_them() -> None:
         Corpus([source], edits=[Notebooks(), RepeatedLines()])
     with pytest.raises(RecipeError, match="has no form"):
         Notebooks("cells")  # type: ignore[arg-type]
+
+
+def test_markdown_loses_what_is_no_prose_and_other_files_keep_it(project: Project) -> None:
+    page = "---\ntitle: Ann\n---\nWrite to ann@farm.org.\n<!-- or not -->\n"
+    for name in ("page.md", "page.txt"):
+        (project.folder.parent / "files" / name).write_text(page)
+    texts = make(project, "prose", [MarkdownProse(), RedactPersonalData()])
+    assert texts["page.md"] == "Write to email@example.com.\n"
+    assert texts["page.txt"] == page.replace("ann@farm.org", "email@example.com")
+    of_page = "select reason from prose.edits join prose using (shard, \"row\") where path = 'page.md' order by start"
+    reasons = [row["reason"] for row in run_sql(project.store, of_page).to_pylist()]
+    assert (reasons[0], reasons[-1], len(reasons)) == ("front_matter", "comment", 3)
+    texts = make(project, "kept", [MarkdownProse(front_matter=False)])
+    assert texts["page.md"] == page.replace("<!-- or not -->\n", "")
+    with pytest.raises(RecipeError, match="cuts nothing"):
+        MarkdownProse(front_matter=False, comments=False)
+    with pytest.raises(RecipeError, match="other"):
+        Corpus([Folder("files", "files")], edits=[MarkdownProse(sources=("other",))])

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tilth.corpus.documentation import ALL, is_documentation_file, is_documentation_path
 from tilth.corpus.extract.textfile import NotTextError, decoded, read_text
 from tilth.corpus.languages import detect
 from tilth.corpus.provenance.git_objects import LINK_MODE, SUBMODULE_MODE, Addition, Blob, TreeFile
@@ -22,17 +23,27 @@ ReadBlobs = Callable[[Iterable[str], int], Iterator[Blob]]
 
 @dataclass
 class RepositoryFiles:
-    """Where each blob is, by id in the order of first sight, and what is at paths that hold no file (rejects)."""
+    """Where each blob is, by id in the order of first sight, and what is at paths that hold no file (rejects).
+
+    With `only="documentation"` just paths that may be documentation count; what is none by its content is a reject.
+    """
 
     seen: dict[str, list[Occurrence]] = field(default_factory=dict)
     others: list[Reject] = field(default_factory=list)
     scan: ScanCode | None = None  # asked of licence files that nothing else knows
     licence_paths: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # blob -> (origin, path)
     folded: Counter[tuple[str, str]] = field(default_factory=Counter)  # (origin, path without case) at the commit that is read
+    only: str = ALL
+
+    def takes(self, file: TreeFile) -> bool:
+        """Whether a path is one of those that were asked for; what cannot be read hides such paths, and counts."""
+        return self.only == ALL or bool(file.problem) or is_documentation_path(file.path)
 
     def add(self, addition: Addition, origin: str, snapshot: str | None) -> None:
         """Take in what a commit has at a path."""
         file = addition.file
+        if not self.takes(file):
+            return
         if not file.is_file:
             self.others.append(_no_file(file, addition, origin))
             return
@@ -74,10 +85,13 @@ class RepositoryFiles:
             text, encoding = read_text(blob.data)
         except NotTextError as error:
             return Reject(f"{first.origin}:{first.path}", error.reason, f"{swhid}: {error.detail}")
+        language = detect(first.path, blob.data).language
+        if self.only != ALL and not any(is_documentation_file(place.path, language) for place in places):
+            return Reject(f"{first.origin}:{first.path}", "not_documentation", f"{swhid}: {language or 'no known language'}")
         claims = [claim for place in places for claim in licences[place.origin].claims(place.path, text, swhid)]
         return Document(
             doc_id=content_document_id(swhid), text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-            occurrences=places, language=detect(first.path, blob.data).language, licences=claims, meta=self._meta(places),
+            occurrences=places, language=language, licences=claims, meta=self._meta(places),
         )  # fmt: skip
 
     def _meta(self, places: list[Occurrence]) -> dict[str, str]:

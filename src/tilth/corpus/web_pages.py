@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -77,9 +77,7 @@ class PageReader:
 
     def _extracted(self, rows: list[_Page | Document | Reject]) -> Iterator[Document | Reject]:
         pages = [row for row in rows if isinstance(row, _Page)]
-        calls = [(page.body, (page.charset, self.extractor)) for page in pages]
-        limited = self.max_seconds > 0
-        outcomes = iter(calls_limited(READ_PAGE, calls, self.max_seconds) if limited else map(_read_here, calls))
+        outcomes = read_pages([(page.body, (page.charset, self.extractor)) for page in pages], self.max_seconds)
         for row in rows:
             yield row.extracted(next(outcomes)) if isinstance(row, _Page) else row
 
@@ -153,13 +151,9 @@ class _Page:
     def extracted(self, outcome: Outcome) -> Document | Reject:
         """The row with its text, or why there is none. Raises what has nothing to do with the page."""
         try:
-            page, encoding = outcome.get()
+            page, encoding = page_of(outcome)
         except BodyError as error:
             return self.place.reject(error.reason, error.detail)
-        except TooSlowError as error:
-            return self.place.reject("too_slow", f"extraction took {error}")
-        except DiedError as error:
-            return self.place.reject("crashed", f"extraction: {error}")
         meta = {"title": page.title} if page.title else {}
         if page.n_formulas:
             meta["n_formulas"] = str(page.n_formulas)
@@ -213,6 +207,22 @@ def _from_conversion(record: ArchivedRecord) -> _Content:
         raise BodyError("decode", f"not UTF-8 at byte {error.start}") from None
     language = record.headers.get("warc-identified-content-language", "").partition(",")[0].strip() or None
     return _Content(record.block, text, "utf-8", language)
+
+
+def read_pages(calls: Sequence[Call], max_seconds: float) -> Iterator[Outcome]:
+    """`read_page` for each call, in a process of its own that ends after `max_seconds`; in this one where that is 0."""
+    return iter(calls_limited(READ_PAGE, calls, max_seconds) if max_seconds > 0 else map(_read_here, calls))
+
+
+def page_of(outcome: Outcome) -> tuple[Extraction, str]:
+    """(extraction, encoding). Raises BodyError for whatever made it impossible: too_slow, crashed, what `read_page` raises."""
+    try:
+        page, encoding = outcome.get()
+    except TooSlowError as error:
+        raise BodyError("too_slow", f"extraction took {error}") from None
+    except DiedError as error:
+        raise BodyError("crashed", f"extraction: {error}") from None
+    return page, encoding
 
 
 def _read_here(call: Call) -> Outcome:

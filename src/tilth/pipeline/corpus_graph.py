@@ -32,6 +32,7 @@ from tilth.pipeline.recipe import (
     OWN_EDITS,
     Corpus,
     Edit,
+    MarkdownProse,
     Perplexity,
     Redact,
     RepeatedLines,
@@ -239,7 +240,7 @@ def _source_of(node: Node) -> str:
 
 
 def _is_edited(edit: Edit | DatatroveStep, source: str) -> bool:
-    return not isinstance(edit, Redact) or not edit.sources or source in edit.sources
+    return not isinstance(edit, Redact | MarkdownProse) or not edit.sources or source in edit.sources
 
 
 def _what_decides(edit: Edit | DatatroveStep) -> dict[str, Any]:

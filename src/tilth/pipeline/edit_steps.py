@@ -25,7 +25,7 @@ from tilth.pipeline.span_steps import span_edits_of
 from tilth.pipeline.steps import READ, Inputs, Params
 
 DATATROVE = "DatatroveStep"
-NOTEBOOKS = "Notebooks"
+NOTEBOOKS, MARKDOWN = "Notebooks", "MarkdownProse"
 
 
 def hash_lines(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -116,6 +116,8 @@ def _edits_of(description: Params, step: Any, documents: Artifact, inputs: Input
         return found
     if description["kind"] == NOTEBOOKS:
         return _notebook_edits(documents, _as_edited(documents, made), description["form"])
+    if description["kind"] == MARKDOWN:
+        return _markdown_edits(_as_edited(documents, made), description["front_matter"], description["comments"])
     find = _text_edits(description)
     batches = _as_edited(documents, made)
     return pa.concat_tables([EDITS.schema.empty_table(), *(_placed(batch, find(batch.column("text"))) for batch in batches)])
@@ -153,10 +155,27 @@ def _notebook_edits(documents: Artifact, batches: Iterator[pa.RecordBatch], form
             if row in rows:
                 with contextlib.suppress(NotebookError):
                     found += [(shard, row, *change) for change in notebook_edits(text, form)]
-    columns = list(zip(*found, strict=True)) or [()] * len(EDITS.schema)
-    return pa.table(
-        [pa.array(column, kind.type) for column, kind in zip(columns, EDITS.schema, strict=True)], schema=EDITS.schema
-    )
+    return _edit_table(found)
+
+
+def _markdown_edits(batches: Iterator[pa.RecordBatch], front_matter: bool, comments: bool) -> pa.Table:
+    """Edits of the documents that are Markdown by their language."""
+    from tilth.corpus.extract.markdown import LANGUAGES, markdown_edits
+
+    found: list[tuple[str, int, int, int, str, str]] = []
+    for batch in batches:
+        columns = (batch.column(name).to_pylist() for name in ("shard", "row", "text", "language"))
+        for shard, row, text, language in zip(*columns, strict=True):
+            if language in LANGUAGES:
+                found += [(shard, row, *change) for change in markdown_edits(text, front_matter, comments)]
+    return _edit_table(found)
+
+
+def _edit_table(rows: Sequence[tuple[str, int, int, int, str, str]]) -> pa.Table:
+    """edits/1 from its rows."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(EDITS.schema)
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, EDITS.schema, strict=True)]
+    return pa.table(arrays, schema=EDITS.schema)
 
 
 def _as_edited(documents: Artifact, made: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -183,9 +202,7 @@ def _composed(documents: Artifact, first: pa.Table, second: pa.Table) -> pa.Tabl
         for shard, row, text in zip(*(batch.column(name).to_pylist() for name in ("shard", "row", "text")), strict=True):
             if row in before or row in after:
                 rows += [(shard, row, *change) for change in compose(text, before.get(row, []), after.get(row, []))]
-    columns = list(zip(*rows, strict=True)) or [()] * len(EDITS.schema)
-    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, EDITS.schema, strict=True)]
-    return pa.table(arrays, schema=EDITS.schema)
+    return _edit_table(rows)
 
 
 def _of_batch(edits: pa.Table, batch: pa.RecordBatch) -> pa.Table:

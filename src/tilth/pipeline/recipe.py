@@ -195,8 +195,24 @@ class Notebooks:
             raise RecipeError(f"Notebooks has no form `{self.form}`", fix="`script` or `structured`")
 
 
-Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines | Notebooks
-OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines, Notebooks)
+@dataclass(frozen=True)
+class MarkdownProse:
+    """Cut what is no prose from Markdown (documents whose language is Markdown, MDX, RMarkdown): front matter and comments.
+
+    Comments in code stay. Only `sources` are cut, by default all.
+    """
+
+    front_matter: bool = True
+    comments: bool = True
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.front_matter and not self.comments:
+            raise RecipeError("`MarkdownProse` cuts nothing", where="Corpus(edits=...)", fix="Set one of its options to True.")
+
+
+Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines | Notebooks | MarkdownProse
+OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines, Notebooks, MarkdownProse)
 REWRITING = (Notebooks,)  # what comes after it looks at the texts that it leaves
 SCORING_STEPS = ("DatatroveStep", "Malware")  # by name: importing them costs more than a recipe may
 COMPARING = (RepeatedLines, RepeatedSentences, RepeatedSpans)  # what a text loses depends on other texts
@@ -290,7 +306,7 @@ class Corpus:
             for source in model.cutoffs_from
         ]
         for edit in self.edits:
-            if isinstance(edit, (*COMPARING, Redact)):
+            if isinstance(edit, (*COMPARING, Redact, MarkdownProse)):
                 wanted += [(f"`{type(edit).__name__}`", source) for source in edit.sources]
         for who, source in wanted:
             if source not in names:

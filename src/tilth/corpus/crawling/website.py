@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tilth.artifacts.atomic import locked
 from tilth.corpus.crawling.crawl import crawl
+from tilth.corpus.extract.html import DEFAULT_MODE
 from tilth.corpus.sources.warc import Warc
 
 
@@ -24,7 +25,7 @@ def allow_all(url: str) -> bool:
 class Website:
     """At most `max_pages` pages, breadth first from `site`: a URL, or a context manager that gives one (a server to start).
 
-    `licence` is an SPDX expression that you declare for all pages.
+    `licence` is an SPDX expression that you declare for all pages; `extract` is how they become text, as `Warc` has it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Website:
     max_bytes: int | None = None
     delay_seconds: float = 1.0
     licence: str | None = None
+    extract: str = DEFAULT_MODE
 
     def fetch(self, inputs: Path, advance: Callable[[str], None]) -> Warc:
         """The WARC of an earlier fetch if there is one, else crawl now; an interrupted crawl leaves nothing that counts.
@@ -47,7 +49,7 @@ class Website:
                 if not archive.exists():
                     self._crawl(archive, advance)
                 lock.unlink(missing_ok=True)  # whoever still waits finds the archive
-        return Warc(self.name, str(archive), max_bytes=self.max_bytes, licence=self.licence)
+        return Warc(self.name, str(archive), max_bytes=self.max_bytes, licence=self.licence, extract=self.extract)
 
     def _crawl(self, archive: Path, advance: Callable[[str], None]) -> None:
         for left_by_a_kill in archive.parent.glob(f".{archive.name}.*.partial"):

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
+from tilth.corpus.extract import documentation_html
 from tilth.corpus.extract.agreement import Source, join
 from tilth.errors import SourceError, did_you_mean
 
 DEFAULT_MODE = "both"
-MODES = ("both", "resiliparse", "resiliparse_all", "trafilatura")
+DOCUMENTATION_MODE = "documentation"
+MODES = ("both", "resiliparse", "resiliparse_all", "trafilatura", DOCUMENTATION_MODE)
 TRAFILATURA_MODES = frozenset({"both", "trafilatura"})
 RESILIPARSE_OPTIONS: dict[str, Any] = {
     "alt_texts": False, "comments": True, "form_fields": False, "hidden_elements": False, "links": False, "list_bullets": True,
@@ -31,6 +33,7 @@ OPTIONS = {
     "resiliparse_all": RESILIPARSE_OPTIONS,
     "trafilatura": TRAFILATURA_OPTIONS,
     "both": {},
+    DOCUMENTATION_MODE: {},
 }
 # What `both` asks of them. Comments are main text for neither then; trafilatura's own second opinions (readability, justext)
 # would double its time, and resiliparse is one.
@@ -118,6 +121,8 @@ class Extractor:
         elif self.mode == "both":
             text, tool = _both(tree, source)
             tool += " formulas" * self.formulas
+        elif self.mode == DOCUMENTATION_MODE:
+            text = documentation_html.documentation_text(tree)
         else:
             text = _resiliparse(tree, self.mode, self.options)
         if self.formulas:
@@ -140,7 +145,8 @@ def extract_html(html: str, mode: str = DEFAULT_MODE) -> Extraction:
     """Extract plain text, paragraphs and lists kept as lines.
 
     `resiliparse` and `trafilatura` keep the main content, without navigation and footers; `both` keeps what they agree on
-    and the prose between (`agreement.py`); `resiliparse_all` keeps everything visible.
+    and the prose between (`agreement.py`); `resiliparse_all` keeps everything visible; `documentation` all of what generators
+    of documentation mark as the page's own (`documentation_html.py`).
     Raises ValueError for another mode, or where the HTML cannot be parsed;
     DepthError where extraction would take minutes.
     """
@@ -156,6 +162,8 @@ def tool_name(mode: str) -> str:
         return f"both, resiliparse {version('resiliparse')} and trafilatura {version('trafilatura')}"
     if mode == "trafilatura":
         return f"trafilatura {version('trafilatura')} main_content"
+    if mode == DOCUMENTATION_MODE:
+        return f"resiliparse {version('resiliparse')} documentation {documentation_html.VERSION}"
     return f"resiliparse {version('resiliparse')} {'main_content' if mode == 'resiliparse' else 'all'}"
 
 

@@ -16,7 +16,7 @@ KINDS = ("user", "repo", "commit", "path", "swhid", "email")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
 _LEADING_URL = re.compile(
-    r"\w+://[^/]*/[^:]*|(?:[^/:@]+@)?[^/:@]+\.[^/:@]+:[^:]*/[^:]*"
+    r"\w+://[^/]*/[^:]*|pkg:[^:]*|(?:[^/:@]+@)?[^/:@]+\.[^/:@]+:[^:]*/[^:]*"
 )  # what comes before the colon that begins a path
 _SCHEME = re.compile(r"^\w+://(?:[^/@]*@)?(?:www\.)?")
 _SCP = re.compile(r"^(?:[^/:@]+@)?([^/:@]+\.[^/:@]+):(?!/)")
@@ -71,6 +71,9 @@ def repository_names(origin: str) -> list[str]:
     plain = plain.rstrip("/").removesuffix(".git").lower()
     host, slash, rest = plain.partition("/")
     named = [plain, rest] if slash and "." in host and "/" in rest else [plain]
+    if plain.startswith("pkg:"):
+        package, _, version = plain.rpartition("@")
+        return [plain, package] if version and package else [plain]
     return [*named, plain.partition("==")[0]] if "==" in plain else named
 
 

@@ -40,7 +40,7 @@ class Wanted:
         meta = dict(row["meta"])
         by_content = self._asked("swhid", (row["raw_swhid"], row["text_swhid"]))
         by_user = self._asked("user", (name.lower().removeprefix("@") for name in _accounts(meta)))
-        by_url = bool(row["url"]) and self.page(row["url"])
+        by_url = any(self.page(url) for url in (row["url"], meta.get("repository")) if url)
         return by_content or by_user or by_url or (self.needs_text and self.email(_addresses(row["text"], meta)))
 
     def occurrence(self, row: Row) -> bool:

@@ -58,6 +58,7 @@ NAMES = {
 }  # fmt: skip
 GEM = re.compile(r"\.licenses?\s*=\s*(\[[^\]]*\]|%w\[[^\]]*\]|['\"][^'\"]*['\"](?:\.freeze)?)")
 QUOTED = re.compile(r"['\"]([^'\"]+)['\"]")
+GEM_LICENCES = re.compile(r"^licenses:\n((?:- [^\n]*\n)+)", re.MULTILINE)
 
 
 def is_metadata_path(path: str) -> bool:
@@ -157,8 +158,21 @@ def _gemspec(text: str) -> list[Any]:
     return [" OR ".join(names)] if len(names) > 1 else names
 
 
+def gem_field(text: str, name: str) -> str:
+    """A field of the YAML that a gem holds (metadata.gz), at the top or one level below; empty if it is not there."""
+    match = re.search(rf"^(?:  )?{name}: *+(?!!)(['\"]?)([^'\"\n]*)\1$", text, re.MULTILINE)
+    return match[2].strip() if match else ""
+
+
+def _gem(text: str) -> list[Any]:
+    """The YAML of a gem: a list of which one may be chosen."""
+    match = GEM_LICENCES.search(text)
+    names = [line[2:].strip("'\" ") for line in match[1].splitlines()] if match else []
+    return [" OR ".join(names)] if len(names) > 1 else names
+
+
 _READERS: dict[str, Callable[[str], Iterable[Any]]] = {
     "package.json": _npm, "composer.json": _composer, "pyproject.toml": _pyproject, "setup.cfg": _setup_cfg,
-    "Cargo.toml": _cargo, "pom.xml": _maven,
+    "Cargo.toml": _cargo, "pom.xml": _maven, "metadata.gz": _gem,
 }  # fmt: skip
 METADATA_TOOLS = frozenset({*_READERS, "*.gemspec"})

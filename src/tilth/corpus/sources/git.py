@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tilth.corpus.documentation import ALL, check_only
 from tilth.corpus.provenance.git_objects import Addition, GitObjects, Head
 from tilth.corpus.provenance.git_process import RepositoryError
 from tilth.corpus.provenance.scancode import ScanCode, scancode_version
@@ -24,6 +25,7 @@ class GitRepository:
     With `history`, every blob that HEAD's history ever added follows the blobs at HEAD, in topological order.
     Claims of licences come from the file itself and from HEAD's licence files and package metadata. `max_bytes` bounds the text.
     With `scancode`, a SQLite file for its answers, ScanCode is asked of what is left (`provenance/scancode.py`).
+    `only="documentation"` takes prose alone: Markdown, reStructuredText, manual pages and the like (`corpus/documentation.py`).
     The commit that HEAD was at is part of the plan: a repository that grows meanwhile is read as it was.
     """
 
@@ -33,17 +35,20 @@ class GitRepository:
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
     scancode: str | None = None
+    only: str = ALL
 
     version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """One shard; its fingerprint is made of HEAD, snapshot and origin. Raises SourceError: no repository, no commit."""
+        check_only(self.only, f"GitRepository {self.name}")
         head = self._objects(self.path).head()
         identity = "\0".join(["git", head.revision, head.snapshot or "", head.origin])
         params = {
             "history": self.history, "max_bytes": self.max_bytes, "max_blob_bytes": self.max_blob_bytes,
             "revision": head.revision, "snapshot": head.snapshot, "scancode": scancode_version() if self.scancode else None,
+            "only": self.only,
         }  # fmt: skip
         return [Shard(f"{self.name}/00000", self.name, hashlib.sha256(identity.encode()).hexdigest(), params, self.path)]
 
@@ -51,19 +56,19 @@ class GitRepository:
         """Yield a document or a reject for every distinct blob, and a reject for whatever else is at a path."""
         objects = self._objects(shard.location)
         head = objects.at(shard.params["revision"], shard.params["snapshot"])
-        yield from _files(objects, head, self.history, self.scancode).rows(objects.blobs, self.max_blob_bytes)
+        yield from _files(objects, head, self.history, self.scancode, self.only).rows(objects.blobs, self.max_blob_bytes)
 
     def _objects(self, path: str) -> GitObjects:
         return GitObjects(path, f"GitRepository {self.name}: {path}")
 
 
-def _files(objects: GitObjects, head: Head, history: bool, scancode: str | None) -> RepositoryFiles:
+def _files(objects: GitObjects, head: Head, history: bool, scancode: str | None, only: str) -> RepositoryFiles:
     """Where each blob is: the blobs at HEAD first, in the order of their paths."""
     at_head = [Addition(file, head.revision, head.tree, head.date) for file in objects.tree(head.tree)]
-    found = RepositoryFiles(scan=ScanCode(Path(scancode)) if scancode else None)
+    found = RepositoryFiles(scan=ScanCode(Path(scancode)) if scancode else None, only=only)
     for addition in at_head:
         found.at_head(addition.file, head.origin)
-        if addition.file.is_file:
+        if addition.file.is_file and found.takes(addition.file):
             found.seen[addition.file.oid] = []
     added = []
     try:

@@ -10,6 +10,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import ClassVar
 
+from tilth.corpus.documentation import ALL, check_only
 from tilth.corpus.extract import licence_header
 from tilth.corpus.provenance.git_process import RepositoryError, is_repository
 from tilth.corpus.reading import share
@@ -27,6 +28,7 @@ class GitRepositories:
     A repository inside another one's work tree is not looked for; one that cannot be read is one counted reject.
     With `strip_licence_headers` the copyright notice at the top of a file goes from its text
     (`extract/licence_header.py`), after its licence was read. `max_bytes` is shared evenly.
+    `only="documentation"` takes prose alone (`corpus/documentation.py`).
     """
 
     name: str
@@ -36,12 +38,14 @@ class GitRepositories:
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
     scancode: str | None = None
+    only: str = ALL
 
     version: ClassVar[int] = GitRepository.version
     libraries: ClassVar[tuple[str, ...]] = GitRepository.libraries
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """One shard a repository, in the order of their paths. Raises SourceError if there is none."""
+        check_only(self.only, f"GitRepositories {self.name}")
         found = list(_find(self.path))
         if not found:
             where = f"GitRepositories {self.name}: {self.path}"
@@ -79,7 +83,7 @@ class GitRepositories:
 
     def _repository(self, location: str) -> GitRepository:
         return GitRepository(
-            self.name, location, history=self.history, max_blob_bytes=self.max_blob_bytes, scancode=self.scancode
+            self.name, location, history=self.history, max_blob_bytes=self.max_blob_bytes, scancode=self.scancode, only=self.only
         )
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
 from typing import ClassVar
 
-from tilth.corpus.provenance.distributions import Package, installed_packages, licence_tree, packages_fingerprint
+from tilth.corpus.provenance.distributions import (
+    Package,
+    description,
+    description_language,
+    home_page,
+    installed_packages,
+    licence_tree,
+    packages_fingerprint,
+)
 from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, screen
 from tilth.corpus.registry import source
 from tilth.errors import SourceError
-
-LANGUAGES = {"text/markdown": "Markdown", "text/x-rst": "reStructuredText", "text/plain": "Text"}
-HOME_LABELS = ("homepage", "home", "repository", "source", "sourcecode", "github")
 
 
 @source
@@ -52,30 +56,9 @@ def _row(package: Package) -> Document | Reject:
         return Reject(f"{package.label}:METADATA", unfit[0], f"long description: {unfit[1]}")
     swhid = content_swhid(package.metadata)
     claims = licence_tree(package).claims("METADATA", "", swhid)
-    media_type = str(headers.get("Description-Content-Type", "")).partition(";")[0].strip().lower()
     meta = {"package": package.name, "summary": str(headers.get("Summary", ""))}
     return Document(
         doc_id=document_id("package description", package.label, swhid), text=text, raw_swhid=swhid, encoding="utf-8",
         extraction="body of METADATA", occurrences=[Occurrence("package", package.label, "METADATA")], url=home_page(headers),
-        language=LANGUAGES.get(media_type), meta={key: value for key, value in meta.items() if value}, licences=claims,
+        language=description_language(headers), meta={key: value for key, value in meta.items() if value}, licences=claims,
     )  # fmt: skip
-
-
-def description(headers: Message) -> str:
-    """The long description: the body, or the field of older metadata with its indentation taken off; empty if there is none."""
-    body = str(headers.get_payload()).strip()
-    if not body:
-        body = "\n".join(
-            line.removeprefix("        ").removeprefix("|") for line in str(headers.get("Description", "")).splitlines()
-        )
-    return "" if body.strip() == "UNKNOWN" else body.strip()
-
-
-def home_page(headers: Message) -> str | None:
-    """The project's home page: `Home-page`, else the Project-URL whose label says so."""
-    given = str(headers.get("Home-page", "")).strip()
-    if given and given != "UNKNOWN":
-        return given
-    pairs = (str(value).partition(",") for value in headers.get_all("Project-URL", []))
-    urls = {label.strip().lower().replace(" ", "").replace("-", ""): url.strip() for label, _, url in pairs}
-    return next((urls[label] for label in HOME_LABELS if urls.get(label)), None)

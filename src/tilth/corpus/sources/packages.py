@@ -110,7 +110,7 @@ def common_limit(demands: list[int], max_total: int | None) -> int:
 def _source_files(package: Package) -> list[PackagePath]:
     """Source files below the installation folder, by path; RECORD may name others (scripts, caches)."""
     inside = [file for file in package.files if ".." not in file.parts and not file.is_absolute()]
-    chosen = [file for file in inside if file.suffix in SUFFIXES and not in_metadata(file)]
+    chosen = [file for file in inside if file.suffix in SUFFIXES and not in_metadata(file.as_posix())]
     return sorted(chosen, key=lambda file: file.as_posix())
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from tilth.corpus.archive_graph import ArchivedHead, GraphTables, archived_heads, files_of
 from tilth.corpus.archived_blobs import ArchivedBlobs
+from tilth.corpus.documentation import ALL, check_only
 from tilth.corpus.provenance.git_objects import Addition
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Reject, Shard, fingerprint
@@ -27,7 +28,8 @@ class SoftwareHeritageGraph:
 
     `origins` is a regular expression that the whole URL of an origin must match. `contents` is a folder of files named by
     sha1 or sha1_git, or a pattern such as `s3://softwareheritage/content/{sha1}`; gzip or plain. `origins_per_shard` origins
-    are traversed together; `max_bytes` is shared evenly. Documents are those that GitRepository gives for a clone.
+    are traversed together; `max_bytes` is shared evenly. Documents are those that GitRepository gives for a clone, with
+    the same `only`.
     """
 
     name: str
@@ -37,6 +39,7 @@ class SoftwareHeritageGraph:
     origins_per_shard: int = 100
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
+    only: str = ALL
 
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
@@ -48,6 +51,7 @@ class SoftwareHeritageGraph:
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
         """Shards of origins in the order of their URLs. Raises SourceError: no table, no origin with a full visit."""
+        check_only(self.only, self.where)
         heads = archived_heads(GraphTables(self.tables, self.where), self._wanted())
         if not heads:
             raise SourceError("no origin that matches has a full visit", self.where, f"`origins` is {self.origins!r}")
@@ -66,7 +70,7 @@ class SoftwareHeritageGraph:
     def _shard(self, index: int, heads: list[ArchivedHead], cap: int | None) -> Shard:
         listed = [list(head) for head in heads]
         contents = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-        params = {"heads": listed, "max_bytes": cap, "max_blob_bytes": self.max_blob_bytes}
+        params = {"heads": listed, "max_bytes": cap, "max_blob_bytes": self.max_blob_bytes, "only": self.only}
         return Shard(f"{self.name}/{index:05d}", self.name, contents, params, self.tables)
 
     def read(self, shard: Shard) -> Iterator[Document | Reject]:
@@ -74,7 +78,7 @@ class SoftwareHeritageGraph:
         tables = GraphTables(shard.location, self.where)
         heads = [ArchivedHead(*head) for head in shard.params["heads"]]
         files = files_of(tables, [head.directory for head in heads if not head.problem])
-        found = RepositoryFiles()
+        found = RepositoryFiles(only=self.only)
         for head in heads:
             if head.problem:
                 named = f"swh:1:rev:{head.revision}" if head.revision else f"swh:1:snp:{head.snapshot}"

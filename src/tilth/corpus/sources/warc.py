@@ -29,11 +29,11 @@ class Warc(FileSource):
     files may be gzip, zstd (with a dictionary, as Browsertrix writes them), lz4 or plain. Every response,
     resource, conversion, revisit and continuation record is a document or a reject; warcinfo, request and metadata
     records are neither. `extract` is the library: `both` finds the main text better than either and takes less time than
-    trafilatura, resiliparse a sixth of it; `extract_options` are the library's, by their names, `formulas`
-    keeps formulas as LaTeX between dollar signs. `max_bytes` bounds the UTF-8 bytes of text of all shards together, shared
-    by file size; records above `max_record_bytes` and pages that take longer than `max_seconds` of processor time are
-    rejected (0: no limit, and no process for it). `licence` is an SPDX expression that you declare for
-    all of it; an archive itself says nothing about licences.
+    trafilatura, resiliparse a sixth of it; `documentation` is for sites of generated documentation, whose signatures and code
+    it keeps. `extract_options` are the library's, by their names, `formulas` keeps formulas as LaTeX between dollar signs.
+    `max_bytes` bounds the UTF-8 bytes of text of all shards together, shared by file size; records above `max_record_bytes`
+    and pages that take longer than `max_seconds` of processor time are rejected (0: no limit, and no process for it).
+    `licence` is an SPDX expression that you declare for all of it; an archive itself says nothing about licences.
     """
 
     extract: str = DEFAULT_MODE
