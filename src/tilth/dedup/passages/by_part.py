@@ -1,8 +1,8 @@
 """What is repeated, told to each part of a text that has it: one pass over the runs of all parts, whatever their number.
 
-A run has a row for each hash and part. All runs are merged by hash, so all parts of a hash are seen together; what more than
-one copy is told to each of them, with the first copy. The rows come in the order of hashes and are dealt out to a file for
-each part, which therefore ascends as well: nothing is sorted again, and a part reads its own file and no other.
+A run has a row for each hash and part. All runs are merged by hash, so all parts of a hash are seen together: where it has
+two copies or more, each of them is told so, and where the first copy is. The rows come in the order of hashes and are dealt out
+to a file for each part, which therefore ascends as well: nothing is sorted again, and a part reads its own file and no other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,28 +115,29 @@ def _deal_out(batches: Iterable[pa.RecordBatch], parts: Sequence[int], folder: P
 
 def _split(batches: Iterable[pa.RecordBatch], firsts: Sequence[int], paths: Sequence[Path]) -> None:
     """Write each row to the last of `paths` whose first part is not behind it, in the order in which rows come."""
-    lows, room = np.array(firsts), max(1, MAX_BYTES // (_ROW_BYTES * max(1, len(paths))))
-    waiting: dict[int, list[pa.RecordBatch]] = {}
-    writers: dict[int, pq.ParquetWriter] = {}
+    lows, writers = np.array(firsts), dict[int, pq.ParquetWriter]()
 
-    def flush(place: int) -> None:
-        table = pa.Table.from_batches(waiting.pop(place))
-        if place not in writers:
-            writers[place] = stack.enter_context(pq.ParquetWriter(paths[place], table.schema, compression="zstd"))
-        writers[place].write_table(table)
+    def write(held: list[pa.RecordBatch]) -> None:
+        rows = pa.Table.from_batches(held)
+        own = np.searchsorted(lows, rows.column("part").to_numpy(), side="right") - 1
+        order = np.argsort(own, kind="stable")
+        ordered, bounds = rows.take(pa.array(order)), (np.flatnonzero(np.diff(own[order])) + 1).tolist()
+        for start, stop in pairwise([0, *bounds, len(own)]):
+            place = int(own[order[start]])
+            if place not in writers:
+                writers[place] = stack.enter_context(pq.ParquetWriter(paths[place], rows.schema, compression="zstd"))
+            writers[place].write_table(ordered.slice(start, stop - start))
 
     with ExitStack() as stack:
+        held, n_rows = list[pa.RecordBatch](), 0
         for batch in batches:
-            own = np.searchsorted(lows, batch.column("part").to_numpy(), side="right") - 1
-            order = np.argsort(own, kind="stable")
-            ordered, bounds = batch.take(pa.array(order)), np.flatnonzero(np.diff(own[order])) + 1
-            for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(own)], strict=True):
-                place = int(own[order[start]])
-                waiting.setdefault(place, []).append(ordered.slice(start, stop - start))
-                if sum(map(len, waiting[place])) >= room:
-                    flush(place)
-        for place in sorted(waiting):
-            flush(place)
+            held.append(batch)
+            n_rows += batch.num_rows
+            if n_rows * _ROW_BYTES >= MAX_BYTES:
+                write(held)
+                held, n_rows = [], 0
+        if n_rows:
+            write(held)
 
 
 def _file(folder: Path, part: int) -> Path:
