@@ -157,6 +157,8 @@ def test_empty_store_has_all_relations(store: Store):
         "subset_documents",
         "tokens",
         "token_documents",
+        "run_documents",
+        "token_spans",
         "runs",
         "losses",
         "deltas",

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.contracts import EDITS, check
+from tilth.dedup.passages import span_kernels as kernels
 from tilth.dedup.passages.span_files import repeated_spans
 from tilth.dedup.passages.spans import (
     Mode,
@@ -130,6 +131,62 @@ def test_the_result_depends_on_no_cut_into_shards_or_batches(texts: list[str], n
         found |= {first + row: spans for row, spans in _spans(_edits(shards, n, mode)[name]).items()}
         first += len(part)
     assert found == whole
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4), n=st.integers(1, 12), n_words=st.integers(1, 4), rng=st.randoms(),
+)  # fmt: skip
+def test_anchors_are_the_leftmost_least_grams_however_much_is_repeated(
+    lengths: list[int], n: int, n_words: int, rng: Any
+) -> None:
+    words = np.array([rng.getrandbits(64) for _ in range(n_words)], np.uint64)
+    tokens = words[[rng.randrange(n_words) for _ in range(sum(lengths))]]
+    bounds, k = np.cumsum([0, *lengths]), max(1, n // 2)
+    keys, firsts, counts = kernels.segments(tokens, bounds, n, k)
+    anchors: dict[int, tuple[bytes, int]] = {}
+    for first, stop in pairwise(bounds.tolist()):
+        for window in range(first, stop - n + 1):
+            own = alone_keys(tokens, window, n, k)
+            at = min(range(len(own)), key=lambda i: (own[i], i))
+            anchors[window] = (own[at], window + at)
+    told = {w: key for key, first, count in zip(keys, firsts, counts, strict=True) for w in range(first, first + count)}
+    assert told == {window: key for window, (key, _) in anchors.items()}
+    assert len(keys) == len({place for _, place in anchors.values()})
+    # Windows of some of the segments, whatever lies between, are those of all.
+    lowest, highest = np.uint64(0), np.uint64(2**64 - 1)
+    every = kernels.windows(tokens, firsts, counts, n, lowest, highest)
+    some = np.array([rng.random() < 0.5 for _ in firsts], bool)
+    found = kernels.windows(tokens, firsts[some], counts[some], n, lowest, highest)
+    inside = np.isin(every[2], found[2])
+    assert all((one[inside] == other).all() for one, other in zip(every, found, strict=True))
+    distinct = {(tuple(tokens[w : w + n].tolist()), key) for key, w in zip(every[0], every[2], strict=True)}
+    assert len(distinct) == len({key for _, key in distinct}) == len({words for words, _ in distinct})
+
+
+def alone_keys(tokens: np.ndarray, window: int, n: int, k: int) -> list[int]:
+    """The keys of the k-grams of one window, each hashed by itself."""
+    grams = [tokens[at : at + k] for at in range(window, window + n - k + 1)]
+    return [int(kernels.segments(gram, np.array([0, k]), k, k)[0][0]) for gram in grams]
+
+
+def test_time_is_linear_in_tokens_that_repeat() -> None:
+    """A run of one token, and few tokens in turn, take no longer than tokens that are all different."""
+    rng = np.random.default_rng(0)
+    n_tokens, n = 300_000, 5_000
+    texts = {
+        "different": rng.integers(0, 1 << 63, n_tokens, dtype=np.uint64),
+        "one": np.full(n_tokens, 7, np.uint64),
+        "ten": np.tile(rng.integers(0, 1 << 63, 10, dtype=np.uint64), n_tokens // 10),
+    }
+    seconds = {}
+    for name, tokens in texts.items():
+        kernels.segments(tokens[:10], np.array([0, 10]), 2, 1)
+        started = time.process_time()
+        _, firsts, counts = kernels.segments(tokens, np.array([0, n_tokens]), n, n // 2)
+        kernels.windows(tokens, firsts[::2], counts[::2], n, np.uint64(0), np.uint64(2**64 - 1))
+        seconds[name] = time.process_time() - started
+    assert max(seconds["one"], seconds["ten"]) < 20 * seconds["different"] + 0.05
 
 
 def test_one_copy_stays_and_white_space_goes_with_the_span() -> None:

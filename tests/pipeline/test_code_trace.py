@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from tilth.artifacts import Named
+from tilth.catalog.provenance import Provenance
+from tilth.catalog.trace import documents_at
 from tilth.cli.main import cli
 from tilth.corpus.edits import edited
 from tilth.corpus.sources.folder import Folder
@@ -151,6 +153,35 @@ def test_sql_gives_the_source_of_every_code_token(formed: tuple[Project, Named])
     assert row["n_tokens"] > 5_000
     (tiles,) = sql(project, "select sum(token_end - token_start) as n, max(token_end) as last from token_spans").to_pylist()
     assert tiles["n"] == tiles["last"]
+
+
+def test_an_open_session_tells_what_the_catalog_tells(formed: tuple[Project, Named], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilth.catalog.provenance._ROWS_A_BATCH", 3)
+    project, _ = formed
+    subset = project.store.get_named("subset", "all")
+    rows = sql(project, 'select shard, "row" from farm order by path desc').to_pylist()
+    places = [(row["shard"], row["row"]) for row in rows]
+    provenance = Provenance(project.store, subset)
+    for place, wanted in zip(places, documents_at(project.store, subset, places).to_pylist(), strict=True):
+        found = provenance.at(*place)
+        assert found.items() >= {name: wanted[name] for name in found if name != "encoding"}.items()
+        assert found["encoding"] == "utf-8"
+    assert len({shard for shard, _ in places}) == 4
+    for shard, row in (("code/00000", 99), ("code/00000", -1), ("code/99999", 0)):
+        with pytest.raises(NotFoundError):
+            provenance.at(shard, row)
+    provenance.close()
+    assert not list((project.store.root / "catalog").glob("*.arrow"))
+
+
+def test_places_in_long_files_are_sums_of_blocks(formed: tuple[Project, Named], monkeypatch: pytest.MonkeyPatch) -> None:
+    project, _ = formed
+    with TokenShard(project, "all/train") as whole, TokenShard(project, "all/train") as blocks:
+        offsets = random.Random(0).sample(range(whole.tokens.n_tokens), 300)
+        wanted = [whole.at(offset) for offset in offsets]
+        monkeypatch.setattr("tilth.pipeline.trace._BLOCK", 16)
+        assert [blocks.at(offset) for offset in offsets] == wanted
+        assert len(blocks._n_bytes_of) > 20
 
 
 def test_pages_are_what_they_are_without_a_form(formed: tuple[Project, Named], plain: tuple[Project, Named]) -> None:

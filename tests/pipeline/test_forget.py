@@ -333,7 +333,7 @@ def test_killed_on_the_way_the_same_command_goes_on(project: Project, tmp_path: 
 
 
 def test_what_a_kill_left_before_the_list_was_written_is_taken_up(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*arguments: object) -> None:
+    def killed(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -225,7 +225,7 @@ class Store:
             for path in sorted(partial.rglob("*"))
             if path.is_file() and path.name != MANIFEST
         }
-        digest = hashlib.sha256(canonical_json({name: entry["sha256"] for name, entry in files.items()})).hexdigest()
+        digest = _digest({name: str(entry["sha256"]) for name, entry in files.items()})
         body = {"contract": "manifest/1", "spec": asdict(spec), "digest": digest, "files": files, "stats": stats}
         write_atomically(partial / MANIFEST, json.dumps(body, indent=1, sort_keys=True).encode())
         folder = self._folder(spec)
@@ -238,6 +238,15 @@ class Store:
         body = _manifest(folder)
         size_bytes = sum(entry["size_bytes"] for entry in body["files"].values())
         return Artifact(folder, Spec.from_dict(body["spec"]), folder.name, body["digest"], size_bytes, body["stats"])
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest of an artifact with the files of `folder`, which has no folders in it."""
+    return _digest({path.name: _file_sha256(path) for path in folder.iterdir() if path.name != MANIFEST})
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    return hashlib.sha256(canonical_json(files)).hexdigest()
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -76,7 +76,8 @@ _ARTIFACTS = {
 }
 _PARTS = {"kind": "VARCHAR", "name": "VARCHAR", "step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR"}
 _SECONDS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "seconds": "DOUBLE", "at_unix": "DOUBLE"}
-_OF_FILES = ("subset_documents", "token_documents", "token_spans", "losses")
+_SPANS = "spans.parquet"
+_OF_FILES = ("subset_documents", "token_documents", "run_documents", "token_spans", "losses")
 GLOBAL_RELATIONS = (*_FROM_META, *_OF_FILES, "artifacts", "parts", "step_seconds")
 
 Rows = Sequence[Mapping[str, Any]]
@@ -109,25 +110,47 @@ def create_global_relations(
 
 
 def _create_document_views(connection: duckdb.DuckDBPyConnection, store: Store, names: Mapping[str, list[Named]]) -> None:
-    picks = [({"subset": named.name}, path) for named, path in _files(store, names["subset"], "pick", "subset.parquet")]
-    _create_union(connection, "subset_documents", ["subset"], "*", picks, contract_types(connection, SUBSET))
-    indexes = [
-        ({"tokens": named.name, "split": split}, path)
-        for split in ("train", "validation")
-        for named, path in _files(store, names["tokens"], f"tokens.{split}", "index.parquet")
-    ]
-    numbered = "file_row_number as document, * exclude (file_row_number)"
+    picks = [({"subset": named.name}, _all_of(path)) for named, path in _files(store, names["subset"], "pick", "subset.parquet")]
+    _create_union(connection, "subset_documents", ["subset"], picks, contract_types(connection, SUBSET))
     types = {"document": "BIGINT", **contract_types(connection, TOKENS_INDEX)}
-    _create_union(connection, "token_documents", ["tokens", "split"], numbered, indexes, types, row_number=True)
+    # A run's own tokens: its subset's name may stand for something else by now.
+    for view, kind in (("token_documents", "tokens"), ("run_documents", "run")):
+        sets = [
+            ({kind: named.name, "split": split}, _documents_of_tokens(path))
+            for split in ("train", "validation")
+            for named, path in _files(store, names[kind], f"tokens.{split}", "index.parquet")
+        ]
+        _create_union(connection, view, [kind, "split"], sets, types)
     spans = [
-        ({"tokens": named.name, "split": split}, path)
+        ({"tokens": named.name, "split": split}, _all_of(path))
         for split in ("train", "validation")
-        for named, path in _files(store, names["tokens"], f"tokens.{split}", "spans.parquet")
+        for named, path in _files(store, names["tokens"], f"tokens.{split}", _SPANS)
         if path.is_file()  # only a training form writes them
     ]
-    _create_union(connection, "token_spans", ["tokens", "split"], "*", spans, contract_types(connection, TOKEN_SPANS))
-    losses = [({"run": named.name}, path) for named, path in _files(store, names["run"], "train", "losses.parquet")]
-    _create_union(connection, "losses", ["run"], "*", losses, contract_types(connection, LOSSES))
+    _create_union(connection, "token_spans", ["tokens", "split"], spans, contract_types(connection, TOKEN_SPANS))
+    losses = [({"run": named.name}, _all_of(path)) for named, path in _files(store, names["run"], "train", "losses.parquet")]
+    _create_union(connection, "losses", ["run"], losses, contract_types(connection, LOSSES))
+
+
+def _all_of(path: Path) -> str:
+    return f"select * from {read_parquet([path])}"
+
+
+def _documents_of_tokens(index: Path) -> str:
+    """SQL of every document in a token set and the place of its tokens; `document` numbers what the separators part.
+
+    The index of a training form has only the first file of a repository: there the spans of tokens tell them all.
+    """
+    parted = f"select file_row_number as document, * exclude (file_row_number) from {read_parquet([index], row_number=True)}"
+    spans = index.with_name(_SPANS)
+    if not spans.is_file():
+        return parted
+    return (
+        'select parted.document, s.doc_id, s.shard, s."row", min(s.token_start) as "offset", '
+        "max(s.token_end) - min(s.token_start) as length "
+        f'from {read_parquet([spans])} as s asof join ({parted}) as parted on s.token_start >= parted."offset" '
+        'where s.doc_id is not null group by parted.document, s.doc_id, s.shard, s."row"'
+    )
 
 
 def _files(store: Store, things: Iterable[Named], step: str, file: str) -> list[tuple[Named, Path]]:
@@ -138,16 +161,13 @@ def _create_union(
     connection: duckdb.DuckDBPyConnection,
     view: str,
     labels: list[str],
-    columns: str,
-    files: list[tuple[dict[str, str], Path]],
+    queries: list[tuple[dict[str, str], str]],
     types: dict[str, str],
-    row_number: bool = False,
 ) -> None:
     # One branch a file and a constant label: `where subset = 'clean'` then opens that subset's file alone.
     branches = [
-        f"select {', '.join(f'{literal(label[name])} as {identifier(name)}' for name in labels)}, {columns} "
-        f"from {read_parquet([path], row_number=row_number)}"
-        for label, path in files
+        f"select {', '.join(f'{literal(label[name])} as {identifier(name)}' for name in labels)}, * from ({query})"
+        for label, query in queries
     ] or [f"select * from {no_rows({**dict.fromkeys(labels, 'VARCHAR'), **types})}"]
     connection.execute(f"create view {identifier(view)} as {' union all by name '.join(branches)}")
 

@@ -36,6 +36,7 @@ def _asking(command: Any) -> Any:
     help="The content wherever it occurs, or only the named occurrences of it.",
 )  # fmt: skip
 @click.option("--near/--no-near", default=True, show_default=True, help="With near-duplicates, by the clusters of the corpus.")
+@click.option("--refit", is_flag=True, help="Fit the tokenizer and the models of the corpus anew, which changes all shards.")
 @click.option("--dry-run", is_flag=True, help="Show what would be forgotten; change nothing.")
 @click.option("--verify", is_flag=True, help="Look for all that was ever forgotten; exit 1 where anything is left.")
 @click.option("--purge", is_flag=True, help="Remove old outputs that still hold it, and the names that point to them.")
@@ -60,6 +61,8 @@ def forget(recipe: str, overrides: tuple[str, ...], as_data: bool, debug: bool, 
     requests = _requests(options)
     if (options["verify"] or options["purge"]) and requests:
         raise click.UsageError("--verify and --purge are about all that was forgotten; they take no request.")
+    if options["refit"] and any(options[name] for name in ("dry_run", "verify", "purge")):
+        raise click.UsageError("--refit builds; it goes with none of --dry-run, --verify and --purge.")
     if options["verify"]:
         _verify(project, loaded.name, as_data)
     elif options["purge"]:
@@ -85,16 +88,20 @@ def _forget(project: Any, loaded: Any, requests: list[Any], as_data: bool, optio
         print(as_json(dataclasses.asdict(found))) if as_data else show(found)
         say("nothing was changed")
         return
-    done = forgetting.forget(project, loaded.name, loaded.description, requests, n_workers=options["workers"], show=show, **how)
+    how |= {"refit": options["refit"], "n_workers": options["workers"], "show": show}
+    done = forgetting.forget(project, loaded.name, loaded.description, requests, **how)
     if as_data:
         tombstones = [path.relative_to(project.folder) for path in done.tombstones]
-        print(as_json({"found": dataclasses.asdict(done.found), "n_made": done.n_made, "tombstones": list(map(str, tombstones))}))
+        told = {"n_made": done.n_made, "tombstones": list(map(str, tombstones)), "fitted": done.fitted}
+        print(as_json({"found": dataclasses.asdict(done.found), **told}))
     if done.corpus is None:
         say("nothing answers to this; what was asked is kept, and `tilth forget` without a request looks again")
         return
     say(f"{done.corpus.label}: {done.n_made} outputs made, {len(done.corpus.parts) - done.n_made} stayed as they were")
     for path in done.tombstones:
         say(f"signed {path.relative_to(project.folder)}")
+    for one in done.fitted:
+        say(f"{one} was fitted on texts that held it, and stays, so that other shards do; `--refit` makes it new")
 
 
 def _say_found(found: Any) -> None:
@@ -116,8 +123,9 @@ def _verify(project: Any, name: str, as_data: bool) -> None:
         print(as_json([dataclasses.asdict(finding) for finding in findings]))
     else:
         print(table(["what", "state", "detail"], [(one.what, one.state, one.detail) for one in findings], cut=False))
-    if any(one.state != "ok" for one in findings):
-        say("`--purge` removes what is old" if all(one.state != "bad" for one in findings) else "`tilth forget` again goes on")
+    states = {one.state for one in findings}
+    if states & {"bad", "old"}:
+        say("`tilth forget` again goes on" if "bad" in states else "`--purge` removes what is old")
         raise SystemExit(1)
 
 

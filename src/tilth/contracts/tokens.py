@@ -11,7 +11,7 @@ TOKENS_INDEX = contract(
     "tokens",
     1,
     [
-        DOC_ID,
+        DOC_ID,  # of a training form: of the first file of a repository; token_spans/1 has them all
         SHARD,
         ROW,
         pa.field("offset", pa.int64(), nullable=False),  # in tokens, into tokens.bin

@@ -9,6 +9,7 @@ from typing import Any
 from tilth.artifacts import Named, Part, Store
 from tilth.artifacts.fingerprints import Fingerprints
 from tilth.pipeline.corpus_graph import corpus_graph
+from tilth.pipeline.graph import Node
 from tilth.pipeline.missing import run_missing
 from tilth.pipeline.near_steps import with_last_search
 from tilth.pipeline.plan import Planned, plan
@@ -29,15 +30,25 @@ class Built:
 
 def plan_build(project: Project, name: str, corpus: Corpus) -> list[Planned]:
     """What a build of `corpus` would do. Fetches what a source has to fetch first, but makes no output."""
+    return plan_nodes(project, name, nodes_of(project, corpus))
+
+
+def nodes_of(project: Project, corpus: Corpus) -> dict[str, Node]:
+    """The graph of `corpus` as its recipe and its sources have it, whatever was forgotten. Fetches as `plan_build`."""
     from tilth.corpus.records import fingerprint
 
     fetched = Corpus(**{**vars(corpus), "sources": [_fetched(source, project) for source in corpus.sources]})
     digest = Fingerprints(project.store.root, fingerprint)
-    previous = project.store.find_named("corpus", name)
-    wanted = without_withdrawn(corpus_graph(fetched, digest), project, name)
-    nodes = with_last_search(wanted, project.store, previous)
+    nodes = corpus_graph(fetched, digest)
     digest.save()
-    return plan(project.store, nodes, previous)
+    return nodes
+
+
+def plan_nodes(project: Project, name: str, nodes: Mapping[str, Node]) -> list[Planned]:
+    """What a build of the graph `nodes` as corpus `name` would do, without what was forgotten of it."""
+    previous = project.store.find_named("corpus", name)
+    wanted = without_withdrawn(nodes, project, name)
+    return plan(project.store, with_last_search(wanted, project.store, previous), previous)
 
 
 def build(project: Project, name: str, corpus: Corpus, *, n_workers: int = 1, scheduler: str | None = None) -> Built:

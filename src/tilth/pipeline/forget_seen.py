@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tilth.artifacts import Artifact, Named, Store
 from tilth.contracts import uuid_bytes
 from tilth.pipeline.parquet import stream
 
-INDEXES = {"pick": "subset.parquet", "tokens.train": "index.parquet", "tokens.validation": "index.parquet"}
+HOLDING_IDS = ("pick", "tokens.train", "tokens.validation")  # steps whose outputs name documents without their texts
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,19 @@ def _runs(store: Store, doc_ids: set[bytes]) -> dict[str, Seen]:
 
 def _count(store: Store, named: Named, doc_ids: set[bytes]) -> int:
     """How many of the documents the name selected, or, where it selects nothing itself, tokenised."""
-    parts = named.of("pick") or [part for part in named.parts if part.step in INDEXES]
-    return sum(count_in(store.artifact(part), INDEXES[part.step], doc_ids) for part in parts)
+    parts = named.of("pick") or [part for part in named.parts if part.step in HOLDING_IDS]
+    held = (store.artifact(part) for part in parts)
+    return len({doc_id for artifact in held for doc_id, _ in documents_in(artifact) if doc_id in doc_ids})
 
 
-def count_in(artifact: Artifact, file: str, doc_ids: set[bytes]) -> int:
-    """How many rows of a file with a column `doc_id` are of these documents."""
-    wanted = pa.array(sorted(doc_ids), pa.binary())
-    return sum(
-        pc.sum(pc.is_in(pa.array(uuid_bytes(batch.column("doc_id")), pa.binary()), value_set=wanted)).as_py() or 0
-        for batch in stream(artifact, file, ["doc_id"])
-    )
+def documents_in(artifact: Artifact) -> Iterator[tuple[bytes, str]]:
+    """(doc_id, shard) of every document that a subset or a token set names, some more than once.
+
+    The index of tokens in a training form has only the first file of a repository: there the spans of tokens are asked.
+    """
+    from tilth.tokenize.token_spans import FILE as SPANS
+
+    index = "subset.parquet" if artifact.spec.step == "pick" else "index.parquet"
+    for batch in stream(artifact, SPANS if (artifact.path / SPANS).is_file() else index, ["doc_id", "shard"]):
+        pairs = zip(uuid_bytes(batch.column("doc_id")), batch.column("shard").to_pylist(), strict=True)
+        yield from {(doc_id, shard) for doc_id, shard in pairs if doc_id is not None}

@@ -13,15 +13,16 @@ from tilth.contracts import uuid_bytes
 from tilth.corpus.optout.withdrawn import Withdrawn, content_digest, document_digest, occurrence_digest, reject_digest
 from tilth.errors import NotFoundError
 from tilth.pipeline.checking import Finding
+from tilth.pipeline.fitted import INPUT
 from tilth.pipeline.forget_matches import find_matches
-from tilth.pipeline.forget_seen import INDEXES
+from tilth.pipeline.forget_seen import HOLDING_IDS, documents_in
 from tilth.pipeline.optout_files import OptOutFiles, Order, as_few
 from tilth.pipeline.parquet import stream
 from tilth.pipeline.project import Project
 from tilth.pipeline.steps import READ, TEXTS
 
 MODELS = ("train", "deploy")  # steps whose outputs hold weights: no text is in them, and whether they go is for people to say
-_HOLDERS = {**dict.fromkeys(TEXTS, "documents.parquet"), **INDEXES}
+_HOLDERS = (*TEXTS, *HOLDING_IDS)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Leftover:
 def verify(project: Project, name: str) -> list[Finding]:
     """Look for everything that was asked of corpus `name`, in all that it is now and in all that the project still has.
 
-    A finding is bad where the corpus, its catalog or a tombstone is not as it should be, and old where only names and
-    outputs of before hold something. Raises NotFoundError where nothing was asked.
+    A finding is bad where the corpus, its catalog or a tombstone is not as it should be, old where only names and outputs of
+    before hold something, and a note where something fitted before stays. Raises NotFoundError where nothing was asked.
     """
     files = OptOutFiles(project.folder, name)
     kept = files.kept()
@@ -61,9 +62,17 @@ def verify(project: Project, name: str) -> list[Finding]:
         _finding("requests", sum(still_named), "documents, occurrences and rejects answer to what was asked"),
         _finding("texts", _in_corpus(store, named, gone), "forgotten documents or contents in its texts"),
         _finding("catalog", _in_catalog(store, name, gone), "forgotten documents in its relations"),
+        *still_fitted(store, named),
         *_leftover_findings(leftovers(project, name)),
         *_tombstones(files),
     ]
+
+
+def still_fitted(store: Store, corpus: Named) -> list[Finding]:
+    """What of a corpus was fitted before something was forgotten and stays: no text is in it, but what it learned from one."""
+    parts = [part for part in corpus.parts if INPUT in store.artifact(part).spec.inputs]
+    detail = "was fitted on texts that are forgotten, and stays; `tilth forget --refit` fits it anew"
+    return [Finding(part.step, "note", detail) for part in parts]
 
 
 def gone_of(files: OptOutFiles) -> Gone:
@@ -82,7 +91,8 @@ def leftovers(project: Project, name: str) -> list[Leftover]:
     artifacts = [store.load(folder) for folder in store.folders()]
     others = [one for one in artifacts if (one.spec.step, one.key) not in current and one.spec.step not in MODELS]
     n_held = {one.path: n for one in others if one.spec.step in _HOLDERS and (n := _held(one, gone))}
-    found = _with_what_follows(set(n_held), others, set(current.values()))
+    fits = {one.path for one in others if INPUT in one.spec.inputs}  # that stayed until they were fitted anew
+    found = _with_what_follows(fits | set(n_held), others, set(current.values()))
     names: dict[tuple[str, str], list[str]] = {}
     for thing in things:
         for part in thing.parts:
@@ -119,17 +129,21 @@ def _in_corpus(store: Store, named: Named, gone: Gone) -> int:
 
 def _held(artifact: Artifact, gone: Gone) -> int:
     """How many rows of an output are of forgotten documents or contents, or of occurrences and places that were withdrawn."""
-    contents = ["raw_swhid", "text_swhid"] if artifact.spec.step in TEXTS else []
+    if artifact.spec.step in HOLDING_IDS:
+        return len({pair for pair in documents_in(artifact) if _is_withdrawn(*pair, gone)})
+    contents = ["raw_swhid", "text_swhid"]
     n = 0
-    for batch in stream(artifact, _HOLDERS[artifact.spec.step], ["doc_id", "shard", *contents]):
+    for batch in stream(artifact, "documents.parquet", ["doc_id", "shard", *contents]):
         swhids = [batch.column(name).to_pylist() for name in contents]
         shards = batch.column("shard").to_pylist()
         for i, (doc_id, shard) in enumerate(zip(uuid_bytes(batch.column("doc_id")), shards, strict=True)):
-            withdrawn = gone.shards.get(shard)
-            is_gone = withdrawn is not None and document_digest(doc_id) in withdrawn.documents
-            n += is_gone or any(content_digest(own[i]) in gone.contents for own in swhids)
+            n += _is_withdrawn(doc_id, shard, gone) or any(content_digest(own[i]) in gone.contents for own in swhids)
     withdrawn = gone.shards.get(artifact.spec.shard or "")
     return n + (_places_held(artifact, withdrawn, gone.key) if withdrawn and artifact.spec.step == READ.name else 0)
+
+
+def _is_withdrawn(doc_id: bytes, shard: str, gone: Gone) -> bool:
+    return document_digest(doc_id) in gone.shards.get(shard, Withdrawn()).documents
 
 
 def _places_held(artifact: Artifact, withdrawn: Withdrawn, key: bytes) -> int:
@@ -154,7 +168,7 @@ def _in_catalog(store: Store, name: str, gone: Gone) -> int:
     relation = relation_names(named.name for named in store.named("corpus"))[name]
     found = run_sql(store, f'select shard, doc_id, raw_swhid, text_swhid from "{relation}"').to_pylist()
     return sum(
-        document_digest(UUID(row["doc_id"]).bytes) in gone.shards.get(row["shard"], Withdrawn()).documents
+        _is_withdrawn(UUID(row["doc_id"]).bytes, row["shard"], gone)
         or any(content_digest(row[column]) in gone.contents for column in ("raw_swhid", "text_swhid"))
         for row in found
     )

@@ -2,6 +2,7 @@
 
     optout/key                              32 random bytes, made on first use; not for git
     optout/<corpus>.json                    withdrawn/1: digests of the requests, and of what each shard is read without
+    optout/fitted/<digest>/                 a tokenizer or model that was fitted before and stays
     optout/tombstones/<id>.json             tombstone/1, signed
     optout/tombstones/<id>.pending.json     one whose build has not ended
 
@@ -16,15 +17,20 @@ import hmac
 import json
 import os
 import secrets
+import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tilth.artifacts import Artifact
 from tilth.artifacts.atomic import disk_errors, write_atomically
 from tilth.artifacts.spec import canonical_json
+from tilth.artifacts.store import MANIFEST
 from tilth.corpus.optout.withdrawn import FIELDS, Withdrawn
 from tilth.errors import StoreError
+from tilth.pipeline.fitted import Fit
 
 ALGORITHM = "HMAC-SHA256"
 _SIGNED = b"tombstone/1\0"
@@ -63,10 +69,11 @@ def as_few(orders: Iterable[Order]) -> list[Order]:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of one corpus: all orders there were, and what they withdrew from each shard."""
+    """What is kept of one corpus: all orders there were, what they withdrew from each shard, and what stays as it was fitted."""
 
     orders: tuple[Order, ...] = ()
     shards: Mapping[str, Withdrawn] = ()  # type: ignore[assignment]
+    fits: tuple[Fit, ...] = ()
 
 
 class OptOutFiles:
@@ -110,23 +117,48 @@ class OptOutFiles:
             body = json.loads(path.read_bytes())
             orders = [Order(one["scope"], one["near"], tuple(map(tuple, one["asked"]))) for one in body["orders"]]
             shards = {name: Withdrawn(*(frozenset(one[field]) for field in FIELDS)) for name, one in body["shards"].items()}
+            fits = tuple(Fit(**one) for one in body.get("fits", ()))
         except FileNotFoundError:
             return Kept((), {})
         except (ValueError, KeyError, TypeError):
             fix = "Bring it back from where the project is kept: a build without it would read what was withdrawn."
             raise StoreError("the list of what is withdrawn is damaged", str(path), fix) from None
-        return Kept(tuple(orders), shards)
+        return Kept(tuple(orders), shards, fits)
 
-    def add(self, orders: list[Order], shards: Mapping[str, Withdrawn]) -> None:
-        """Keep these orders and what they withdraw, beside what is kept already."""
+    def add(self, orders: list[Order], shards: Mapping[str, Withdrawn], fits: Iterable[Fit] = (), *, refit: bool = False) -> None:
+        """Keep these orders, what they withdraw and what stays fitted, beside what is kept already; no fit stays with `refit`."""
         before = self.kept()
+        stay = {} if refit else {fit.node: fit for fit in (*before.fits, *fits)}
         merged = {
             name: before.shards.get(name, Withdrawn()) | shards.get(name, Withdrawn()) for name in {*before.shards, *shards}
         }
         all_orders = [asdict(order) for order in dict.fromkeys([*before.orders, *orders])]
         lists = {name: {field: sorted(getattr(one, field)) for field in FIELDS} for name, one in merged.items() if one}
         body = {"contract": "withdrawn/1", "corpus": self.corpus, "orders": all_orders, "shards": lists}
+        body |= {"fits": [asdict(stay[node]) for node in sorted(stay)]} if stay else {}
         write_atomically(self.folder / f"{self.corpus}.json", _pretty(body))
+
+    def fit_folder(self, digest: str) -> Path:
+        """Where the files of something fitted are kept."""
+        return self.folder / "fitted" / digest
+
+    def keep_fit(self, artifact: Artifact) -> None:
+        """Keep the files of something fitted, whole or not at all."""
+        place = self.fit_folder(artifact.digest)
+        if place.is_dir():
+            return
+        partial = place.with_name(f".{artifact.digest}.{uuid.uuid4().hex[:8]}")
+        with disk_errors(place):
+            shutil.copytree(artifact.path, partial, ignore=shutil.ignore_patterns(MANIFEST))
+            partial.rename(place)
+
+    def drop_fits(self) -> None:
+        """Remove the files that no corpus keeps any more."""
+        corpora = [path.stem for path in self.folder.glob("*.json")]
+        kept = {fit.digest for corpus in corpora for fit in OptOutFiles(self.folder.parent, corpus).kept().fits}
+        for place in (self.folder / "fitted").glob("*"):
+            if place.name not in kept:
+                shutil.rmtree(place)
 
     # -- tombstones ------------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """The steps that find repeated passages in a user's own files: runs of each piece, what all of them repeat, cuts of each piece.
 
 A piece is taken in parts of PART_BYTES of text, each a shard to the room `dedup`: memory does not follow the size of a file.
+What is repeated is told to each part by itself (`by_part`), so that time follows the size of the files and no more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from tilth.pipeline.steps import Inputs, Params
 
 Method = Literal["lines", "paragraphs", "sentences", "substring"]
 PART_BYTES = 64 << 20
-_RUN, _REPEATED = "run.parquet", "repeated.parquet"
+_RUN = "run.parquet"
 _WHERE = "dedup"
 # Cuts of a piece. A shard of what came first is `PIECE/PART`, both numbers.
 CUTS = pa.schema(
@@ -89,31 +90,35 @@ def make_run(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[st
                 yield _documents(columns.texts, counts["n_rows"])
                 counts["n_rows"] += len(columns.ids)
 
-        _write_parts(folder, passages, (_run_of(part, passages) for part in _parts(batches(), number)))
-    return {**counts, "rejects": first}
+        n_parts, _ = _write_parts(folder, passages, ((part, _run_of(part, passages)) for part in _parts(batches(), number)))
+    return {**counts, "rejects": first, "n_parts": n_parts}
 
 
 def find_repeated(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """What occurs more than once in the runs of all pieces, whose ids must be distinct: this is the first to see all of them."""
-    from tilth.dedup.passages.span_files import write_repeated
+    from tilth.dedup.passages.by_part import write_by_part
 
     if of_pieces := [ids_of_piece(artifact) for artifact in inputs.values() if artifact.spec.step == RUN.name]:
         ids = in_one(of_pieces)
         check_ids(ids, [id_hashes(ids)])
-    runs = [artifact.path / _RUN for artifact in inputs.values()]
-    combine, schema = _combined(work, windows=params.get("of") == "windows")
-    return {"n_repeated": write_repeated(runs, combine, schema, folder / _REPEATED)}
+    counts = [artifact.stats["n_parts"] for artifact in inputs.values()]  # in the order of the pieces
+    parts = [_part_number(piece, part) for piece, n_parts in enumerate(counts) for part in range(n_parts)]
+    return {"n_repeated": write_by_part([artifact.path / _RUN for artifact in inputs.values()], parts, folder)}
 
 
 def make_windows(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The windows of tokens of a piece whose anchors are repeated, as a sorted run."""
-    from tilth.dedup.passages.span_files import read_run
+    from tilth.dedup.passages.by_part import read_part
     from tilth.dedup.passages.spans import window_run
 
     piece, number, fields, passages = work
-    anchors = _path_of(inputs, REPEATED, _REPEATED)
-    parts = (window_run(part, read_run(anchors), passages.min_tokens) for part in _read_parts(piece, number, fields))
-    return {"n_windows": _write_parts(folder, passages, parts, windows=True)}
+    anchors = _path_of(inputs, REPEATED)
+    parts = (
+        (part, window_run(part, read_part(anchors, _number_of(part)), passages.min_tokens))
+        for part in _read_parts(piece, number, fields)
+    )
+    n_parts, n_windows = _write_parts(folder, passages, parts, windows=True)
+    return {"n_windows": n_windows, "n_parts": n_parts}
 
 
 def make_cuts(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
@@ -191,35 +196,55 @@ def _run_of(part: pa.Table, passages: Passages) -> Iterable[pa.RecordBatch]:
     return line_run(part, "line" if passages.method == "lines" else "paragraph").to_batches()
 
 
-def _combined(passages: Passages, windows: bool) -> tuple[Callable[..., Iterator[pa.RecordBatch]], pa.Schema]:
-    """What merges runs (with `at_least=1` into one run), and the schema of these."""
+def _schema_of(passages: Passages, windows: bool) -> pa.Schema:
+    """The schema of the run of a part."""
     if passages.method == "substring":
-        from tilth.dedup.passages.spans import ANCHOR_RUN, WINDOW_RUN, repeated_anchors, repeated_windows
+        from tilth.dedup.passages.spans import ANCHOR_RUN, WINDOW_RUN
 
-        return (repeated_windows, WINDOW_RUN) if windows else (repeated_anchors, ANCHOR_RUN)
-    from tilth.dedup.passages.lines import LINE_RUN, merge_runs, repeated_lines
+        return WINDOW_RUN if windows else ANCHOR_RUN
+    from tilth.dedup.passages.lines import LINE_RUN
 
-    return lambda runs, at_least=2: merge_runs(runs) if at_least == 1 else repeated_lines(runs), LINE_RUN
+    return LINE_RUN
 
 
 def _write_parts(
-    folder: Path, passages: Passages, parts: Iterable[Iterable[pa.RecordBatch]], windows: bool = False
-) -> int:  # fmt: skip
-    """Write the runs of a piece's parts as one run; returns its rows."""
+    folder: Path, passages: Passages, parts: Iterable[tuple[pa.Table, Iterable[pa.RecordBatch]]], windows: bool = False
+) -> tuple[int, int]:  # fmt: skip
+    """Write the runs of a piece's parts as one run; returns the number of parts, and of its rows."""
+    from tilth.dedup.passages.by_part import interleaved, of_part, with_parts
     from tilth.dedup.passages.span_files import write_merged
 
-    combine, schema = _combined(passages, windows)
-    return write_merged(parts, combine, schema, folder / _RUN)
+    n_parts = 0
+
+    def runs() -> Iterator[Iterator[pa.RecordBatch]]:
+        nonlocal n_parts
+        for part, run in parts:
+            n_parts += 1
+            yield of_part(run, _number_of(part))
+
+    n_rows = write_merged(runs(), interleaved, with_parts(_schema_of(passages, windows)), folder / _RUN)
+    return n_parts, n_rows
+
+
+def _part_number(piece: int, part: int) -> int:
+    """Parts by number, in the order of pieces and parts."""
+    return piece << 32 | part
+
+
+def _number_of(part: pa.Table) -> int:
+    piece, number = part.column("shard")[0].as_py().split("/")
+    return _part_number(int(piece), int(number))
 
 
 def _cuts_of(part: pa.Table, inputs: Inputs, passages: Passages) -> pa.Table:
-    from tilth.dedup.passages.span_files import read_run
+    from tilth.dedup.passages.by_part import read_part
 
-    repeated = partial(read_run, _path_of(inputs, REPEATED, _REPEATED))
+    number = _number_of(part)
+    repeated = partial(read_part, _path_of(inputs, REPEATED), number)
     if passages.method == "substring":
         from tilth.dedup.passages.spans import span_cuts
 
-        windows = partial(read_run, _path_of(inputs, REPEATED_WINDOWS, _REPEATED))
+        windows = partial(read_part, _path_of(inputs, REPEATED_WINDOWS), number)
         return span_cuts(part, repeated, windows, passages.min_tokens, passages.mode)  # type: ignore[arg-type]
     if passages.method == "sentences":
         from tilth.dedup.passages.sentences import sentence_cuts
@@ -230,9 +255,9 @@ def _cuts_of(part: pa.Table, inputs: Inputs, passages: Passages) -> pa.Table:
     return line_cuts(part, repeated, passages.mode, "line" if passages.method == "lines" else "paragraph")  # type: ignore[arg-type]
 
 
-def _path_of(inputs: Inputs, step: Step, name: str) -> Path:
+def _path_of(inputs: Inputs, step: Step) -> Path:
     (found,) = (artifact for artifact in inputs.values() if artifact.spec.step == step.name)
-    return found.path / name
+    return found.path
 
 
 def ids_of_piece(run: Artifact) -> pa.ChunkedArray:
@@ -241,8 +266,8 @@ def ids_of_piece(run: Artifact) -> pa.ChunkedArray:
         return pa.ipc.open_file(raw).read_all().column("id")
 
 
-RUN = Step("passages.run", 1, (UNICODE,), make_run)
-REPEATED = Step("passages.repeated", 1, (), find_repeated)
-WINDOWS = Step("passages.windows", 1, (UNICODE,), make_windows)
-REPEATED_WINDOWS = Step("passages.repeated_windows", 1, (), find_repeated)
+RUN = Step("passages.run", 2, (UNICODE,), make_run)
+REPEATED = Step("passages.repeated", 2, (), find_repeated)
+WINDOWS = Step("passages.windows", 2, (UNICODE,), make_windows)
+REPEATED_WINDOWS = Step("passages.repeated_windows", 2, (), find_repeated)
 CUT = Step("passages.cuts", 1, (UNICODE,), make_cuts)

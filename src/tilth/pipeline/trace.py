@@ -14,6 +14,8 @@ from tilth.pipeline.tokenise import SPLITS
 if TYPE_CHECKING:
     from tilth.catalog.provenance import Provenance
 
+_BLOCK = 16_384  # tokens
+
 
 @dataclass(frozen=True)
 class TracedToken:
@@ -97,6 +99,7 @@ class TokenShard:
         self._sources = SourcesOfTexts(project.store, texts)
         self._store, self._texts = project.store, texts
         self._provenance: Provenance | None = None
+        self._n_bytes_of: dict[int, int] = {}
 
     def __enter__(self) -> TokenShard:
         """Open for many tokens: the provenance of all documents is looked up once."""
@@ -139,6 +142,17 @@ class TokenShard:
         return dict(documents_at(self._store, self._texts, [(shard, row)]).to_pylist()[0])
 
     def _n_bytes(self, first: int, stop: int) -> int:
+        """The bytes of tokens from `first` to `stop`. Whole blocks are remembered: a file may have millions of tokens."""
+        low, high = -(-first // _BLOCK) * _BLOCK, stop // _BLOCK * _BLOCK
+        if low >= high:
+            return self._sum(first, stop)
+        for at in range(low, high, _BLOCK):
+            if at not in self._n_bytes_of:
+                self._n_bytes_of[at] = self._sum(at, at + _BLOCK)
+        whole = sum(self._n_bytes_of[at] for at in range(low, high, _BLOCK))
+        return self._sum(first, low) + whole + self._sum(high, stop)
+
+    def _sum(self, first: int, stop: int) -> int:
         return int(self.tokenizer.byte_lengths[self.tokens.tokens[first:stop]].sum())
 
     def _whole_document(self, offset: int) -> Any:

@@ -103,5 +103,5 @@ class SpanIndex:
         raise NotFoundError(f"there is no token {token}", where=str(self.path))
 
     def _read_group(self, group: int) -> tuple[pa.Table, np.ndarray]:
-        table = self._file.read_row_group(group)
+        table = self._file.read_row_group(group, use_threads=False)  # so little that handing it to threads costs more
         return table, table.column("token_start").to_numpy()

@@ -51,14 +51,21 @@ def repeated_spans(
 
 def write_repeated(runs: Sequence[Path], combine: Combine, schema: pa.Schema, path: Path, at_least: int = 2) -> int:
     """Merge runs and write what occurs `at_least` so often; in rounds where they are more than can be open."""
-    runs = list(runs)
     with tempfile.TemporaryDirectory(prefix=".merging-", dir=path.parent) as spare:
-        while len(runs) > MOST_RUNS:
-            groups = [runs[at : at + MOST_RUNS] for at in range(0, len(runs), MOST_RUNS)]
-            runs = [Path(spare) / f"{len(runs)}-{number}.parquet" for number in range(len(groups))]
-            for merged, group in zip(runs, groups, strict=True):
-                write_run(merged, schema, combine([read_run(run) for run in group], at_least=1))
-        return write_run(path, schema, combine([read_run(run) for run in runs], at_least=at_least))
+        few = few_runs(runs, combine, Path(spare))
+        return write_run(path, schema, combine([read_run(run) for run in few], at_least=at_least))
+
+
+def few_runs(runs: Sequence[Path], combine: Combine, spare: Path) -> list[Path]:
+    """Runs that can all be open at once: `runs`, or what rounds of merging make of them in the folder `spare`."""
+    runs = list(runs)
+    while len(runs) > MOST_RUNS:
+        schema = pq.read_schema(runs[0])
+        groups = [runs[at : at + MOST_RUNS] for at in range(0, len(runs), MOST_RUNS)]
+        runs = [spare / f"{len(runs)}-{number}.parquet" for number in range(len(groups))]
+        for merged, group in zip(runs, groups, strict=True):
+            write_run(merged, schema, combine([read_run(run) for run in group], at_least=1))
+    return runs
 
 
 def write_merged(parts: Iterable[Iterable[pa.RecordBatch]], combine: Combine, schema: pa.Schema, path: Path) -> int:

@@ -31,12 +31,16 @@ def segments(tokens: Any, bounds: Any, n: int, k: int) -> Any:
     keys, firsts = np.empty(len(tokens), np.uint64), np.empty(len(tokens), np.int64)
     counts = np.empty(len(tokens), np.int32)
     size, width, gone = 0, n - k + 1, _power(_FIRST, k)
-    ring = np.empty(width, np.uint64)
+    # The k-grams that can still be the least of a window, ascending: each comes and goes once, whatever the text repeats.
+    room = 1
+    while room < width:
+        room *= 2
+    queue, queued_at, around = np.empty(room, np.uint64), np.empty(room, np.int64), room - 1
     for document in range(len(bounds) - 1):
         first, stop = bounds[document], bounds[document + 1]
         if stop - first < n:
             continue
-        value, least, place = np.uint64(0), np.uint64(0), -1
+        value, place, head, tail = np.uint64(0), -1, 0, 0
         for at in range(stop - first):
             value = value * _FIRST + tokens[first + at]
             if at >= k:
@@ -44,21 +48,19 @@ def segments(tokens: Any, bounds: Any, n: int, k: int) -> Any:
             gram = at - k + 1
             if gram < 0:
                 continue
-            key = mixed(value)
-            ring[gram % width] = key
             window = gram - width + 1
+            if head < tail and queued_at[head & around] < window:
+                head += 1
+            key = mixed(value)
+            while head < tail and queue[(tail - 1) & around] > key:
+                tail -= 1
+            queue[tail & around], queued_at[tail & around] = key, gram
+            tail += 1
             if window < 0:
                 continue
-            before = place
-            if place < window:
-                place, least = window, ring[window % width]
-                for other in range(window + 1, gram + 1):
-                    if ring[other % width] < least:
-                        place, least = other, ring[other % width]
-            elif key < least:
-                place, least = gram, key
-            if place != before:
-                keys[size], firsts[size], counts[size] = least, first + window, 0
+            if place != queued_at[head & around]:
+                place = queued_at[head & around]
+                keys[size], firsts[size], counts[size] = queue[head & around], first + window, 0
                 size += 1
             counts[size - 1] += 1
     return keys[:size].copy(), firsts[:size].copy(), counts[:size].copy()
@@ -74,7 +76,11 @@ def windows(tokens: Any, firsts: Any, counts: Any, n: int, lowest: Any, highest:
     one, two = np.uint64(0), np.uint64(0)
     for segment in range(len(firsts)):
         first = firsts[segment]
-        if first != goes_on_at:
+        if 0 <= goes_on_at < first < goes_on_at + n:
+            for at in range(goes_on_at, first):  # rolled over what lies between: no token is read n times
+                one, two = one * _FIRST + tokens[at + n - 1], two * _SECOND + tokens[at + n - 1]
+                one, two = one - tokens[at] * gone_one, two - tokens[at] * gone_two
+        elif first != goes_on_at:
             one, two = np.uint64(0), np.uint64(0)
             for at in range(first, first + n - 1):
                 one, two = one * _FIRST + tokens[at], two * _SECOND + tokens[at]
