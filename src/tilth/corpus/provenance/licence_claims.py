@@ -78,6 +78,8 @@ def _texts(normal: NormalText, owned: NormalText) -> list[Found]:
         ("licence text", rest, recognise_licence), ("notice", outside, recognise_grants), ("name", rest, recognise_names)
     ):  # fmt: skip
         further = _noticed(words, recognise(words.words), tool)
+        if tool == "name" and any(one.spdx.startswith(("PSF", "Python")) for one in passages):
+            further = [one for one in further if one.spdx != "Python-2.0"]  # what people call the text that is there
         worded += [one for one in further if not any(covers(known.spdx, one.spdx) for known in worded)]
     texts = [_of_passage(one, normal) for one in passages]
     named = _noticed(rest, recognise_exceptions(rest.words), "name")

@@ -43,7 +43,7 @@ NAMES = {
     PUBLIC_DOMAIN: r"(?:in|into|to|as|is|are|am|been|or) (?:the )?public domain\b(?! (?:software )?is not)|license public domain",
 }
 NAME = {spdx: re.compile(rf"\b(?:{names})") for spdx, names in NAMES.items()}
-NOT_SO = re.compile(r"\b(?:not|neither|nor|isn t|aren t|compatible with(?: the)?|similar to(?: the)?|unlike(?: the)?)(?: \w+)?(?: in)? ?$")
+NOT_SO = re.compile(r"\b(?:neighboring rights(?: to this software)?|not|neither|nor|isn t|aren t|compatible with(?: the)?|similar to(?: the)?|unlike(?: the)?)(?: \w+)?(?: in)? ?$")
 # Exceptions that notices name.
 EXCEPTIONS = {
     "GCC-exception-3.1": "gcc runtime library exception version 3 1",
@@ -72,8 +72,6 @@ def recognise_names(words: str) -> list[Recognised]:
     """The licences that are named in what is left of a licence file, each where it is named first."""
     found = [*_plain(words), *_creative_commons(words), *_free_documentation(words)]
     bsd = BSD.search(words)
-    if any(one.spdx == "CC0-1.0" for one in found):  # which dedicates to the public domain
-        found = [one for one in found if one.spdx != PUBLIC_DOMAIN]
     if bsd is not None and not any(one.spdx.startswith(("BSD", "0BSD")) for one in found):
         found.append(Recognised("BSD-3-Clause", SCORE, bsd.start(), bsd.end() - 1))
     return found

@@ -127,7 +127,7 @@ NOT_GRANTED = re.compile(
     r"\b(?:(?:not|unlike|non)(?: under| covered by| licensed under| subject to)?|compatible with|distributing python under"
     r"|(?:combine|link)\b.*with (?:other )?software that is (?:licensed|released) under)(?: a)? ?$"
 )
-NOT_MEANT = re.compile(r" (?:compatible|incompatible|instead of this license)\b")
+NOT_MEANT = re.compile(r" (?:(?:from )?compatible|incompatible|instead of this license)\b")
 # Where Debian keeps a text, or that it comes along.
 POINTER = re.compile(r"(?:common licenses|(?:full|complete) text of(?: the)?(?: gnu)?) $")
 FAMILIES = {"lesser": "LGPL", "library": "LGPL", "affero": "AGPL", "lgpl": "LGPL", "agpl": "AGPL"}

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 GAP = "|"
 WORD = re.compile(r"[a-z0-9]+")
-TAG = re.compile(r"<(?!https?:|ftp:|mailto:)/?[a-zA-Z!][^<>\n]{0,300}>")
+TAG = re.compile(r"<(?!https?:|ftp:|mailto:|!--)/?[a-zA-Z!][^<>\n]{0,300}>")
 # Comments that begin with a word: m4, batch files, Texinfo, FORTRAN 77.
 COMMENT_WORD = re.compile(r"^[ \t]*(?:dnl|DNL|rem|REM|Rem|@rem|@REM|@c|@comment)\b|^[cC](?=[ \t]|$)", re.MULTILINE)
 LINE_BREAK_IN_STRING = re.compile(r"\\[nrt](?![a-z]{2})")

@@ -25,9 +25,10 @@ ANY = "anynameatall"  # stands in a text of the list where people put names of t
 SPARSE_WORDS, SPARSE = 600, 8  # of longer texts, every eighth run is kept (by its hash)
 MOST_BEYOND = 60  # words before the first run that was kept, and after the last
 THERE = 0.75  # share of a text's runs that must lie together
-FAR, STRAY = 20, 0.1  # so many runs lie between others and less than this share of all: they are of another text
+FAR_WORDS, FAR_RUNS, STRAY = 25, 8, 0.1  # runs so far from the others, and so small a share of all, are of another text
 ALIKE, ALIKE_SHORT, SHORT_WORDS = 0.8, 0.9, 100  # Dice that a text needs, and one of fewer words
 ROOM, SLACK = 0.2, 20  # words that may have come in or gone: of the text's length, and more
+SAME = 0.95  # of their words are common to passages that may be called by one another's name
 OVERLAP = 0.3  # of a passage's words that another one, taken before it, may hold
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -121,7 +122,7 @@ def _together(where: Whole, own: Whole, n_runs: int, rate: float) -> tuple[Whole
     order = np.argsort(where, kind="stable")
     where, own = where[order], own[order]
     while len(where) > 1:
-        cuts = np.flatnonzero(np.diff(where) * rate > FAR) + 1
+        cuts = np.flatnonzero(np.diff(where) > max(FAR_WORDS, FAR_RUNS / rate)) + 1
         ends = [(0, int(cuts[0])), (int(cuts[-1]), len(where))] if len(cuts) else []
         stray = next((end for end in ends if end[1] - end[0] < STRAY * n_runs), None)
         if stray is None:
@@ -170,7 +171,7 @@ def _best(candidates: list[Candidate]) -> list[Passage]:
     while left:
         first = left[0].passage
         near = [one.passage for one in left if one.passage.score >= first.score - TIE]
-        twins = [one for one in near if _is_over(first, one, 1 - OVERLAP) and _is_over(one, first, 1 - OVERLAP)]
+        twins = [one for one in near if _is_over(first, one, SAME) and _is_over(one, first, SAME)]
         best = min(twins, key=lambda one: _rank(one.spdx))
         taken.append(best)
         left = [one for one in left[1:] if not any(_is_over(over, one.passage, OVERLAP) for over in (first, best))]
