@@ -43,8 +43,9 @@ def text_of(element: ElementTree.Element, left_out: frozenset[str]) -> str:
 
 
 def passage_of(element: ElementTree.Element, left_out: frozenset[str]) -> list[str]:
-    """The words below an element. What differs from copy to copy is ANY, word for word: names of people, marks of items, and a few
-    words that are optional.
+    """The words below an element.
+
+    What differs from copy to copy is ANY, word for word: names of people, marks of items, a few words that are optional.
     """
     words = normal_text(element.text or "").words.split()
     for child in element:

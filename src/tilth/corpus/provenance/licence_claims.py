@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import compress
 from typing import NamedTuple
 
 from tilth.corpus.provenance.licence_names import debian_licences, recognise_exceptions, recognise_names
@@ -74,12 +75,12 @@ def _texts(normal: NormalText, owned: NormalText) -> list[Found]:
     # a text that says nothing of GNU hides no notice that was put into it or behind it
     outside = normal.without([(one.first_word, one.last_word) for one in passages if _speaks_of_gnu(one.spdx)])
     worded: list[Found] = []
-    for tool, words, recognise in (
-        ("licence text", rest, recognise_licence), ("notice", outside, recognise_grants), ("name", rest, recognise_names)
-    ):  # fmt: skip
-        further = _noticed(words, recognise(words.words), tool)
-        if tool == "name" and any(one.spdx.startswith(("PSF", "Python")) for one in passages):
-            further = [one for one in further if one.spdx != "Python-2.0"]  # what people call the text that is there
+    for tool, words, recognised in (
+        ("licence text", rest, recognise_licence(rest.words)),
+        ("notice", outside, recognise_grants(outside.words)),
+        ("name", rest, recognise_names(rest.words, [one.spdx for one in passages])),
+    ):
+        further = _noticed(words, recognised, tool)
         worded += [one for one in further if not any(covers(known.spdx, one.spdx) for known in worded)]
     texts = [_of_passage(one, normal) for one in passages]
     named = _noticed(rest, recognise_exceptions(rest.words), "name")
@@ -108,7 +109,10 @@ def _with_exceptions(passages: list[Found], worded: list[Found]) -> list[Found]:
             last = max(found[at].last_line, exception.last_line)
             first = min(found[at].first_line, exception.first_line)
             found[at] = found[at]._replace(spdx=joined, first_line=first, last_line=last)
-    return list({one.spdx: one for one in reversed(found)}.values())[::-1]
+    first: dict[str, Found] = {}
+    for one in found:
+        first.setdefault(one.spdx, one)
+    return list(first.values())
 
 
 def _widens(notice: Found, text: Found) -> bool:
@@ -160,9 +164,11 @@ def _noticed(text: NormalText, recognised: list[Recognised], tool: str) -> list[
     # "GPL ..., alternatively MIT ...": one of the licences is named before or after, another one after
     begin, end = _ungapped(text.words, choice.start())
     after = [one for one in recognised if 0 <= one.start - choice.start() <= CHOICE_CHARS and one.start < end]
-    others = [one for one in recognised if one in after or begin <= one.start <= choice.start()]
-    if not after or len(others) < len(recognised):
+    offered = [one in after or begin <= one.start <= choice.start() for one in recognised]
+    if not after or sum(offered) < 2:
         return found
-    spdx = normalise_expression(" OR ".join(sorted(one.spdx for one in found)))
-    lines = [line for one in found for line in (one.first_line, one.last_line)]
-    return [Found(str(spdx), min(one.score for one in found), tool, WORDINGS_VERSION, min(lines), max(lines))]
+    joined = list(compress(found, offered))
+    spdx = normalise_expression(" OR ".join(sorted(one.spdx for one in joined)))
+    lines = [line for one in joined for line in (one.first_line, one.last_line)]
+    either = Found(str(spdx), min(one.score for one in joined), tool, WORDINGS_VERSION, min(lines), max(lines))
+    return [*(one for one, is_offered in zip(found, offered, strict=True) if not is_offered), either]

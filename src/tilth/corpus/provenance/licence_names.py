@@ -7,7 +7,7 @@ another's text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tilth.corpus.provenance.licence_texts import LATER, Recognised
 from tilth.corpus.provenance.spdx_expressions import normalise_expression
@@ -43,11 +43,14 @@ NAMES = {
     PUBLIC_DOMAIN: r"(?:in|into|to|as|is|are|am|been|or) (?:the )?public domain\b(?! (?:software )?is not)|license public domain",
 }
 NAME = {spdx: re.compile(rf"\b(?:{names})") for spdx, names in NAMES.items()}
-NOT_SO = re.compile(r"\b(?:neighboring rights(?: to this software)?|not|neither|nor|isn t|aren t|compatible with(?: the)?|similar to(?: the)?|unlike(?: the)?)(?: \w+)?(?: in)? ?$")
+NOT_SO = re.compile(
+    r"\b(?:neighboring rights(?: to this software)?|not|neither|nor|isn t|aren t|(?:compatible with|similar to|unlike)(?: the)?)"
+    r"(?: \w+)?(?: in)? ?$"
+)
 # Exceptions that notices name.
 EXCEPTIONS = {
     "GCC-exception-3.1": "gcc runtime library exception version 3 1",
-    "Classpath-exception-2.0": r"classpath exception\b(?! version 1)|linking this library statically or dynamically with other modules",
+    "Classpath-exception-2.0": r"classpath exception\b|linking this library statically or dynamically with other modules",
     "LLVM-exception": "apache(?: license)?(?: version| v)? 2 0 with llvm exceptions?",
     "OpenSSL-exception": "openssl (?:linking )?exception",
 }
@@ -55,24 +58,31 @@ EXCEPTION = {spdx: re.compile(rf"\b(?:{names})") for spdx, names in EXCEPTIONS.i
 BSD = re.compile(r"\bbsd(?: style)? license|\bbsd licensed|license bsd\b")
 CREATIVE_COMMONS = re.compile(
     r"(?:creative commons attribution|creativecommons org licenses by|\bcc by)(?P<nc> (?:non ?commercial|nc))?"
-    r"(?P<nd> (?:no ?derivatives?|no ?derivs|nd))?(?P<sa> (?:share ?alike|sa))?(?: license)?(?: version)? (?P<version>[1-4] [05])\b"
+    r"(?P<nd> (?:no ?derivatives?|no ?derivs|nd))?(?P<sa> (?:share ?alike|sa))?(?: license)?(?: version)? "
+    r"(?P<version>[1-4] [05])\b"
 )
 FREE_DOCUMENTATION = re.compile(r"(?:free documentation license|\bgfdl)(?: version)? 1 ([1-3])\b")
 REACH = 80
 DEBIAN = re.compile(r"^License:[ \t]*(\S[^\n]*)$", re.MULTILINE)
 DEBIAN_GNU = re.compile(r"((?:a|l)?gpl|gfdl|lgpl)-v?(\d)(\.\d)?(\.0)?(\+?)", re.IGNORECASE)
 DEBIAN_NAMES = {
-    "expat": "MIT", "mit/x11": "MIT", "mit": "MIT", "bsd": "BSD-3-Clause", "artistic": "Artistic-1.0-Perl", "public-domain": PUBLIC_DOMAIN,
-    "apache-2": "Apache-2.0", "zlib": "Zlib", "psf": "PSF-2.0", "psf-2": "PSF-2.0", "perl": "Artistic-1.0-Perl OR GPL-1.0-or-later",
-    "gpl": "GPL-1.0-or-later", "lgpl": "LGPL-2.0-or-later", "cc0": "CC0-1.0", "boost-1.0": "BSL-1.0", "mpl-2": "MPL-2.0",
+    "expat": "MIT", "mit/x11": "MIT", "mit": "MIT", "bsd": "BSD-3-Clause", "artistic": "Artistic-1.0-Perl", "zlib": "Zlib",
+    "public-domain": PUBLIC_DOMAIN, "apache-2": "Apache-2.0", "psf": "PSF-2.0", "psf-2": "PSF-2.0", "cc0": "CC0-1.0",
+    "perl": "Artistic-1.0-Perl OR GPL-1.0-or-later", "gpl": "GPL-1.0-or-later", "lgpl": "LGPL-2.0-or-later", "mpl-2": "MPL-2.0",
+    "boost-1.0": "BSL-1.0",
 }  # fmt: skip
 
 
-def recognise_names(words: str) -> list[Recognised]:
-    """The licences that are named in what is left of a licence file, each where it is named first."""
+def recognise_names(words: str, texts: Collection[str] = ()) -> list[Recognised]:
+    """The licences that are named in what is left of a licence file, each where it is named first.
+
+    `texts` are the licences whose texts were taken out: "BSD license" and "Python license" name one of these, where they fit.
+    """
     found = [*_plain(words), *_creative_commons(words), *_free_documentation(words)]
     bsd = BSD.search(words)
-    if bsd is not None and not any(one.spdx.startswith(("BSD", "0BSD")) for one in found):
+    if any(spdx.startswith(("PSF", "Python")) for spdx in texts):
+        found = [one for one in found if one.spdx != "Python-2.0"]
+    if bsd is not None and not any(spdx.startswith(("BSD", "0BSD")) for spdx in (*texts, *(one.spdx for one in found))):
         found.append(Recognised("BSD-3-Clause", SCORE, bsd.start(), bsd.end() - 1))
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-WORDINGS_VERSION = "2"
+WORDINGS_VERSION = "3"
 MIN_SHARE = 0.75  # of a licence's phrases that must be found; the first is always required
 
 

@@ -45,7 +45,7 @@ class NormalText:
         return bisect_right(self._ends, word) + 1
 
     def without(self, spans: Sequence[tuple[int, int]]) -> NormalText:
-        """The text without some words (from first to last, counted from 0); each gap is the word `|`, which stands in no phrase."""
+        """The text without some words (from first to last, counted from 0); each gap is the word `|`, which is in no phrase."""
         lines, at = [], 0
         left = sorted(spans)
         for line in self.lines:

@@ -1,8 +1,8 @@
 """Finds the texts of the SPDX list inside a file that holds several of them, or much else, by runs of four words.
 
-A run is known by its hash; the list says in which texts it stands, and where. Where enough runs of one text lie as they do in it, but
-for words that came in or went, the text is there, and from which word to which. Of texts that lie over each other (a licence and its
-near twin, or the longer one that holds it) the one that explains most words best is meant.
+A run is known by its hash; the list says in which texts it stands, and where. Where enough runs of one text lie as they do in it,
+but for words that came in or went, the text is there, and from which word to which. Of texts that lie over each other (a licence
+and its near twin, or the longer one that holds it) the one that explains most words best is meant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ ANY = "anynameatall"  # stands in a text of the list where people put names of t
 SPARSE_WORDS, SPARSE = 600, 8  # of longer texts, every eighth run is kept (by its hash)
 MOST_BEYOND = 60  # words before the first run that was kept, and after the last
 THERE = 0.75  # share of a text's runs that must lie together
-FAR_WORDS, FAR_RUNS, STRAY = 25, 8, 0.1  # runs so far from the others, and so small a share of all, are of another text
+FAR_WORDS, FAR_RUNS, STRAY = 15, 8, 0.1  # runs so far from the others, and so small a share of all, are of another text
 ALIKE, ALIKE_SHORT, SHORT_WORDS = 0.8, 0.9, 100  # Dice that a text needs, and one of fewer words
 ROOM, SLACK = 0.2, 20  # words that may have come in or gone: of the text's length, and more
 SAME = 0.95  # of their words are common to passages that may be called by one another's name
@@ -87,8 +87,9 @@ class SpdxPassages:
         return sorted(cut, key=lambda passage: passage.first_word)
 
     def _copies(self, text: int, where: Whole, own: Whole) -> list[Candidate]:
-        """The copies of one text, the fullest first. Its runs are at the words `where` and in the text at `own`, by the difference,
-        which is the same for all runs of an unchanged copy.
+        """The copies of one text, the fullest first. Its runs are at the words `where`, and in the text itself at `own`.
+
+        They come in the order of the difference, which is the same for all runs of an unchanged copy.
         """
         n_runs, n_words = int(self.n_runs[text]), int(self.n_words[text])
         least, rate = THERE * n_runs, n_runs / (n_words - RUN + 1)
@@ -111,7 +112,7 @@ class SpdxPassages:
                 first = max(0, first - before) if before <= MOST_BEYOND else first
                 last += behind if behind <= MOST_BEYOND else 0
             if dice >= (ALIKE if n_words >= SHORT_WORDS else ALIKE_SHORT):
-                found.append(Candidate((last - first + 1) * dice * dice, Passage(self.names[text], dice, first, last)))
+                found.append(Candidate((last - first + 1) * dice**4, Passage(self.names[text], dice, first, last)))
             others = np.r_[0:begin, end : len(shift)]
             where, own = where[others], own[others]
         return found

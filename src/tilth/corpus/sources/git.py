@@ -34,7 +34,7 @@ class GitRepository:
     max_blob_bytes: int = 10 << 20
     scancode: str | None = None
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
