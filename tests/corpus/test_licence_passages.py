@@ -128,6 +128,7 @@ def test_no_permissive_text_hides_a_word_of_the_gpl(text: str, place: float, sen
     [
         (GPL_NOTICE + "\n" + CLASSPATH, ["GPL-2.0-or-later WITH Classpath-exception-2.0"]),
         (MIT + "\n" + GPL_NOTICE + "with the Classpath exception\n", ["MIT", "GPL-2.0-or-later WITH Classpath-exception-2.0"]),
+        (GPL_NOTICE + "\n" + MIT + "\n" + CLASSPATH, ["GPL-2.0-or-later WITH Classpath-exception-2.0", "MIT"]),
         ("Apache License 2.0 with LLVM exceptions\n", ["Apache-2.0 WITH LLVM-exception"]),
         ("SPDX-License-Identifier: GPL-3.0-or-later WITH GCC-exception-3.1\n", ["GPL-3.0-or-later WITH GCC-exception-3.1"]),
         ("This has a Classpath exception, and no licence.\n", [UNKNOWN]),

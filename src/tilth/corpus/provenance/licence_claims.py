@@ -24,6 +24,7 @@ TAG = re.compile(r"SPDX-Licen[cs]e-Identifier:[ \t]*([^\r\n]{1,200})", re.IGNORE
 TAG_END = re.compile(r"\s*(?:\*/|-->|#\}|\*\)|%>|\"\"\"|'''|\\n|&|<|[\"'`]).*$")
 MENTIONS_LICENCE = re.compile(r"licen[cs]e|redistribut|permission|\bA?L?GPL|public domain|general public", re.IGNORECASE)
 GNU_WORDS = ("gnu", "gpl", "lgpl", "agpl", "gplv2", "gplv3")
+NOT_OF_GNU = ("LLVM-exception", "Swift-exception", "fmt-exception")  # exceptions to permissive licences
 # Two licences of which one may take either. What follows within these many characters is among the choices.
 CHOICE = re.compile(
     r"\bdual(?:ly)? licensed|\bdual license\b|\balternatively (?:this|the|you|it)\b"
@@ -95,7 +96,7 @@ def _speaks_of_gnu(spdx: str) -> bool:
 
 
 def _with_exceptions(passages: list[Found], worded: list[Found]) -> list[Found]:
-    """One claim a licence; an exception goes with the licence before it, or else the next one. One without a licence is none."""
+    """One claim a licence; an exception goes with the licence before it that it fits, or else the next one, or none."""
     exceptions = spdx_passages().exceptions
     passages = sorted(passages, key=lambda one: one.first_line)
     texts = [one for one in passages if one.spdx not in exceptions]
@@ -103,16 +104,18 @@ def _with_exceptions(passages: list[Found], worded: list[Found]) -> list[Found]:
     kept = [text for text in texts if not any(_widens(one, text) for one in worded)]
     found = sorted([*kept, *others], key=lambda one: (one.first_line, one.last_line))
     for exception in [one for one in passages if one.spdx in exceptions]:
-        before = [i for i, one in enumerate(found) if one.first_line <= exception.first_line]
-        at = before[-1] if before else 0
-        if found and (joined := normalise_expression(f"{found[at].spdx} WITH {exception.spdx}")):
+        is_gnu = exception.spdx not in NOT_OF_GNU
+        fitting = [i for i, one in enumerate(found) if " " not in one.spdx and ("GPL" in one.spdx) == is_gnu]
+        before = [i for i in fitting if found[i].first_line <= exception.first_line]
+        at = before[-1] if before else next(iter(fitting), -1)
+        if at >= 0 and (joined := normalise_expression(f"{found[at].spdx} WITH {exception.spdx}")):
             last = max(found[at].last_line, exception.last_line)
             first = min(found[at].first_line, exception.first_line)
             found[at] = found[at]._replace(spdx=joined, first_line=first, last_line=last)
-    first: dict[str, Found] = {}
+    once: dict[str, Found] = {}
     for one in found:
-        first.setdefault(one.spdx, one)
-    return list(first.values())
+        once.setdefault(one.spdx, one)
+    return list(once.values())
 
 
 def _widens(notice: Found, text: Found) -> bool:
