@@ -162,6 +162,30 @@ def test_licences_that_are_named_only(text: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "beside",
+    [
+        "The files in `cuda/` are under the vendor's End User License Agreement.",
+        "You may not redistribute, rent or lease the firmware.",
+        "This is proprietary and confidential.",
+    ],
+)
+def test_terms_of_another_kind_beside_a_permissive_text_are_unknown(beside: str) -> None:
+    text = f"{MIT}\n{beside}\n"
+    assert names(text) == ["MIT", UNKNOWN]
+    unknown = licence_file_claims(text)[-1]
+    assert beside in lines_of(unknown, text)
+    assert (unknown.score, strictness(unknown.spdx)) == (0.0, 5)
+    assert names(GPL_NOTICE + beside) == ["GPL-2.0-or-later"]
+
+
+def test_a_long_text_that_only_names_a_permissive_licence_stays_unknown() -> None:
+    assert names("Our terms. " + "Whoever reads this agrees to all of it. " * 30 + "Parts are in the public domain.") == [
+        "LicenseRef-public-domain",
+        UNKNOWN,
+    ]
+
+
+@pytest.mark.parametrize(
     ("field", "expected"),
     [
         ("GPL-2+", "GPL-2.0-or-later"), ("LGPL-2.1", "LGPL-2.1-only"), ("Expat", "MIT"), ("BSD-3-clause", "BSD-3-Clause"),

@@ -15,7 +15,7 @@ from tilth.corpus.provenance.licence_texts import (
     recognise_notice,
 )
 from tilth.corpus.provenance.normal_text import GAP, NormalText, normal_text
-from tilth.corpus.provenance.spdx_expressions import UNKNOWN, covers, normalise_expression
+from tilth.corpus.provenance.spdx_expressions import UNKNOWN, covers, normalise_expression, strictness
 from tilth.corpus.provenance.spdx_passages import Passage, spdx_passages
 from tilth.corpus.provenance.spdx_texts import TextMatch, spdx_texts
 
@@ -25,6 +25,14 @@ TAG_END = re.compile(r"\s*(?:\*/|-->|#\}|\*\)|%>|\"\"\"|'''|\\n|&|<|[\"'`]).*$")
 MENTIONS_LICENCE = re.compile(r"licen[cs]e|redistribut|permission|\bA?L?GPL|public domain|general public", re.IGNORECASE)
 GNU_WORDS = ("gnu", "gpl", "lgpl", "agpl", "gplv2", "gplv3")
 NOT_OF_GNU = ("LLVM-exception", "Swift-exception", "fmt-exception")  # exceptions to permissive licences
+PERMISSIVE, MANY_WORDS = 1, 150
+# What permissive licences do not say: terms of another kind stand beside them.
+RESTRICTION = re.compile(
+    r"\b(?:proprietary|confidential|non ?transferable|reverse engineer|decompile|disassemble|evaluation (?:purposes?|only)"
+    r"|trade secrets?|end user license|eula|internal use|(?:expressly|strictly) prohibited|non ?commercial use only"
+    r"|(?:may|shall|must) not (?:be )?(?:cop(?:y|ied)|modif(?:y|ied)|(?:re)?distributed?|sublicensed?|rent(?:ed)?|leased?|sell|sold)"
+    r"(?!(?: \w+){0,6} except\b))\b"
+)
 # Two licences of which one may take either. What follows within these many characters is among the choices.
 CHOICE = re.compile(
     r"\bdual(?:ly)? licensed|\bdual license\b|\balternatively (?:this|the|you|it)\b"
@@ -87,7 +95,21 @@ def _texts(normal: NormalText, owned: NormalText) -> list[Found]:
     named = _noticed(rest, recognise_exceptions(rest.words), "name")
     found = _with_exceptions([*texts, *(one for one in named if all(one.spdx != text.spdx for text in texts))], worded)
     alike = None if found else spdx_texts().match(owned) or spdx_texts().match(normal)
-    return found if alike is None else [_of_list(alike, owned)]
+    return [*found, *_restricted(rest, found)] if alike is None else [_of_list(alike, owned)]
+
+
+def _restricted(rest: NormalText, found: list[Found]) -> list[Found]:
+    """LicenseRef-unknown beside permissive claims, where what is left forbids things, or is long and only names a licence."""
+    if not found or max(strictness(one.spdx) for one in found) > PERMISSIVE:
+        return []
+    match = RESTRICTION.search(rest.words)
+    if match is not None:
+        lines = rest.line_at(match.start()), rest.line_at(match.end() - 1)
+    elif all(one.tool == "name" for one in found) and rest.words.count(" ") > MANY_WORDS:
+        lines = rest.span
+    else:
+        return []
+    return [Found(UNKNOWN, 0.0, "licence text", WORDINGS_VERSION, *lines)]
 
 
 def _speaks_of_gnu(spdx: str) -> bool:
