@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tilth.corpus.provenance.licence_claims import Found, header_claims, licence_file_claims
@@ -198,6 +200,15 @@ def test_fields_of_debian(field: str, expected: str | None) -> None:
     assert debian_expression(field) == expected
     found = licence_file_claims(f"Format: copyright-format/1.0/\n\nFiles: *\nCopyright: 2020 A\nLicense: {field}\n")
     assert [one.spdx for one in found if one.tool == "debian field"] == ([expected] if expected else [])
+
+
+def test_the_time_grows_with_the_length_alone() -> None:
+    bundle = (MIT + BSD_3 + ZLIB + X11) * 60  # 24,000 words and some are a block
+    started = time.process_time()
+    found = licence_file_claims(bundle + "\n" + BSD_2)
+    assert time.process_time() - started < 20
+    assert [one.spdx for one in found] == ["MIT", "BSD-3-Clause", "Zlib", "X11", "BSD-2-Clause"]
+    assert lines_of(found[-1], bundle + "\n" + BSD_2) == BSD_2.rstrip("\n")
 
 
 def test_runs_of_words() -> None:

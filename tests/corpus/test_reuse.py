@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,19 @@ def test_what_is_broken_states_nothing() -> None:
         assert reuse_statements("REUSE.toml", text) == []
     assert reuse_statements(".reuse/dep5", "Files: *\n\nLicense: MIT\n") == []
     assert reuse_statements("a.png.license", "all rights reserved") == []
+
+
+def test_no_pattern_takes_long() -> None:
+    path = "a" * 2000
+    for stars in ("**a" * 200, "*a" * 200, "**/*" * 200):
+        started = time.process_time()
+        text = f'[[annotations]]\npath = "{stars}b"\nSPDX-License-Identifier = "MIT"\n'
+        assert stated("REUSE.toml", text, path) is None
+        assert time.process_time() - started < 2
+    started = time.process_time()
+    for line in ("=" * 500_000, "# " * 250_000, "[" * 500_000, "license " * 60_000):
+        assert readme_claims(f"{line}\n\n## License\n\nMIT\n") != []
+    assert time.process_time() - started < 2
 
 
 def claims(tree: LicenceTree, path: str, text: str = "x = 1\n") -> set[tuple[str, str, bool]]:

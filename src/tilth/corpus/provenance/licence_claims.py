@@ -30,8 +30,8 @@ PERMISSIVE, MANY_WORDS = 1, 150
 RESTRICTION = re.compile(
     r"\b(?:proprietary|confidential|non ?transferable|reverse engineer|decompile|disassemble|evaluation (?:purposes?|only)"
     r"|trade secrets?|end user license|eula|internal use|(?:expressly|strictly) prohibited|non ?commercial use only"
-    r"|(?:may|shall|must) not (?:be )?(?:cop(?:y|ied)|modif(?:y|ied)|(?:re)?distributed?|sublicensed?|rent(?:ed)?|leased?|sell|sold)"
-    r"(?!(?: \w+){0,6} except\b))\b"
+    r"|(?:may|shall|must) not (?:be )?(?:cop(?:y|ied)|modif(?:y|ied)|(?:re)?distributed?|sublicensed?|rent(?:ed)?|leased?|sell"
+    r"|sold)(?!(?: \w+){0,6} except\b))\b"
 )
 # Two licences of which one may take either. What follows within these many characters is among the choices.
 CHOICE = re.compile(

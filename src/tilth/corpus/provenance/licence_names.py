@@ -66,7 +66,7 @@ CREATIVE_COMMONS = re.compile(
 )
 FREE_DOCUMENTATION = re.compile(r"(?:free documentation license|\bgfdl)(?: version)? 1 ([1-3])\b")
 REACH = 80
-DEBIAN = re.compile(r"^License:[ \t]*(\S[^\n]*)$", re.MULTILINE)
+DEBIAN = re.compile(r"^License:[ \t]{0,20}(\S[^\n]{0,300})$", re.MULTILINE)
 DEBIAN_GNU = re.compile(r"((?:a|l)?gpl|gfdl|lgpl)-v?(\d)(\.\d)?(\.0)?(\+?)", re.IGNORECASE)
 DEBIAN_NAMES = {
     "expat": "MIT", "mit/x11": "MIT", "mit": "MIT", "bsd": "BSD-3-Clause", "artistic": "Artistic-1.0-Perl", "zlib": "Zlib",

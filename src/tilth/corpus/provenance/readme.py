@@ -10,14 +10,12 @@ from tilth.corpus.provenance.spdx_expressions import UNKNOWN
 
 VERSION, SCORE = "1", 0.5
 README = re.compile(r"readme(?:\.(?:md|markdown|rst|txt|adoc|asciidoc|org|rdoc|textile))?", re.IGNORECASE)
-TITLE = r"(?:[^\w\n]*(?:copyright (?:and|&) )?(?:the )?licen[cs](?:e|es|ing)(?: information)?[^\w\n]*)"
+MARK = r"[ ]{0,3}(?:#{1,6}|={1,6}|\*{1,6}|h[1-6]\.)"
+TITLE = r"[^\w\n]{0,20}(?:copyright (?:and|&) )?(?:the )?licen[cs](?:e|es|ing)(?: information)?[^\w\n]{0,20}"
 HEADING = re.compile(
-    rf"^(?:[ ]{{0,3}}(?:#+|=+|\*+|h[1-6]\.)[ \t]*{TITLE}$|[ ]{{0,3}}{TITLE}\n[ ]{{0,3}}(?:=+|-+|~+|\^+)[ \t]*$)",
-    re.IGNORECASE | re.MULTILINE,
+    rf"^(?:{MARK}[ \t]*{TITLE}$|[ ]{{0,3}}{TITLE}\n[ ]{{0,3}}(?:=+|-+|~+|\^+)[ \t]*$)", re.IGNORECASE | re.MULTILINE
 )
-NEXT = re.compile(
-    r"^(?:[ ]{0,3}(?:#+|=+|\*+|h[1-6]\.)[ \t]+\S|[^\n]+\n[ ]{0,3}(?:={3,}|-{3,}|~{3,}|\^{3,})[ \t]*$)", re.MULTILINE
-)
+NEXT = re.compile(rf"^(?:{MARK}[ \t]+\S|[^\n]+\n[ ]{{0,3}}(?:={{3,}}|-{{3,}}|~{{3,}}|\^{{3,}})[ \t]*$)", re.MULTILINE)
 LINK = re.compile(r"!?\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])|`([^`\n]+)`__?")
 LONGEST, SHORT = 4_000, 120  # characters of the section that are read; of a line that may be a name alone
 OWNER = re.compile(r"(?:copyright|\(c\)|©|&copy;).*$", re.IGNORECASE)

@@ -72,9 +72,9 @@ def _toml(path: str, text: str) -> Iterator[Stated]:
     for i, one in enumerate(annotations if isinstance(annotations, list) else []):
         paths, stated = (_strings(one.get(key)) if isinstance(one, dict) else [] for key in ("path", IDENTIFIER))
         if paths and stated:
-            regex = re.compile("|".join(re.escape(base) + _glob(pattern) for pattern in paths), re.DOTALL)
+            patterns = [[base, *_pieces(pattern, "**")] for pattern in paths]
             is_closest = one.get("precedence", PRECEDENCES[0]) == PRECEDENCES[0]
-            yield Stated(_matches(regex), tuple(map(_expression, stated)), is_closest, lines[i] if i < len(lines) else 1)
+            yield Stated(_matches(patterns), tuple(map(_expression, stated)), is_closest, lines[i] if i < len(lines) else 1)
 
 
 def _dep5(text: str) -> Iterator[Stated]:
@@ -84,8 +84,12 @@ def _dep5(text: str) -> Iterator[Stated]:
         fields = {match[1].lower(): match[2] for match in re.finditer(r"^([A-Za-z-]+):((?:.|\n[ \t])*)", paragraph, re.MULTILINE)}
         patterns, licence = fields.get("files", "").split(), fields.get("license", "").strip().split("\n")[0]
         if patterns and licence:
-            regex = re.compile("|".join(_debian_glob(pattern) for pattern in patterns), re.DOTALL)
-            yield Stated(_matches(regex), (_expression(licence),), False, text.count("\n", 0, at) + 1)
+            yield Stated(
+                _matches([_pieces(pattern, "*") for pattern in patterns]),
+                (_expression(licence),),
+                False,
+                text.count("\n", 0, at) + 1,
+            )
 
 
 def _expression(text: str) -> str:
@@ -96,23 +100,38 @@ def _strings(given: Any) -> list[str]:
     return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)]
 
 
-def _matches(regex: re.Pattern[str]) -> Callable[[str], bool]:
-    return lambda path: regex.fullmatch(path) is not None
+def _matches(patterns: list[list[str]]) -> Callable[[str], bool]:
+    return lambda path: any(_fits(pieces, path) for pieces in patterns)
 
 
-def _glob(pattern: str) -> str:
-    """`**` is anything, `*` anything but `/`, and a backslash makes a star a star."""
-    meaning = {"**": ".*", "*": "[^/]*"}
-    parts = re.split(r"(\\.|\*\*|\*)", pattern)
-    return "".join(
-        meaning.get(part) or re.escape(part[1:] if part.startswith("\\") and len(part) == 2 else part) for part in parts
-    )
+def _pieces(pattern: str, anything: str) -> list[str]:
+    """A pattern as literal strings, `\\**` (anything), `\\*` (anything but `/`) and `\\?` (any character).
+
+    `anything` is how the pattern writes the first: `**` in REUSE.toml, `*` in Debian's format, which has `?` as well. A backslash
+    makes a star a star.
+    """
+    marks = {anything: "\\**", "*": "\\*"} if anything == "**" else {"*": "\\**", "?": "\\?"}
+    parts = re.split(r"(\\.|\*\*|\*)" if anything == "**" else r"(\\.|\*|\?)", pattern)
+    return [marks.get(part) or (part[1:] if len(part) == 2 and part[0] == "\\" else part) for part in parts if part]
 
 
-def _debian_glob(pattern: str) -> str:
-    """`*` is anything, `/` too, and `?` any character."""
-    parts = re.split(r"(\\.|\*|\?)", pattern)
-    meaning = {"*": ".*", "?": "."}
-    return "".join(
-        meaning.get(part) or re.escape(part[1:] if part.startswith("\\") and len(part) == 2 else part) for part in parts
-    )
+def _fits(pieces: list[str], path: str) -> bool:
+    """Whether the pieces make up the path; in time of their number times its length, whatever they are."""
+    ends = {0}  # of what the pieces so far may make up
+    for piece in pieces:
+        if piece == "\\**":
+            ends = set(range(min(ends), len(path) + 1))
+        elif piece == "\\*":
+            reached: set[int] = set()
+            for end in sorted(ends):
+                if end not in reached:
+                    stop = path.find("/", end)
+                    reached.update(range(end, (len(path) if stop < 0 else stop) + 1))
+            ends = reached
+        elif piece == "\\?":
+            ends = {end + 1 for end in ends if end < len(path)}
+        else:
+            ends = {end + len(piece) for end in ends if path.startswith(piece, end)}
+        if not ends:
+            return False
+    return len(path) in ends

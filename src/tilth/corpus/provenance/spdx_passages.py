@@ -30,6 +30,7 @@ ALIKE, ALIKE_SHORT, SHORT_WORDS = 0.8, 0.9, 100  # Dice that a text needs, and o
 ROOM, SLACK = 0.2, 20  # words that may have come in or gone: of the text's length, and more
 SAME = 0.95  # of their words are common to passages that may be called by one another's name
 OVERLAP = 0.3  # of a passage's words that another one, taken before it, may hold
+BLOCK_WORDS, BLOCK_OVERLAP = 24_000, 9_000  # the longest text has some 7,000 words
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 Hashes = npt.NDArray[np.uint32]
@@ -62,7 +63,21 @@ class SpdxPassages:
     places: Whole
 
     def find(self, words: Sequence[str]) -> list[Passage]:
-        """The passages among the words, in their order; they overlap little."""
+        """The passages among the words, in their order; they overlap little.
+
+        Long files are looked at in blocks that overlap by the longest text, so that time grows with their length and no faster.
+        """
+        found = []
+        for start in range(0, max(len(words) - BLOCK_OVERLAP, 1), BLOCK_WORDS - BLOCK_OVERLAP):
+            block = words[start : start + BLOCK_WORDS]
+            is_last = start + BLOCK_WORDS >= len(words)
+            end = len(block) if is_last else BLOCK_WORDS - BLOCK_OVERLAP
+            for one in self._find(block):
+                if one.first_word < end:  # else the next block holds all of it
+                    found.append(one._replace(first_word=one.first_word + start, last_word=one.last_word + start))
+        return found
+
+    def _find(self, words: Sequence[str]) -> list[Passage]:
         runs = run_hashes(words)
         if not len(runs):
             return []
