@@ -19,7 +19,7 @@ import numpy as np
 from tilth.corpus.provenance.normal_text import NormalText
 
 DATA = "spdx_texts.npz"
-ALIKE, SURE = 0.90, 0.97  # Dice of the sets of words: taken for the licence at all, taken without a second look
+ALIKE = 0.90  # Dice of the sets of words from which a text is taken for a licence
 TIE = 0.012  # so near to the best, the licence that is met more often is meant
 # Met most often, the most frequent first. Their near twins differ in a name (Pixar) or a trailing clause (BSD-3-Clause-HP).
 COMMON = (
