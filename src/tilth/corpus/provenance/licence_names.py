@@ -15,37 +15,46 @@ from tilth.corpus.provenance.spdx_expressions import normalise_expression
 SCORE = 0.7
 PUBLIC_DOMAIN = "LicenseRef-public-domain"
 _V = r"(?: license)?(?: version| v)? ?"
-# Of names that begin alike the longest is first. A name counts once, where it stands first.
+# Strings of which a text that names the licence holds one, and the names; one counts once, where it stands first.
 NAMES = {
-    "0BSD": r"0bsd|(?:bsd zero clause|zero clause bsd)(?: license)?|bsd 0 clause",
-    "BSD-2-Clause": r"(?:bsd 2 clause|2 clause bsd|(?:simplified|two clause) bsd)(?: license)?|freebsd license|bsd two clause",
-    "BSD-3-Clause": r"(?:bsd 3 clause|3 clause bsd|(?:new|modified|revised|three clause) bsd)(?: license)?|bsd three clause",
-    "BSD-4-Clause": r"(?:bsd 4 clause|4 clause bsd|original bsd)(?: license)?",
-    "MIT": r"(?:mit|expat)(?: x11)? license|mit licensed|license mit\b",
-    "ISC": r"isc license|license isc\b",
-    "Zlib": r"zlib(?: libpng)? license|license zlib\b",
-    "Apache-2.0": rf"apache(?: software)?{_V}2(?: 0)?\b|common licenses apache 2 0|\bapl 2 0|\basl 2 0",
-    "BSL-1.0": r"boost software license|bsl 1 0",
-    "MPL-1.1": rf"(?:mozilla public|mpl){_V}1 1",
-    "MPL-2.0": rf"(?:mozilla public|mpl){_V}2(?: 0)?\b",
-    "EPL-1.0": rf"(?:eclipse public|epl){_V}1(?: 0)?\b",
-    "EPL-2.0": rf"(?:eclipse public|epl){_V}2(?: 0)?\b",
-    "CDDL-1.0": rf"(?:common development and distribution license|cddl){_V}(?:cddl version )?1 0",
-    "CDDL-1.1": rf"(?:common development and distribution license|cddl){_V}1 1",
-    "CC0-1.0": r"cc0(?: 1 0)?\b|creative commons zero",
-    "WTFPL": r"\bwtfpl\b",
-    "Unlicense": r"\bunlicense\b",
-    "CNRI-Python": r"cnri python\b|cnri s (?:python 1 6 )?license",
-    "Python-2.0": r"python license|psf license|python software foundation license",
-    "NCSA": r"(?:university of illinois )?ncsa open source license",
-    "OpenSSL": r"openssl license",
-    "Bitstream-Vera": r"bitstream vera (?:fonts? )?(?:copyright|license)",
-    "FTL": r"freetype (?:project )?license|\bftl\b",
-    "Artistic-2.0": rf"artistic{_V}2(?: 0)?\b",
-    "OFL-1.1": rf"(?:sil )?open font{_V}1 1|\bofl 1 1",
-    PUBLIC_DOMAIN: r"(?:in|into|to|as|is|are|am|been|or) (?:the )?public domain\b(?! (?:software )?is not)|license public domain",
+    "0BSD": ("0bsd|zero clause|bsd 0", r"0bsd|(?:bsd zero clause|zero clause bsd)(?: license)?|bsd 0 clause"),
+    "BSD-2-Clause": (
+        "bsd",
+        r"(?:bsd 2 clause|2 clause bsd|(?:simplified|two clause) bsd)(?: license)?|freebsd license|bsd two clause",
+    ),
+    "BSD-3-Clause": (
+        "bsd",
+        r"(?:bsd 3 clause|3 clause bsd|(?:new|modified|revised|three clause) bsd)(?: license)?|bsd three clause",
+    ),
+    "BSD-4-Clause": ("bsd", r"(?:bsd 4 clause|4 clause bsd|original bsd)(?: license)?"),
+    "MIT": ("mit lic|mit x11|expat|license mit", r"(?:mit|expat)(?: x11)? license|mit licensed|license mit\b"),
+    "ISC": ("isc license|license isc", r"isc license|license isc\b"),
+    "Zlib": ("zlib", r"zlib(?: libpng)? license|license zlib\b"),
+    "Apache-2.0": ("apache|apl 2|asl 2", rf"apache(?: software)?{_V}2(?: 0)?\b|common licenses apache 2 0|\bapl 2 0|\basl 2 0"),
+    "BSL-1.0": ("boost|bsl", r"boost software license|bsl 1 0"),
+    "MPL-1.1": ("mozilla|mpl", rf"(?:mozilla public|mpl){_V}1 1"),
+    "MPL-2.0": ("mozilla|mpl", rf"(?:mozilla public|mpl){_V}2(?: 0)?\b"),
+    "EPL-1.0": ("eclipse|epl", rf"(?:eclipse public|epl){_V}1(?: 0)?\b"),
+    "EPL-2.0": ("eclipse|epl", rf"(?:eclipse public|epl){_V}2(?: 0)?\b"),
+    "CDDL-1.0": ("common development|cddl", rf"(?:common development and distribution license|cddl){_V}(?:cddl version )?1 0"),
+    "CDDL-1.1": ("common development|cddl", rf"(?:common development and distribution license|cddl){_V}1 1"),
+    "CC0-1.0": ("cc0|commons zero", r"cc0(?: 1 0)?\b|creative commons zero"),
+    "WTFPL": ("wtfpl", r"\bwtfpl\b"),
+    "Unlicense": ("unlicense", r"\bunlicense\b"),
+    "CNRI-Python": ("cnri", r"cnri python\b|cnri s (?:python 1 6 )?license"),
+    "Python-2.0": ("python|psf", r"python license|psf license|python software foundation license"),
+    "NCSA": ("ncsa", r"(?:university of illinois )?ncsa open source license"),
+    "OpenSSL": ("openssl", r"openssl license"),
+    "Bitstream-Vera": ("bitstream", r"bitstream vera (?:fonts? )?(?:copyright|license)"),
+    "FTL": ("freetype|ftl", r"freetype (?:project )?license|\bftl\b"),
+    "Artistic-2.0": ("artistic", rf"artistic{_V}2(?: 0)?\b"),
+    "OFL-1.1": ("open font|ofl", rf"(?:sil )?open font{_V}1 1|\bofl 1 1"),
+    PUBLIC_DOMAIN: (
+        "public domain",
+        r"(?:in|into|to|as|is|are|am|been|or) (?:the )?public domain\b(?! (?:software )?is not)|license public domain",
+    ),
 }
-NAME = {spdx: re.compile(rf"\b(?:{names})") for spdx, names in NAMES.items()}
+NAME = {spdx: (needles.split("|"), re.compile(rf"\b(?:{names})")) for spdx, (needles, names) in NAMES.items()}
 NOT_SO = re.compile(
     r"\b(?:neighboring rights(?: to this software)?|not|neither|nor|isn t|aren t|(?:compatible with|similar to|unlike)(?: the)?)"
     r"(?: \w+)?(?: in)? ?$"
@@ -127,8 +136,8 @@ def _debian_name(name: str) -> str | None:
 
 
 def _plain(words: str) -> Iterator[Recognised]:
-    for spdx, name in NAME.items():
-        for match in name.finditer(words):
+    for spdx, (needles, name) in NAME.items():
+        for match in name.finditer(words) if any(needle in words for needle in needles) else ():
             if not NOT_SO.search(words[max(0, match.start() - REACH) : match.start()]):
                 yield Recognised(spdx, SCORE, match.start(), match.end() - 1)
                 break

@@ -90,7 +90,9 @@ class SpdxPassages:
         first = np.repeat(self.starts[at[known]], counts)
         entries = first + np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
         texts, where, own = self.holders[entries], np.repeat(known, counts), self.places[entries]
-        kept = (np.bincount(texts, minlength=len(self.names)) >= THERE * self.n_runs)[texts]
+        seen = np.zeros(len(self.holders), bool)  # each run of each text, however often it stands here
+        seen[entries] = True
+        kept = (np.bincount(self.holders[seen], minlength=len(self.names)) >= THERE * self.n_runs)[texts]
         texts, where, own = texts[kept], where[kept], own[kept]
         order = np.lexsort((where - own, texts))
         cuts = np.flatnonzero(np.diff(texts[order])) + 1
