@@ -163,6 +163,7 @@ def test_a_repository_with_reuse_and_a_readme(kind: Any, tmp_path: Path, rows: C
         ),
         ("**License:** MIT\n", []),
         ("## License\n\nSee the file.\n", []),
+        ("## License\n\nReleases are under our EULA.\nParts are under the MIT license.\n", [("MIT", 4), (UNKNOWN, 3)]),
         ("## Licenses of others\n\nMIT\n", []),
         ("## License\n\nAsk us.\n\n## Other\n\nMIT\n", []),
         ("no heading, MIT license", []),
@@ -171,7 +172,7 @@ def test_a_repository_with_reuse_and_a_readme(kind: Any, tmp_path: Path, rows: C
 def test_the_section_of_a_readme(readme: str, expected: list[tuple[str, int]]) -> None:
     found = readme_claims(readme)
     assert [(one.spdx, one.first_line) for one in found] == expected
-    assert all(one.score == 0.5 and one.tool == "readme" for one in found)
+    assert all(one.score == (0 if one.spdx == UNKNOWN else 0.5) and one.tool == "readme" for one in found)
 
 
 def test_a_readme_counts_only_at_the_root_and_where_nothing_else_speaks() -> None:

@@ -34,9 +34,14 @@ def readme_claims(text: str) -> list[Found]:
     start = heading.end()
     following = NEXT.search(text, start)
     section = LINK.sub(lambda link: link[1] or link[2] or " ", text[start : following.start() if following else None][:LONGEST])
-    found = [one for one in licence_file_claims(section) if one.spdx != UNKNOWN] or _names(section)
+    found = licence_file_claims(section)
+    if found[0].spdx == UNKNOWN:
+        found = _names(section)
     before = text.count("\n", 0, start)
-    return [Found(one.spdx, SCORE, "readme", VERSION, before + one.first_line, before + one.last_line) for one in found]
+    return [
+        Found(one.spdx, min(one.score, SCORE), "readme", VERSION, before + one.first_line, before + one.last_line)
+        for one in found
+    ]
 
 
 def _names(section: str) -> list[Found]:
