@@ -9,18 +9,22 @@ import io
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from tilth.corpus.provenance.normal_text import normal_text
+from tilth.corpus.provenance.spdx_passages import ANY, kept_runs
 from tilth.corpus.provenance.spdx_texts import COMMON, DATA, text_hash, word_hash
 
 TARGET = Path(__file__).parents[1] / "src/tilth/corpus/provenance" / DATA
 NAMESPACE = "{http://www.spdx.org/license}"
 BLOCKS = frozenset({"p", "br", "list", "item", "bullet", "titleText", "copyrightText", "standardLicenseHeader"})
+MIN_PASSAGE, FEW = 12, 8  # words
 EPOCH = (1980, 1, 1, 0, 0, 0)
 ATTRIBUTION = (
     "Hashes made from the SPDX License List of the SPDX Workgroup, a Linux Foundation project, https://spdx.org/licenses/"
@@ -38,6 +42,23 @@ def text_of(element: ElementTree.Element, left_out: frozenset[str]) -> str:
     return "".join(parts)
 
 
+def passage_of(element: ElementTree.Element, left_out: frozenset[str]) -> list[str]:
+    """The words below an element.
+
+    What differs from copy to copy is ANY, word for word: names of people, marks of items, a few words that are optional.
+    """
+    words = normal_text(element.text or "").words.split()
+    for child in element:
+        name = child.tag.removeprefix(NAMESPACE)
+        inner = passage_of(child, left_out)
+        if name in ("alt", "bullet") or (name == "optional" and len(inner) <= FEW):
+            words += [ANY] * len(inner)
+        elif name not in left_out:
+            words += inner
+        words += normal_text(child.tail or "").words.split()
+    return words
+
+
 def licence_texts(folder: Path) -> dict[str, list[str]]:
     """The variants of each licence that is not deprecated: as it is, without its title, without what SPDX calls optional."""
     found = {}
@@ -53,6 +74,46 @@ def licence_texts(folder: Path) -> dict[str, list[str]]:
         if plain.exists():
             found[name].append(plain.read_text("utf-8", "replace"))
     return found
+
+
+def passage_texts(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The words of each licence and exception as they stand in a file of many: without title and owner, with what is optional
+    and without. Of texts that are the same the commoner name comes first.
+    """
+    found = []
+    for path in [*(folder / "src").glob("*.xml"), *(folder / "src/exceptions").glob("*.xml")]:
+        root = ElementTree.parse(path).getroot()
+        one = root.find(f"{NAMESPACE}license")
+        one = root.find(f"{NAMESPACE}exception") if one is None else one
+        text = None if one is None else one.find(f"{NAMESPACE}text")
+        if one is None or text is None or "deprecatedVersion" in one.attrib:
+            continue
+        own = frozenset({"titleText", "copyrightText", "standardLicenseHeader"})
+        core, whole = (passage_of(text, own | more) for more in ({"optional"}, set()))
+        found += [(str(one.get("licenseId")), words) for words in ([core] if len(whole) - len(core) <= FEW else [core, whole])]
+    yield from sorted((pair for pair in found if len(pair[1]) >= MIN_PASSAGE), key=lambda pair: order_of_names(pair[0]))
+
+
+def packed_passages(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The runs of all passages, ascending, as gaps, and the passages that hold each and where."""
+    known: dict[bytes, tuple[str, int, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
+    for name, words in passage_texts(folder):
+        runs, places = kept_runs(words)
+        known.setdefault(runs.tobytes(), (name, len(words), runs, places))
+    names, n_words, of_each, places = zip(*known.values(), strict=True)
+    runs = np.concatenate(of_each)
+    holders = np.repeat(np.arange(len(names)), [len(own) for own in of_each])
+    order = np.lexsort((holders, runs))
+    distinct, counts = np.unique(runs, return_counts=True)
+    return {
+        "passage_names": np.array(names),
+        "exceptions": np.array(sorted({path.stem for path in (folder / "src/exceptions").glob("*.xml")} & set(names))),
+        "passage_words": np.array(n_words, np.uint32),
+        "run_gaps": np.diff(distinct.astype(np.uint64), prepend=0).astype(np.uint32),
+        "run_counts": counts.astype(np.uint16),
+        "run_texts": holders[order].astype(np.uint16),
+        "run_places": np.concatenate(places)[order].astype(np.uint16),
+    }
 
 
 def order_of_names(name: str) -> tuple[int, bool, str]:
@@ -94,6 +155,7 @@ def main(folder: Path) -> None:
         "set_starts": np.array([0, *np.cumsum([len(member) for member in members])], np.uint32),
         "set_names": np.array(owners, np.uint16),
         "set_words": np.array([i for member in members for i in member], np.uint16),
+        **packed_passages(folder),
     }
     with zipfile.ZipFile(TARGET, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for key, array in arrays.items():

@@ -47,8 +47,8 @@ def test_the_same_words_and_nearly_the_same_words() -> None:
     (exact,) = licence_file_claims(ISC.format(owner="A. Farmer"))
     assert (exact.spdx, exact.tool, exact.score) == ("ISC", "spdx text", 1.0)
     assert (exact.first_line, exact.last_line) == (3, 9)
-    (near,) = licence_file_claims(ISC.format(owner="B. Ox").replace("THE AUTHOR BE", "B. OX BE"))
-    assert (near.spdx, near.tool) == ("ISC", "spdx words")
+    (near,) = licence_file_claims(ISC.format(owner="B. Ox").replace("FITNESS. IN", "FITNESS OF ALL KINDS. IN"))
+    assert (near.spdx, near.tool) == ("ISC", "spdx passage")
     assert 0.9 < near.score < 1
     assert spdx_texts().match(normal_text("to be sown in spring, and reaped when it is ripe, if it is not wet " * 20)) is None
 

@@ -134,7 +134,7 @@ def test_similar_texts_are_told_apart() -> None:
     assert texts(GPL) == ["GPL-3.0-only"]
     assert recognise_notice("see the license file") == []
     (unknown,) = licence_file_claims("\nall rights reserved")
-    assert unknown == (UNKNOWN, 0.0, "licence text", "2", 2, 2)
+    assert unknown == (UNKNOWN, 0.0, "licence text", "3", 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_similar_texts_are_told_apart() -> None:
     [
         ("LICENSE", True), ("a/LICENCE.md", True), ("COPYING.LESSER", True), ("LICENSE-MIT", True),
         ("MIT-LICENSE.txt", True), ("UNLICENSE", True),
-        ("licenses.py", False), ("license.json", False), ("copying.c", False), ("LICENSES/MIT.txt", False),
+        ("licenses.py", False), ("license.json", False), ("copying.c", False), ("LICENSES/MIT.txt", False), ("LICENSES/GPL-2.0.txt", False),
         ("README", False), ("relicense.md", False),
     ],
 )  # fmt: skip

@@ -17,6 +17,7 @@ from tilth.errors import QueryError
 from tilth.pipeline.build import build
 from tilth.pipeline.explain import explain
 from tilth.pipeline.inventory import describe
+from tilth.pipeline.linguist import Linguist
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Bpe, Perplexity
 
@@ -48,7 +49,7 @@ def make(project: Project, name: str, *sources: str, **settings: Any) -> None:
 
 
 def test_every_policy_stands_on_a_corpus_with_its_families(project: Project) -> None:
-    make(project, "web", "web", signals=(*ALL, *CODE, "ccnet"), tokenizer=Bpe(300))
+    make(project, "web", "web", signals=(*ALL, *CODE, "ccnet", Linguist()), tokenizer=Bpe(300))
     for name in POLICIES:
         (row,) = run_sql(project.store, f"select count(*) as n, count(*) filter (@{name}) as kept from web").to_pylist()
         assert 0 <= row["kept"] <= row["n"] == 30

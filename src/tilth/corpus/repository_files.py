@@ -11,8 +11,7 @@ from tilth.corpus.extract.textfile import NotTextError, decoded, read_text
 from tilth.corpus.languages import detect
 from tilth.corpus.provenance.git_objects import LINK_MODE, SUBMODULE_MODE, Addition, Blob, TreeFile
 from tilth.corpus.provenance.git_refs import DEFAULT_POLICY
-from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
-from tilth.corpus.provenance.package_metadata import is_metadata_path
+from tilth.corpus.provenance.licences import LicenceTree, speaks_of_licences
 from tilth.corpus.provenance.scancode import ScanCode
 from tilth.corpus.records import Document, Occurrence, Reject, content_document_id, printable
 
@@ -56,7 +55,7 @@ class RepositoryFiles:
     def at_head(self, file: TreeFile, origin: str) -> None:
         """Note a file of the tree whose licence files count and whose names may collide."""
         self.folded[origin, file.path.casefold()] += 1
-        if file.is_file and (is_licence_path(file.path) or is_metadata_path(file.path)):
+        if file.is_file and speaks_of_licences(file.path):
             self.licence_paths.setdefault(file.oid, []).append((origin, file.path))
 
     def rows(self, blobs: ReadBlobs, max_blob_bytes: int) -> Iterator[Document | Reject]:
@@ -72,8 +71,7 @@ class RepositoryFiles:
         for blob in blobs(self.licence_paths, MAX_LICENCE_BYTES):
             text = decoded(blob.data or b"")
             for origin, path in self.licence_paths[blob.oid] if text else []:
-                tree = trees[origin]
-                (tree.add if is_licence_path(path) else tree.add_metadata)(path, text, f"swh:1:cnt:{blob.oid}")
+                trees[origin].take(path, text, f"swh:1:cnt:{blob.oid}")
         return trees
 
     def _row(self, blob: Blob, places: list[Occurrence], licences: dict[str, LicenceTree]) -> Document | Reject:

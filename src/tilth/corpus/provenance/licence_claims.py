@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import compress
 from typing import NamedTuple
 
+from tilth.corpus.provenance.licence_names import debian_licences, recognise_exceptions, recognise_names
 from tilth.corpus.provenance.licence_texts import (
     WORDINGS_VERSION,
     Recognised,
@@ -12,15 +14,25 @@ from tilth.corpus.provenance.licence_texts import (
     recognise_licence,
     recognise_notice,
 )
-from tilth.corpus.provenance.normal_text import NormalText, normal_text
-from tilth.corpus.provenance.spdx_expressions import UNKNOWN, covers, licences_in, normalise_expression, strictness
-from tilth.corpus.provenance.spdx_texts import SURE, TextMatch, spdx_texts
+from tilth.corpus.provenance.normal_text import GAP, NormalText, normal_text
+from tilth.corpus.provenance.spdx_expressions import UNKNOWN, covers, normalise_expression, strictness
+from tilth.corpus.provenance.spdx_passages import Passage, spdx_passages
+from tilth.corpus.provenance.spdx_texts import TextMatch, spdx_texts
 
 HEADER_CHARS, HEADER_LINES = 12_000, 150
 TAG = re.compile(r"SPDX-Licen[cs]e-Identifier:[ \t]*([^\r\n]{1,200})", re.IGNORECASE)
 TAG_END = re.compile(r"\s*(?:\*/|-->|#\}|\*\)|%>|\"\"\"|'''|\\n|&|<|[\"'`]).*$")
 MENTIONS_LICENCE = re.compile(r"licen[cs]e|redistribut|permission|\bA?L?GPL|public domain|general public", re.IGNORECASE)
 GNU_WORDS = ("gnu", "gpl", "lgpl", "agpl", "gplv2", "gplv3")
+NOT_OF_GNU = ("LLVM-exception", "Swift-exception", "fmt-exception")  # exceptions to permissive licences
+PERMISSIVE, MANY_WORDS = 1, 150
+# What permissive licences do not say: terms of another kind stand beside them.
+RESTRICTION = re.compile(
+    r"\b(?:proprietary|confidential|non ?transferable|reverse engineer|decompile|disassemble|evaluation (?:purposes?|only)"
+    r"|trade secrets?|end user license|eula|internal use|(?:expressly|strictly) prohibited|non ?commercial use only"
+    r"|(?:may|shall|must) not (?:be )?(?:cop(?:y|ied)|modif(?:y|ied)|(?:re)?distributed?|sublicensed?|rent(?:ed)?|leased?|sell"
+    r"|sold)(?!(?: \w+){0,6} except\b))\b"
+)
 # Two licences of which one may take either. What follows within these many characters is among the choices.
 CHOICE = re.compile(
     r"\bdual(?:ly)? licensed|\bdual license\b|\balternatively (?:this|the|you|it)\b"
@@ -54,7 +66,7 @@ def header_claims(text: str) -> list[Found]:
 
 def licence_file_claims(text: str) -> list[Found]:
     """What a licence file holds; LicenseRef-unknown with score 0 if nothing in it is recognised."""
-    tags = [tag for tag in _tags(text[:HEADER_CHARS]) if tag.spdx != UNKNOWN]
+    tags = [*(tag for tag in _tags(text[:HEADER_CHARS]) if tag.spdx != UNKNOWN), *_debian_tags(text)]
     normal = normal_text(text)
     owned = normal_text(text, without_copyright=True)
     found = _texts(normal, owned)
@@ -63,25 +75,81 @@ def licence_file_claims(text: str) -> list[Found]:
 
 
 def _texts(normal: NormalText, owned: NormalText) -> list[Found]:
-    """Texts of the list and wordings, the surer first; a notice counts where neither is there, or speaks of GNU alone."""
-    alike = spdx_texts().match(owned) or spdx_texts().match(normal)
-    worded = _noticed(normal, recognise_licence(normal.words), "licence text")
-    listed = [] if alike is None else [_of_list(alike, owned)]
-    if alike is not None and alike.score < SURE and worded:
-        # a wording names the licence, the set of words may name its twin; of the two the stricter is not given up
-        limit = max(strictness(one.spdx) for one in worded)
-        listed = [one for one in listed if strictness(one.spdx) > limit]
-    found = listed if alike is not None and alike.score >= SURE else [*worded, *listed]
-    # GNU's texts speak of each other; whose licence they are part of says which of them is meant
-    noticed = _noticed(normal, recognise_grants(normal.words, of_gnu=not found or _speaks_of_gnu(normal, found)), "notice")
-    return [*found, *(one for one in noticed if not any(covers(known.spdx, one.spdx) for known in found))]
+    """The texts of the list, whole or among others; in what is left wordings and notices; else what the words are like."""
+    exact = spdx_texts().exact_match(owned) or spdx_texts().exact_match(normal)
+    if exact is not None:
+        return [_of_list(exact, owned)]
+    passages = spdx_passages().find(normal.words.split(" "))
+    rest = normal.without([(one.first_word, one.last_word) for one in passages])
+    # a text that says nothing of GNU hides no notice that was put into it or behind it
+    outside = normal.without([(one.first_word, one.last_word) for one in passages if _speaks_of_gnu(one.spdx)])
+    worded: list[Found] = []
+    for tool, words, recognised in (
+        ("licence text", rest, recognise_licence(rest.words)),
+        ("notice", outside, recognise_grants(outside.words)),
+        ("name", rest, recognise_names(rest.words, [one.spdx for one in passages])),
+    ):
+        further = _noticed(words, recognised, tool)
+        worded += [one for one in further if not any(covers(known.spdx, one.spdx) for known in worded)]
+    texts = [_of_passage(one, normal) for one in passages]
+    named = _noticed(rest, recognise_exceptions(rest.words), "name")
+    found = _with_exceptions([*texts, *(one for one in named if all(one.spdx != text.spdx for text in texts))], worded)
+    alike = None if found else spdx_texts().match(owned) or spdx_texts().match(normal)
+    return [*found, *_restricted(rest, found)] if alike is None else [_of_list(alike, owned)]
 
 
-def _speaks_of_gnu(text: NormalText, found: list[Found]) -> bool:
-    """Whether GNU's licences are spoken of and none of the texts that were found says so itself."""
-    spoken = set(text.words.split(" "))
-    names = {name for one in found for name in licences_in(one.spdx)} & set(spdx_texts().names)
-    return any(word in spoken and not any(spdx_texts().has_word(name, word) for name in names) for word in GNU_WORDS)
+def _restricted(rest: NormalText, found: list[Found]) -> list[Found]:
+    """LicenseRef-unknown beside permissive claims, where what is left forbids things, or is long and only names a licence."""
+    if not found or max(strictness(one.spdx) for one in found) > PERMISSIVE:
+        return []
+    match = RESTRICTION.search(rest.words)
+    if match is not None:
+        lines = rest.line_at(match.start()), rest.line_at(match.end() - 1)
+    elif all(one.tool == "name" for one in found) and rest.words.count(" ") > MANY_WORDS:
+        lines = rest.span
+    else:
+        return []
+    return [Found(UNKNOWN, 0.0, "licence text", WORDINGS_VERSION, *lines)]
+
+
+def _speaks_of_gnu(spdx: str) -> bool:
+    """Whether the text of a licence names GNU or one of its licences; of an exception it goes without saying."""
+    return spdx in spdx_passages().exceptions or any(spdx_texts().has_word(spdx, word) for word in GNU_WORDS)
+
+
+def _with_exceptions(passages: list[Found], worded: list[Found]) -> list[Found]:
+    """One claim a licence; an exception goes with the licence before it that it fits, or else the next one, or none."""
+    exceptions = spdx_passages().exceptions
+    passages = sorted(passages, key=lambda one: one.first_line)
+    texts = [one for one in passages if one.spdx not in exceptions]
+    others = [one for one in worded if not any(covers(text.spdx, one.spdx) and not _widens(one, text) for text in texts)]
+    kept = [text for text in texts if not any(_widens(one, text) for one in worded)]
+    found = sorted([*kept, *others], key=lambda one: (one.first_line, one.last_line))
+    for exception in [one for one in passages if one.spdx in exceptions]:
+        is_gnu = exception.spdx not in NOT_OF_GNU
+        fitting = [i for i, one in enumerate(found) if " " not in one.spdx and ("GPL" in one.spdx) == is_gnu]
+        before = [i for i in fitting if found[i].first_line <= exception.first_line]
+        at = before[-1] if before else next(iter(fitting), -1)
+        if at >= 0 and (joined := normalise_expression(f"{found[at].spdx} WITH {exception.spdx}")):
+            last = max(found[at].last_line, exception.last_line)
+            first = min(found[at].first_line, exception.first_line)
+            found[at] = found[at]._replace(spdx=joined, first_line=first, last_line=last)
+    once: dict[str, Found] = {}
+    for one in found:
+        once.setdefault(one.spdx, one)
+    return list(once.values())
+
+
+def _widens(notice: Found, text: Found) -> bool:
+    """Whether a notice grants a text "or any later version", which the text itself cannot say."""
+    return notice.spdx.endswith("-or-later") and text.spdx == notice.spdx.replace("-or-later", "-only")
+
+
+def _ungapped(words: str, position: int) -> tuple[int, int]:
+    """The stretch around a position in which licences are spoken of together, up to where a text was taken out."""
+    begin = max(words.rfind(GAP, 0, position), position - 4 * CHOICE_CHARS)
+    end = words.find(GAP, position)
+    return begin, len(words) if end < 0 else end
 
 
 def _tags(text: str) -> list[Found]:
@@ -91,6 +159,19 @@ def _tags(text: str) -> list[Found]:
         line = text.count("\n", 0, match.start()) + 1
         found.setdefault(spdx, Found(spdx, 1.0, "spdx tag", "SPDX 2.3", line, line))
     return list(found.values())
+
+
+def _debian_tags(text: str) -> list[Found]:
+    found: dict[str, Found] = {}
+    for spdx, start in debian_licences(text):
+        line = text.count("\n", 0, start) + 1
+        found.setdefault(spdx, Found(spdx, 1.0, "debian field", WORDINGS_VERSION, line, line))
+    return list(found.values())
+
+
+def _of_passage(one: Passage, text: NormalText) -> Found:
+    lines = text.line_of(one.first_word), text.line_of(one.last_word)
+    return Found(one.spdx, one.score, "spdx passage", spdx_texts().version, *lines)
 
 
 def _of_list(alike: TextMatch, text: NormalText) -> Found:
@@ -106,10 +187,13 @@ def _noticed(text: NormalText, recognised: list[Recognised], tool: str) -> list[
     if choice is None or len(found) < 2:
         return found
     # "GPL ..., alternatively MIT ...": one of the licences is named before or after, another one after
-    after = [one for one in recognised if 0 <= one.start - choice.start() <= CHOICE_CHARS]
-    others = [one for one in recognised if one in after or 0 <= choice.start() - one.start <= CHOICE_CHARS * 4]
-    if not after or len(others) < len(recognised):
+    begin, end = _ungapped(text.words, choice.start())
+    after = [one for one in recognised if 0 <= one.start - choice.start() <= CHOICE_CHARS and one.start < end]
+    offered = [one in after or begin <= one.start <= choice.start() for one in recognised]
+    if not after or sum(offered) < 2:
         return found
-    spdx = normalise_expression(" OR ".join(sorted(one.spdx for one in found)))
-    lines = [line for one in found for line in (one.first_line, one.last_line)]
-    return [Found(str(spdx), min(one.score for one in found), tool, WORDINGS_VERSION, min(lines), max(lines))]
+    joined = list(compress(found, offered))
+    spdx = normalise_expression(" OR ".join(sorted(one.spdx for one in joined)))
+    lines = [line for one in joined for line in (one.first_line, one.last_line)]
+    either = Found(str(spdx), min(one.score for one in joined), tool, WORDINGS_VERSION, min(lines), max(lines))
+    return [*(one for one, is_offered in zip(found, offered, strict=True) if not is_offered), either]

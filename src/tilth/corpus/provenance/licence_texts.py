@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-WORDINGS_VERSION = "2"
+WORDINGS_VERSION = "3"
 MIN_SHARE = 0.75  # of a licence's phrases that must be found; the first is always required
 
 
@@ -127,7 +127,9 @@ NOT_GRANTED = re.compile(
     r"\b(?:(?:not|unlike|non)(?: under| covered by| licensed under| subject to)?|compatible with|distributing python under"
     r"|(?:combine|link)\b.*with (?:other )?software that is (?:licensed|released) under)(?: a)? ?$"
 )
-NOT_MEANT = re.compile(r" (?:compatible|incompatible)\b")
+NOT_MEANT = re.compile(r" (?:(?:from )?compatible|incompatible|instead of this license)\b")
+# Where Debian keeps a text, or that it comes along.
+POINTER = re.compile(r"(?:common licenses|(?:full|complete) text of(?: the)?(?: gnu)?) $")
 FAMILIES = {"lesser": "LGPL", "library": "LGPL", "affero": "AGPL", "lgpl": "LGPL", "agpl": "AGPL"}
 VERSIONS = {"GPL": ("1.0", "2.0", "3.0"), "LGPL": ("2.0", "2.1", "3.0"), "AGPL": ("1.0", "3.0")}
 GNU_BEFORE = 120  # characters before it that tell whether it is granted
@@ -144,9 +146,9 @@ def recognise_notice(words: str) -> list[Recognised]:
     return [*_find(words, NOTICES), *_find_gnu(words)]
 
 
-def recognise_grants(words: str, *, of_gnu: bool) -> list[Recognised]:
-    """The licences that are granted without their text; those of GNU only with `of_gnu`."""
-    return [*_find(words, GRANTS), *(_find_gnu(words) if of_gnu else [])]
+def recognise_grants(words: str) -> list[Recognised]:
+    """The licences that are granted without their text."""
+    return [*_find(words, GRANTS), *_find_gnu(words)]
 
 
 def _find(words: str, known: tuple[Wording, ...]) -> list[Recognised]:
@@ -163,8 +165,9 @@ def _find(words: str, known: tuple[Wording, ...]) -> list[Recognised]:
 
 
 def _find_gnu(words: str) -> list[Recognised]:
-    found: dict[str, Recognised] = {}
+    found: dict[tuple[str, str], Recognised] = {}
     unversioned: dict[str, Recognised] = {}
+    pointed: dict[str, Recognised] = {}
     for match in GNU.finditer(words):
         family = FAMILIES.get(match["kind"] or match["short"] or match["bare"] or "", "GPL")
         rest = words[match.end() : match.end() + GNU_REACH]
@@ -174,13 +177,21 @@ def _find_gnu(words: str) -> list[Recognised]:
         version = (match["version"] or (f"{stated[1]} {stated[2] or 0}" if stated else "")).replace(" ", ".")
         version = f"{version}.0" if len(version) == 1 else version
         place = match.start(), match.end() + (stated.end() if stated else 0) - 1
-        if version in VERSIONS[family]:
+        if POINTER.search(words[max(0, match.start() - GNU_BEFORE) : match.start()]):
+            ending = f"{version}-only" if version in VERSIONS[family] else f"{VERSIONS[family][0]}-or-later"
+            pointed.setdefault(family, Recognised(f"{family}-{ending}", 0.8, *place))
+        elif version in VERSIONS[family]:
             ending = "or-later" if match["later"] or LATER.search(rest) else "only"
-            found.setdefault(family, Recognised(f"{family}-{version}-{ending}", 1.0, *place))
+            known = found.get((family, version))
+            # the notice says "or any later version", and where the text lies says it not
+            if known is None or (ending == "or-later" and known.spdx.endswith("only")):
+                found[family, version] = Recognised(f"{family}-{version}-{ending}", 1.0, *place)
         else:
             # a GNU licence of no stated version may be used under any version (GPL-2.0, section 9)
             unversioned.setdefault(family, Recognised(f"{family}-{VERSIONS[family][0]}-or-later", 0.8, *place))
-    return list({**unversioned, **found}.values())
+    versioned = {family for family, _ in found}
+    others = {**pointed, **unversioned}  # where a text lies says less of the version than who grants it
+    return [*found.values(), *(one for family, one in others.items() if family not in versioned)]
 
 
 def _is_grant(words: str, match: re.Match[str], is_versioned: bool) -> bool:

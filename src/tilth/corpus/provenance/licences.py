@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from tilth.corpus.provenance.licence_claims import HEADER_CHARS, MENTIONS_LICENCE, Found, header_claims, licence_file_claims
-from tilth.corpus.provenance.package_metadata import METADATA_TOOLS, metadata_claims
+from tilth.corpus.provenance.package_metadata import METADATA_TOOLS, is_metadata_path, metadata_claims
+from tilth.corpus.provenance.readme import is_readme_path, readme_claims
+from tilth.corpus.provenance.reuse import SPECIFICATION, Stated, is_licence_store, is_reuse_path, matching, reuse_statements
 from tilth.corpus.provenance.spdx_expressions import UNKNOWN, covers, strictness
 from tilth.corpus.records import LicenceClaim
 
@@ -30,7 +32,13 @@ Scan = Callable[[str, str | None], list[Found]]  # (text, SWHID of the bytes it 
 def is_licence_path(path: str) -> bool:
     """Whether a file's name says that it holds a licence: LICENSE, LICENCE.md, COPYING.LESSER, MIT-LICENSE, gpl-3.0.txt, ..."""
     name = path.rpartition("/")[2]
-    return LICENCE_FILE.fullmatch(name) is not None and not name.lower().endswith(CODE_SUFFIXES)
+    is_named = LICENCE_FILE.fullmatch(name) is not None and not name.lower().endswith(CODE_SUFFIXES)
+    return is_named and not is_licence_store(path) and not is_reuse_path(path)
+
+
+def speaks_of_licences(path: str) -> bool:
+    """Whether a file is one that LicenceTree.take wants: a licence, package metadata, REUSE's files, the README."""
+    return is_licence_path(path) or is_metadata_path(path) or is_reuse_path(path) or is_readme_path(path)
 
 
 @dataclass
@@ -46,6 +54,18 @@ class LicenceTree:
     repository: list[LicenceClaim] = field(default_factory=list)
     noted: list[LicenceClaim] = field(default_factory=list)
     scan: Scan | None = None
+    reuse: dict[str, tuple[list[Stated], str | None]] = field(default_factory=dict)  # by the path of the file that states it
+
+    def take(self, path: str, text: str, swhid: str | None) -> None:
+        """Take in a file that says something of others, by what it is."""
+        if is_licence_path(path):
+            self.add(path, text, swhid)
+        elif is_metadata_path(path):
+            self.add_metadata(path, text, swhid)
+        elif is_reuse_path(path):
+            self.reuse[path] = reuse_statements(path, text), swhid
+        else:
+            self.repository += [_claim(self.origin, "", path, one, "repository", swhid) for one in readme_claims(text)]
 
     def add(self, path: str, text: str, swhid: str | None) -> None:
         """Take in a licence file. One that is not recognised claims LicenseRef-unknown; an empty one claims nothing."""
@@ -77,9 +97,24 @@ class LicenceTree:
             for one in self._own(text, swhid)
             if not any(covers(spdx, one.spdx) for spdx in said)
         ]
+        own += self._stated(path, has_own=bool(own))
         found = [*own, *(replace(claim, path=path) for claim in [*inherited, *self.repository])]
         noted = [replace(claim, path=path) for claim in self.noted]
         return [*mark_effective(list(dict.fromkeys(found))), *dict.fromkeys(noted)]
+
+    def _stated(self, path: str, *, has_own: bool) -> list[LicenceClaim]:
+        """What REUSE's files say of one: its own `.license`, then the nearest `REUSE.toml`, then `.reuse/dep5`."""
+        near = [f"{folder}/REUSE.toml" if folder else "REUSE.toml" for folder in ancestors(path)]
+        claims: list[LicenceClaim] = []
+        for evidence in [f"{path}.license", *near, ".reuse/dep5"] if self.reuse else ():
+            statements, swhid = self.reuse.get(evidence, ([], None))
+            stated = matching(statements, path)
+            if stated is not None and not (stated.is_closest and (has_own or claims)):
+                for spdx in stated.spdx:
+                    score = 0.0 if spdx == UNKNOWN else 1.0
+                    found = Found(spdx, score, "reuse", SPECIFICATION, stated.line, stated.line)
+                    claims.append(_claim(self.origin, path, evidence, found, "file", swhid))
+        return claims
 
     def _own(self, text: str, swhid: str | None) -> Sequence[Found]:
         found = _header_claims(text)

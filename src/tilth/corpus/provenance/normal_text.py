@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+GAP = "|"
 WORD = re.compile(r"[a-z0-9]+")
-TAG = re.compile(r"<(?!https?:|ftp:|mailto:)/?[a-zA-Z!][^<>\n]{0,300}>")
+TAG = re.compile(r"<(?!https?:|ftp:|mailto:|!--)/?[a-zA-Z!][^<>\n]{0,300}>")
 # Comments that begin with a word: m4, batch files, Texinfo, FORTRAN 77.
 COMMENT_WORD = re.compile(r"^[ \t]*(?:dnl|DNL|rem|REM|Rem|@rem|@REM|@c|@comment)\b|^[cC](?=[ \t]|$)", re.MULTILINE)
 LINE_BREAK_IN_STRING = re.compile(r"\\[nrt](?![a-z]{2})")
@@ -36,7 +38,28 @@ class NormalText:
 
     def line_at(self, position: int) -> int:
         """The line, from 1, of the word at a position in `words`."""
-        return bisect_right(self._ends, self.words.count(" ", 0, position)) + 1
+        return self.line_of(self.words.count(" ", 0, position))
+
+    def line_of(self, word: int) -> int:
+        """The line, from 1, of a word, counted from 0."""
+        return bisect_right(self._ends, word) + 1
+
+    def without(self, spans: Sequence[tuple[int, int]]) -> NormalText:
+        """The text without some words (from first to last, counted from 0); each gap is the word `|`, which is in no phrase."""
+        lines, at = [], 0
+        left = sorted(spans)
+        for line in self.lines:
+            kept: list[str] = []
+            for word in line:
+                while left and at > left[0][1]:
+                    left.pop(0)
+                if not left or at < left[0][0]:
+                    kept.append(word)
+                elif at == left[0][0]:
+                    kept.append(GAP)
+                at += 1
+            lines.append(kept)
+        return NormalText(lines)
 
     @property
     def span(self) -> tuple[int, int]:

@@ -19,14 +19,14 @@ import numpy as np
 from tilth.corpus.provenance.normal_text import NormalText
 
 DATA = "spdx_texts.npz"
-ALIKE, SURE = 0.90, 0.97  # Dice of the sets of words: taken for the licence at all, taken without a second look
+ALIKE = 0.90  # Dice of the sets of words from which a text is taken for a licence
 TIE = 0.012  # so near to the best, the licence that is met more often is meant
 # Met most often, the most frequent first. Their near twins differ in a name (Pixar) or a trailing clause (BSD-3-Clause-HP).
 COMMON = (
     "MIT", "Apache-2.0", "BSD-3-Clause", "BSD-2-Clause", "ISC", "GPL-3.0-only", "GPL-2.0-only", "LGPL-2.1-only", "LGPL-3.0-only",
     "AGPL-3.0-only", "MPL-2.0", "Unlicense", "CC0-1.0", "0BSD", "Zlib", "BSL-1.0", "EPL-2.0", "EPL-1.0", "PSF-2.0", "Python-2.0",
     "CC-BY-4.0", "CC-BY-SA-4.0", "Artistic-2.0", "OFL-1.1", "LGPL-2.0-only", "BSD-4-Clause", "HPND", "CDDL-1.0", "GPL-1.0-only",
-    "GFDL-1.1-only", "GFDL-1.2-only", "GFDL-1.3-only",
+    "GFDL-1.1-only", "GFDL-1.2-only", "GFDL-1.3-only", "X11", "NCSA",
 )  # fmt: skip
 MIN_WORDS = 12  # fewer say too little to be called alike
 
@@ -55,11 +55,13 @@ class SpdxTexts:
     starts: np.ndarray[Any, np.dtype[np.int64]]
     holders: np.ndarray[Any, np.dtype[np.int64]]
 
-    def match(self, text: NormalText) -> TextMatch | None:
-        """The licence whose text this is, or is like; None if none is (ALIKE)."""
+    def exact_match(self, text: NormalText) -> TextMatch | None:
+        """The licence whose text this is, word for word."""
         name = self.exact.get(text_hash(text.words))
-        if name is not None:
-            return TextMatch(name, 1.0, True)
+        return None if name is None else TextMatch(name, 1.0, True)
+
+    def match(self, text: NormalText) -> TextMatch | None:
+        """The licence whose text this is like; None if none is (ALIKE)."""
         words = set(text.words.split(" "))
         known = [self.word_ids[key] for key in map(word_hash, words) if key in self.word_ids]
         if len(known) < MIN_WORDS:

@@ -15,8 +15,7 @@ from typing import ClassVar, NamedTuple
 from tilth.corpus.extract.textfile import NotTextError, decoded, read_text
 from tilth.corpus.languages import detect
 from tilth.corpus.locations import FoundFile, group_by_size, local_stamp
-from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
-from tilth.corpus.provenance.package_metadata import is_metadata_path
+from tilth.corpus.provenance.licences import LicenceTree, speaks_of_licences
 from tilth.corpus.provenance.swhid import content_swhid
 from tilth.corpus.reading import share
 from tilth.corpus.records import Document, Occurrence, Reject, Shard, document_id, fingerprint, printable
@@ -51,7 +50,7 @@ class Folder:
     max_file_bytes: int = 16 << 20
     shard_bytes: int = 128 << 20
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:
@@ -118,13 +117,12 @@ class Folder:
     def _licences(self, root: Path, found: list[Found]) -> LicenceTree:
         tree = LicenceTree(self.name)
         for file in found:
-            is_licence = is_licence_path(file.path)
-            if (is_licence or is_metadata_path(file.path)) and not file.problem:
+            if speaks_of_licences(file.path) and not file.problem:
                 try:
                     data = read_regular_file(root / file.path, MAX_LICENCE_BYTES)
                 except (OSError, NotTextError):  # its own row says why
                     continue
-                (tree.add if is_licence else tree.add_metadata)(file.path, decoded(data), content_swhid(data))
+                tree.take(file.path, decoded(data), content_swhid(data))
         return tree
 
     def _files(self, root: Path) -> Iterator[Found]:

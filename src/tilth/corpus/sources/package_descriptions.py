@@ -31,7 +31,7 @@ class PackageDescriptions:
     max_bytes: int | None = None
     search_path: tuple[str, ...] = ()
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("license-expression",)
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:

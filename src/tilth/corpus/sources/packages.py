@@ -43,7 +43,7 @@ class PackageSource:
     max_file_bytes: int = 1 << 20
     search_path: tuple[str, ...] = ()
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:

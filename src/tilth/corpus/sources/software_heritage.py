@@ -41,7 +41,7 @@ class SoftwareHeritageGraph:
     max_blob_bytes: int = 10 << 20
     only: str = ALL
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     @property
