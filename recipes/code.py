@@ -19,9 +19,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from tilth import Bpe, Corpus, MinHashParameters
+from tilth import Bpe, Corpus
 from tilth.corpus import GitRepositories
 from tilth.errors import RecipeError, did_you_mean
+from tilth.pipeline.code_minhash import CodeMinHash
 from tilth.pipeline.recipe import CodeForm, Decontaminate, Notebooks, Redact
 
 SIGNALS = ("code_shape", "code_head", "code_html", "code_comments", "secrets")
@@ -49,14 +50,14 @@ def corpus(
     """`scancode` is a SQLite file for ScanCode's answers, `clamd` the address of a ClamAV daemon: neither is asked without.
 
     Near-duplicates are MinHash's in 32 bands of 6 rows: at similarity .7 a pair is proposed with probability .98, and with
-    The Stack v2's 25 bands of 10 (`MinHashParameters(bands=(25, 10))`) with .51; each is verified either way.
+    The Stack v2's 25 bands of 10 (`CodeMinHash(bands=(25, 10))`) with .51; each is verified either way.
     """
     source = GitRepositories("code", repositories, facts=facts or None, scancode=scancode or None)
     return Corpus(
         sources=[source],
         edits=[Notebooks(notebooks), Redact()],
         signals=[*SIGNALS, *_parsers(), *_scanner(clamd)],
-        near_duplicates=MinHashParameters(threshold=threshold),
+        near_duplicates=CodeMinHash(threshold=threshold),
         keep=KEEP,
         decontaminate=Decontaminate(_found_below(benchmarks), n_code=20) if benchmarks else None,
         tokenizer=Bpe(vocab_size, max_bytes=32_000_000),
