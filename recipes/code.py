@@ -23,6 +23,7 @@ from tilth import Bpe, Corpus
 from tilth.corpus import GitRepositories
 from tilth.errors import RecipeError, did_you_mean
 from tilth.pipeline.code_minhash import CodeMinHash
+from tilth.pipeline.linguist import Linguist
 from tilth.pipeline.recipe import CodeForm, Decontaminate, Notebooks, Redact
 
 SIGNALS = ("code_shape", "code_head", "code_html", "code_comments", "secrets")
@@ -56,7 +57,7 @@ def corpus(
     return Corpus(
         sources=[source],
         edits=[Notebooks(notebooks), Redact()],
-        signals=[*SIGNALS, *_parsers(), *_scanner(clamd)],
+        signals=[*SIGNALS, Linguist(), *_parsers(), *_scanner(clamd)],
         near_duplicates=CodeMinHash(threshold=threshold),
         keep=KEEP,
         decontaminate=Decontaminate(_found_below(benchmarks), n_code=20) if benchmarks else None,
@@ -70,8 +71,7 @@ def where(licences: str = "permissive", decontaminated: str = "false") -> str:
     for word, known in ((licences, LICENCES), (decontaminated, ("true", "false"))):
         if word not in known:
             raise RecipeError(f"`{word}` is none of {', '.join(known)}", "where", did_you_mean(word, known))
-    linguist = ["meta['vendored'] is null", "meta['generated'] is null"]
-    clauses = ["@stack-v2", *linguist, LICENCES[licences], "is_keeper"]
+    clauses = ["@stack-v2", LICENCES[licences], "is_keeper"]
     return "\nand ".join([*clauses, *(["n_contaminated = 0"] if decontaminated == "true" else [])])
 
 

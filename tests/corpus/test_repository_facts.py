@@ -58,7 +58,7 @@ def test_values_become_text_and_what_is_not_known_is_left_out(tmp_path: Path) ->
         ("repository,forks\na/a,2.5\n", "`forks` is '2.5'", "line 2"),
         ("repository,stars\n,5\n", "`repository` is empty", "line 2"),
         ("repository,stars\na/a,5,6\n", "longer than its head", "line 2"),
-        ("repository,vendored\na/a,5\n", "named `vendored`", "line 2"),
+        ("repository,snapshot_refs\na/a,5\n", "named `snapshot_refs`", "line 2"),
         ("name,stars\na/a,5\n", "no column `repository`", "line 2"),
         ("repository,stars\n", "has no rows", "facts.csv"),
         ('repository,stars\n"a/a,5\n', "cannot be read", "facts.csv"),
@@ -99,8 +99,7 @@ def test_facts_are_in_the_meta_of_every_document_and_in_the_key_of_their_shard_a
     repo: Any, rows: Callable[..., Any], tmp_path: Path
 ) -> None:
     repo.write("a.py", "a = 1\n")
-    repo.write("vendor/b.py", "b = 1\n")
-    repo.write("poetry.lock", "# locked\n")
+    repo.write("b.py", "b = 1\n")
     repo.commit()
     repo.git("clone", "-q", "--bare", str(repo.path), str(tmp_path / "clones/other.git"))
     (tmp_path / "clones/link").symlink_to(repo.path)
@@ -109,11 +108,9 @@ def test_facts_are_in_the_meta_of_every_document_and_in_the_key_of_their_shard_a
         return GitRepositories("code", str(tmp_path / "clones"), facts=table(tmp_path, text))
 
     known = source("repository,stars\nlink,7\nother.git,\nsomebody/else,9\n")
-    assert [row["origin"] for row in rows(known).occurrences] == ["link"] * 3 + ["other.git"] * 3
+    assert [row["origin"] for row in rows(known).occurrences] == ["link"] * 2 + ["other.git"] * 2
     meta = [dict(row["meta"]) for row in rows(known).documents]
-    assert [one.get("stars") for one in meta] == ["7"] * 3 + [None] * 3
-    assert [one.get("generated") for one in meta[:3]] == [None, "true", None]
-    assert [one.get("vendored") for one in meta[:3]] == [None, None, "true"]
+    assert [one.get("stars") for one in meta] == ["7"] * 2 + [None] * 2
     before, after = known.plan(), source("repository,stars\nlink,8\nother.git,\n").plan()
     assert [one.params == other.params for one, other in zip(before, after, strict=True)] == [False, True]
     with pytest.raises(SourceError, match=r"1 of the repositories have no row in the table: `other\.git`"):

@@ -17,7 +17,7 @@ from tilth.errors import SourceError
 
 KEY = "repository"
 WHOLE_NUMBERS = ("stars", "forks")  # what rules and SQL cast; any other column is text, a number, a truth value or a date
-OWN_META = ("snapshot_refs", "case_collision", "vendored", "generated")  # names that a source of repositories gives
+OWN_META = ("snapshot_refs", "case_collision")  # names that a source of repositories gives
 _SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 _WHOLE = re.compile(r"\+?(\d+)(\.0*)?")  # tables with gaps often hold whole numbers as 5.0
 _SHOWN = 3

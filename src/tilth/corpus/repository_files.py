@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tilth.corpus.extract.textfile import NotTextError, decoded, read_text
-from tilth.corpus.languages import detect, is_generated, is_vendored
+from tilth.corpus.languages import detect
 from tilth.corpus.provenance.git_objects import LINK_MODE, SUBMODULE_MODE, Addition, Blob, TreeFile
 from tilth.corpus.provenance.git_refs import DEFAULT_POLICY
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
@@ -77,21 +77,13 @@ class RepositoryFiles:
         claims = [claim for place in places for claim in licences[place.origin].claims(place.path, text, swhid)]
         return Document(
             doc_id=content_document_id(swhid), text=text, raw_swhid=swhid, encoding=encoding, extraction="as it is",
-            occurrences=places, language=detect(first.path, blob.data).language, licences=claims,
-            meta=self._meta(places, blob.data),
+            occurrences=places, language=detect(first.path, blob.data).language, licences=claims, meta=self._meta(places),
         )  # fmt: skip
 
-    def _meta(self, places: list[Occurrence], data: bytes) -> dict[str, str]:
-        """What a place alone does not tell. A file is called vendored, or generated, only if it is so wherever it lies."""
+    def _meta(self, places: list[Occurrence]) -> dict[str, str]:
         collides = [place.path for place in places if self.folded[place.origin, place.path.casefold()] > 1]
-        paths = dict.fromkeys(place.path for place in places)
-        said = {
-            "snapshot_refs": DEFAULT_POLICY if any(place.snapshot for place in places) else "",
-            "case_collision": printable(collides[0]) if collides else "",
-            "vendored": "true" if all(map(is_vendored, paths)) else "",
-            "generated": "true" if all(is_generated(path, data) for path in paths) else "",
-        }
-        return {name: value for name, value in said.items() if value}
+        policy = {"snapshot_refs": DEFAULT_POLICY} if any(place.snapshot for place in places) else {}
+        return {**policy, **({"case_collision": printable(collides[0])} if collides else {})}
 
 
 def _no_file(file: TreeFile, addition: Addition, origin: str) -> Reject:

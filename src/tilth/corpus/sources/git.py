@@ -36,7 +36,7 @@ class GitRepository:
     scancode: str | None = None
     default_origin: str | None = None
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     def plan(self, digest: Callable[[Path], str] = fingerprint) -> list[Shard]:

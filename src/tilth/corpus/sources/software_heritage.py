@@ -38,7 +38,7 @@ class SoftwareHeritageGraph:
     max_bytes: int | None = None
     max_blob_bytes: int = 10 << 20
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
 
     @property
