@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tilth.catalog.policies import POLICIES, expand_known_policies, expand_policies, names_policies
 from tilth.catalog.predicate import check_binds, parse_predicate
 from tilth.errors import QueryError
+from tilth.pipeline.linguist import COLUMNS
 from tilth.quality_signals.registry import families
 
 NAMES = ("redpajama-v2", "gopher", "c4", "fineweb", "refinedweb", "dolma-cc", "ccnet-head")
@@ -23,7 +24,7 @@ GOPHER = f"({POLICIES['gopher'].sql})"
 def signals() -> pa.Table:
     """A table of no row with every column that the families promise."""
     fields = [pa.field(name, kind) for family in families().values() for name, kind in family.columns.items()]
-    fields += [pa.field(name, kind) for name, kind in OF_EVERY_CORPUS.items()] + [pa.field("n_tokens", pa.int64())]
+    fields += [pa.field(name, kind) for name, kind in (OF_EVERY_CORPUS | {"n_tokens": pa.int64()} | COLUMNS).items()]
     return pa.schema(fields).empty_table()
 
 
@@ -35,7 +36,10 @@ def test_all_are_there() -> None:
 @pytest.mark.parametrize("name", [*NAMES, *CODE])
 def test_a_policy_is_a_predicate_over_columns_of_the_families_it_names(name: str, signals: pa.Table) -> None:
     policy = POLICIES[name]
-    known = {name: set(family.columns) for name, family in families().items()} | {"tokens": {"n_tokens"}}
+    known = {name: set(family.columns) for name, family in families().items()} | {
+        "tokens": {"n_tokens"},
+        "linguist": set(COLUMNS),
+    }
     for clause in policy.clauses:
         assert set(clause.columns) <= known[clause.family], clause
         assert clause.word

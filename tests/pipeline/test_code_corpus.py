@@ -13,6 +13,7 @@ from tilth.catalog.sql import run_sql
 from tilth.corpus.edits import edited
 from tilth.errors import RecipeError
 from tilth.pipeline.build import build
+from tilth.pipeline.linguist import Linguist
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Notebooks, RedactPersonalData, RepeatedLines
 
@@ -23,6 +24,8 @@ CELLS = [
 FILES = {
     "a.py": "def add(first, second):\n    # the sum of both\n    return first + second\n",
     "long.py": "x = '" + "two words " * 120 + "'\n",
+    "vendor/a.js": "var first = 1;\n",
+    "Cargo.lock": "version = 3\n",
     "made.py": "# This file was automatically generated\nx = 1\n",
     "notes.txt": "some words about it\n",
     "other.txt": "some words about it, too\n",
@@ -35,6 +38,7 @@ FILES = {
 def project(tmp_path: Path) -> Project:
     (tmp_path / "files").mkdir()
     for name, text in FILES.items():
+        (tmp_path / "files" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "files" / name).write_text(text)
     (tmp_path / "project").mkdir()
     return Project(tmp_path / "project")
@@ -42,7 +46,7 @@ def project(tmp_path: Path) -> Project:
 
 def make(project: Project, name: str, edits: list[object]) -> dict[str, str]:
     source = Folder("files", str(project.folder.parent / "files"))
-    signals = ("code_shape", "code_head", "code_html", "code_comments")
+    signals = ("code_shape", "code_head", "code_html", "code_comments", Linguist())
     build(project, name, Corpus([source], signals=signals, edits=edits, tokenizer=None))
     return {row["path"]: row["text"] for row in run_sql(project.store, f"select path, text from {name}").to_pylist()}
 

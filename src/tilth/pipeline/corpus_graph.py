@@ -27,6 +27,7 @@ from tilth.pipeline import (
 )  # fmt: skip
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.interchange import redpajama_v2_digests, redpajama_v2_minhash
+from tilth.pipeline.linguist import Linguist, linguist_node
 from tilth.pipeline.recipe import (
     COMPARING,
     OWN_EDITS,
@@ -69,7 +70,10 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
         for read in reads:
             add(Node(_scoring(family), nodes[read].shard, {"family": family.name}, external, needs=(read,), work=paths))
     for step in corpus.signals:
-        if not isinstance(step, str):
+        if isinstance(step, Linguist):
+            for read in as_read:
+                add(linguist_node(nodes[read]))
+        elif not isinstance(step, str):
             _add_step(step, nodes, reads, add)
     _refuse_idle(corpus)
     if corpus.tokenizer is not None:
@@ -256,7 +260,7 @@ def _groups(reads: Sequence[str], nodes: Mapping[str, Node], size: int) -> Itera
             yield str(nodes[group[0]].shard), group
 
 
-def _families(signals: Sequence[str | DatatroveStep | Malware]) -> list[SignalFamily]:
+def _families(signals: Sequence[str | DatatroveStep | Linguist | Malware]) -> list[SignalFamily]:
     from tilth.quality_signals.registry import families
 
     known = families()

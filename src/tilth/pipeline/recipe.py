@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
     from tilth.dedup.minhash.parameters import MinHashParameters
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
+    from tilth.pipeline.linguist import Linguist
     from tilth.pipeline.malware import Malware
 
 # Families that need nothing but the text; others follow from the recipe's tokenizer and models.
@@ -198,7 +199,7 @@ class Notebooks:
 Edit = RepeatedLines | RepeatedSentences | RepeatedSpans | RedactPersonalData | Redact | C4Lines | Notebooks
 OWN_EDITS = (RepeatedLines, RepeatedSentences, RepeatedSpans, RedactPersonalData, Redact, C4Lines, Notebooks)
 REWRITING = (Notebooks,)  # what comes after it looks at the texts that it leaves
-SCORING_STEPS = ("DatatroveStep", "Malware")  # by name: importing them costs more than a recipe may
+SCORING_STEPS = ("DatatroveStep", "Linguist", "Malware")  # by name: importing them costs more than a recipe may
 COMPARING = (RepeatedLines, RepeatedSentences, RepeatedSpans)  # what a text loses depends on other texts
 
 
@@ -254,7 +255,7 @@ class Corpus:
     """
 
     sources: Sequence[Any]
-    signals: Sequence[str | DatatroveStep | Malware] = DEFAULT_SIGNALS
+    signals: Sequence[str | DatatroveStep | Linguist | Malware] = DEFAULT_SIGNALS
     resources: Mapping[str, str] = field(default_factory=dict)  # word lists and the like that signals need -> path
     edits: Sequence[Edit | DatatroveStep] = ()
     near_duplicates: MinHashParameters | None = None
@@ -328,7 +329,7 @@ class Corpus:
                 raise RecipeError(f"`Corpus(duplicates=...)` holds `{method}` twice", fix="Give each method once.")
 
 
-def _name_of(signal: str | DatatroveStep | Malware) -> str:
+def _name_of(signal: str | DatatroveStep | Linguist | Malware) -> str:
     return signal if isinstance(signal, str) else signal.name
 
 
