@@ -19,6 +19,8 @@ from tilth.corpus.repository_facts import read_facts, refuse_missing
 from tilth.corpus.sources.git import GitRepository
 from tilth.errors import SourceError
 
+SHARD_DIGITS = 12  # hexadecimal: a million repositories share a name with probability .002
+
 
 @source
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class GitRepositories:
     """The repositories at or below `path` (a folder or a pattern), bare or not, each read as GitRepository reads it.
 
     Links to repositories count, links to other folders are not followed, and a repository inside another one's work tree is not
-    looked for; one that cannot be read is one counted reject. One without a remote goes by its path below `path`.
+    looked for; one that cannot be read is one counted reject. One without a remote goes by its path below `path`, and by a digest
+    of this path goes the shard, so that no other is read again when repositories come or go.
     `facts` is a table (CSV, JSON lines, Parquet) with a row for each `repository` (`corpus/repository_facts.py`): its columns,
     such as `stars` and `forks`, are in the `meta` of every document, so that rules and SQL can ask `meta['stars']::int`.
     With `strip_licence_headers` the copyright notice at the top of a file goes from its text
@@ -58,14 +61,14 @@ class GitRepositories:
         caps = share(self.max_bytes, [1] * len(found))
         own = {"strip_licence_headers": licence_header.VERSION if self.strip_licence_headers else None}
         shards, missing = [], []
-        for i, (location, cap) in enumerate(zip(found, caps, strict=True)):
+        for location, cap in zip(found, caps, strict=True):
             shard = self._plan(location, digest)
             params = {**shard.params, **own, "max_bytes": cap}
             if facts is not None and "problem" not in params:
                 known = facts.of(self._repository(location).origin, self._folder(location))
                 missing += [self._folder(location)] if known is None else []
                 params["facts"] = known
-            shards.append(replace(shard, name=f"{self.name}/{i:05d}", params=params))
+            shards.append(replace(shard, name=self._named(location), params=params))
         refuse_missing(missing, str(self.facts))
         return shards
 
@@ -96,6 +99,10 @@ class GitRepositories:
             identity = "\0".join(["git", self._folder(location), *problem])
             return Shard("", self.name, hashlib.sha256(identity.encode()).hexdigest(), {"problem": problem}, location)
         return shard
+
+    def _named(self, location: str) -> str:
+        """A shard's name lasts while other repositories come and go, and says nothing of whose a repository is."""
+        return f"{self.name}/{hashlib.sha256(self._folder(location).encode()).hexdigest()[:SHARD_DIGITS]}"
 
     def _folder(self, location: str) -> str:
         """The path of a repository below the folder that was asked for: what nobody else below it is named."""
