@@ -196,6 +196,22 @@ def test_the_predicate_keeps_what_is_permissive_unique_and_written_by_hand(tilth
     assert edits["n"] == 2  # of the file and its copy in the fork
 
 
+def test_the_commands_of_the_docstring_are_understood(tilth: Run, project: Path, test_data: Path) -> None:
+    lines = RECIPE.read_text().split('"""')[1].splitlines()
+    builds = [line.split()[1:] for line in lines if line.startswith("tilth build")]
+    assert len(builds) == 2
+    for words in builds:
+        given = [word.replace("path/to/benchmarks", str(test_data)).replace("path/to/", "") for word in words]
+        assert "Nothing was run." in tilth(*given, "--explain", cwd=project).stdout
+    scanned = tilth("build", "code", *SMALL, "clamd=unix:/run/clamav/clamd.ctl", "--explain", cwd=project).stdout
+    assert re.search(r"^  signals.malware +10 +10 ", scanned, re.MULTILINE)
+    assert '$(python recipes/code.py where)" --from code' in "".join(line for line in lines if line.startswith("tilth pick"))
+    picked(tilth, project)
+    assert "tilth notice permissive -o NOTICE" in lines
+    tilth("notice", "kept", "-o", "NOTICE", cwd=project)
+    assert "(c) Ann" in (project / "NOTICE").read_text()
+
+
 def test_other_licences_on_demand(tilth: Run, project: Path) -> None:
     usual = picked(tilth, project)
     assert picked(tilth, project, "licences=or-none") - usual == {("hal/cart", "cart.php"), ("hal/cart", "README.md")}
