@@ -163,6 +163,10 @@ def keepers(tilth: Run, project: Path) -> set[tuple[str, str]]:
     return {(row["origin"], row["path"]) for row in rows}
 
 
+def sql_of_docs() -> list[str]:
+    return re.findall(r"```sql\n(.*?)```", (RECIPE.parents[1] / "docs/code.md").read_text(), re.DOTALL)
+
+
 def outputs(project: Path) -> dict[tuple[str, str | None], str]:
     parts = json.loads((project / ".tilth/names/corpus/code.json").read_bytes())["parts"]
     return {(part["step"], part["shard"]): part["digest"] for part in parts}
@@ -243,11 +247,14 @@ def test_near_copies_are_a_marked_cluster_across_languages(tilth: Run, project: 
         ("kept_near.js", "JavaScript", True), ("near.ts", "TypeScript", False),
     }  # fmt: skip
     assert len({row["cluster_id"] for row in rows}) == 1
+    (sql,) = [block for block in sql_of_docs() if "as copies" in block]
+    (copies,) = [row for row in query(tilth, project, sql) if row["cluster_id"] == rows[0]["cluster_id"]]
+    assert [place.rpartition(":")[2] for place in copies["copies"]] == ["kept_near.js", "near.ts"]
+    assert sorted(copies["languages"]) == ["JavaScript", "TypeScript"]
 
 
 def test_repositories_with_the_same_root_tree_are_found_by_their_swhid(tilth: Run, project: Path) -> None:
-    docs = (RECIPE.parents[1] / "docs/code.md").read_text()
-    (sql,) = [block for block in re.findall(r"```sql\n(.*?)```", docs, re.DOTALL) if "as same_tree" in block]
+    (sql,) = [block for block in sql_of_docs() if "as same_tree" in block]
     (row,) = query(tilth, project, sql)
     assert row["directory"] == "swh:1:dir:" + git(project / "repositories/ann/plough", "rev-parse", "HEAD^{tree}")
     assert [short(origin) for origin in row["same_tree"]] == ["ivy/plough", "ann/plough"]
