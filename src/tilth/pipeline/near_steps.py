@@ -319,5 +319,5 @@ def ids_of(documents: Ints, first: Ints, ids: Sequence[pa.ChunkedArray]) -> pa.A
 
 SIGNATURES = Step("dedup.signatures", 3, (UNICODE, "numba"), sign)
 STANDING = Step("dedup.standing", 1, (), stand)
-CANDIDATES = Step("dedup.candidates", 2, (), find)
-NEAR = Step("dedup.minhash", 3, (UNICODE, "numba"), mark_near)
+CANDIDATES = Step("dedup.candidates", 3, (), find)
+NEAR = Step("dedup.minhash", 4, (UNICODE, "numba"), mark_near)
