@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -35,10 +36,12 @@ def clones(repo: Any, tmp_path: Path) -> Path:
 
 def test_every_repository_is_a_shard_in_the_order_of_paths(clones: Path, rows: Callable[..., Any]) -> None:
     source = GitRepositories("github", str(clones), max_bytes=1000)
-    assert [(Path(s.location).name, s.name, s.params["max_bytes"]) for s in source.plan()] == [
-        ("a", "github/00000", 500),
-        ("bare.git", "github/00001", 500),
-    ]
+    assert [(Path(s.location).name, s.params["max_bytes"]) for s in source.plan()] == [("a", 500), ("bare.git", 500)]
+    names = [shard.name for shard in source.plan()]
+    assert all(re.fullmatch(r"github/[0-9a-f]{12}", name) for name in names)
+    (clones / "0").symlink_to(clones / "a")
+    assert [shard.name for shard in source.plan()][1:] == names, "another repository renames none"
+    (clones / "0").unlink()
     found = rows(source)
     assert len(found.documents) == 6
     assert not found.rejects

@@ -100,3 +100,24 @@ def test_several_clusters_in_one_bucket_are_told_apart(search: Search) -> None:
     assert len(found.members) >= 230  # a page whose minimum lies in its own last words is in another bucket
     assert len(found.clusters()) == 6
     assert all(len({row // 40 for _, row in cluster}) == 1 for cluster in found.clusters())
+
+
+def test_clusters_of_crowds_do_not_depend_on_the_order_of_documents(search: Search) -> None:
+    # Pages of which some pairs match and many do not, and few representatives: whom they are compared with decides.
+    parameters = MinHashParameters(max_bucket=4, n_representatives=1)
+    rng = random.Random(2)
+    base = rng.choices(VOCABULARY, k=300)
+    texts = []
+    for _ in range(300):
+        words = list(base)
+        for place in rng.sample(range(300), 7):
+            words[place] = rng.choice(VOCABULARY)
+        texts.append(" ".join(words))
+    found = search(texts, parameters)
+    assert found.stats["n_unresolved"] > 0
+    expected = {frozenset(texts[row] for _, row in cluster) for cluster in found.clusters()}
+    for _ in range(3):
+        shuffled = rng.sample(texts, len(texts))
+        again = search({"a": shuffled[:100], "b": shuffled[100:]}, parameters)
+        rows = {"a": shuffled[:100], "b": shuffled[100:]}
+        assert {frozenset(rows[shard][row] for shard, row in cluster) for cluster in again.clusters()} == expected

@@ -29,10 +29,13 @@ MARKS = tuple(f"dedup.{method}" for method in (*DECIDING, *BESIDE))  # the steps
 KEEPERS_STEP = "dedup.keepers"
 _CONTAMINATION = "contamination"
 _ROW_KEY = ("shard", "row")
-# Of all places where the same bytes lie: every licence that is in force at one of them, its strictness at the strictest
-# and at the loosest of them.
+# Of all places where the same bytes lie in one repository: every licence that is in force at one of them, its strictness at
+# the strictest and at the loosest of them.
 LICENCE_COLUMNS = ("licence", "licence_strictness", "loosest_strictness")
+ANYWHERE = "strictest_anywhere"  # of all places of the same content, in all repositories (shards) of the corpus
 LICENCE_RULES = {
+    ANYWHERE: "a document by the strictest licence of all places of its content, in every repository of the corpus; at each the "
+    "strictest of the file and its folders, the repository's own where neither speaks",
     "loosest_strictness": "a document by the place with the loosest licence; there the strictest of the file and its folders, "
     "the repository's own where neither speaks",
     "licence_strictness": "a document by the strictest licence of all its places; at each the strictest of the file and its "
@@ -233,6 +236,7 @@ def _kept(store: Store, named: Named, file: str) -> str:
 def _provenance_sides(relation: str) -> Iterable[Side]:
     licences, occurrences = (table(relation, name) for name in ("licences", "occurrences"))
     yield Side(_effective_licence(licences), {name: name for name in LICENCE_COLUMNS})
+    yield Side(_strictest_anywhere(licences, occurrences), {ANYWHERE: ANYWHERE})
     places = ("origin", "path", "revision", "date", "n_occurrences")
     yield Side(_first_occurrence(occurrences), {name: name for name in places}, {"n_occurrences": "0"})
 
@@ -256,6 +260,13 @@ def _effective_licence(licences: str) -> str:
             max(strictness) over (partition by shard, row, origin, path) as strictness
         from {licences} where effective)
     group by shard, row)"""
+
+
+def _strictest_anywhere(licences: str, occurrences: str) -> str:
+    """For each document, also for one at whose own places nothing speaks of a licence."""
+    return f"""(
+    select shard, row, {ANYWHERE} from (select distinct doc_id, shard, row from {occurrences}) join
+        (select doc_id, max(strictness) as {ANYWHERE} from {licences} where effective group by doc_id) using (doc_id))"""
 
 
 def _first_occurrence(occurrences: str) -> str:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tilth.quality_signals.family import SignalFamily
 
 _PROVENANCE = {name: pa.string() for name in ("licence", "origin", "path", "revision", "date")}
-_PROVENANCE |= {"n_occurrences": pa.int64(), "licence_strictness": pa.int8(), "loosest_strictness": pa.int8()}
+_PROVENANCE |= {"n_occurrences": pa.int64()}
+_PROVENANCE |= {name: pa.int8() for name in ("licence_strictness", "loosest_strictness", "strictest_anywhere")}
 
 
 def choose_keepers(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:

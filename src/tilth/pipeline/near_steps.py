@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from tilth.artifacts import Named, Store
 from tilth.artifacts.spec import UNICODE
 from tilth.contracts import DUPLICATES
+from tilth.pipeline.code_minhash import WITHOUT, CodeMinHash, compared_texts
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.parquet import Writer, stream
 from tilth.pipeline.signing import signer_of
@@ -89,7 +90,7 @@ def sign(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, A
     (documents,) = inputs.values()
     signed = signer_of(work)
     batches = (
-        signed(batch.column("doc_id"), batch.column("text"))
+        signed(batch.column("doc_id"), compared_texts(work, batch.column("text")))
         for batch in stream(documents, "documents.parquet", ["doc_id", "text"])
     )
     return {"n_rows": write_signatures(folder, batches, work.n_bands, pa.uuid())}
@@ -167,7 +168,7 @@ def mark_near(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[s
 
     def read_texts(shard: int, rows: Ints) -> Iterator[pa.Array]:
         batches = stream(texts[shards[shard].name], "documents.parquet", ["text"])
-        return rows_among((batch.column("text") for batch in batches), rows)
+        return (compared_texts(near, found) for found in rows_among((batch.column("text") for batch in batches), rows))
 
     described = [(shard.name, texts[shard.name].digest, shard.n_rows()) for shard in shards]
     found = compare(inputs, folder, near, read_texts, described, before.last)
@@ -196,7 +197,7 @@ def compare(
     with tempfile.TemporaryDirectory(dir=folder, prefix="scratch") as scratch:
         found = near_duplicates(shards, _proposed(inputs), read_texts, near, _standing(inputs), Path(scratch), known)
     np.save(folder / "pairs.npy", found.pairs)
-    compared = {"n": near.n, "unit": near.unit, "shards": described}
+    compared = {**_shingles_of(near), "shards": described}
     (folder / "compared.json").write_text(json.dumps(compared, sort_keys=True))
     return found
 
@@ -251,7 +252,7 @@ def _known_pairs(previous: Path | None, near: MinHashParameters, described: Sequ
     if previous is None or not (previous / "compared.json").is_file():
         return None
     before = json.loads((previous / "compared.json").read_text())
-    if (before["n"], before["unit"]) != (near.n, near.unit):
+    if {name: value for name, value in before.items() if name != "shards"} != _shingles_of(near):
         return None
     first, here = 0, {}
     for name, digest, n_rows in described:
@@ -262,6 +263,11 @@ def _known_pairs(previous: Path | None, near: MinHashParameters, described: Sequ
         for name, digest, n_rows in before["shards"]
     ]
     return renumbered(np.load(previous / "pairs.npy"), np.concatenate([np.zeros(0, np.int64), *numbers]))
+
+
+def _shingles_of(near: MinHashParameters) -> dict[str, Any]:
+    """What decides which shingles a text has."""
+    return {"n": near.n, "unit": near.unit, **({"without": WITHOUT} if isinstance(near, CodeMinHash) else {})}
 
 
 def duplicates(marks: Marks, shards: Sequence[SignedShard], threshold: float) -> Iterator[pa.Table]:
@@ -305,5 +311,5 @@ def in_one(ids: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 SIGNATURES = Step("dedup.signatures", 3, (UNICODE, "numba"), sign)
 STANDING = Step("dedup.standing", 1, (), stand)
-CANDIDATES = Step("dedup.candidates", 2, (), find)
-NEAR = Step("dedup.minhash", 3, (UNICODE, "numba"), mark_near)
+CANDIDATES = Step("dedup.candidates", 3, (), find)
+NEAR = Step("dedup.minhash", 4, (UNICODE, "numba"), mark_near)

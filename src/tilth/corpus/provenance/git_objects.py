@@ -80,8 +80,8 @@ class Head:
 class GitObjects:
     """Read-only view of one repository, bare or not. Raises RepositoryError (a SourceError) if `path` is not one."""
 
-    def __init__(self, path: str | Path, where: str) -> None:
-        self.git, self.where = GitProcess(path, where), where
+    def __init__(self, path: str | Path, where: str, default_origin: str | None = None) -> None:
+        self.git, self.where, self.default_origin = GitProcess(path, where), where, default_origin
 
     @cached_property
     def refs(self) -> Refs:
@@ -90,9 +90,9 @@ class GitObjects:
 
     @cached_property
     def origin(self) -> str:
-        """The public address of the remote called origin; without one, the folder's name."""
+        """The public address of the remote called origin; without one `default_origin`, or the folder's name."""
         url = self.git.run("config", "--get", "remote.origin.url", check=False).stdout.decode("utf-8", "replace").strip()
-        return public_origin(url) or self.git.path.resolve().name
+        return public_origin(url) or self.default_origin or self.git.path.resolve().name
 
     def head(self) -> Head:
         """Where HEAD is. Raises RepositoryError: no commit there, or one that cannot be read."""

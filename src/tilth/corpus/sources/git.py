@@ -27,6 +27,7 @@ class GitRepository:
     With `scancode`, a SQLite file for its answers, ScanCode is asked of what is left (`provenance/scancode.py`).
     `only="documentation"` takes prose alone: Markdown, reStructuredText, manual pages and the like (`corpus/documentation.py`).
     The commit that HEAD was at is part of the plan: a repository that grows meanwhile is read as it was.
+    The origin is the public address of the remote called origin, else `default_origin`, else the folder's name.
     """
 
     name: str
@@ -36,6 +37,7 @@ class GitRepository:
     max_blob_bytes: int = 10 << 20
     scancode: str | None = None
     only: str = ALL
+    default_origin: str | None = None
 
     version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("license-expression", "resiliparse")
@@ -58,8 +60,13 @@ class GitRepository:
         head = objects.at(shard.params["revision"], shard.params["snapshot"])
         yield from _files(objects, head, self.history, self.scancode, self.only).rows(objects.blobs, self.max_blob_bytes)
 
+    @property
+    def origin(self) -> str:
+        """What occurrences say of where the repository is from. Raises RepositoryError."""
+        return self._objects(self.path).origin
+
     def _objects(self, path: str) -> GitObjects:
-        return GitObjects(path, f"GitRepository {self.name}: {path}")
+        return GitObjects(path, f"GitRepository {self.name}: {path}", self.default_origin)
 
 
 def _files(objects: GitObjects, head: Head, history: bool, scancode: str | None, only: str) -> RepositoryFiles:

@@ -2,7 +2,8 @@
 
 Documents are numbered through all shards in their order. Of documents with equal shingles the first stands for all. A
 bucket, the documents of one key, gives every pair of its first `max_bucket` members; what lies beyond that makes it a
-crowd, which is compared with a few representatives instead, so that the work stays linear.
+crowd, which is compared with a few representatives instead, so that the work stays linear. Who is first in a crowd follows
+from what the documents hold, not from their numbers, so that the same pairs are proposed in whatever order shards come.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _ROW = np.uint64((1 << ROW_BITS) - 1)
 
 
 class Candidates(NamedTuple):
-    """Distinct pairs, ascending; and crowds: crowd i has the members `members[ends[i]:ends[i + 1]]`, ascending."""
+    """Distinct pairs, ascending; and crowds: crowd i has the members `members[ends[i]:ends[i + 1]]`, in an order of contents."""
 
     pairs: Codes
     members: Ints
@@ -105,7 +106,8 @@ def find_candidates(
             n_pairs, n_crowded, n_crowds = _count(part.packed, part.doc_bits, max_bucket)
             new, crowded = np.empty(n_pairs, np.uint64), np.empty(n_crowded, np.int64)
             crowd_ends = np.empty(n_crowds, np.int64)
-            _fill(part.packed, part.doc_bits, max_bucket, new, crowded, crowd_ends)
+            packed = _crowds_by_content(part, max_bucket, shards, first) if n_crowds else part.packed
+            _fill(packed, part.doc_bits, max_bucket, new, crowded, crowd_ends)
             pairs.add(new)
             ends.append(crowd_ends + sum(map(len, members)))
             members.append(crowded)
@@ -198,6 +200,24 @@ def _parts(runs: Sequence[Hashes], first: Ints, stands: npt.NDArray[np.bool_]) -
         for entries, shard_first in zip(slices, first, strict=False):
             n = _pack(entries, shard_first, stands, n_bits, doc_bits, packed, n)
         yield _Part(ascending(packed[:n], 64 - ROW_BITS - n_bits + doc_bits), doc_bits, part, n_bits)
+
+
+def _crowds_by_content(part: _Part, max_bucket: int, shards: Sequence[SignedShard], first: Ints) -> Hashes:
+    """The entries of a part, each crowd in the order of its documents' shingles: no two that stand for others have the same."""
+    keys = part.packed >> np.uint64(part.doc_bits)
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    sizes = np.diff(np.append(starts, len(keys)))
+    places = np.flatnonzero(np.repeat(sizes > max_bucket, sizes))
+    entries = part.packed[places]
+    documents = (entries & np.uint64((1 << part.doc_bits) - 1)).astype(np.int64)
+    of_shard = np.searchsorted(first, documents, side="right") - 1
+    content = np.empty(len(documents), np.uint64)
+    for shard in np.unique(of_shard):
+        here = of_shard == shard
+        content[here] = shards[shard].set_keys[documents[here] - first[shard]]
+    packed = part.packed.copy()
+    packed[places] = entries[np.lexsort((content, keys[places]))]
+    return packed
 
 
 def _with_company(part: _Part, first: Ints) -> list[Hashes]:
@@ -303,7 +323,8 @@ def _fill(packed, doc_bits, max_bucket, pairs, members, ends):  # type: ignore[n
         close = min(end - start, max_bucket)
         for i in range(start, start + close):
             for j in range(i + 1, start + close):
-                pairs[n_pairs] = ((packed[i] & mask) << HALF) | (packed[j] & mask)
+                left, right = packed[i] & mask, packed[j] & mask
+                pairs[n_pairs] = (min(left, right) << HALF) | max(left, right)
                 n_pairs += 1
         if end - start > max_bucket:
             for i in range(start, end):

@@ -54,9 +54,9 @@ def near_duplicates(
     Clusters are the connected components of matches, so two members need not match each other. `candidates` are those of
     all bands, `standing` is what `representatives` gives: documents with equal shingles match the first of them. In a crowd
     each member is compared with the first, those that do not match it with the first of these, and so on up to
-    `n_representatives` times; no pair is compared that crowds have put into one cluster. The result depends on the order of
-    the shards' names and on nothing else: not on `known`, the pairs of an earlier search of the same documents and others,
-    which only saves comparing them again.
+    `n_representatives` times; no pair is compared that crowds have put into one cluster. Which documents are in a cluster
+    depends neither on the order of the shards nor on `known`, the pairs of an earlier search of the same documents and others,
+    which only saves comparing them again; the order says which of equals is named (`roots`, `matched`).
 
     `folder` takes the shingle sets of candidates while they are compared. Memory: about 140 bytes a document
     with its pairs, as measured at 1 million.
@@ -144,8 +144,8 @@ def _note_best(codes, similarities, nearest, best):  # type: ignore[no-untyped-d
                 nearest[here], best[here] = there, similarity
 
 
-def _codes(left: Ints, right: Ints) -> Codes:
-    return (left.astype(np.uint64) << HALF) | right.astype(np.uint64)
+def _codes(one: Ints, other: Ints) -> Codes:
+    return (np.minimum(one, other).astype(np.uint64) << HALF) | np.maximum(one, other).astype(np.uint64)
 
 
 def _halves(codes: Codes) -> tuple[Ints, Ints]:
@@ -158,5 +158,5 @@ def renumbered(pairs: Pairs, numbers: Ints) -> Pairs:
     kept = (left >= 0) & (right >= 0)
     left, right = left[kept], right[kept]
     found = np.empty(len(left), PAIR)
-    found["code"], found["similarity"] = _codes(np.minimum(left, right), np.maximum(left, right)), pairs["similarity"][kept]
+    found["code"], found["similarity"] = _codes(left, right), pairs["similarity"][kept]
     return found[np.argsort(found["code"], kind="stable")]
