@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -68,24 +68,20 @@ class _Collector:
         self._add_document(record, data)
 
     def _add_reject(self, reject: Reject) -> None:
-        row = {"location": reject.location, "reason": reject.reason, "detail": reject.detail}
-        self.rejects.append({"shard": self.shard.name, "source": self.shard.source, **_printable(row)})
+        self.rejects.append({"shard": self.shard.name, "source": self.shard.source, **vars(reject)})
 
     def _add_document(self, document: Document, data: bytes) -> None:
         identity = {"doc_id": document.doc_id, "shard": self.shard.name, "row": self.next_row}
         self.next_row += 1
         self.n_text_bytes += len(data)
-        told = _printable({"url": document.url, "language": document.language})
         self.documents.append({
-            **identity, **told, "source": self.shard.source, "text": document.text,
+            **identity, "source": self.shard.source, "url": document.url, "text": document.text, "language": document.language,
             "text_swhid": content_swhid(data), "raw_swhid": document.raw_swhid, "encoding": document.encoding,
             "extraction": document.extraction, "n_bytes": len(data), "n_chars": len(document.text),
-            "meta": sorted(_printable(document.meta).items()),
+            "meta": sorted((printable(key), printable(value)) for key, value in document.meta.items()),
         })  # fmt: skip
-        self.occurrences += [{**identity, **_printable(vars(occurrence))} for occurrence in document.occurrences]
-        self.licences += [
-            {**identity, **_printable(vars(claim)), "strictness": strictness(claim.spdx)} for claim in document.licences
-        ]
+        self.occurrences += [{**identity, **vars(occurrence)} for occurrence in document.occurrences]
+        self.licences += [{**identity, **claim._asdict(), "strictness": strictness(claim.spdx)} for claim in document.licences]
 
     def finish(self) -> ShardBatch:
         """The four record batches."""
@@ -98,12 +94,13 @@ class _Collector:
 
 
 def _record_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = []
-    for field in schema:
-        values = [row[field.name] for row in rows]
-        arrays.append(uuid_array(values) if field.name == "doc_id" else pa.array(values, field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return pa.RecordBatch.from_arrays([_array([row[field.name] for row in rows], field) for field in schema], schema=schema)
 
 
-def _printable(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {printable(key): printable(value) if isinstance(value, str) else value for key, value in row.items()}
+def _array(values: list[Any], field: pa.Field) -> pa.Array:
+    if field.name == "doc_id":
+        return uuid_array(values)
+    try:
+        return pa.array(values, field.type)
+    except UnicodeEncodeError:  # a file's name that is not UTF-8
+        return pa.array([printable(value) if isinstance(value, str) else value for value in values], field.type)

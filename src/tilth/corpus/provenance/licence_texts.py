@@ -6,6 +6,7 @@ The wording below is each licence's own, cut to the few words that tell it from 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 WORDINGS_VERSION = "2"
@@ -130,6 +131,8 @@ NOT_GRANTED = re.compile(
 NOT_MEANT = re.compile(r" (?:compatible|incompatible)\b")
 FAMILIES = {"lesser": "LGPL", "library": "LGPL", "affero": "AGPL", "lgpl": "LGPL", "agpl": "AGPL"}
 VERSIONS = {"GPL": ("1.0", "2.0", "3.0"), "LGPL": ("2.0", "2.1", "3.0"), "AGPL": ("1.0", "3.0")}
+GNU_ENDS = re.compile(r"public license|[al]?gpl")  # what every match of GNU ends in
+GNU_CHARS = 60  # a match of GNU has fewer before that
 GNU_BEFORE = 120  # characters before it that tell whether it is granted
 GNU_REACH = 200  # characters after the name in which "or any later version" belongs to it
 
@@ -165,7 +168,7 @@ def _find(words: str, known: tuple[Wording, ...]) -> list[Recognised]:
 def _find_gnu(words: str) -> list[Recognised]:
     found: dict[str, Recognised] = {}
     unversioned: dict[str, Recognised] = {}
-    for match in GNU.finditer(words):
+    for match in _gnu_names(words):
         family = FAMILIES.get(match["kind"] or match["short"] or match["bare"] or "", "GPL")
         rest = words[match.end() : match.end() + GNU_REACH]
         stated = GNU_VERSION.match(rest)
@@ -181,6 +184,16 @@ def _find_gnu(words: str) -> list[Recognised]:
             # a GNU licence of no stated version may be used under any version (GPL-2.0, section 9)
             unversioned.setdefault(family, Recognised(f"{family}-{VERSIONS[family][0]}-or-later", 0.8, *place))
     return list({**unversioned, **found}.values())
+
+
+def _gnu_names(words: str) -> Iterator[re.Match[str]]:
+    """What `GNU.finditer` finds; it is tried only where a match can end, for at each place it tries much."""
+    at = 0
+    for end in GNU_ENDS.finditer(words):
+        match = GNU.search(words, max(at, end.start() - GNU_CHARS), end.end() + 2)
+        if match is not None:
+            yield match
+            at = match.end()
 
 
 def _is_grant(words: str, match: re.Match[str], is_versioned: bool) -> bool:
