@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 def header_claims(text: str) -> list[Found]:
     """What the top of a source file says: its SPDX tags, and the notices of licences that no tag speaks of."""
-    header = "\n".join(text[:HEADER_CHARS].split("\n")[:HEADER_LINES])
+    header = "\n".join(text[:HEADER_CHARS].split("\n", HEADER_LINES)[:HEADER_LINES])
     if not mentions_licence(header):
         return []
     tags = _tags(header)
