@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_BARS = {"bars", "results", "process_cost", "dedup_words", "dedup_corpus", "dedup_truth", "dedup_score"}
+NOT_BARS = {"bars", "results", "process_cost", "dedup_words", "dedup_corpus", "dedup_truth", "dedup_score", "code_peers"}
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from results import append, row, spread
 
 from tilth.corpus.extract.textfile import NotTextError, read_text
-from tilth.corpus.languages import language_of
+from tilth.corpus.languages import detect
 from tilth.quality_signals.registry import compute_families, get_family
 
 FAMILIES = ("code_shape", "code_head", "code_html", "code_comments")
@@ -138,12 +138,15 @@ def _records(folders: list[Path]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     n_bytes = 0
     for path in (path for folder in folders for path in sorted(folder.rglob("*"))):
-        language = language_of(path.name)
-        if language is None or path.is_symlink() or not path.is_file() or path.stat().st_size > 1 << 20:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > 1 << 20:
             continue
+        content = path.read_bytes()
         try:
-            text, _ = read_text(path.read_bytes())
+            text, _ = read_text(content)
         except NotTextError:
+            continue
+        language = detect(path.name, content).language
+        if language is None:
             continue
         found.append({"text": text, "language": language})
         n_bytes += len(text)

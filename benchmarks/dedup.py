@@ -19,6 +19,7 @@ import sys
 import tempfile
 import venv
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,14 +57,15 @@ PEERS = {
 }
 
 
-def peers_python(folder: Path) -> Path:
-    """The interpreter of the peers' environment, made where it is missing."""
+def peers_python(folder: Path, requirements: Path, alone: Sequence[str] = ()) -> Path:
+    """The interpreter of an environment for peers, made where it is missing; `alone` are installed without what they ask for."""
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         venv.create(folder, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "-r", str(HERE / "peers_dedup.txt")], check=True)
-        subprocess.run([*pip, "--no-deps", "--ignore-requires-python", *ALONE], check=True)
+        subprocess.run([*pip, "-r", str(requirements)], check=True)
+        if alone:
+            subprocess.run([*pip, "--no-deps", "--ignore-requires-python", *alone], check=True)
         (folder / "ready").touch()
     return python
 
@@ -160,7 +162,7 @@ def main() -> None:
     names = [name for name in given.peers.split(",") if name]
     if unknown := [name for name in names if name not in PEERS]:
         sys.exit(f"there is no peer `{unknown[0]}`; there are {', '.join(PEERS)}")
-    python = peers_python(given.peers_env.expanduser()) if names else None
+    python = peers_python(given.peers_env.expanduser(), HERE / "peers_dedup.txt", ALONE) if names else None
     with tempfile.TemporaryDirectory(prefix="tilth-bench-", dir=given.work) as work:
         run = Run(Path(work), given.documents, names, python)
         successful(tilth_command(run.files[:1], run.work / "warm.parquet"))  # compiles what is not yet cached

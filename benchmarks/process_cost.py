@@ -28,19 +28,24 @@ class Cost(NamedTuple):
     output: str
 
 
-def cost_of(command: list[str], environment: dict[str, str] | None = None, kill_after: float | None = None) -> Cost:
-    """Run a command with all threads that it wants; what it prints is in `output`. `kill_after`: seconds until kill -9."""
+def cost_of(
+    command: list[str], environment: dict[str, str] | None = None, kill_after: float | None = None, where: Path | None = None
+) -> Cost:
+    """Run a command in the folder `where` with all threads that it wants; what it prints is in `output`.
+
+    `kill_after`: seconds until kill -9.
+    """
     with tempfile.TemporaryDirectory(prefix="tilth-bench-") as folder:
         report, log = Path(folder) / "report", Path(folder) / "log"
         launcher = [sys.executable, "-S", "-E", __file__, str(report), str(kill_after or 0), *command]
         with log.open("wb") as output:
-            subprocess.run(launcher, env=environment, stdout=output, stderr=subprocess.STDOUT, check=True)
+            subprocess.run(launcher, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=where, check=True)
         return Cost(**json.loads(report.read_text()), output=log.read_text(errors="replace"))
 
 
-def successful(command: list[str], environment: dict[str, str] | None = None) -> Cost:
+def successful(command: list[str], environment: dict[str, str] | None = None, where: Path | None = None) -> Cost:
     """`cost_of`, and the end of the benchmark where the command fails."""
-    cost = cost_of(command, environment)
+    cost = cost_of(command, environment, where=where)
     if cost.exit_code:
         sys.exit(f"{' '.join(command[:4])} ... ended with {cost.exit_code}:\n{cost.output[-2000:]}")
     return cost

@@ -6,9 +6,11 @@ from importlib.metadata import distributions
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tilth.corpus.provenance.licence_claims import header_claims, licence_file_claims
-from tilth.corpus.provenance.licence_texts import recognise_licence, recognise_notice
+from tilth.corpus.provenance.licence_texts import GNU, _gnu_names, recognise_licence, recognise_notice
 from tilth.corpus.provenance.licences import LicenceTree, is_licence_path
 from tilth.corpus.provenance.normal_text import normal_text
 from tilth.corpus.provenance.spdx_expressions import UNKNOWN, normalise_expression, strictness
@@ -165,3 +167,23 @@ def test_installed_licence_texts_agree_with_what_their_packages_declare() -> Non
             differ.append((distribution.metadata["Name"], declared, found))
     assert agree >= 10
     assert len(differ) <= agree // 10, differ
+
+
+GNU_TALK = (
+    "version 2 0 or any later of the gnu lesser library affero general public license gpl lgpl agpl gplv2 gplv3 gpl2 algpl"
+    " xgpl gplx v 3 as published by free software foundation mozilla"
+)
+
+
+@given(st.lists(st.sampled_from(GNU_TALK.split()), max_size=40).map(" ".join))
+def test_gnu_is_found_where_a_whole_search_finds_it(words: str) -> None:
+    assert [match.span() for match in _gnu_names(words)] == [match.span() for match in GNU.finditer(words)]
+
+
+def test_a_file_between_licence_files_hears_those_of_its_own_folders() -> None:
+    tree = LicenceTree("o")
+    tree.add("LICENSE", MIT, None)
+    assert effective(tree, "vendor/a.c") == {"MIT"}
+    tree.add("vendor/COPYING", GPL, None)
+    assert effective(tree, "vendor/a.c") == {"GPL-3.0-only"}
+    assert {claim.path for claim in tree.claims("vendor/b.c", "x", None)} == {"vendor/b.c"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -10,10 +11,20 @@ import pyarrow as pa
 from tilth.contracts import DOCUMENTS, LICENCES, OCCURRENCES, REJECTS, uuid_array
 from tilth.corpus.provenance.spdx_expressions import strictness
 from tilth.corpus.provenance.swhid import content_swhid
-from tilth.corpus.records import Document, Reject, Shard, printable
+from tilth.corpus.records import Document, LicenceClaim, Occurrence, Reject, Shard, printable
 
 MAX_TEXT_BYTES = 32 << 20
 MAX_RECORDS = 50_000
+# What a row of each table is collected as.
+IDENTITY = ("doc_id", "shard", "row")
+DOCUMENT = (
+    *IDENTITY, "source", "url", "text", "text_swhid", "raw_swhid", "encoding", "extraction", "n_bytes", "n_chars", "language",
+    "meta",
+)  # fmt: skip
+OCCURRENCE = (*IDENTITY, *(field.name for field in fields(Occurrence)))
+LICENCE = (*IDENTITY, *LicenceClaim._fields, "strictness")
+REJECT = ("shard", "source", *(field.name for field in fields(Reject)))
+Row = tuple[Any, ...]
 
 
 class ShardBatch(NamedTuple):
@@ -49,10 +60,10 @@ class _Collector:
     def __init__(self, shard: Shard, first_row: int) -> None:
         self.shard, self.next_row = shard, first_row
         self.n_text_bytes = self.n_records = 0
-        self.documents: list[dict[str, Any]] = []
-        self.occurrences: list[dict[str, Any]] = []
-        self.licences: list[dict[str, Any]] = []
-        self.rejects: list[dict[str, Any]] = []
+        self.documents: list[Row] = []
+        self.occurrences: list[Row] = []
+        self.licences: list[Row] = []
+        self.rejects: list[Row] = []
 
     def add(self, record: Document | Reject) -> None:
         self.n_records += 1
@@ -68,42 +79,39 @@ class _Collector:
         self._add_document(record, data)
 
     def _add_reject(self, reject: Reject) -> None:
-        row = {"location": reject.location, "reason": reject.reason, "detail": reject.detail}
-        self.rejects.append({"shard": self.shard.name, "source": self.shard.source, **_printable(row)})
+        self.rejects.append((self.shard.name, self.shard.source, *vars(reject).values()))
 
     def _add_document(self, document: Document, data: bytes) -> None:
-        identity = {"doc_id": document.doc_id, "shard": self.shard.name, "row": self.next_row}
+        identity = document.doc_id, self.shard.name, self.next_row
         self.next_row += 1
         self.n_text_bytes += len(data)
-        told = _printable({"url": document.url, "language": document.language})
-        self.documents.append({
-            **identity, **told, "source": self.shard.source, "text": document.text,
-            "text_swhid": content_swhid(data), "raw_swhid": document.raw_swhid, "encoding": document.encoding,
-            "extraction": document.extraction, "n_bytes": len(data), "n_chars": len(document.text),
-            "meta": sorted(_printable(document.meta).items()),
-        })  # fmt: skip
-        self.occurrences += [{**identity, **_printable(vars(occurrence))} for occurrence in document.occurrences]
-        self.licences += [
-            {**identity, **_printable(vars(claim)), "strictness": strictness(claim.spdx)} for claim in document.licences
-        ]
+        meta = sorted((printable(key), printable(value)) for key, value in document.meta.items())
+        self.documents.append((
+            *identity, self.shard.source, document.url, document.text, content_swhid(data), document.raw_swhid,
+            document.encoding, document.extraction, len(data), len(document.text), document.language, meta,
+        ))  # fmt: skip
+        self.occurrences += [(*identity, *vars(occurrence).values()) for occurrence in document.occurrences]
+        self.licences += [(*identity, *claim, strictness(claim.spdx)) for claim in document.licences]
 
     def finish(self) -> ShardBatch:
         """The four record batches."""
         return ShardBatch(
-            _record_batch(self.documents, DOCUMENTS.schema),
-            _record_batch(self.occurrences, OCCURRENCES.schema),
-            _record_batch(self.licences, LICENCES.schema),
-            _record_batch(self.rejects, REJECTS.schema),
+            _record_batch(DOCUMENT, self.documents, DOCUMENTS.schema),
+            _record_batch(OCCURRENCE, self.occurrences, OCCURRENCES.schema),
+            _record_batch(LICENCE, self.licences, LICENCES.schema),
+            _record_batch(REJECT, self.rejects, REJECTS.schema),
         )
 
 
-def _record_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = []
-    for field in schema:
-        values = [row[field.name] for row in rows]
-        arrays.append(uuid_array(values) if field.name == "doc_id" else pa.array(values, field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+def _record_batch(names: Sequence[str], rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
+    columns = dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
+    return pa.RecordBatch.from_arrays([_array(columns[field.name], field) for field in schema], schema=schema)
 
 
-def _printable(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {printable(key): printable(value) if isinstance(value, str) else value for key, value in row.items()}
+def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    if field.name == "doc_id":
+        return uuid_array(list(values))
+    try:
+        return pa.array(values, field.type)
+    except UnicodeEncodeError:  # a file's name that is not UTF-8
+        return pa.array([printable(value) if isinstance(value, str) else value for value in values], field.type)

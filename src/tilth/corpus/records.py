@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from tilth.corpus.locations import FoundFile
@@ -43,8 +43,7 @@ class Occurrence:
     date: str | None = None
 
 
-@dataclass(frozen=True)
-class LicenceClaim:
+class LicenceClaim(NamedTuple):
     """A licence that something says one occurrence is under, and what says it."""
 
     origin: str

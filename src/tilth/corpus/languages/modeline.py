@@ -21,7 +21,8 @@ def modeline(content: bytes) -> str | None:
     """What the modeline calls the language; Emacs is asked before Vim, as linguist does. None without a modeline."""
     reach = N_LINES * LONGEST_LINE
     start, end = content[:reach], content[-reach:]
-    if not any(mark in start or mark in end for mark in MARKS) or b"UseVimball" in start:
+    near = b"\n".join([*start.split(b"\n", N_LINES)[:N_LINES], *end.rsplit(b"\n", N_LINES + 1)[-N_LINES - 1 :]])
+    if not any(map(near.__contains__, MARKS)) or b"UseVimball" in start:
         return None
     lines = [line[:LONGEST_LINE] for line in start.splitlines()[:N_LINES] + end.splitlines()[-N_LINES:]]
     return next(filter(None, map(_emacs, lines)), None) or next(filter(None, map(_vim, lines)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,16 +73,20 @@ class GitProcess:
         """A git whose output is read as it comes."""
         return Pipe(["git", "-C", str(self.path), *args], env or self.env, stdin)
 
+    @cached_property
+    def _objects(self) -> str:
+        asked = self.run("rev-parse", "--path-format=absolute", "--git-path", "objects")
+        return os.fsdecode(asked.stdout.rstrip(b"\n"))
+
     def borrowed(self, folder: Path) -> dict[str, str]:
         """The environment of an empty repository in `folder` that borrows this one's objects.
 
         A partial clone's own configuration makes git fetch what is missing, and die where it may not; here it is simply missing.
         """
-        asked = self.run("rev-parse", "--path-format=absolute", "--git-path", "objects")
         for part in ("objects", "refs"):
             (folder / part).mkdir()
         (folder / "HEAD").write_text("ref: refs/heads/none\n")
-        quoted = os.fsdecode(asked.stdout.rstrip(b"\n")).replace("\\", "\\\\").replace('"', '\\"')
+        quoted = self._objects.replace("\\", "\\\\").replace('"', '\\"')
         return {**self.env, "GIT_DIR": str(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
 
 

@@ -22,7 +22,8 @@ from tilth.corpus.provenance.spdx_texts import TextMatch, spdx_texts
 HEADER_CHARS, HEADER_LINES = 12_000, 150
 TAG = re.compile(r"SPDX-Licen[cs]e-Identifier:[ \t]*([^\r\n]{1,200})", re.IGNORECASE)
 TAG_END = re.compile(r"\s*(?:\*/|-->|#\}|\*\)|%>|\"\"\"|'''|\\n|&|<|[\"'`]).*$")
-MENTIONS_LICENCE = re.compile(r"licen[cs]e|redistribut|permission|\bA?L?GPL|public domain|general public", re.IGNORECASE)
+LICENCE_WORDS = ("license", "licence", "redistribut", "permission", "public domain", "general public")
+GPL_WORD = re.compile(r"\ba?l?gpl")
 GNU_WORDS = ("gnu", "gpl", "lgpl", "agpl", "gplv2", "gplv3")
 NOT_OF_GNU = ("LLVM-exception", "Swift-exception", "fmt-exception")  # exceptions to permissive licences
 PERMISSIVE, MANY_WORDS = 1, 150
@@ -55,13 +56,19 @@ class Found(NamedTuple):
 
 def header_claims(text: str) -> list[Found]:
     """What the top of a source file says: its SPDX tags, and the notices of licences that no tag speaks of."""
-    header = "\n".join(text[:HEADER_CHARS].split("\n")[:HEADER_LINES])
-    if not MENTIONS_LICENCE.search(header):
+    header = "\n".join(text[:HEADER_CHARS].split("\n", HEADER_LINES)[:HEADER_LINES])
+    if not mentions_licence(header):
         return []
     tags = _tags(header)
     normal = normal_text(header)
     noticed = _noticed(normal, recognise_notice(normal.words), "notice")
     return [*tags, *(found for found in noticed if not any(covers(tag.spdx, found.spdx) for tag in tags))]
+
+
+def mentions_licence(text: str) -> bool:
+    """Whether a text may speak of its licence."""
+    lower = text.lower()
+    return any(word in lower for word in LICENCE_WORDS) or ("gpl" in lower and GPL_WORD.search(lower) is not None)
 
 
 def licence_file_claims(text: str) -> list[Found]:
@@ -154,7 +161,7 @@ def _ungapped(words: str, position: int) -> tuple[int, int]:
 
 def _tags(text: str) -> list[Found]:
     found: dict[str, Found] = {}
-    for match in TAG.finditer(text):
+    for match in TAG.finditer(text) if "spdx-licen" in text.lower() else ():
         spdx = normalise_expression(TAG_END.sub("", match[1]).strip()) or UNKNOWN
         line = text.count("\n", 0, match.start()) + 1
         found.setdefault(spdx, Found(spdx, 1.0, "spdx tag", "SPDX 2.3", line, line))
@@ -183,8 +190,8 @@ def _noticed(text: NormalText, recognised: list[Recognised], tool: str) -> list[
     found = [
         Found(one.spdx, one.score, tool, WORDINGS_VERSION, text.line_at(one.start), text.line_at(one.end)) for one in recognised
     ]
-    choice = CHOICE.search(text.words)
-    if choice is None or len(found) < 2:
+    choice = CHOICE.search(text.words) if len(found) > 1 else None
+    if choice is None:
         return found
     # "GPL ..., alternatively MIT ...": one of the licences is named before or after, another one after
     begin, end = _ungapped(text.words, choice.start())

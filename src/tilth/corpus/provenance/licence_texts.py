@@ -6,6 +6,7 @@ The wording below is each licence's own, cut to the few words that tell it from 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 WORDINGS_VERSION = "3"
@@ -132,6 +133,8 @@ NOT_MEANT = re.compile(r" (?:(?:from )?compatible|incompatible|instead of this l
 POINTER = re.compile(r"(?:common licenses|(?:full|complete) text of(?: the)?(?: gnu)?) $")
 FAMILIES = {"lesser": "LGPL", "library": "LGPL", "affero": "AGPL", "lgpl": "LGPL", "agpl": "AGPL"}
 VERSIONS = {"GPL": ("1.0", "2.0", "3.0"), "LGPL": ("2.0", "2.1", "3.0"), "AGPL": ("1.0", "3.0")}
+GNU_ENDS = re.compile(r"public license|[al]?gpl")  # what every match of GNU ends in
+GNU_CHARS = 60  # a match of GNU has fewer before that
 GNU_BEFORE = 120  # characters before it that tell whether it is granted
 GNU_REACH = 200  # characters after the name in which "or any later version" belongs to it
 
@@ -168,7 +171,7 @@ def _find_gnu(words: str) -> list[Recognised]:
     found: dict[tuple[str, str], Recognised] = {}
     unversioned: dict[str, Recognised] = {}
     pointed: dict[str, Recognised] = {}
-    for match in GNU.finditer(words):
+    for match in _gnu_names(words):
         family = FAMILIES.get(match["kind"] or match["short"] or match["bare"] or "", "GPL")
         rest = words[match.end() : match.end() + GNU_REACH]
         stated = GNU_VERSION.match(rest)
@@ -192,6 +195,16 @@ def _find_gnu(words: str) -> list[Recognised]:
     versioned = {family for family, _ in found}
     others = {**pointed, **unversioned}  # where a text lies says less of the version than who grants it
     return [*found.values(), *(one for family, one in others.items() if family not in versioned)]
+
+
+def _gnu_names(words: str) -> Iterator[re.Match[str]]:
+    """What `GNU.finditer` finds; it is tried only where a match can end, for at each place it tries much."""
+    at = 0
+    for end in GNU_ENDS.finditer(words):
+        match = GNU.search(words, max(at, end.start() - GNU_CHARS), end.end() + 2)
+        if match is not None:
+            yield match
+            at = match.end()
 
 
 def _is_grant(words: str, match: re.Match[str], is_versioned: bool) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from tilth.corpus.provenance.licence_claims import HEADER_CHARS, MENTIONS_LICENCE, Found, header_claims, licence_file_claims
+from tilth.corpus.provenance.licence_claims import HEADER_CHARS, Found, header_claims, licence_file_claims, mentions_licence
 from tilth.corpus.provenance.package_metadata import METADATA_TOOLS, is_metadata_path, metadata_claims
 from tilth.corpus.provenance.readme import is_readme_path, readme_claims
 from tilth.corpus.provenance.reuse import SPECIFICATION, Stated, is_licence_store, is_reuse_path, matching, reuse_statements
@@ -55,9 +55,11 @@ class LicenceTree:
     noted: list[LicenceClaim] = field(default_factory=list)
     scan: Scan | None = None
     reuse: dict[str, tuple[list[Stated], str | None]] = field(default_factory=dict)  # by the path of the file that states it
+    _inherited: dict[str, list[LicenceClaim]] = field(default_factory=dict)  # by folder: claims on a file that says nothing
 
     def take(self, path: str, text: str, swhid: str | None) -> None:
         """Take in a file that says something of others, by what it is."""
+        self._inherited.clear()
         if is_licence_path(path):
             self.add(path, text, swhid)
         elif is_metadata_path(path):
@@ -84,22 +86,28 @@ class LicenceTree:
 
     def _add(self, path: str, found: Sequence[Found], swhid: str | None) -> None:
         claims = [_claim(self.origin, "", path, one, "ancestor", swhid) for one in found]
+        self._inherited.clear()
         if claims:
             self.by_folder.setdefault(path.rpartition("/")[0], []).extend(claims)
 
     def claims(self, path: str, text: str, swhid: str | None) -> list[LicenceClaim]:
         """All claims on one file, those in force marked `effective`."""
-        inherited = [claim for folder in ancestors(path) for claim in self.by_folder.get(folder, [])]
-        # what a licence file or a package's metadata says was heard already, as a whole
-        said = [claim.spdx for claim in inherited if claim.evidence_path == path]
-        own = [
-            _claim(self.origin, path, path, one, "file", swhid)
-            for one in self._own(text, swhid)
-            if not any(covers(spdx, one.spdx) for spdx in said)
-        ]
+        folder = path.rpartition("/")[0]
+        heard = self._inherited.get(folder)
+        if heard is None:
+            heard = self._inherited[folder] = self._marked(path, [])
+        own = [_claim(self.origin, path, path, one, "file", swhid) for one in self._own(text, swhid)]
+        if own:
+            # what a licence file or a package's metadata says was heard already, as a whole
+            said = [claim.spdx for claim in heard if claim.scope == "ancestor" and claim.evidence_path == path]
+            own = [one for one in own if not any(covers(spdx, one.spdx) for spdx in said)]
         own += self._stated(path, has_own=bool(own))
-        found = [*own, *(replace(claim, path=path) for claim in [*inherited, *self.repository])]
-        noted = [replace(claim, path=path) for claim in self.noted]
+        return self._marked(path, own) if own else [claim._replace(path=path) for claim in heard]
+
+    def _marked(self, path: str, own: Sequence[LicenceClaim]) -> list[LicenceClaim]:
+        inherited = [claim for folder in ancestors(path) for claim in self.by_folder.get(folder, [])]
+        found = [*own, *(claim._replace(path=path) for claim in [*inherited, *self.repository])]
+        noted = [claim._replace(path=path) for claim in self.noted]
         return [*mark_effective(list(dict.fromkeys(found))), *dict.fromkeys(noted)]
 
     def _stated(self, path: str, *, has_own: bool) -> list[LicenceClaim]:
@@ -118,7 +126,7 @@ class LicenceTree:
 
     def _own(self, text: str, swhid: str | None) -> Sequence[Found]:
         found = _header_claims(text)
-        if not found and self.scan is not None and MENTIONS_LICENCE.search(text, 0, HEADER_CHARS):
+        if not found and self.scan is not None and mentions_licence(text[:HEADER_CHARS]):
             return self.scan(text[:HEADER_CHARS], swhid)
         return found
 
@@ -156,7 +164,7 @@ def mark_effective(claims: list[LicenceClaim]) -> list[LicenceClaim]:
     deciding = [claim for claim in near if not any(_is_offered(claim, choice) for choice in choices)] or near or claims
     limit = max((strictness(claim.spdx) for claim in deciding), default=0)
     in_force = {claim for claim in deciding if strictness(claim.spdx) == limit}
-    return [replace(claim, effective=claim in in_force) for claim in claims]
+    return [claim._replace(effective=claim in in_force) for claim in claims]
 
 
 def _is_offered(claim: LicenceClaim, choice: LicenceClaim) -> bool:
