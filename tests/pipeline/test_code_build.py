@@ -23,8 +23,7 @@ def test_equal_builds_do_not_differ_and_others_do(bench: Any, tmp_path: Path) ->
     assert bench.differing(first, again) == []
     both = bench.built(tmp_path / "both", [one, other])
     assert bench.differing(first, both)[0] == "dedup.candidates bands/000"
-    assert "read code/00001" in bench.differing(first, both)
-    assert "read code/00000" not in bench.differing(first, both)
+    assert sum(name.startswith("read ") for name in bench.differing(first, both)) == 1  # of the other repository
     assert both.sizes() == [(13, 1), (14, 1)]
     assert [(row["path"], row["language"], row["text"]) for row in bench.records(both)] == [
         ("seed.py", "Python", "print('rye')\n"),

@@ -95,7 +95,7 @@ def test_every_file_of_a_repository_is_in_sql(project: Project) -> None:
             text = shard.tokenizer.decode(shard.tokens.tokens[row["offset"] : row["offset"] + row["length"]])
             assert text.startswith(f"<file_sep>{row['path']}\n")
             assert text.count("<file_sep>") == 1
-            assert f"of farm {row['document']}" in text
+            assert f"of {row['origin'].rpartition('/')[2].replace('farm', 'farm ')}\n" in text
     assert sql(project, "select count(*) as n from token_documents").to_pylist() == [{"n": 10}]
     assert sql(project, "select run, count(*) as n from run_documents group by run order by run").to_pylist() == [
         {"run": "base", "n": 10},

@@ -56,7 +56,8 @@ def test_every_policy_stands_on_a_corpus_with_its_families(project: Project) -> 
         if row["kept"]:
             assert pick(project.store, "web", "x", f"@{name}").n_documents == row["kept"]
     judged = {row["policy"] for row in explain(project, "web", "web/00000:0").policies}
-    assert judged == set(POLICIES)
+    # a page of the web has no field of a thread
+    assert judged == {name for name, policy in POLICIES.items() if all(clause.family != "meta" for clause in policy.clauses)}
 
 
 def test_heads_by_own_published_and_both_buckets(project: Project) -> None:
