@@ -19,12 +19,15 @@ def ascending(words: Words, width: int = 64) -> Words:
     """A sorted copy of `words`, all of them below 2^width. Memory: a byte a word beside it."""
     found = np.empty(len(words), np.uint64)
     n_bits = min(width, max(0, (len(words) // 8).bit_length()))
-    _sort(words, width - n_bits, n_bits, found)
+    full = np.empty((len(words) // _FEW, 2), np.int64)
+    for start, end in full[: _sort(words, width - n_bits, n_bits, found, full)]:
+        found[start:end].sort(kind="stable")  # mostly one key, whose rows come in their order
     return found
 
 
 @njit(cache=True, nogil=True)
-def _sort(words, shift, n_bits, found):  # type: ignore[no-untyped-def]
+def _sort(words, shift, n_bits, found, full):  # type: ignore[no-untyped-def]
+    """Sorts the buckets of few words; returns how many others there are, whose bounds `full` takes."""
     ends = np.zeros((1 << n_bits) + 1, np.int64)
     for word in words:
         ends[_bucket(word, shift) + 1] += 1
@@ -34,10 +37,12 @@ def _sort(words, shift, n_bits, found):  # type: ignore[no-untyped-def]
         bucket = _bucket(word, shift)
         found[ends[bucket]] = word
         ends[bucket] += 1
-    start = 0
+    start = n_full = 0
     for end in ends[:-1]:
         if end - start > _FEW:
-            found[start:end].sort()
+            full[n_full, 0], full[n_full, 1] = start, end
+            n_full += 1
+            start = end
         for place in range(start + 1, end):
             word = found[place]
             while place > start and found[place - 1] > word:
@@ -45,6 +50,7 @@ def _sort(words, shift, n_bits, found):  # type: ignore[no-untyped-def]
                 place -= 1
             found[place] = word
         start = end
+    return n_full
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -248,10 +248,12 @@ def sign_piece(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
 
 def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """Compare what the bands of all pieces propose, and tell the members of clusters by the user's ids."""
+    from tilth.dedup.minhash.candidates import first_documents
+
     near, before, fields, own = work
     shards = near_steps.signed_shards(inputs)
     by_name: dict[str, Piece] = {piece.name: piece for piece in own}
-    ids = near_steps.in_one([shard.ids() for shard in shards])
+    ids = [shard.ids() for shard in shards]
     check_ids(ids, [np.load(shard.folder / "id_hashes.npy") for shard in shards])
 
     def texts_of(shard: int, rows: np.ndarray) -> Iterator[pa.Array]:
@@ -261,18 +263,18 @@ def mark_files(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[
     digests = {artifact.spec.shard: artifact.digest for artifact in inputs.values()}
     described = [(shard.name, digests[shard.name], shard.n_rows()) for shard in shards]
     found = near_steps.compare(inputs, folder, near, texts_of, described, before.last)
-    marks = found.marks
+    first, marks = first_documents(shards), found.marks
     schema = near_steps.duplicates_schema(fields.id_type)
     with pq.ParquetWriter(folder / "duplicates.parquet", schema, compression="zstd") as writer:
         for start in range(0, len(marks.documents), near_steps.ROWS_AT_ONCE):
             here = slice(start, start + near_steps.ROWS_AT_ONCE)
             documents, roots = marks.documents[here], marks.roots[here]
             columns = [
-                ids.take(pa.array(documents)),
+                near_steps.ids_of(documents, first, ids),
                 pa.array(["minhash"] * len(documents), pa.string()),
                 pa.array(np.full(len(documents), near.threshold, np.float32)),
-                ids.take(pa.array(roots)),
-                ids.take(pa.array(marks.matched[here])),
+                near_steps.ids_of(roots, first, ids),
+                near_steps.ids_of(marks.matched[here], first, ids),
                 pa.array(roots == documents),
                 pa.array(marks.similarities[here]),
             ]

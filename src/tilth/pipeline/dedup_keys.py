@@ -62,7 +62,7 @@ def deduplicate_by_keys(search: Search, method: str, compared: str, marker: Mark
     @cache
     def joined_ids() -> pa.ChunkedArray:
         joined = pa.chunked_array([part for parts in ids for part in parts], found.id_type)
-        check_ids(joined, [id_hashes(joined)])
+        check_ids([joined], [id_hashes(joined)])
         return joined
 
     with tempfile.TemporaryDirectory(dir=search.output.absolute().parent, prefix=f".{search.output.name}-") as scratch:

@@ -21,14 +21,14 @@ def id_hashes(ids: pa.ChunkedArray) -> Hashes:
     return ascending(np.concatenate([np.zeros(0, np.uint64), *map(_numbers, ids.chunks)]))
 
 
-def check_ids(ids: pa.ChunkedArray, hashes: Sequence[Hashes]) -> None:
-    """Raises SourceError where two documents have one id; `hashes` are those of the ids, in parts that each ascend."""
+def check_ids(ids: Sequence[pa.ChunkedArray], hashes: Sequence[Hashes]) -> None:
+    """Raises SourceError where two documents have one id; `hashes` are those of the ids, parts that each ascend."""
     ordered = np.sort(np.concatenate([np.zeros(0, np.uint64), *hashes]), kind="stable")  # which merges what is sorted
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeated):
         return
     # Two different ids may have one hash, so those that share one are compared themselves.
-    present = [chunk.drop_null() for chunk in ids.chunks]
+    present = [chunk.drop_null() for column in ids for chunk in column.chunks]
     shared = [chunk.filter(pa.array(np.isin(_numbers(chunk), repeated))) for chunk in present]
     counts = pc.value_counts(pa.concat_arrays(shared))
     twice = counts.filter(pc.greater(counts.field("counts"), 1))

@@ -51,11 +51,11 @@ def run_node(root: str, node: Node, needed: list[Outcome]) -> Outcome:
         wrapped = TilthError(f"`{node.step.name}` failed: {type(error).__name__}: {error}", where=node.id)
         return Outcome(node.id, None, {}, error=wrapped, details=traceback.format_exc())
     finally:
-        _give_back_memory()
+        give_back_memory()
     return Outcome(node.id, made.part(), made.stats)
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Return what Arrow and glibc keep for later: the next node is of another kind, and what is kept adds up over a build."""
     pa.default_memory_pool().release_unused()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):

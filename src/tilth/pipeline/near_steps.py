@@ -19,6 +19,7 @@ from tilth.artifacts import Named, Store
 from tilth.artifacts.spec import UNICODE
 from tilth.contracts import DUPLICATES
 from tilth.pipeline.code_minhash import WITHOUT, CodeMinHash, compared_texts
+from tilth.pipeline.execute import give_back_memory
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.parquet import Writer, stream
 from tilth.pipeline.signing import signer_of
@@ -196,6 +197,7 @@ def compare(
     known = _known_pairs(previous, near, described)
     with tempfile.TemporaryDirectory(dir=folder, prefix="scratch") as scratch:
         found = near_duplicates(shards, _proposed(inputs), read_texts, near, _standing(inputs), Path(scratch), known)
+    give_back_memory()  # of texts and their shingles, before the answer is put together
     np.save(folder / "pairs.npy", found.pairs)
     compared = {**_shingles_of(near), "shards": described}
     (folder / "compared.json").write_text(json.dumps(compared, sort_keys=True))
@@ -275,20 +277,20 @@ def duplicates(marks: Marks, shards: Sequence[SignedShard], threshold: float) ->
     from tilth.dedup.minhash.candidates import first_documents
 
     first = first_documents(shards)
-    names, ids = pa.array([shard.name for shard in shards], pa.string()), in_one([shard.ids() for shard in shards])
+    names, ids = pa.array([shard.name for shard in shards], pa.string()), [shard.ids() for shard in shards]
     for start in range(0, len(marks.documents), ROWS_AT_ONCE):
         here = slice(start, start + ROWS_AT_ONCE)
         documents, roots = marks.documents[here], marks.roots[here]
         shard = np.searchsorted(first, documents, side="right") - 1
         yield pa.table(
             {
-                "doc_id": ids.take(pa.array(documents)),
+                "doc_id": ids_of(documents, first, ids),
                 "shard": names.take(pa.array(shard)),
                 "row": pa.array((documents - first[shard]).astype(np.int32)),
                 "method": pa.array(["minhash"] * len(documents), pa.string()),
                 "threshold": pa.array(np.full(len(documents), threshold, np.float32)),
-                "cluster_id": ids.take(pa.array(roots)),
-                "matched_id": ids.take(pa.array(marks.matched[here])),
+                "cluster_id": ids_of(roots, first, ids),
+                "matched_id": ids_of(marks.matched[here], first, ids),
                 "is_keeper": pa.array(roots == documents),
                 "similarity": pa.array(marks.similarities[here]),
             },
@@ -304,9 +306,18 @@ def duplicates_schema(id_type: pa.DataType) -> pa.Schema:
     )  # fmt: skip
 
 
-def in_one(ids: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
-    """The ids of several shards (at least one) as one column, by the numbers of documents; nothing is copied."""
-    return pa.chunked_array([chunk for of_shard in ids for chunk in of_shard.chunks], ids[0].type)
+def ids_of(documents: Ints, first: Ints, ids: Sequence[pa.ChunkedArray]) -> pa.Array:
+    """The ids of documents by number, in any order. Shard by shard: to take from all at once Arrow would copy all ids first."""
+    order = np.argsort(documents, kind="stable")
+    ends = np.searchsorted(documents[order], first)
+    parts = [
+        of_shard.take(pa.array(documents[order[begin:end]] - shard_first)).combine_chunks()
+        for of_shard, shard_first, begin, end in zip(ids, first, ends, ends[1:], strict=False)
+        if begin < end
+    ]
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.arange(len(order))
+    return pa.concat_arrays(parts).take(pa.array(inverse)) if parts else pa.array([], ids[0].type)
 
 
 SIGNATURES = Step("dedup.signatures", 3, (UNICODE, "numba"), sign)

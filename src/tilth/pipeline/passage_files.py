@@ -17,7 +17,7 @@ from tilth.errors import RecipeError
 from tilth.pipeline.dedup_files import Search, find_pieces, index_of, stamp, whole_output
 from tilth.pipeline.graph import Node
 from tilth.pipeline.missing import run_missing
-from tilth.pipeline.near_steps import in_one
+from tilth.pipeline.near_steps import ids_of
 from tilth.pipeline.passage_steps import CUT, REPEATED, REPEATED_WINDOWS, RUN, WINDOWS, Passages, ids_of_piece
 from tilth.pipeline.plan import Planned, plan
 
@@ -102,7 +102,7 @@ def cut_schema(id_type: pa.DataType) -> pa.Schema:
 
 def _told(passages: Passages, cuts: Sequence[Artifact], ids: Sequence[pa.ChunkedArray]) -> Iterator[pa.Table]:
     """The cuts of all pieces by the user's ids."""
-    schema, own = cut_schema(ids[0].type), in_one(ids)
+    schema = cut_schema(ids[0].type)
     first = np.cumsum([0, *map(len, ids)])
     for number, artifact in enumerate(cuts):
         with pq.ParquetFile(artifact.path / "cuts.parquet") as file:
@@ -116,8 +116,8 @@ def _told(passages: Passages, cuts: Sequence[Artifact], ids: Sequence[pa.Chunked
                 place[known] = np.arange(len(known))
                 columns = {
                     **{name: batch.column(name) for name in batch.schema.names},
-                    "id": own.take(pa.array(first[number] + batch.column("row").to_numpy())),
+                    "id": ids_of(first[number] + batch.column("row").to_numpy(), first, ids),
                     "method": pa.array([passages.method] * batch.num_rows, pa.string()),
-                    "first_id": own.take(pa.array(firsts)).take(pa.array(place, mask=place < 0)),
+                    "first_id": ids_of(firsts, first, ids).take(pa.array(place, mask=place < 0)),
                 }
                 yield pa.table([columns[name] for name in schema.names], schema=schema)

@@ -24,7 +24,6 @@ from tilth.corpus.columns import Fields, Piece, read_columns
 from tilth.errors import RecipeError
 from tilth.pipeline.distinct_ids import check_ids, id_hashes
 from tilth.pipeline.graph import Step
-from tilth.pipeline.near_steps import in_one
 from tilth.pipeline.steps import Inputs, Params
 
 Method = Literal["lines", "paragraphs", "sentences", "substring"]
@@ -98,9 +97,8 @@ def find_repeated(inputs: Inputs, folder: Path, params: Params, work: Any) -> di
     """What occurs more than once in the runs of all pieces, whose ids must be distinct: this is the first to see all of them."""
     from tilth.dedup.passages.by_part import write_by_part
 
-    if of_pieces := [ids_of_piece(artifact) for artifact in inputs.values() if artifact.spec.step == RUN.name]:
-        ids = in_one(of_pieces)
-        check_ids(ids, [id_hashes(ids)])
+    ids = [ids_of_piece(artifact) for artifact in inputs.values() if artifact.spec.step == RUN.name]
+    check_ids(ids, [id_hashes(of_piece) for of_piece in ids])
     counts = [artifact.stats["n_parts"] for artifact in inputs.values()]  # in the order of the pieces
     parts = [_part_number(piece, part) for piece, n_parts in enumerate(counts) for part in range(n_parts)]
     return {"n_repeated": write_by_part([artifact.path / _RUN for artifact in inputs.values()], parts, folder)}

@@ -94,11 +94,10 @@ def find_candidates(
     """
     first = first_documents(shards)
     stands = standing == np.arange(len(standing), dtype=np.int64)
-    all_runs = [shard.bands for shard in shards]
     pairs, members, ends = _Distinct(len(standing)), [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
     company: list[Hashes] = []
     for at, band in enumerate(bands):
-        runs = [run[band] for run in all_runs]
+        runs = [shard.bands[band] for shard in shards]  # mapped for this band: the pages of the last one are given back
         if known is not None:
             runs = _without_the_lonely(runs, [known(at, shard) for shard in range(len(shards))])
         found: list[list[Hashes]] = [[] for _ in shards]

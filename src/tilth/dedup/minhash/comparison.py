@@ -15,6 +15,7 @@ from tilth.dedup.minhash.candidates import HALF, Codes, first_documents
 from tilth.dedup.minhash.parameters import Unit
 from tilth.dedup.minhash.shingles import distinct_sets, in_batches, shingle
 from tilth.dedup.minhash.signatures import SignedShard
+from tilth.dedup.sorted_arrays import distinct
 from tilth.dedup.texts.tokens import Ints
 from tilth.errors import ContractError
 
@@ -86,7 +87,7 @@ class Comparison:
 
     def _load(self, codes: Codes) -> None:
         """Make sure that the sets of the documents of `codes` lie in the file."""
-        documents = np.unique(np.concatenate([codes >> HALF, codes & _LOW])).astype(np.int64)
+        documents = distinct(np.concatenate([codes >> HALF, codes & _LOW])).astype(np.int64)
         missing = documents[self._starts[documents, 1] == 0]
         for shard in range(len(self.first) - 1):
             begin, end = np.searchsorted(missing, self.first[shard : shard + 2])

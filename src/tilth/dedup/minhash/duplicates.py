@@ -15,6 +15,7 @@ from tilth.dedup.minhash.candidates import HALF, Candidates, Codes
 from tilth.dedup.minhash.comparison import PAIR, Comparison, Pairs, ReadTexts
 from tilth.dedup.minhash.parameters import MinHashParameters
 from tilth.dedup.minhash.signatures import SignedShard
+from tilth.dedup.sorted_arrays import distinct
 from tilth.dedup.texts.tokens import Ints
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -101,7 +102,7 @@ def _resolve_crowds(candidates: Candidates, comparison: Comparison, clusters: Cl
     for _ in range(parameters.n_representatives):
         leader, other = _stars(members, sizes)
         roots = clusters.roots()
-        codes = np.unique(_codes(leader, other)[roots[leader] != roots[other]])
+        codes = distinct(_codes(leader, other)[roots[leader] != roots[other]])
         for start in range(0, len(codes), _PAIRS_AT_ONCE):
             part = codes[start : start + _PAIRS_AT_ONCE]
             reached = comparison.similarities(part) >= np.float32(parameters.threshold)
