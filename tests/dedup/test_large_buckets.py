@@ -29,6 +29,19 @@ def templates(n: int, shared: float, seed: int = 0) -> list[str]:
     return [" ".join(base + rng.choices(VOCABULARY, k=150 - len(base))) for _ in range(n)]
 
 
+def edited_pages(n: int, n_edits: int) -> list[str]:
+    """Copies of one page of 300 words, each with edits of its own."""
+    rng = random.Random(2)
+    base = rng.choices(VOCABULARY, k=300)
+    texts = []
+    for _ in range(n):
+        words = list(base)
+        for place in rng.sample(range(300), n_edits):
+            words[place] = rng.choice(VOCABULARY)
+        texts.append(" ".join(words))
+    return texts
+
+
 def test_copies_are_not_compared_at_all(search: Search) -> None:
     page = " ".join(random.Random(1).choices(VOCABULARY, k=100))
     found, seconds = timed(search, [page] * 100_000)
@@ -65,14 +78,7 @@ def test_crowds_just_below_the_threshold_stay_linear(shared: float, search: Sear
 
 def test_crowds_of_loosely_chained_copies_are_found(search: Search) -> None:
     # Each page has its own few edits, so that most pairs match (0.7 to 0.8) and many do not.
-    rng = random.Random(2)
-    base = rng.choices(VOCABULARY, k=300)
-    texts = []
-    for _ in range(1000):
-        words = list(base)
-        for place in rng.sample(range(300), 4):
-            words[place] = rng.choice(VOCABULARY)
-        texts.append(" ".join(words))
+    texts = edited_pages(1000, n_edits=4)
     found, _ = timed(search, texts)
     assert len(found.clusters()) == 1
     assert len(found.members) >= 990
@@ -105,19 +111,12 @@ def test_several_clusters_in_one_bucket_are_told_apart(search: Search) -> None:
 def test_clusters_of_crowds_do_not_depend_on_the_order_of_documents(search: Search) -> None:
     # Pages of which some pairs match and many do not, and few representatives: whom they are compared with decides.
     parameters = MinHashParameters(max_bucket=4, n_representatives=1)
-    rng = random.Random(2)
-    base = rng.choices(VOCABULARY, k=300)
-    texts = []
-    for _ in range(300):
-        words = list(base)
-        for place in rng.sample(range(300), 7):
-            words[place] = rng.choice(VOCABULARY)
-        texts.append(" ".join(words))
+    texts = edited_pages(300, n_edits=7)
     found = search(texts, parameters)
     assert found.stats["n_unresolved"] > 0
     expected = {frozenset(texts[row] for _, row in cluster) for cluster in found.clusters()}
-    for _ in range(3):
-        shuffled = rng.sample(texts, len(texts))
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(texts, len(texts))
         again = search({"a": shuffled[:100], "b": shuffled[100:]}, parameters)
         rows = {"a": shuffled[:100], "b": shuffled[100:]}
         assert {frozenset(rows[shard][row] for shard, row in cluster) for cluster in again.clusters()} == expected

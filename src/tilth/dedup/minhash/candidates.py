@@ -18,6 +18,7 @@ from numba import njit
 
 from tilth.dedup.bucket_sort import ascending
 from tilth.dedup.minhash.signatures import ROW_BITS, SignedShard
+from tilth.dedup.sorted_arrays import distinct
 from tilth.dedup.texts.mixing import Hashes
 from tilth.dedup.texts.tokens import Ints
 from tilth.errors import ContractError
@@ -94,7 +95,7 @@ def find_candidates(
     """
     first = first_documents(shards)
     stands = standing == np.arange(len(standing), dtype=np.int64)
-    pairs, members, ends = _Distinct(len(standing)), [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
+    pairs, members, ends = _Pairs(len(standing)), [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
     company: list[Hashes] = []
     for at, band in enumerate(bands):
         runs = [shard.bands[band] for shard in shards]  # mapped for this band: the pages of the last one are given back
@@ -119,14 +120,14 @@ def find_candidates(
 
 def all_candidates(parts: Sequence[Candidates]) -> Candidates:
     """What several groups of bands propose together."""
-    pairs = _distinct(np.concatenate([np.zeros(0, np.uint64), *(part.pairs for part in parts)]))
+    pairs: Codes = np.concatenate([np.zeros(0, np.uint64), *(part.pairs for part in parts)])
     shifts = np.cumsum([0, *(len(part.members) for part in parts)])
     members = np.concatenate([np.zeros(0, np.int64), *(part.members for part in parts)])
     ends = np.concatenate([np.zeros(1, np.int64), *(part.ends[1:] + shift for part, shift in zip(parts, shifts, strict=False))])
-    return Candidates(pairs, members, ends)
+    return Candidates(distinct(pairs, in_runs=True), members, ends)
 
 
-class _Distinct:
+class _Pairs:
     """Collects pairs: what came twice is there once, and they are put in order when there are as many new ones as old."""
 
     def __init__(self, n_documents: int) -> None:
@@ -148,15 +149,8 @@ class _Distinct:
         return self._ordered
 
     def _order(self) -> None:
-        self._ordered, self._new, self._n_new = _distinct(np.concatenate([self._ordered, *self._new])), [], 0
-
-
-def _distinct(pairs: Codes) -> Codes:
-    """Each once, ascending; quick where `pairs` are some ascending arrays one after the other."""
-    ordered = np.sort(pairs, kind="stable")
-    kept = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=kept[1:])
-    return ordered[kept]
+        self._ordered = distinct(np.concatenate([self._ordered, *self._new]), in_runs=True)
+        self._new, self._n_new = [], 0
 
 
 def _without_the_lonely(runs: Sequence[Hashes], known: Sequence[Hashes | None]) -> list[Hashes]:

@@ -108,13 +108,17 @@ class SignedShard:
 
     @property
     def set_keys(self) -> Hashes:
-        """Of each row."""
-        return np.load(self.folder / "set_keys.npy")
+        """Of each row; a map."""
+        return self._map("set_keys.npy")
 
     @property
     def bands(self) -> Hashes:
-        """The runs, bands x rows; a map, which holds no file open."""
-        path = self.folder / "bands.npy"
+        """The runs, bands x rows; a map."""
+        return self._map("bands.npy")
+
+    def _map(self, name: str) -> Hashes:
+        """Words of a file, of which only what is looked at is read; it holds no file open."""
+        path = self.folder / name
         with open(path, "rb") as file:
             np.lib.format.read_magic(file)
             shape, _, _ = np.lib.format.read_array_header_1_0(file)
