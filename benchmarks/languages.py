@@ -82,7 +82,7 @@ def unseen_samples(samples: Path) -> list[tuple[str, Path]]:
 def files_at_head(repository: str) -> Files:
     """Path and content of every distinct blob at HEAD."""
     objects = GitObjects(repository, repository)
-    paths = {file.oid: file.path for file in objects.tree()}
+    paths = {file.oid: file.path for file in objects.tree(objects.head().tree) if file.is_file}
     return [(paths[blob.oid], blob.data) for blob in objects.blobs(paths, MAX_BYTES) if blob.data is not None]
 
 
