@@ -95,6 +95,8 @@ class _Paragraphs:
 
 def _with_line(text: str, start: int, end: int) -> tuple[int, int]:
     """A comment that is alone on its lines goes with the end of its line."""
-    before = text[text.rfind("\n", 0, start) + 1 : start]
     after = re.compile(r"[ \t]*\r?\n").match(text, end)
-    return (start - len(before), after.end()) if after and not before.strip() else (start, end)
+    if after is None:  # looked at first: so what stands before is looked at once a line, however many comments it has
+        return start, end
+    before = text[text.rfind("\n", 0, start) + 1 : start]
+    return (start, end) if before.strip() else (start - len(before), after.end())
