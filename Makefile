@@ -1,6 +1,7 @@
 # make demo   the whole platform on real data that is already on this machine
 # make test   everything that CI runs
 # make check  format, lint, types, import contracts, tests of the foundations (under 90 s)
+# make compile-gate  every Triton and Gluon kernel, compiled for GPUs that need not be there (in `make test` for what changed)
 # make bars   the full sizes; takes long, appends to benchmarks/results.csv
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # What everything else stands on; the other rooms' tests take minutes, which is what `make test` is for.
 FOUNDATIONS := tests/house tests/artifacts tests/tokenize tests/models tests/inference
 
-.PHONY: demo test check bars format clean
+.PHONY: demo test check compile-gate bars format clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -30,6 +31,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow and not gpu and not browser and not cluster" $(FOUNDATIONS)
+
+compile-gate: $(STAMP)
+	$(BIN)/python benchmarks/compile_gate.py
 
 bars: $(STAMP)
 	$(BIN)/python benchmarks/bars.py

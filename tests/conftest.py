@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+# Triton reads this while it is imported: without a GPU its kernels run in the interpreter, on CPU tensors.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 # Files of minutes, or folders of them: one that starts last would run alone, while the other processes wait.
 LONG_FILES = ("house/test_readme.py", "pipeline/", "trainer/", "report/test_browser.py", "kernels/test_triton.py")
 

@@ -93,7 +93,7 @@ class DeltaError(UserError):
     """A delta that is damaged or was made for another base."""
 
 
-class BackendError(UserError):
+class BackendError(UserError, ValueError):
     """A kernel backend or a cluster that cannot run here."""
 
 

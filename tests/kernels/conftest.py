@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels import attention, rms_norm, ssd_scan, use_backend
+from tilth.kernels.accuracy import deviations
 
 OPERATORS: dict[str, Callable[..., Any]] = {"rms_norm": rms_norm, "attention": attention, "ssd_scan": ssd_scan}
 Inputs = dict[str, Any]
@@ -28,6 +29,18 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, _make=original, **k: _poison(_make(*a, **k)))
+
+
+@pytest.fixture
+def hold_to_rule(poisoned_memory: None) -> Callable[..., None]:
+    """Return hold_to_rule(function, backend, tensors, **options), which fails where an output or gradient is too far off."""
+
+    def check(function: Callable[..., Any], backend: str | None, tensors: Inputs, **options: Any) -> None:
+        found = deviations(function, backend, tensors, **options)
+        assert found
+        assert not [deviation for deviation in found if not deviation.is_allowed]
+
+    return check
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor
 
 HERE = Path(__file__).parent
-SHARED_MEMORY_BYTES_SM90 = 232_448
 Inputs = dict[str, Any]
 
 
@@ -39,32 +37,6 @@ def test_the_kernels_equal_the_references_in_the_interpreter(tmp_path: Path) -> 
     assert suite is not None
     assert int(suite.attrib["tests"]) > 40
     assert int(suite.attrib["skipped"]) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_other_types_compile_for_sm90(dtype: str) -> None:
-    _check_ahead_of_time(dtype)
-
-
-def test_the_16_bit_kernels_fit_sm90_without_spilling() -> None:
-    _check_ahead_of_time("bfloat16")
-
-
-def _check_ahead_of_time(dtype: str) -> None:
-    finished = subprocess.run(
-        [sys.executable, str(HERE / "compile_for_sm90.py"), dtype], capture_output=True, text=True, env=_environment()
-    )
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    rows = json.loads(finished.stdout)
-    assert len(rows) == 27
-    assert not [row for row in rows if row["shared"] > SHARED_MEMORY_BYTES_SM90]
-    if dtype != "float32":  # three tf32 products per float32 product do not fit the registers: slow there, and allowed
-        assert not [row for row in rows if row["stack"] or row["local"]]
-    without_matrices = ("rms_norm", "similarity_sketch", "_pass_kernel")
-    matrix_kernels = [row for row in rows if not any(name in row["kernel"] for name in without_matrices)]
-    if dtype != "float32":
-        assert not [row for row in matrix_kernels if row["wgmma"] == 0]
 
 
 @pytest.mark.gpu
