@@ -1,0 +1,90 @@
+"""Holds every operator on a device to its reference, and runs it again and again to see whether the bits stay."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from kernel_calls import Call
+from torch import Tensor
+
+from tilth.kernels import use_backend
+from tilth.kernels.accuracy import deviations
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+REPEATS = 20
+
+
+def check(modules: dict[str, ModuleType], device: str, backend: str | None, _out: Path, deadline: Any) -> list[str]:
+    """Print a line a call and return what is wrong, one line a problem."""
+    problems: list[str] = []
+    # Triton's interpreter computes bfloat16 wrongly.
+    dtypes = DTYPES if device == "cuda" else DTYPES[1:]
+    for name in deadline.take(list(modules)):
+        for dtype in dtypes:
+            for call in modules[name].check_calls(dtype, device):
+                found = check_call(call, backend or ("triton" if device == "cpu" else None))
+                label = f"{name} {str(dtype).removeprefix('torch.')} {call.name}"
+                print(f"{'ok   ' if not found else 'WRONG'} {label}", flush=True)
+                problems += [f"{label}: {problem}" for problem in found]
+    for problem in problems:
+        print(problem)
+    return problems
+
+
+def check_call(call: Call, backend: str | None, repeats: int = REPEATS) -> list[str]:
+    """Return what is wrong with one call: errors above the rule, bits that change, or an exception."""
+    try:
+        with poisoned_memory():
+            found = deviations(
+                call.function,
+                backend,
+                call.tensors,
+                without_gradient=call.without_gradient,
+                gradients=call.gradients,
+                **call.options,
+            )
+            wrong = [f"{d.name} is off by {d.error:.3g}, allowed {d.allowed:.3g}" for d in found if not d.is_allowed]
+            return wrong + changed_bits(call, backend, repeats)
+    except Exception:
+        return [traceback.format_exc(limit=3)]
+
+
+def changed_bits(call: Call, backend: str | None, repeats: int) -> list[str]:
+    """Return which outputs and gradients change from run to run: a race, or reading what nobody wrote."""
+    with use_backend(backend) if backend else contextlib.nullcontext():
+        first = call.run()
+        changed = set()
+        for _ in range(repeats):
+            again = call.run()
+            changed |= {name for name in first if not _same_bits(first[name], again[name])}
+    return [f"{name} changes from run to run" for name in sorted(changed)]
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
+
+
+@contextlib.contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Fill what torch.empty and its kin return with NaN, so that reading before writing shows."""
+    originals = [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")]
+    kept = [(owner, name, getattr(owner, name)) for owner, name in originals]
+    for owner, name, make in kept:
+        setattr(owner, name, lambda *a, _make=make, **k: _poison(_make(*a, **k)))
+    try:
+        yield
+    finally:
+        for owner, name, make in kept:
+            setattr(owner, name, make)
+
+
+def _poison(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point():
+        return tensor.fill_(float("nan"))
+    return tensor.fill_(torch.iinfo(tensor.dtype).max) if tensor.dtype in (torch.int32, torch.int64) else tensor
