@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_BARS = {"bars", "results", "process_cost", "dedup_words", "dedup_corpus", "dedup_truth", "dedup_score", "code_peers"}
+NOT_BARS = {"bars", "results", "process_cost", "dedup_words", "dedup_corpus", "dedup_truth", "dedup_score", "code_peers", "compile_gate"}
+ON_A_GPU = {"gpu", "gpu_check", "gpu_bench", "gpu_tune"}
 OF_FILES, OF_REPOSITORIES, OF_FOLDER = {"code_secrets", "code_signals"}, {"code_trace", "git_read"}, {"code_build"}
-BY_HAND = {"documentation", "languages", "licences"}
+BY_HAND = {"documentation", "languages", "licences", "mamba2_mixer"}
 
 
 def arguments(name: str) -> list[str] | None:
@@ -33,7 +34,7 @@ def arguments(name: str) -> list[str] | None:
 
 
 def main() -> None:
-    there = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in NOT_BARS)
+    there = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in NOT_BARS | ON_A_GPU)
     names = sys.argv[1:] or there
     if unknown := [name for name in names if name not in there]:
         sys.exit(f"there is no benchmark `{unknown[0]}`; there are {', '.join(there)}")

@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,23 +47,16 @@ def main() -> None:
     clock = time.process_time if options.threads == 1 else time.perf_counter
     rows = []
     for what, run in (("fwd", forward), ("fwd+bwd", forward_backward)):
-        times = take_turns({name: (lambda call=call: run(call, x)) for name, call in calls.items()}, options.repeats, clock)
+        times = take_turns({name: partial(run, call, x) for name, call in calls.items()}, options.repeats, clock)
         medians = {name: statistics.median(found) for name, found in times.items()}
-        ceiling = medians["peer"] / medians["projections"]
-        rows.append(
-            row(
-                f"mamba2 mixer {what}",
-                f"B1 T{options.tokens} D{D_MODEL} H{HEADS} P{HEAD_DIM} N{D_STATE} fp32",
-                options.tokens / medians["ours"],
-                "tokens/s",
-                options.tokens / medians["peer"],
-                f"peer: transformers {transformers.__version__}, torch path; times faster {medians['peer'] / medians['ours']:.2f}, "
-                f"by projections alone {ceiling:.2f}; ms p10-p90 ours {spread([1e3 * t for t in times['ours']])}, "
-                f"peer {spread([1e3 * t for t in times['peer']])}; torch {torch.__version__}",
-                threads=options.threads,
-            )
+        notes = (
+            f"peer: transformers {transformers.__version__}, torch path; {1e3 * options.tokens / medians['ours']:.0f} tokens/s; "
+            f"by the projections alone {medians['peer'] / medians['projections']:.2f}; "
+            f"p10-p90 ours {spread(times['ours'])}, peer {spread(times['peer'])}; torch {torch.__version__}"
         )
-        print(rows[-1]["what"], rows[-1]["notes"])
+        size = f"B1 T{options.tokens} D{D_MODEL} H{HEADS} P{HEAD_DIM} N{D_STATE} fp32"
+        rows.append(row(f"mamba2 mixer {what}", size, medians["ours"], "ms", medians["peer"], notes, threads=options.threads))
+        print("  ".join(rows[-1][name] for name in ("what", "ours", "peer", "ratio", "notes")))
     if not options.quick:
         append(rows)
 
@@ -126,7 +120,7 @@ def take_turns(calls: dict[str, Callable[[], Any]], repeats: int, clock: Callabl
         for name, call in calls.items():
             start = clock()
             call()
-            times[name].append(clock() - start)
+            times[name].append(1e3 * (clock() - start))
     return times
 
 

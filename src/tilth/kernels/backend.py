@@ -86,7 +86,7 @@ def implementation(operator: str, backend: str) -> ModuleType:
 
     The first time that an operator runs on a backend this is said to the logger `tilth.kernels`.
     """
-    _say_once(operator, backend)
+    _say_once(backend, operator)
     return importlib.import_module(f"tilth.kernels.{operator}.{_MODULES[backend]}")
 
 
@@ -212,8 +212,8 @@ def _capability(device: torch.device) -> int:
 
 
 @functools.cache
-def _say_once(operator: str, backend: str) -> None:
+def _say_once(backend: str, operator: str) -> None:
     if backend == "reference":
         _LOG.warning("%s runs on the backend `reference`, which is for comparison and slow", operator)
     else:
-        _LOG.info("%s runs on the backend `%s`", operator, backend)
+        _LOG.info("%s runs on the kernels' backend `%s`", operator, backend)
