@@ -2,6 +2,7 @@
 # make test   everything that CI runs
 # make check  format, lint, types, import contracts, tests of the foundations (under 90 s)
 # make compile-gate  every Triton and Gluon kernel, compiled for GPUs that need not be there (in `make test` for what changed)
+# make tune   on a GPU: tries other launches of the kernels, and writes those that are faster into their launches.json
 # make bars   the full sizes; takes long, appends to benchmarks/results.csv
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # What everything else stands on; the other rooms' tests take minutes, which is what `make test` is for.
 FOUNDATIONS := tests/house tests/artifacts tests/tokenize tests/models tests/inference
 
-.PHONY: demo test check compile-gate bars format clean
+.PHONY: demo test check compile-gate tune bars format clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -34,6 +35,9 @@ check: $(STAMP)
 
 compile-gate: $(STAMP)
 	$(BIN)/python benchmarks/compile_gate.py
+
+tune: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py tune --seconds 3600
 
 bars: $(STAMP)
 	$(BIN)/python benchmarks/bars.py
