@@ -38,9 +38,7 @@ def _embedding(ids: Tensor, weight_VD: Tensor, padding_index: int | None, scale:
 
 
 @torch.library.custom_op("tilth::embedding_backward", mutates_args=())
-def _embedding_backward(
-    dy_D: Tensor, ids: Tensor, n_rows: int, padding_index: int | None, scale: float, backend: str
-) -> Tensor:
+def _embedding_backward(dy_D: Tensor, ids: Tensor, n_rows: int, padding_index: int | None, scale: float, backend: str) -> Tensor:
     return implementation("embedding", backend).backward(dy_D, ids, n_rows, padding_index, scale)
 
 

@@ -56,8 +56,8 @@ def rms_norm(
     """Return x / sqrt(mean(x^2) + eps) * weight + bias over the last dimension, in the dtype of `x_D`.
 
     Shapes: x_D (..., D), weight_D and bias_D (D,). Statistics are kept in float32 (float64 for float64 input).
-    `residual_D` (as x, of its dtype or a wider one): x + residual is normalised; returned are the result and that sum, the new residual
-    stream, in the dtype of the residual. Gradients flow through both.
+    `residual_D` (as x, of its dtype or a wider one): x + residual is normalised; returned are the result and that sum,
+    the new residual stream, in the dtype of the residual. Gradients flow through both.
     `gate_D` (as x, of any dtype): the result times silu(gate), or, without `norm_before_gate`, the norm of
     x * silu(gate) as in Mamba-2. `group_size` divides D: statistics over each that many channels.
     `reverse_complement`: the last dimension is 2D, and its second half holds the other strand's channels in reversed
@@ -69,9 +69,7 @@ def rms_norm(
     """
     group = _check(x_D, weight_D, bias_D, residual_D, gate_D, norm_before_gate, group_size, reverse_complement)
     backend = choose_backend(x_D, backend)
-    y_D, h_D, _ = _rms_norm(
-        x_D, weight_D, bias_D, residual_D, gate_D, eps, norm_before_gate, group, reverse_complement, backend
-    )
+    y_D, h_D, _ = _rms_norm(x_D, weight_D, bias_D, residual_D, gate_D, eps, norm_before_gate, group, reverse_complement, backend)
     return y_D if residual_D is None else (y_D, h_D)
 
 

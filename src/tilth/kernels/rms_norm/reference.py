@@ -80,9 +80,7 @@ def backward(
     def normalise(h_D: Tensor, weight_D: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         rest = iter(others)
         bias, gate = None if bias_D is None else next(rest), None if gate_D is None else next(rest)
-        y_D, h_D, _ = rms_norm_reference(
-            h_D, weight_D, bias, None, gate, eps, norm_before_gate, group_size, reverse_complement
-        )
+        y_D, h_D, _ = rms_norm_reference(h_D, weight_D, bias, None, gate, eps, norm_before_gate, group_size, reverse_complement)
         return y_D, h_D
 
     _, differentiate = torch.func.vjp(normalise, x_D, weight_D, *[t for t in (bias_D, gate_D) if t is not None])

@@ -33,11 +33,12 @@ def forward(
     reverse_complement: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y (..., D), x + residual (empty without one), and 1 / rms of each group (..., groups)."""
-    x, residual, gate = _tokens(x_D), _tokens(residual_D), _tokens(gate_D)
+    x = _tokens(x_D)
+    residual, gate = (None if t is None else _tokens(t) for t in (residual_D, gate_D))
     n_tokens, n_channels = x.shape
     n_groups = n_channels // group_size
     y = torch.empty(x_D.shape, dtype=x.dtype, device=x.device)
-    h = torch.empty(0 if residual_D is None else x_D.shape, dtype=(x_D if residual_D is None else residual_D).dtype, device=x.device)
+    h = x.new_empty(0) if residual_D is None else torch.empty(x_D.shape, dtype=residual_D.dtype, device=x.device)
     rstd = torch.empty((*x_D.shape[:-1], n_groups), dtype=torch.float32, device=x.device)
     if n_tokens:
         bucket = _bucket(group_size, _BLOCKS[-1])
@@ -66,7 +67,8 @@ def backward(
     reverse_complement: bool,
 ) -> list[Tensor]:
     """Return the gradients of x, weight, bias and gate, and of the residual where its dtype is another."""
-    dy, dh, x, gate = _tokens(dy_D), _tokens(dh_D), _tokens(x_D), _tokens(gate_D)
+    dy, x = _tokens(dy_D), _tokens(x_D)
+    dh, gate = (None if t is None else _tokens(t) for t in (dh_D, gate_D))
     n_tokens, n_channels = x.shape
     dx = torch.empty(x_D.shape, dtype=dtype, device=x.device)
     dresidual = None if x_D.dtype == dtype else torch.empty(x_D.shape, dtype=x_D.dtype, device=x.device)
@@ -76,7 +78,9 @@ def backward(
     n_groups, n_blocks = n_channels // group_size, triton.cdiv(group_size, options["BLOCK"])
     # As many as the table says and not as the GPU could run: the order of summation must not depend on the machine.
     n_programs = min(triton.cdiv(n_tokens, options["ROWS"]), max(options.pop("PROGRAMS") // (n_groups * n_blocks), 1))
-    sums = [torch.empty((n_programs, n_channels), dtype=torch.float32, device=x.device) for w in (weight_D, bias_D) if w is not None]
+    sums = [
+        torch.empty((n_programs, n_channels), dtype=torch.float32, device=x.device) for w in (weight_D, bias_D) if w is not None
+    ]
     if n_tokens:
         shared = (dy, x, gate, weight_D.contiguous(), _contiguous(bias_D), rstd)
         strides = (dy.stride(0), x.stride(0), _stride(gate))
@@ -98,10 +102,8 @@ def backward(
     return [dx, *gradients, *[gradient for gradient in (dgate, dresidual) if gradient is not None]]
 
 
-def _tokens(tensor_D: Tensor | None) -> Tensor | None:
+def _tokens(tensor_D: Tensor) -> Tensor:
     """Return the tensor as (tokens, channels) with any distance between tokens, copied only where that cannot be."""
-    if tensor_D is None:
-        return None
     rows = tensor_D.reshape(tensor_D.numel() // tensor_D.shape[-1], tensor_D.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
@@ -267,7 +269,8 @@ def _backward_kernel(
             dy_ptr, x_ptr, gate_ptr, weight_ptr, rstd, tokens, channels, inside, n_weights, dy_stride, x_stride,
             gate_stride, GATE,
         )  # fmt: skip
-        offsets = tokens * n_channels + channels
+        if dh_ptr is not None:  # asked for early: it arrives while the row is summed
+            dh = _load(dh_ptr, tokens * dh_stride + channels, inside)
         dweight += dy * n
         if dbias_ptr is not None:
             dbias += dy
@@ -277,6 +280,7 @@ def _backward_kernel(
         else:
             mean = tl.load(projection_ptr + tokens * n_groups + group, mask=tokens < last, other=0.0)
         dx = rstd * (g - n * mean)
+        offsets = tokens * n_channels + channels
         if GATE != "none":
             share = tl.sigmoid(gate)
             slope = share * (1.0 + gate * (1.0 - share))
@@ -290,7 +294,7 @@ def _backward_kernel(
                 dgate = _load(dy_ptr, tokens * dy_stride + channels, inside) * y * slope
             tl.store(dgate_ptr + offsets, dgate.to(dgate_ptr.dtype.element_ty), mask=inside)
         if dh_ptr is not None:
-            dx += _load(dh_ptr, tokens * dh_stride + channels, inside)
+            dx += dh
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
         if dresidual_ptr is not None:
             tl.store(dresidual_ptr + offsets, dx.to(dresidual_ptr.dtype.element_ty), mask=inside)

@@ -30,8 +30,8 @@ def forward(
     grid = (triton.cdiv(n_batch * n_tokens, options["TOKENS"]), triton.cdiv(n_heads, options["HEADS"]))
     _turn_kernel[grid](
         x, cos_TR.contiguous(), sin_TR.contiguous(), None if positions_BT is None else positions_BT.contiguous(), y,
-        n_batch * n_tokens, n_tokens, n_heads, n_positions, *x.stride()[:3],
-        N_PAIRS=n_pairs, HEAD_DIM=head_dim, INTERLEAVED=interleaved, INVERSE=inverse, BLOCK=block, **options,
+        -1.0 if inverse else 1.0, n_batch * n_tokens, n_tokens, n_heads, n_positions, *x.stride()[:3],
+        N_PAIRS=n_pairs, HEAD_DIM=head_dim, INTERLEAVED=interleaved, BLOCK=block, **options,
     )  # fmt: skip
     return y
 
@@ -45,9 +45,10 @@ def backward(
 
 @triton.jit
 def _turn_kernel(
-    x_ptr, cos_ptr, sin_ptr, positions_ptr, y_ptr, n_rows, n_tokens, n_heads, n_positions, stride_b, stride_t, stride_h,
-    N_PAIRS: tl.constexpr, HEAD_DIM: tl.constexpr, INTERLEAVED: tl.constexpr, INVERSE: tl.constexpr, BLOCK: tl.constexpr,
-    TOKENS: tl.constexpr, HEADS: tl.constexpr,
+    x_ptr, cos_ptr, sin_ptr, positions_ptr, y_ptr, direction, n_rows, n_tokens, n_heads, n_positions,
+    stride_b, stride_t, stride_h,
+    N_PAIRS: tl.constexpr, HEAD_DIM: tl.constexpr, INTERLEAVED: tl.constexpr, BLOCK: tl.constexpr, TOKENS: tl.constexpr,
+    HEADS: tl.constexpr,
 ):  # fmt: skip
     """A row is one token of one sequence; tiles are (TOKENS, HEADS, channels)."""
     rows = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
@@ -60,10 +61,9 @@ def _turn_kernel(
     inside = known[:, None] & (pairs < N_PAIRS)[None, :]
     angles = positions[:, None] * N_PAIRS + pairs[None, :]
     # NaN for a position without angles: a wrong number would be taken for a right one.
-    cos = tl.where(known[:, None], tl.load(cos_ptr + angles, mask=inside, other=0.0).to(tl.float32), float("nan"))[:, None, :]
-    sin = tl.where(known[:, None], tl.load(sin_ptr + angles, mask=inside, other=0.0).to(tl.float32), float("nan"))[:, None, :]
-    if INVERSE:
-        sin = -sin
+    unknown = tl.where(known, 0.0, float("nan"))[:, None]
+    cos = (tl.load(cos_ptr + angles, mask=inside, other=0.0).to(tl.float32) + unknown)[:, None, :]
+    sin = (tl.load(sin_ptr + angles, mask=inside, other=0.0).to(tl.float32) * direction + unknown)[:, None, :]
 
     heads = (tl.program_id(1) * HEADS + tl.arange(0, HEADS)).to(tl.int64)
     exists = (rows < n_rows)[:, None, None] & (heads < n_heads)[None, :, None]
@@ -85,5 +85,5 @@ def _turn_kernel(
         tl.store(y_ptr + y_bases + N_PAIRS + cols, (second * cos + first * sin).to(y_ptr.dtype.element_ty), mask=mask)
     for start in range(2 * N_PAIRS, HEAD_DIM, BLOCK):
         rest = start + pairs[None, None, :]
-        mask = exists & (rest < HEAD_DIM)
-        tl.store(y_ptr + y_bases + rest, tl.load(x_ptr + bases + rest, mask=mask), mask=mask)
+        has_rest = exists & (rest < HEAD_DIM)
+        tl.store(y_ptr + y_bases + rest, tl.load(x_ptr + bases + rest, mask=has_rest), mask=has_rest)
