@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tilth.kernels import rope
 from tilth.models.decoder import Decoder
 from tilth.models.layout import lay_out
-from tilth.models.mixers.attention import rotate
 
 
 def _turn(vector_D: np.ndarray, position: int, theta: float | None) -> np.ndarray:
@@ -58,8 +58,9 @@ def test_rotation_depends_on_distance_alone(make_model: Callable[..., Decoder]) 
     for start in (0, 1000, 100_000):
         layout = lay_out(config, torch.zeros(1, 6, dtype=torch.long), None, start)
         assert layout.rotation is not None
-        tables = [(table[:, at : at + 1]) for at in (5, 2) for table in layout.rotation]
-        scores.append(float((rotate(q, *tables[:2]) * rotate(k, *tables[2:])).sum()))
+        cos_TR, sin_TR, _ = layout.rotation
+        turned = [rope(vector, cos_TR[at : at + 1], sin_TR[at : at + 1]) for vector, at in ((q, 5), (k, 2))]
+        scores.append(float((turned[0] * turned[1]).sum()))
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-5)
 
 

@@ -16,14 +16,15 @@ class SequenceLayout:
 
     segments_BT: int32 document number inside the row, rising; None = one document per row.
     positions_BT: int64 position inside the document, (1, T) when all rows agree.
-    rotation: cosines and sines, each (B or 1, T, 1, head_dim / 2) fp32; None without RoPE.
+    rotation: cosines and sines of the T positions from the first on, each (T, head_dim / 2) fp32, and the row of each
+        token (B, T) int32, None where that is its index; None without RoPE.
     young_rows: at j, the indices into the B * T tokens that have fewer than j tokens of their
     document before them, for j < d_conv; None = without segments, when the shape alone says so.
     """
 
     segments_BT: Tensor | None
     positions_BT: Tensor
-    rotation: tuple[Tensor, Tensor] | None
+    rotation: tuple[Tensor, Tensor, Tensor | None] | None
     young_rows: tuple[Tensor, ...] | None
 
 
@@ -47,7 +48,11 @@ def lay_out(config: ModelConfig, ids_BT: Tensor, segments_BT: Tensor | None, sta
     young_rows = None
     if segments_BT is not None and "M" in config.pattern:
         young_rows = tuple((positions_BT < j).flatten().nonzero().squeeze(-1) for j in range(config.d_conv))
-    return SequenceLayout(segments_BT, positions_BT, _rotation(config, positions_BT), young_rows)
+    rotation = None
+    if config.rope_theta is not None and "A" in config.pattern:
+        rows_BT = None if segments_BT is None else positions_BT.to(torch.int32)
+        rotation = (*_rotation_tables(config.rope_theta, config.attention_head_dim // 2, index_T), rows_BT)
+    return SequenceLayout(segments_BT, positions_BT, rotation, young_rows)
 
 
 def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,11 +63,8 @@ def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
     return numbers_BT, index_T - first_BT
 
 
-def _rotation(config: ModelConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor] | None:
-    if config.rope_theta is None or "A" not in config.pattern:
-        return None
-    half = config.attention_head_dim // 2
+def _rotation_tables(theta: float, n_pairs: int, index_T: Tensor) -> tuple[Tensor, Tensor]:
     # fp64: in fp32 an angle at position 100,000 is off by 0.004; no buffer, which would follow the model into bf16
-    exponents = torch.arange(half, device=positions_BT.device, dtype=torch.float64) / half
-    angles = positions_BT[..., None, None] * config.rope_theta**-exponents
-    return angles.cos().float(), angles.sin().float()
+    exponents_R = torch.arange(n_pairs, device=index_T.device, dtype=torch.float64) / n_pairs
+    angles_TR = index_T[:, None] * theta**-exponents_R
+    return angles_TR.cos().float(), angles_TR.sin().float()

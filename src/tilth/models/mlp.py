@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from tilth.kernels import swiglu
 from tilth.models.config import ModelConfig
 
 
@@ -18,5 +18,4 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, d_model) -> (B, T, d_model)."""
-        gate, up = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
-        return self.out_proj(silu(gate) * up)
+        return self.out_proj(swiglu(self.gate_up_proj(x_BTD)))

@@ -9,7 +9,10 @@ from tilth.kernels import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last axis (Zhang & Sennrich 2019), in groups of width / n_groups channels."""
+    """x / rms(x) * weight over the last axis (Zhang & Sennrich 2019), in groups of width / n_groups channels.
+
+    With a gate, x * silu(gate) is normalised instead of x, as in Mamba-2.
+    """
 
     no_weight_decay = ("weight",)
 
@@ -17,12 +20,8 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
-        self.n_groups = n_groups
+        self.group_size = width // n_groups
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """(..., width) -> (..., width)."""
-        if self.n_groups == 1:
-            return rms_norm(x, self.weight, eps=self.eps)
-        groups = x.unflatten(-1, (self.n_groups, -1))
-        ones = torch.ones_like(self.weight[: groups.shape[-1]])
-        return rms_norm(groups, ones, eps=self.eps).flatten(-2) * self.weight
+        return rms_norm(x, self.weight, self.eps, gate_D=gate, norm_before_gate=gate is None, group_size=self.group_size)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from tilth.kernels import attention
+from tilth.kernels import attention, rope
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.states import AttentionState
@@ -29,16 +28,10 @@ class Attention(nn.Module):
         qkv = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         q_BTHD, k_BTGD, v_BTGD = qkv.split(heads, dim=-2)
         if layout.rotation is not None:
-            q_BTHD = rotate(q_BTHD, *layout.rotation)
-            k_BTGD = rotate(k_BTGD, *layout.rotation)
+            cos_TR, sin_TR, rows_BT = layout.rotation
+            q_BTHD = rope(q_BTHD, cos_TR, sin_TR, positions_BT=rows_BT)
+            k_BTGD = rope(k_BTGD, cos_TR, sin_TR, positions_BT=rows_BT)
         if state is not None:
             k_BTGD, v_BTGD = state.append(k_BTGD, v_BTGD)
         o_BTHD = attention(q_BTHD, k_BTGD, v_BTGD, causal=True, segments_BT=layout.segments_BT)
         return self.out_proj(o_BTHD.flatten(-2))
-
-
-def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE (Su et al. 2021), half-split: channel i turns with channel i + D/2. cos, sin: (B or 1, T, 1, D/2)."""
-    cos, sin = cos.to(x_BTHD.dtype), sin.to(x_BTHD.dtype)
-    first, second = x_BTHD.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import softplus
 
 from tilth.kernels import ssd_scan
 from tilth.models.config import ModelConfig
@@ -75,7 +75,7 @@ class Mamba2(nn.Module):
         if state is not None:
             state.conv_inputs = torch.cat([state.conv_inputs, xBC_BTC], dim=1)[:, 1 - config.d_conv :]
             state.ssm_BHPN = final_BHPN
-        return self.out_proj(self.norm(y_BTHP.flatten(-2) * silu(z_BTI)))
+        return self.out_proj(self.norm(y_BTHP.flatten(-2), gate=z_BTI))
 
     def _scan(
         self,
