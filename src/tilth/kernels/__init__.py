@@ -1,14 +1,15 @@
-"""Operators, each as a readable reference, a fast CPU path and Triton kernels, behind one dispatch.
+"""The operators of training, serving and deduplication: a readable reference, a fast CPU path and Triton kernels each.
 
-All but one are `torch.library` custom operators with gradients; `similarity_sketch` is one on integers, which signs
-documents. Which implementation runs follows the device of the data; `use_backend` or the
-environment variable TILTH_KERNELS names one instead. A backend that cannot run raises `BackendError`: there is no silent
-fallback.
+All but the optimiser are `torch.library` custom operators, those on floating numbers with gradients. Which implementation
+runs follows the device of the data; the argument `backend`, `use_backend` or the environment variable TILTH_KERNELS names
+one instead. A backend that cannot run raises `BackendError`: there is no silent fallback. `tilth.kernels.dropin` offers
+them under the names of the libraries that models are written for.
 """
 
 from __future__ import annotations
 
 from tilth.kernels.attention import attention
+from tilth.kernels.attention_decode import attention_decode, write_pages
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.embedding import embedding
 from tilth.kernels.rms_norm import rms_norm
@@ -20,6 +21,7 @@ from tilth.kernels.swiglu import swiglu
 __all__ = [
     "BACKENDS",
     "attention",
+    "attention_decode",
     "choose_backend",
     "embedding",
     "rms_norm",
@@ -28,4 +30,5 @@ __all__ = [
     "ssd_scan",
     "swiglu",
     "use_backend",
+    "write_pages",
 ]

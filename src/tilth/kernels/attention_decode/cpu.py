@@ -1,0 +1,105 @@
+"""Attention over pages on the CPU: each row's pages gathered once, its queries one small matrix for each group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tilth.kernels.attention_decode.pages import Pages
+from tilth.kernels.backend import compute_dtype
+
+# What F.scaled_dot_product_attention calls on the CPU; called directly because it also returns the log-sum-exp.
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+
+
+def forward(
+    q_BTHD: Tensor, pages: Pages, left: int, right: int, softcap: float, scale: float, n_splits: int
+) -> tuple[Tensor, Tensor]:
+    """Return (o_BTHD, lse_BHT). A row at a time, so that no row's result depends on another; `n_splits` changes nothing."""
+    n_tokens, n_heads = q_BTHD.shape[1:3]
+    first_B = _first_keys(pages.lengths_B, n_tokens, left)
+    pages.check_values(first_B)
+    o_BTHD = torch.zeros_like(q_BTHD, memory_format=torch.contiguous_format)
+    lse_BHT = q_BTHD.new_full((len(q_BTHD), n_heads, n_tokens), float("-inf"), dtype=compute_dtype(q_BTHD))
+    for row, (first, length) in enumerate(zip(first_B.tolist(), pages.lengths_B.tolist(), strict=True)):
+        if length > 0:
+            k_GND, v_GND = _keys_and_values(pages, row, first, length)
+            mask_TN = _mask(first, length, n_tokens, left, right)
+            _attend(q_BTHD[row], k_GND, v_GND, mask_TN, softcap, scale, o_BTHD[row], lse_BHT[row])
+    return o_BTHD, lse_BHT
+
+
+def write(k_BTGD: Tensor, v_BTGD: Tensor, pages: Pages) -> None:
+    """Put the newest tokens of every row into their slots."""
+    pages.check_values(_first_keys(pages.lengths_B, k_BTGD.shape[1], 0))
+    pages.write(k_BTGD, v_BTGD)
+
+
+def _first_keys(lengths_B: Tensor, n_tokens: int, left: int) -> Tensor:
+    """Return the first key that any new token of each row sees."""
+    return torch.zeros_like(lengths_B) if left < 0 else (lengths_B - n_tokens - left).clamp(min=0)
+
+
+def _keys_and_values(pages: Pages, row: int, first: int, length: int) -> tuple[Tensor, Tensor]:
+    """Return the keys and values (G, N, D) of tokens first to length - 1 of a row."""
+    size = pages.page_size
+    table = pages.block_table_BP[row, first // size : (length + size - 1) // size]
+    skipped = first % size
+    kept = slice(skipped, skipped + length - first)
+    k_GND, v_GND = (
+        cache[table].flatten(0, 1)[kept].transpose(0, 1) if len(table) > 1 else cache[table[0], kept].transpose(0, 1)
+        for cache in (pages.k_pages, pages.v_pages)
+    )
+    return k_GND, v_GND
+
+
+def _mask(first: int, length: int, n_tokens: int, left: int, right: int) -> Tensor | None:
+    """Return which of the keys first to length - 1 each new token sees, or None where all see all."""
+    if n_tokens == 1 or (right < 0 and left < 0):
+        return None  # one token sees all from `first` on, which the window chose
+    key_N = torch.arange(first, length)
+    place_T1 = torch.arange(length - n_tokens, length).unsqueeze(1)
+    seen_TN = key_N >= place_T1 - left if left >= 0 else torch.ones(n_tokens, len(key_N), dtype=torch.bool)
+    return seen_TN if right < 0 else seen_TN & (key_N <= place_T1 + right)
+
+
+def _attend(
+    q_THD: Tensor,
+    k_GND: Tensor,
+    v_GND: Tensor,
+    seen_TN: Tensor | None,
+    softcap: float,
+    scale: float,
+    o_THD: Tensor,
+    lse_HT: Tensor,
+) -> None:
+    """Write one row's output and log-sum-exp. The heads of a group become rows of one matrix, so that they share its keys."""
+    n_tokens, n_heads, head_dim = q_THD.shape
+    n_groups = k_GND.shape[0]
+    n_rows = n_heads // n_groups * n_tokens
+    q_GRD = q_THD.transpose(0, 1).reshape(n_groups, n_rows, head_dim)
+    bias_RN = None
+    if seen_TN is not None:
+        bias_TN = torch.zeros(seen_TN.shape, dtype=q_THD.dtype).masked_fill_(~seen_TN, float("-inf"))
+        bias_RN = bias_TN.repeat(n_rows // n_tokens, 1)
+    if softcap > 0:
+        o_GRD, lse_GR = _with_softcap(q_GRD, k_GND, v_GND, bias_RN, softcap, scale)
+    else:
+        o, lse = _flash(q_GRD[None], k_GND[None], v_GND[None], 0.0, False, attn_mask=bias_RN, scale=scale)
+        o_GRD, lse_GR = o[0], lse[0]
+    lse_HT.copy_(lse_GR.reshape(n_heads, n_tokens))
+    o_THD.copy_(o_GRD.reshape(n_heads, n_tokens, head_dim).transpose(0, 1))
+    if seen_TN is not None:  # a length below T: its first queries have no place
+        blind_T = ~seen_TN.any(dim=1)
+        o_THD[blind_T] = 0.0
+        lse_HT[:, blind_T] = float("-inf")
+
+
+def _with_softcap(
+    q_GRD: Tensor, k_GND: Tensor, v_GND: Tensor, bias_RN: Tensor | None, softcap: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(q_GRD)
+    scores = torch.bmm(q_GRD.to(dtype), k_GND.to(dtype).transpose(1, 2)).mul_(scale / softcap).tanh_().mul_(softcap)
+    if bias_RN is not None:
+        scores += bias_RN
+    return torch.bmm(torch.softmax(scores, dim=-1), v_GND.to(dtype)), torch.logsumexp(scores, dim=-1)
