@@ -8,6 +8,8 @@ fallback.
 
 from __future__ import annotations
 
+from tilth.kernels.adamw import adamw_step
+from tilth.kernels.adamw.optimizer import FusedAdamW
 from tilth.kernels.attention import attention
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.linear_cross_entropy import cross_entropy, linear_cross_entropy
@@ -17,6 +19,8 @@ from tilth.kernels.ssd_scan import ssd_scan
 
 __all__ = [
     "BACKENDS",
+    "FusedAdamW",
+    "adamw_step",
     "attention",
     "choose_backend",
     "cross_entropy",
