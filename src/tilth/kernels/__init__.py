@@ -8,10 +8,13 @@ them under the names of the libraries that models are written for.
 
 from __future__ import annotations
 
+from tilth.kernels.adamw import adamw_step
+from tilth.kernels.adamw.optimizer import FusedAdamW
 from tilth.kernels.attention import attention
 from tilth.kernels.attention_decode import attention_decode, write_pages
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.embedding import embedding
+from tilth.kernels.linear_cross_entropy import cross_entropy, linear_cross_entropy
 from tilth.kernels.rms_norm import rms_norm
 from tilth.kernels.rope import rope
 from tilth.kernels.similarity_sketch import similarity_sketch
@@ -20,10 +23,14 @@ from tilth.kernels.swiglu import swiglu
 
 __all__ = [
     "BACKENDS",
+    "FusedAdamW",
+    "adamw_step",
     "attention",
     "attention_decode",
     "choose_backend",
+    "cross_entropy",
     "embedding",
+    "linear_cross_entropy",
     "rms_norm",
     "rope",
     "similarity_sketch",
