@@ -67,7 +67,7 @@ def main() -> None:
     run = {"check": check, "bench": bench, "tune": tune}[options.what]
     problems = run(chosen, options.device, options.backend, options.out, deadline)
     (options.out / f"{options.what}.json").write_text(json.dumps({"problems": problems, "missed": deadline.missed}, indent=1))
-    print(f"{len(problems)} problems, {len(deadline.missed)} operators not reached: {', '.join(deadline.missed) or 'none'}")
+    print(f"{len(problems)} problems; not reached: {', '.join(deadline.missed) or 'nothing'}")
     sys.exit(1 if problems or deadline.missed else 0)
 
 

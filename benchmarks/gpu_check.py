@@ -28,6 +28,9 @@ def check(modules: dict[str, ModuleType], device: str, backend: str | None, _out
     for name in deadline.take(list(modules)):
         for dtype in dtypes:
             for call in modules[name].check_calls(dtype, device):
+                if deadline.is_over:
+                    deadline.missed.append(f"{name} from {call.name} in {dtype} on")
+                    break
                 found = check_call(call, backend or ("triton" if device == "cpu" else None))
                 label = f"{name} {str(dtype).removeprefix('torch.')} {call.name}"
                 print(f"{'ok   ' if not found else 'WRONG'} {label}", flush=True)
