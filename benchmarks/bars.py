@@ -15,7 +15,17 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_BARS = {"bars", "results", "process_cost", "dedup_words", "dedup_corpus", "dedup_truth", "dedup_score", "code_peers", "compile_gate"}
+NOT_BARS = {
+    "bars",
+    "results",
+    "process_cost",
+    "dedup_words",
+    "dedup_corpus",
+    "dedup_truth",
+    "dedup_score",
+    "code_peers",
+    "compile_gate",
+}
 ON_A_GPU = {"gpu", "gpu_check", "gpu_bench", "gpu_tune"}
 OF_FILES, OF_REPOSITORIES, OF_FOLDER = {"code_secrets", "code_signals"}, {"code_trace", "git_read"}, {"code_build"}
 BY_HAND = {"documentation", "languages", "licences", "mamba2_mixer"}

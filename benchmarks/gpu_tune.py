@@ -60,7 +60,7 @@ def improve(
     """Walk from the present options to the best neighbour until none is faster."""
     operator, kernel, key = entry
     table = launches.table(operator)[kernel]
-    fallback = launches.find(operator, kernel, key)
+    had_entry, fallback = key in table, launches.find(operator, kernel, key)
     best, best_time = dict(fallback), timed(call, backend, clock)
     improved = True
     while improved and not deadline.is_over:
@@ -68,7 +68,7 @@ def improve(
         for candidate in neighbours(best):
             table[key] = candidate
             try:
-                first = next(iter(module.check_calls(torch.bfloat16, device)))
+                first = next(iter(module.check_calls(torch.bfloat16 if device == "cuda" else torch.float32, device)))
                 if check_call(first, backend, repeats=1):
                     continue
                 candidate_time = timed(call, backend, clock)
@@ -79,8 +79,8 @@ def improve(
                 best, best_time, improved = candidate, candidate_time, True
                 print(f"{operator} {kernel} {key}: {best} {best_time:.4g} ms", flush=True)
         table[key] = best
-    if best == fallback:
-        table.pop(key, None)  # as good as the entry of the older GPU
+    if best == fallback and not had_entry:
+        table.pop(key, None)  # none is better than the entry of the older GPU
 
 
 def neighbours(options: dict[str, int]) -> Iterator[dict[str, int]]:
