@@ -38,8 +38,8 @@ def forward(
     for y, h, rstd, x, residual, gate in _blocks(_FORWARD_BLOCK, y_D, h_D, rstd_G, x_D, residual_D, gate_D):
         wide = x.to(dtype)
         if residual is not None:
-            wide = wide + residual
-            h.copy_(wide)
+            wide = torch.add(wide, residual, out=h) if h.dtype == dtype else wide + residual
+            h.copy_(wide)  # nothing where they are one
         zs = None if gate is None else silu(gate.to(dtype))
         if zs is not None and not norm_before_gate:
             wide = zs.mul_(wide)

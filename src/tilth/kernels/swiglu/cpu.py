@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tilth.kernels.swiglu.reference import halves
 
-# Elements of a block: five such blocks of float32 fill a few MiB (benchmarks/kernels_cpu.py).
-_BLOCK = 1 << 17
+# Elements of a block (benchmarks/kernels_cpu.py): two operations gain less from a cache than starting them again costs.
+_FORWARD_BLOCK, _BACKWARD_BLOCK = 1 << 20, 1 << 18
 _silu_out = torch.ops.aten.silu.out
 _silu_backward_out = torch.ops.aten.silu_backward.grad_input
 
@@ -19,7 +19,7 @@ def forward(gate_up_2F: Tensor, up_F: Tensor | None) -> Tensor:
     """Return silu(gate) * up (..., F)."""
     gate, up = halves(gate_up_2F, up_F)
     y = gate.new_empty(gate.shape)
-    for y_rows, gate_rows, up_rows in _blocks(y, gate, up):
+    for y_rows, gate_rows, up_rows in _blocks(_FORWARD_BLOCK, y, gate, up):
         _silu_out(gate_rows, out=y_rows)
         y_rows.mul_(up_rows)
     return y
@@ -30,18 +30,18 @@ def backward(dy_F: Tensor, gate_up_2F: Tensor, up_F: Tensor | None) -> list[Tens
     gradients = [t.new_empty(t.shape) for t in (gate_up_2F, up_F) if t is not None]
     dgate, dup = halves(gradients[0], None if up_F is None else gradients[1])
     differentiate = _block_backward if dy_F.element_size() >= 4 else _block_backward_in_16_bits
-    for block in _blocks(dgate, dup, dy_F, *halves(gate_up_2F, up_F)):
+    for block in _blocks(_BACKWARD_BLOCK, dgate, dup, dy_F, *halves(gate_up_2F, up_F)):
         differentiate(*block)
     return gradients
 
 
 def _block_backward(dgate: Tensor, dup: Tensor, dy: Tensor, gate: Tensor, up: Tensor) -> None:
-    """With s = sigmoid(gate): silu = gate * s, silu' = silu + s * (1 - silu); one exponential for both."""
+    """With s = sigmoid(gate): dup = dy * gate * s, and dgate = up * (dup + s * (dy - dup)); one exponential for both."""
     torch.sigmoid(gate, out=dgate)
     torch.mul(gate, dgate, out=dup)
-    torch.lerp(dup, gate.new_ones(()), dgate, out=dgate)
-    dgate.mul_(dy).mul_(up)
     dup.mul_(dy)
+    torch.lerp(dup, dy, dgate, out=dgate)
+    dgate.mul_(up)
 
 
 def _block_backward_in_16_bits(dgate: Tensor, dup: Tensor, dy: Tensor, gate: Tensor, up: Tensor) -> None:
@@ -52,8 +52,8 @@ def _block_backward_in_16_bits(dgate: Tensor, dup: Tensor, dy: Tensor, gate: Ten
     dup.mul_(dy)
 
 
-def _blocks(*tensors_F: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield all tensors' rows block by block; the first ones are written and so must be views of their whole."""
+def _blocks(n_elements: int, *tensors_F: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield all tensors' rows, `n_elements` of each at a time; those to be written must be views of their whole."""
     n_channels = tensors_F[0].shape[-1]
-    n_rows = max(1, _BLOCK // n_channels)
+    n_rows = max(1, n_elements // n_channels)
     return zip(*(t.reshape(t.numel() // n_channels, n_channels).split(n_rows) for t in tensors_F), strict=True)
