@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tilth.dedup.minhash.sketch import compute_sketches, maps
-from tilth.kernels import attention, rms_norm, similarity_sketch, ssd_scan, use_backend
+from tilth.kernels import attention, embedding, rms_norm, rope, similarity_sketch, ssd_scan, swiglu, use_backend
 from tilth.kernels.attention import cpu as attention_cpu
 
 Call = Callable[[], Any]
@@ -52,8 +52,14 @@ def cases(is_quick: bool) -> list[tuple[str, str, Call, Call, str]]:
         found += ssd_cases(*size)
     for batch, n_tokens in [(2, 64)] if is_quick else [(8, 256), (1, 2048)]:
         found += attention_cases(batch, n_tokens)
-    for n_rows, d_model in [(64, 32)] if is_quick else [(2048, 256), (2048, 1024)]:
+    for n_rows, d_model in [(64, 32)] if is_quick else [(2048, 256), (2048, 512), (2048, 1024)]:
         found += rms_norm_cases(n_rows, d_model)
+    for n_rows, width in [(64, 32)] if is_quick else [(2048, 512), (2048, 1536)]:
+        found += swiglu_cases(n_rows, width)
+    for batch, n_tokens in [(2, 64)] if is_quick else [(8, 256), (1, 2048)]:
+        found += rope_cases(batch, n_tokens)
+    for n_tokens, vocabulary, d_model in [(64, 100, 32)] if is_quick else [(2048, 8192, 512), (2048, 50304, 512)]:
+        found += embedding_cases(n_tokens, vocabulary, d_model)
     for n_documents, n_values in [(50, 40)] if is_quick else [(2000, 300)]:
         found += sketch_cases(n_documents, n_values)
     return found
@@ -126,12 +132,102 @@ def attention_cases(batch: int, n_tokens: int) -> list[tuple[str, str, Call, Cal
 
 def rms_norm_cases(n_rows: int, d_model: int) -> list[tuple[str, str, Call, Call, str]]:
     inputs = {"x_D": torch.randn(n_rows, d_model), "weight_D": torch.randn(d_model)}
-    ours = trained(rms_norm, inputs)
-    peer = trained(lambda x_D, weight_D: functional.rms_norm(x_D, (d_model,), weight_D, 1e-5), inputs)
+    with_residual = inputs | {"residual_D": torch.randn(n_rows, d_model)}
+    gated = inputs | {"gate_D": torch.randn(n_rows, d_model)}
+
+    def ours_with_residual(**tensors: Tensor) -> Tensor:
+        y_D, h_D = rms_norm(**tensors)
+        return y_D + h_D
+
+    def torch_norm(x_D: Tensor, weight_D: Tensor) -> Tensor:
+        return functional.rms_norm(x_D, (d_model,), weight_D, 1e-5)
+
+    def torch_with_residual(x_D: Tensor, weight_D: Tensor, residual_D: Tensor) -> Tensor:
+        h_D = x_D + residual_D
+        return torch_norm(h_D, weight_D) + h_D
+
+    def ours_gated(**tensors: Tensor) -> Tensor:
+        return rms_norm(**tensors, norm_before_gate=False)
+
+    def torch_gated(x_D: Tensor, weight_D: Tensor, gate_D: Tensor) -> Tensor:
+        return torch_norm(x_D * functional.silu(gate_D), weight_D)
+
     size = f"{n_rows} x {d_model} fp32"
+    ours = trained(rms_norm, inputs)
     return [
         ("rms_norm fwd+bwd", size, on("cpu", ours), on("reference", ours), "peer: the reference"),
-        ("rms_norm fwd+bwd", size, on("cpu", ours), peer, "peer: F.rms_norm"),
+        *both_ways("rms_norm", size, rms_norm, torch_norm, inputs, "peer: F.rms_norm"),
+        *both_ways("rms_norm residual", size, ours_with_residual, torch_with_residual, with_residual, "peer: + and F.rms_norm"),
+        *both_ways("rms_norm gated", size, ours_gated, torch_gated, gated, "peer: F.silu, * and F.rms_norm"),
+    ]
+
+
+def swiglu_cases(n_rows: int, width: int) -> list[tuple[str, str, Call, Call, str]]:
+    one = {"gate_up_2F": torch.randn(n_rows, 2 * width)}
+    two = {"gate_up_2F": torch.randn(n_rows, width), "up_F": torch.randn(n_rows, width)}
+
+    def torch_swiglu(gate_up_2F: Tensor, up_F: Tensor | None = None) -> Tensor:
+        gate, up = gate_up_2F.chunk(2, dim=-1) if up_F is None else (gate_up_2F, up_F)
+        return functional.silu(gate) * up
+
+    size = f"{n_rows} x {width} fp32"
+    return [
+        *both_ways("swiglu of one tensor", size, swiglu, torch_swiglu, one, "peer: chunk, F.silu and *"),
+        *both_ways("swiglu of two tensors", size, swiglu, torch_swiglu, two, "peer: F.silu and *"),
+    ]
+
+
+def rope_cases(batch: int, n_tokens: int) -> list[tuple[str, str, Call, Call, str]]:
+    heads, head_dim = 8, 64
+    angles = torch.rand(n_tokens, head_dim // 2) * 6
+    cos, sin = angles.cos(), angles.sin()
+    inputs = {"x_BTHD": torch.randn(batch, n_tokens, heads, head_dim)}
+
+    def half_split(x_BTHD: Tensor) -> Tensor:
+        wide_cos, wide_sin = (torch.cat([table, table], dim=-1)[:, None] for table in (cos, sin))
+        first, second = x_BTHD.chunk(2, dim=-1)
+        return x_BTHD * wide_cos + torch.cat([-second, first], dim=-1) * wide_sin
+
+    def interleaved(x_BTHD: Tensor) -> Tensor:
+        wide_cos, wide_sin = (table.repeat_interleave(2, dim=-1)[:, None] for table in (cos, sin))
+        other = torch.stack([-x_BTHD[..., 1::2], x_BTHD[..., ::2]], dim=-1).flatten(-2)
+        return x_BTHD * wide_cos + other * wide_sin
+
+    size = f"B{batch} T{n_tokens} H{heads} D{head_dim} fp32"
+    return [
+        *both_ways("rope", size, lambda x_BTHD: rope(x_BTHD, cos, sin), half_split, inputs, "peer: the usual formula"),
+        *both_ways(
+            "rope interleaved",
+            size,
+            lambda x_BTHD: rope(x_BTHD, cos, sin, interleaved=True),
+            interleaved,
+            inputs,
+            "peer: the usual formula",
+        ),
+    ]
+
+
+def embedding_cases(n_tokens: int, vocabulary: int, d_model: int) -> list[tuple[str, str, Call, Call, str]]:
+    ids = torch.randint(0, vocabulary, (8, n_tokens // 8))
+    inputs = {"weight_VD": torch.randn(vocabulary, d_model)}
+    size = f"{n_tokens} tokens V{vocabulary} D{d_model} fp32"
+    return both_ways(
+        "embedding",
+        size,
+        lambda weight_VD: embedding(ids, weight_VD),
+        lambda weight_VD: functional.embedding(ids, weight_VD),
+        inputs,
+        "peer: F.embedding",
+    )
+
+
+def both_ways(
+    what: str, size: str, ours: Callable[..., Tensor], peer: Callable[..., Tensor], inputs: dict[str, Tensor], note: str
+) -> list[tuple[str, str, Call, Call, str]]:
+    """Return the case forward alone and the case with gradients."""
+    return [
+        (f"{what} fwd", size, on("cpu", lambda: ours(**inputs)), lambda: peer(**inputs), note),
+        (f"{what} fwd+bwd", size, on("cpu", trained(ours, inputs)), trained(peer, inputs), note),
     ]
 
 

@@ -31,22 +31,6 @@ def test_triton_is_interpreted() -> None:
 
 
 @both_types
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5, 17), (9, 64), (0, 8)])
-def test_rms_norm(
-    rms_norm_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
-    inputs = rms_norm_inputs(*shape, dtype=dtype)
-    error, where = worst_error(run("rms_norm", "triton", inputs), run("rms_norm", "reference", inputs))
-    assert error < LIMIT[dtype], where
-
-
-def test_rms_norm_with_more_rows_than_programs(rms_norm_inputs: Callable[..., Inputs], run: Run, worst_error: Worst) -> None:
-    inputs = rms_norm_inputs(259, 4)
-    error, where = worst_error(run("rms_norm", "triton", inputs), run("rms_norm", "reference", inputs))
-    assert error < 1e-5, where
-
-
-@both_types
 @pytest.mark.parametrize("n_tokens", [1, 2, 15, 16, 17, 33, 65])
 def test_ssd_scan(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, n_tokens: int, dtype: torch.dtype) -> None:
     inputs = ssd_inputs(2, n_tokens, 2, 1 + n_tokens % 2, dtype=dtype, packed=n_tokens % 3 != 0)

@@ -93,19 +93,6 @@ def test_a_tensor_on_another_device_is_a_value_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "message"),
-    [
-        (X, torch.ones(3), r"weight_D has shape \(3,\); expected \(4,\)"),
-        (X.int(), WEIGHT, "x_D is torch.int32"),
-        (torch.tensor(1.0), torch.ones(1), "at least 1"),
-    ],
-)
-def test_rms_norm_says_what_is_wrong(x: torch.Tensor, weight: torch.Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        rms_norm(x, weight)
-
-
-@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"q_BTHD": torch.ones(2, 5, 3, 8)}, "3 heads cannot share 2 groups"),

@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, compute_dtype, implementation
-
-
-@overload
-def rms_norm(
-    x_D: Tensor,
-    weight_D: Tensor,
-    eps: float = ...,
-    *,
-    bias_D: Tensor | None = ...,
-    residual_D: None = ...,
-    gate_D: Tensor | None = ...,
-    norm_before_gate: bool = ...,
-    group_size: int | None = ...,
-    reverse_complement: bool = ...,
-    backend: str | None = ...,
-) -> Tensor: ...
-
-
-@overload
-def rms_norm(
-    x_D: Tensor,
-    weight_D: Tensor,
-    eps: float = ...,
-    *,
-    bias_D: Tensor | None = ...,
-    residual_D: Tensor,
-    group_size: int | None = ...,
-    reverse_complement: bool = ...,
-    backend: str | None = ...,
-) -> tuple[Tensor, Tensor]: ...
 
 
 def rms_norm(

@@ -1,6 +1,9 @@
-"""RMSNorm on the CPU with as few passes over memory as torch allows."""
+"""RMSNorm on the CPU, in blocks of rows that stay in the cache from the first operation on them to the last."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +12,8 @@ from torch.nn.functional import silu
 from tilth.kernels.backend import compute_dtype
 from tilth.kernels.rms_norm.reference import both_strands
 
+# Elements of a block (benchmarks/kernels_cpu.py): forward has hardly a temporary that a cache could keep.
+_FORWARD_BLOCK, _BACKWARD_BLOCK = 1 << 20, 1 << 17
 _silu_backward = torch.ops.aten.silu_backward
 
 
@@ -25,19 +30,33 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y (..., D), x + residual (empty without one), and 1 / rms of each group (..., groups)."""
     dtype = compute_dtype(*[t for t in (x_D, weight_D, bias_D, residual_D, gate_D) if t is not None])
-    h = x_D.to(dtype).contiguous() if residual_D is None else torch.add(x_D.to(dtype), residual_D).contiguous()
-    zs = None if gate_D is None else silu(gate_D.to(dtype))
-    gated = h if zs is None or norm_before_gate else zs.mul_(h)
-    groups = gated.unflatten(-1, (-1, group_size))
-    # vector_norm squares and sums in one pass; x.square().mean() writes a temporary as large as x.
-    norm = torch.linalg.vector_norm(groups, dim=-1, keepdim=True)
-    rstd = norm.square_().div_(group_size).add_(eps).rsqrt_()
-    y = torch.mul(groups, rstd).flatten(-2).mul_(both_strands(weight_D.to(dtype), reverse_complement))
-    if bias_D is not None:
-        y.add_(both_strands(bias_D.to(dtype), reverse_complement))
-    if zs is not None and norm_before_gate:
-        y.mul_(zs)
-    return y.to(x_D.dtype), x_D.new_empty(0) if residual_D is None else h.to(residual_D.dtype), rstd.squeeze(-1)
+    weight = both_strands(weight_D.to(dtype), reverse_complement)
+    bias = None if bias_D is None else both_strands(bias_D.to(dtype), reverse_complement)
+    y_D = x_D.new_empty(x_D.shape)
+    h_D = None if residual_D is None else residual_D.new_empty(residual_D.shape)
+    rstd_G = x_D.new_empty((*x_D.shape[:-1], x_D.shape[-1] // group_size), dtype=dtype)
+    for y, h, rstd, x, residual, gate in _blocks(_FORWARD_BLOCK, y_D, h_D, rstd_G, x_D, residual_D, gate_D):
+        wide = x.to(dtype)
+        if residual is not None:
+            wide = torch.add(wide, residual, out=h) if h.dtype == dtype else wide + residual
+            h.copy_(wide)  # nothing where they are one
+        zs = None if gate is None else silu(gate.to(dtype))
+        if zs is not None and not norm_before_gate:
+            wide = zs.mul_(wide)
+        groups = wide.unflatten(-1, (-1, group_size))
+        # vector_norm squares and sums in one pass; x.square().mean() writes a temporary as large as x.
+        torch.linalg.vector_norm(groups, dim=-1, out=rstd)
+        rstd.square_().div_(group_size).add_(eps).rsqrt_()
+        result = y if y.dtype == dtype else torch.empty(y.shape, dtype=dtype)
+        torch.mul(groups, rstd.unsqueeze(-1), out=result.view(groups.shape))
+        result.mul_(weight)
+        if bias is not None:
+            result.add_(bias)
+        if zs is not None and norm_before_gate:
+            result.mul_(zs)
+        if result is not y:
+            y.copy_(result)
+    return y_D, x_D.new_empty(0) if h_D is None else h_D, rstd_G
 
 
 def backward(
@@ -47,62 +66,97 @@ def backward(
     weight_D: Tensor,
     bias_D: Tensor | None,
     gate_D: Tensor | None,
-    rstd: Tensor,
+    rstd_G: Tensor,
     dtype: torch.dtype,
     eps: float,
     norm_before_gate: bool,
     group_size: int,
     reverse_complement: bool,
 ) -> list[Tensor]:
-    """Return the gradients of x, weight, bias and gate, and of the residual where its dtype is another.
+    """Return the gradients of x, weight, bias and gate, and of the residual where its dtype is another."""
+    wide = rstd_G.dtype
+    weight = both_strands(weight_D.to(wide), reverse_complement)
+    bias = None if bias_D is None else both_strands(bias_D.to(wide), reverse_complement)
+    dweight, dbias = torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
+    dx_D = x_D.new_empty(x_D.shape, dtype=dtype)
+    dresidual_D = None if x_D.dtype == dtype else x_D.new_empty(x_D.shape)
+    dgate_D = None if gate_D is None else gate_D.new_empty(gate_D.shape)
+    blocks = _blocks(_BACKWARD_BLOCK, dx_D, dresidual_D, dgate_D, dy_D, dh_D, x_D, gate_D, rstd_G)
+    for dx, dresidual, dgate, dy, dh, x, gate, rstd in blocks:
+        result, dz = _block_backward(
+            dy.to(wide), x.to(wide), None if gate is None else gate.to(wide), rstd, weight, bias, dweight, dbias, norm_before_gate
+        )
+        if dh is not None:
+            result.add_(dh)
+        dx.copy_(result)
+        if dresidual is not None:
+            dresidual.copy_(result)
+        if dgate is not None:
+            dgate.copy_(dz)
+    gradients = [dx_D, _add_strands(dweight, reverse_complement).to(weight_D.dtype)]
+    if bias_D is not None and dbias is not None:
+        gradients.append(_add_strands(dbias, reverse_complement).to(bias_D.dtype))
+    return gradients + [gradient for gradient in (dgate_D, dresidual_D) if gradient is not None]
+
+
+def _block_backward(
+    dy: Tensor,
+    x: Tensor,
+    gate: Tensor | None,
+    rstd_RG: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dweight: Tensor,
+    dbias: Tensor | None,
+    norm_before_gate: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of x and gate, and add to those of weight and bias.
 
     With n = x * rstd and g = dy * weight: dx = rstd * (g - n * mean(g * n)), dweight = sum(dy * n). A gate before the norm
     turns x into x * silu(gate), one after it turns dy into dy * silu(gate).
     """
-    wide, n_channels = rstd.dtype, x_D.shape[-1]
-    weight = both_strands(weight_D.to(wide), reverse_complement)
-    dy, x = (t.to(wide).reshape(-1, n_channels) for t in (dy_D, x_D))
-    gate = None if gate_D is None else gate_D.to(wide).reshape(-1, n_channels)
-    rstd = rstd.reshape(-1, n_channels // group_size, 1)
-    zs = None if gate is None else silu(gate)
-    n = _scale_groups(x if zs is None or norm_before_gate else zs * x, rstd, out=None)
-    dgate = None
+    zs, dgate = None if gate is None else silu(gate), None
+    n = _scale_groups(x if zs is None or norm_before_gate else zs * x, rstd_RG)
     if gate is not None and zs is not None and norm_before_gate:
-        ungated = n * weight
-        if bias_D is not None:
-            ungated.add_(both_strands(bias_D.to(wide), reverse_complement))
+        ungated = n * weight if bias is None else torch.addcmul(bias, n, weight)
         dgate = _silu_backward(ungated.mul_(dy), gate)
         dy = zs.mul_(dy)
+    if dbias is not None:
+        dbias.add_(dy.sum(dim=0))
     dy_n = dy * n
-    means, dweight = _group_means(dy_n, weight, group_size), dy_n.sum(dim=0)
-    dx = torch.mul(dy, weight, out=dy_n).sub_(_scale_groups(n, means, out=n))
-    _scale_groups(dx, rstd, out=dx)
+    dweight.add_(dy_n.sum(dim=0))
+    n = _scale_groups(n, _group_means(dy_n, weight, rstd_RG.shape[1]), out=n)
+    dx = torch.mul(dy, weight, out=dy_n).sub_(n)
+    _scale_groups(dx, rstd_RG, out=dx)
     if gate is not None and zs is not None and not norm_before_gate:
         dgate = _silu_backward(dx * x, gate)
         dx.mul_(zs)
-    if dh_D is not None:
-        dx.add_(dh_D.reshape(-1, n_channels))
-    dx = dx.reshape(x_D.shape)
-    gradients = [dx.to(dtype), _add_strands(dweight, reverse_complement).to(weight_D.dtype)]
-    if bias_D is not None:
-        gradients.append(_add_strands(dy.sum(dim=0), reverse_complement).to(bias_D.dtype))
-    if gate_D is not None and dgate is not None:
-        gradients.append(dgate.reshape(gate_D.shape).to(gate_D.dtype))
-    return gradients + ([dx.to(x_D.dtype)] if x_D.dtype != dtype else [])
+    return dx, dgate
 
 
-def _scale_groups(x_RD: Tensor, factor_RG1: Tensor, out: Tensor | None) -> Tensor:
+def _scale_groups(x_RD: Tensor, factor_RG: Tensor, out: Tensor | None = None) -> Tensor:
     """Multiply each group of channels by its factor."""
-    groups = x_RD.unflatten(-1, (factor_RG1.shape[1], -1))
-    return torch.mul(groups, factor_RG1, out=None if out is None else out.view(groups.shape)).flatten(-2)
+    groups = x_RD.unflatten(-1, (factor_RG.shape[1], -1))
+    out = torch.empty(x_RD.shape, dtype=x_RD.dtype) if out is None else out
+    torch.mul(groups, factor_RG.unsqueeze(-1), out=out.view(groups.shape))
+    return out
 
 
-def _group_means(dy_n_RD: Tensor, weight_D: Tensor, group_size: int) -> Tensor:
-    """Return the mean of dy * n * weight over each group (rows, groups, 1), as products of matrices: no temporary."""
-    if dy_n_RD.shape[1] == group_size:
-        return torch.mv(dy_n_RD, weight_D).div_(group_size)[:, None, None]
-    groups = dy_n_RD.unflatten(-1, (-1, group_size))
-    return torch.einsum("rgd,gd->rg", groups, weight_D.unflatten(0, (-1, group_size))).div_(group_size).unsqueeze(-1)
+def _group_means(dy_n_RD: Tensor, weight_D: Tensor, n_groups: int) -> Tensor:
+    """Return the mean of dy * n * weight over each group (rows, groups), as products of matrices: no temporary."""
+    group_size = len(weight_D) // n_groups
+    if n_groups == 1:
+        return torch.mv(dy_n_RD, weight_D).div_(group_size).unsqueeze(-1)
+    groups = dy_n_RD.unflatten(-1, (n_groups, group_size))
+    return torch.einsum("rgd,gd->rg", groups, weight_D.unflatten(0, (n_groups, group_size))).div_(group_size)
+
+
+def _blocks(n_elements: int, like_D: Tensor, *others_D: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """Yield all tensors' rows block by block, `n_elements` of the first one at a time; None for one that is not there."""
+    n_rows, tensors_D = max(1, n_elements // like_D.shape[-1]), (like_D, *others_D)
+    rows = [None if t is None else t.reshape(t.numel() // t.shape[-1], t.shape[-1]).split(n_rows) for t in tensors_D]
+    n_blocks = max(len(blocks) for blocks in rows if blocks is not None)
+    return zip(*([None] * n_blocks if blocks is None else blocks for blocks in rows), strict=True)
 
 
 def _add_strands(gradient_D: Tensor, reverse_complement: bool) -> Tensor:

@@ -41,13 +41,12 @@ def forward(
     h = x.new_empty(0) if residual_D is None else torch.empty(x_D.shape, dtype=residual_D.dtype, device=x.device)
     rstd = torch.empty((*x_D.shape[:-1], n_groups), dtype=torch.float32, device=x.device)
     if n_tokens:
-        bucket = _bucket(group_size, _BLOCKS[-1])
-        options = launch("rms_norm", "forward", x, bucket)
+        options = launch("rms_norm", "forward", x, _bucket(group_size, _BLOCKS[-1]))
         _forward_kernel[(triton.cdiv(n_tokens * n_groups, options["ROWS"]),)](
             x, residual, gate, weight_D.contiguous(), _contiguous(bias_D), y, h, rstd,
             eps, n_tokens * n_groups, n_groups, group_size, weight_D.shape[0],
             x.stride(0), _stride(residual), _stride(gate),
-            GATE=_gate_place(gate, norm_before_gate), ONE_BLOCK=bucket != "wide", **options,
+            GATE=_gate_place(gate, norm_before_gate), ONE_BLOCK=group_size <= options["BLOCK"], **options,
         )  # fmt: skip
     return y, h, rstd
 
@@ -189,7 +188,7 @@ def _forward_kernel(
             x_ptr, residual_ptr, gate_ptr, h_ptr, tokens, channels, inside, n_channels, x_stride, residual_stride,
             gate_stride, GATE,
         )  # fmt: skip
-        rstd = 1.0 / tl.sqrt(tl.sum(x * x, axis=1)[:, None] / size + eps)
+        rstd = tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / size + eps)
         offsets = tokens * n_channels + channels
         _write(x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels, inside, n_weights, GATE)
     else:
@@ -201,7 +200,7 @@ def _forward_kernel(
                 residual_stride, gate_stride, GATE,
             )  # fmt: skip
             squares += x * x
-        rstd = 1.0 / tl.sqrt(tl.sum(squares, axis=1)[:, None] / size + eps)
+        rstd = tl.rsqrt(tl.sum(squares, axis=1)[:, None] / size + eps)
         for start in range(0, size, BLOCK):
             inside = (rows < n_rows) & (start + cols < size)
             x, gate = _read(
