@@ -14,6 +14,7 @@ from tilth.kernels.attention import attention
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.linear_cross_entropy import cross_entropy, linear_cross_entropy
 from tilth.kernels.rms_norm import rms_norm
+from tilth.kernels.sign_matmul import sign_matmul, sign_matmul_grouped
 from tilth.kernels.similarity_sketch import similarity_sketch
 from tilth.kernels.ssd_scan import ssd_scan
 
@@ -26,6 +27,8 @@ __all__ = [
     "cross_entropy",
     "linear_cross_entropy",
     "rms_norm",
+    "sign_matmul",
+    "sign_matmul_grouped",
     "similarity_sketch",
     "ssd_scan",
     "use_backend",
