@@ -11,16 +11,10 @@ from torch import Tensor
 from kernel_calls.call import Call
 from tilth.kernels import sign_matmul, sign_matmul_grouped
 
-CLAIMS = {
-    "_forward_kernel": {
-        "small products": "a decode step has 16 rows or fewer a tenant, and the bits are what must be read: the products wait for them"
-    }
-}
-
 
 def gate_calls(dtype: torch.dtype) -> Iterator[Call]:
     """Every number of rows that has a launch of its own, one matrix with gradients, tenants, a long K that is split."""
-    for n_rows in (16, 64, 128):
+    for n_rows in (16, 64):
         yield Call(f"M={n_rows}", sign_matmul, _single(n_rows, 64, 64, dtype, "cpu"))
     yield Call("tenants M=16", sign_matmul_grouped, _grouped(16, 64, 64, 4, dtype, "cpu"), gradients=False)
     yield Call("split", sign_matmul, _single(16, 4096, 64, dtype, "cpu"), gradients=False)

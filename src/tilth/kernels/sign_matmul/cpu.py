@@ -61,7 +61,7 @@ def backward(
         g = dy if factor is None else dy * factor
         t, dfactor_N = torch.zeros_like(x), dy.new_empty(dy.shape[1], dtype=torch.float64)
         for part, signs_NK in _blocks(packed_EPN[e], x.shape[1], dtype):
-            t.addmm_(g[:, part], signs_NK)
+            t += g[:, part] @ signs_NK  # not addmm_, which may go on adding one term after the other
             if dscale is not None or drow is not None:
                 dfactor_N[part] = (scaled_x @ signs_NK.T).mul_(dy[:, part]).sum(dim=0, dtype=torch.float64)
         dx[rows] = _scaled_x(t, column_scale_EK, e).to(dx.dtype)

@@ -62,7 +62,8 @@ def backward(
     def run(x: Tensor, *given: Tensor) -> Tensor:
         rest = iter(given)
         all_scales: list[Any] = [next(rest) if there else None for there in present]
-        return forward(x, packed_EPN, tenants_M, *all_scales, None)
+        scale, row_scale, column_scale = all_scales
+        return forward(x, packed_EPN, tenants_M, scale, row_scale, column_scale, None)
 
     _, differentiate = torch.func.vjp(run, x_MK, *[scale for scale in scales if scale is not None])
     dx, *found = (gradient.contiguous() for gradient in differentiate(dy_MN))

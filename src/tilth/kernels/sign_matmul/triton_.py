@@ -1,8 +1,8 @@
-"""Products with signs in Triton: the packed words are read once, and each of their 32 bits is a product of its own.
+"""Products with signs in Triton: the packed words are read once, and each of their bits meets its own columns of x.
 
-A word holds 32 rows of K. x is laid out anew so that all its columns of one bit lie together: then bit j of a block of
-words is a block of signs as it stands in the registers, made by a shift and two bit operations, and meets the columns of
-bit j. The signs are the first factor (outputs are the rows of the product), so that a handful of rows of x is enough to
+A word holds 32 rows of K. x is laid out anew so that the columns of bits j and j + 16 of all words lie together, for each j
+of 16. Then one shift and two bit operations make two signs of 16 bits at once, where the registers of the product want
+them. The signs are the first factor (outputs are the rows of the product), so that a handful of rows of x is enough to
 fill it. In a batch of tenants every program takes one tenant and one block of outputs, and stores the rows of its tenant:
 no sorting, no padding, no wait, and every row is written once.
 """
@@ -18,11 +18,11 @@ import triton.language as tl
 from torch import Tensor
 
 from tilth.kernels.launches import launch, precision
-from tilth.kernels.sign_matmul.packing import WORD_BITS
 
 # Programs enough for a large GPU, twice; fixed, so that the order of summation never depends on the machine.
 _PROGRAMS = 264
 _MAX_SPLITS = 16
+_HALF = 16  # bits of half a word
 
 
 def forward(
@@ -52,10 +52,10 @@ def backward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of x and of the scales that are there."""
     tenants = None if tenants_M is None else tenants_M.clamp(min=0).long()
-    factor = _by_row(row_scale_EN, tenants) if scale_E is None else _by_row(scale_E.unsqueeze(1), tenants)
-    if scale_E is not None and row_scale_EN is not None:
-        factor = factor * _by_row(row_scale_EN, tenants)
-    g = dy_MN.float() if factor is None else dy_MN * factor
+    g = dy_MN
+    for scale_EX in (None if scale_E is None else scale_E.unsqueeze(1), row_scale_EN):
+        if (factor := _by_row(scale_EX, tenants)) is not None:
+            g = g * factor
     t = _transposed(g.to(x_MK.dtype), packed_EPN, tenants_M, x_MK.shape[1])
     column = _by_row(column_scale_EK, tenants)
     dx = (t if column is None else t * column).to(x_MK.dtype)
@@ -106,18 +106,17 @@ def _product(
     if y.numel() == 0:
         return
     packed = packed_EPN.contiguous()
-    options = launch("sign_matmul", "forward", x_MK, "M<=16" if n_rows <= 16 else "M<=64" if n_rows <= 64 else "M>64")
-    block_m, block_n, block_p = (options[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_P"))
-    n_padded = triton.cdiv(n_words, block_p) * block_p
-    x_MJP = x_MK.new_empty(n_rows, WORD_BITS, n_padded)
-    tenants = x_MJP if tenants_M is None else tenants_M.contiguous()
-    _arrange_kernel[(n_rows, n_padded // block_p)](
-        x_MK, x_MJP if column_scale_EK is None else column_scale_EK.contiguous(), tenants, x_MJP,
-        x_MK.stride(0), x_MK.stride(1), k, n_padded,
-        HAS_TENANTS=tenants_M is not None, HAS_SCALE=column_scale_EK is not None, BLOCK_P=block_p,
+    options = launch("sign_matmul", "forward", x_MK, "M<=16" if n_rows <= 16 else "M>16")
+    block_m, block_n, block_h = options["BLOCK_M"], options["BLOCK_N"], 2 * options["BLOCK_P"]
+    n_blocks = triton.cdiv(2 * n_words, block_h)
+    x_MJH = x_MK.new_empty(n_rows, _HALF, n_blocks * block_h)
+    tenants = x_MJH if tenants_M is None else tenants_M.contiguous()
+    _arrange_kernel[(n_rows, n_blocks)](
+        x_MK, x_MJH if column_scale_EK is None else column_scale_EK.contiguous(), tenants, x_MJH,
+        x_MK.stride(0), x_MK.stride(1), k, n_blocks * block_h,
+        HAS_TENANTS=tenants_M is not None, HAS_SCALE=column_scale_EK is not None, BLOCK_H=block_h,
     )  # fmt: skip
     n_programs = triton.cdiv(n, block_n) * triton.cdiv(n_rows, block_m) * n_tenants
-    n_blocks = n_padded // block_p
     blocks_each = triton.cdiv(n_blocks, min(max(_PROGRAMS // n_programs, 1), _MAX_SPLITS))
     n_splits = triton.cdiv(n_blocks, blocks_each)
     sums = y if n_splits == 1 else torch.empty((n_splits, n_rows, n), dtype=torch.float32, device=y.device)
@@ -125,7 +124,7 @@ def _product(
     has = {"HAS_SCALE": scale_E is not None, "HAS_ROW": row_scale_EN is not None, "HAS_ADD": add_to_MN is not None}
     grid = (triton.cdiv(n, block_n) * triton.cdiv(n_rows, block_m), n_tenants, n_splits)
     _forward_kernel[grid](
-        x_MJP, packed, tenants, *scales, sums, n_rows, n, n_words, n_padded, blocks_each * block_p,
+        x_MJH, packed, tenants, *scales, sums, n_rows, n, n_words, n_blocks * block_h, blocks_each,
         HAS_TENANTS=tenants_M is not None, IS_SPLIT=n_splits > 1, PRECISION=precision(x_MK.dtype), **has, **options,
     )  # fmt: skip
     if n_splits > 1:
@@ -153,36 +152,41 @@ def _transposed(g_MN: Tensor, packed_EPN: Tensor, tenants_M: Tensor | None, k: i
 
 
 @triton.jit
-def _sign(words, shift_left, dtype: tl.constexpr):
-    """Return +1 or -1 in `dtype` by the bit that `shift_left` brings to the sign's place: bit 15 for 16-bit types, else 31."""
-    if dtype == tl.bfloat16:
-        sign = (((words << shift_left) & 0x8000) ^ 0xBF80).to(tl.int16).to(tl.bfloat16, bitcast=True)
-    elif dtype == tl.float16:
-        sign = (((words << shift_left) & 0x8000) ^ 0xBC00).to(tl.int16).to(tl.float16, bitcast=True)
+def _signs(words, j, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, dtype: tl.constexpr):
+    """Return (BLOCK_N, 2 BLOCK_P) of +1 and -1 by bits j and j + 16 of the words (BLOCK_N, BLOCK_P), the two side by side."""
+    if dtype == tl.float32:
+        low = ((words << (31 - j)) & -0x80000000) ^ -0x40800000
+        high = ((words << (15 - j)) & -0x80000000) ^ -0x40800000
+        signs = tl.reshape(tl.join(low, high), [BLOCK_N, 2 * BLOCK_P]).to(tl.float32, bitcast=True)
     else:
-        sign = (((words << shift_left) & -0x80000000) ^ -0x40800000).to(tl.float32, bitcast=True)
-    return sign
+        # Both bits at once: each is the sign of half a word, the rest of which is set to the pattern of 1.
+        bits = (words << (15 - j)) & -0x7FFF8000
+        if dtype == tl.bfloat16:
+            bits = bits ^ -0x407F4080
+        else:
+            bits = bits ^ -0x43FF4400
+        pair = tl.join(bits.to(tl.int16), (bits >> 16).to(tl.int16))
+        signs = tl.reshape(pair, [BLOCK_N, 2 * BLOCK_P]).to(dtype, bitcast=True)
+    return signs
 
 
 @triton.jit
 def _arrange_kernel(
     x_ptr, column_ptr, tenants_ptr, arranged_ptr, stride_m, stride_k, k, n_padded,
-    HAS_TENANTS: tl.constexpr, HAS_SCALE: tl.constexpr, BLOCK_P: tl.constexpr,
+    HAS_TENANTS: tl.constexpr, HAS_SCALE: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
-    """Write x[m, 32 p + j] * column_scale to [m, j, p], and 0 past K."""
+    """Write x[m, 16 h + j] * column_scale to [m, j, h], and 0 past K."""
     m = tl.program_id(0).to(tl.int64)
-    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
-    j = tl.arange(0, 32)
-    col = p[:, None] * 32 + j[None, :]
+    h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    j = tl.arange(0, 16)
+    col = h[:, None] * 16 + j[None, :]
     inside = col < k
     x = tl.load(x_ptr + m * stride_m + col.to(tl.int64) * stride_k, mask=inside, other=0.0)
     if HAS_SCALE:
-        tenant = 0
         if HAS_TENANTS:
-            tenant = tl.maximum(tl.load(tenants_ptr + m), 0)
-        scale = tl.load(column_ptr + tenant.to(tl.int64) * k + col if HAS_TENANTS else column_ptr + col, mask=inside, other=0.0)
-        x = (x.to(tl.float32) * scale.to(tl.float32)).to(x.dtype)
-    tl.store(arranged_ptr + (m * 32 + j[:, None]) * n_padded + p[None, :], tl.trans(x))
+            column_ptr += tl.maximum(tl.load(tenants_ptr + m), 0).to(tl.int64) * k
+        x = (x.to(tl.float32) * tl.load(column_ptr + col, mask=inside, other=0.0).to(tl.float32)).to(x.dtype)
+    tl.store(arranged_ptr + (m * 16 + j[:, None]) * n_padded + h[None, :], tl.trans(x))
 
 
 @triton.jit
@@ -203,7 +207,7 @@ def _finish(
 @triton.jit
 def _forward_kernel(
     x_ptr, packed_ptr, tenants_ptr, scale_ptr, row_ptr, add_ptr, y_ptr,
-    n_rows, n, n_words, n_padded, words_each,
+    n_rows, n, n_words, n_padded, blocks_each,
     HAS_TENANTS: tl.constexpr, HAS_SCALE: tl.constexpr, HAS_ROW: tl.constexpr, HAS_ADD: tl.constexpr,
     IS_SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -226,22 +230,17 @@ def _forward_kernel(
         acc = tl.zeros([BLOCK_N, BLOCK_M], dtype=tl.float32)
         dtype: tl.constexpr = x_ptr.dtype.element_ty
         packed_ptr += e * n_words * n
-        first = split * words_each
-        for start in range(first, tl.minimum(first + words_each, n_padded), BLOCK_P):
-            p = start + tl.arange(0, BLOCK_P)
-            offsets = p[None, :].to(tl.int64) * n + cols[:, None]
+        for block in range(split * blocks_each, tl.minimum((split + 1) * blocks_each, n_padded // (2 * BLOCK_P))):
+            p = block * BLOCK_P + tl.arange(0, BLOCK_P)
+            h = block * 2 * BLOCK_P + tl.arange(0, 2 * BLOCK_P)
             inside = (p < n_words)[None, :] & (cols < n)[:, None]
-            words = tl.load(packed_ptr + offsets, mask=inside, other=0)
-            x_base = x_ptr + rows.to(tl.int64)[None, :] * 32 * n_padded + p[:, None]
-            for half in tl.static_range(2):
-                for j in range(16):
-                    # Past K and past the last word x holds zeros: no mask in the inner loop but that of the rows.
-                    x = tl.load(x_base + (half * 16 + j) * n_padded, mask=(rows < n_rows)[None, :], other=0.0)
-                    if dtype == tl.float32:
-                        signs = _sign(words, 31 - half * 16 - j, dtype)
-                    else:
-                        signs = _sign(words >> half * 16, 15 - j, dtype)
-                    acc = tl.dot(signs, x, acc, input_precision=PRECISION)
+            words = tl.load(packed_ptr + p[None, :].to(tl.int64) * n + cols[:, None], mask=inside, other=0)
+            x_base = x_ptr + rows.to(tl.int64)[None, :] * 16 * n_padded + h[:, None]
+            # Unrolled: only then does the compiler bring the words, and not their signs, to where the product wants them.
+            for j in tl.static_range(16):
+                # Past K x holds zeros: no mask but that of the rows.
+                x = tl.load(x_base + j * n_padded, mask=(rows < n_rows)[None, :], other=0.0)
+                acc = tl.dot(_signs(words, j, BLOCK_N, BLOCK_P, dtype), x, acc, input_precision=PRECISION)
         inside = (cols < n)[:, None] & stored[None, :]
         if HAS_TENANTS:
             nothing = tl.where(tenants == -1, 0.0, float("nan"))
@@ -298,15 +297,12 @@ def _transposed_kernel(
         acc = tl.zeros([BLOCK_M, BLOCK_K], dtype=tl.float32)
         dtype: tl.constexpr = g_ptr.dtype.element_ty
         word_ptr = packed_ptr + (e * n_words + col // 32) * n
-        shift = (31 if dtype == tl.float32 else 15) - col % 32
         for start in range(0, n, BLOCK_N):
             cols = start + tl.arange(0, BLOCK_N)
             g_mask = (rows < n_rows)[:, None] & (cols < n)[None, :]
             g = tl.load(g_ptr + rows.to(tl.int64)[:, None] * n + cols[None, :], mask=g_mask, other=0.0)
             words = tl.load(word_ptr[:, None] + cols[None, :], mask=(col < k)[:, None] & (cols < n)[None, :], other=0)
-            if dtype != tl.float32:  # the upper half of the word comes down to where the lower one lies
-                words = tl.where((shift < 0)[:, None], words >> 16, words)
-            signs = _sign(words, (shift & 31 if dtype == tl.float32 else shift & 15)[:, None], dtype)
+            signs = tl.where(((words >> (col % 32)[:, None]) & 1) != 0, 1.0, -1.0).to(dtype)
             acc = tl.dot(g, tl.trans(signs), acc, input_precision=PRECISION)
         if HAS_TENANTS:
             nothing = tl.where(tenants == -1, 0.0, float("nan"))
