@@ -1,7 +1,7 @@
-"""Four operators, each as a readable reference, a fast CPU path and Triton kernels, behind one dispatch.
+"""Operators, each as a readable reference, a fast CPU path and Triton kernels, behind one dispatch.
 
-`rms_norm`, `attention` and `ssd_scan` are `torch.library` custom operators with gradients; `similarity_sketch` is one on
-integers, which signs documents. Which implementation runs follows the device of the data; `use_backend` or the
+They are `torch.library` custom operators with gradients; `adamw_step`, which changes its inputs, and `similarity_sketch`, on
+integers, have none. Which implementation runs follows the device of the data; `use_backend` or the
 environment variable TILTH_KERNELS names one instead. A backend that cannot run raises `BackendError`: there is no silent
 fallback.
 """
