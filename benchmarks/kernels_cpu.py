@@ -10,7 +10,10 @@ notes) tells how far a figure can be trusted.
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +24,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from tilth.dedup.minhash.sketch import compute_sketches, maps
-from tilth.kernels import attention, embedding, rms_norm, rope, similarity_sketch, ssd_scan, swiglu, use_backend
+from tilth.kernels import (
+    attention,
+    embedding,
+    linear_cross_entropy,
+    rms_norm,
+    rope,
+    sign_matmul,
+    similarity_sketch,
+    ssd_scan,
+    swiglu,
+    use_backend,
+)
 from tilth.kernels.attention import cpu as attention_cpu
 
 Call = Callable[[], Any]
+CAPTURED: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 
 
 def main() -> None:
@@ -32,15 +47,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="small sizes only, and write nothing")
+    parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)  # a process of its own: a peak cannot be reset
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
+    if options.memory:
+        print(grown(options.memory[0], *map(int, options.memory[1:])))
+        return
+    rows = [head_memory(options.quick)]
     for what, size, ours, peer, note in cases(options.quick):
         rows.append(measure(what, size, ours, peer, note, options.repeats))
-        if options.quick:
-            print("  ".join(rows[-1][name] for name in ("what", "size", "ours", "peer", "ratio")), note)
     if not options.quick:
         append(rows)
+        return
+    for found in rows:
+        print("  ".join(found[name] for name in ("what", "size", "ours", "peer", "ratio", "notes")))
 
 
 def cases(is_quick: bool) -> list[tuple[str, str, Call, Call, str]]:
@@ -60,6 +80,10 @@ def cases(is_quick: bool) -> list[tuple[str, str, Call, Call, str]]:
         found += rope_cases(batch, n_tokens)
     for n_tokens, vocabulary, d_model in [(64, 100, 32)] if is_quick else [(2048, 8192, 512), (2048, 50304, 512)]:
         found += embedding_cases(n_tokens, vocabulary, d_model)
+    for n_tokens, n_classes, size in [(300, 500, 16)] if is_quick else [(2048, 32000, 256), (8192, 4096, 512)]:
+        found += head_cases(n_tokens, n_classes, size)
+    for n_rows, width in [(4, 64)] if is_quick else [(1, 4096), (16, 4096)]:
+        found += sign_cases(n_rows, width)
     for n_documents, n_values in [(50, 40)] if is_quick else [(2000, 300)]:
         found += sketch_cases(n_documents, n_values)
     return found
@@ -228,6 +252,51 @@ def both_ways(
     return [
         (f"{what} fwd", size, on("cpu", lambda: ours(**inputs)), lambda: peer(**inputs), note),
         (f"{what} fwd+bwd", size, on("cpu", trained(ours, inputs)), trained(peer, inputs), note),
+    ]
+
+
+def head_cases(n_tokens: int, n_classes: int, size: int) -> list[tuple[str, str, Call, Call, str]]:
+    inputs = {"hidden_SD": torch.randn(n_tokens, size), "weight_VD": torch.randn(n_classes, size) / size**0.5}
+    targets = torch.randint(0, n_classes, (n_tokens,))
+    ours = trained(lambda **leaves: linear_cross_entropy(**leaves, targets_S=targets)[0], inputs)
+    peer = trained(lambda **leaves: whole_head(**leaves, targets_S=targets), inputs)
+    name = f"S{n_tokens} V{n_classes} D{size} fp32"
+    return [("linear_cross_entropy fwd+bwd", name, on("cpu", ours), peer, "peer: F.linear and F.cross_entropy")]
+
+
+def whole_head(hidden_SD: Tensor, weight_VD: Tensor, targets_S: Tensor) -> Tensor:
+    return functional.cross_entropy(functional.linear(hidden_SD, weight_VD), targets_S, reduction="sum")
+
+
+def head_memory(is_quick: bool) -> dict[str, str]:
+    """Return the row of the memory that a head takes beyond its inputs, each measured in a process of its own."""
+    sizes = (512, 4096, 64) if is_quick else (4096, 32000, 256)
+    ours, peer = (
+        float(subprocess.run([sys.executable, __file__, "--memory", name, *map(str, sizes)], **CAPTURED).stdout)
+        for name in ("ours", "peer")
+    )
+    notes = "peer: F.linear and F.cross_entropy; growth of the largest resident set, gradients of the inputs among it"
+    name = "S{} V{} D{} fp32".format(*sizes)
+    return row("linear_cross_entropy fwd+bwd memory", name, ours, "MiB", peer, notes, threads=torch.get_num_threads())
+
+
+def grown(name: str, n_tokens: int, n_classes: int, size: int) -> float:
+    """Return by how many MiB the largest resident set of this process grows in one step of the head."""
+    for call in head_cases(8, 8, 8)[0][2:4]:  # what is loaded at the first call is not counted
+        call()
+    ours, peer = head_cases(n_tokens, n_classes, size)[0][2:4]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (ours if name == "ours" else peer)()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def sign_cases(n_rows: int, width: int) -> list[tuple[str, str, Call, Call, str]]:
+    x = torch.randn(n_rows, width)
+    packed = torch.randint(-(2**31), 2**31 - 1, (width // 32, width), dtype=torch.int32)
+    dense = torch.randn(width, width)
+    size = f"M{n_rows} K{width} N{width} fp32"
+    return [
+        ("sign_matmul fwd", size, on("cpu", lambda: sign_matmul(x, packed)), lambda: x @ dense.T, "peer: a dense fp32 matrix")
     ]
 
 

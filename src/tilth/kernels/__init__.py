@@ -17,6 +17,7 @@ from tilth.kernels.embedding import embedding
 from tilth.kernels.linear_cross_entropy import cross_entropy, linear_cross_entropy
 from tilth.kernels.rms_norm import rms_norm
 from tilth.kernels.rope import rope
+from tilth.kernels.sign_matmul import sign_matmul, sign_matmul_grouped
 from tilth.kernels.similarity_sketch import similarity_sketch
 from tilth.kernels.ssd_scan import ssd_scan
 from tilth.kernels.swiglu import swiglu
@@ -33,6 +34,8 @@ __all__ = [
     "linear_cross_entropy",
     "rms_norm",
     "rope",
+    "sign_matmul",
+    "sign_matmul_grouped",
     "similarity_sketch",
     "ssd_scan",
     "swiglu",

@@ -58,7 +58,7 @@ def _launch(
     is_bf16 = [dtype == torch.bfloat16 for dtype in dtypes]
     _step_kernel[(len(chunks),)](
         table.to(device, non_blocking=True), chunks, chunks if grad_scale is None else grad_scale.float(), n_tensors,
-        rule.kept, 1 - rule.beta1, rule.beta2, 1 - rule.beta2, rule.step_size, rule.root_of_correction, rule.eps,
+        rule.kept, 1 - rule.beta1, rule.beta2, 1 - rule.beta2, rule.step_size, 1 / rule.root_of_correction, rule.eps,
         P_BF16=is_bf16[0], G_BF16=is_bf16[1], M_BF16=is_bf16[2], HAS_SCALE=grad_scale is not None,
         STOCHASTIC=keys is not None and (is_bf16[0] or is_bf16[2]),
         ALIGNED=all(pointer % 16 == 0 for column in pointers for pointer in column), **options,
@@ -123,7 +123,7 @@ def _mix(x):
 @triton.jit
 def _step_block(
     p_ptr, g_ptr, m_ptr, v_ptr, first, size, key, scale,
-    kept, one_minus_beta1, beta2, one_minus_beta2, step_size, root_of_correction, eps,
+    kept, one_minus_beta1, beta2, one_minus_beta2, step_size, correction, eps,
     P_BF16: tl.constexpr, G_BF16: tl.constexpr, M_BF16: tl.constexpr, STOCHASTIC: tl.constexpr,
     MASKED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -138,8 +138,7 @@ def _step_block(
     v = _widen(tl.load(v_ptr + i, mask=inside), M_BF16)
     m = m + one_minus_beta1 * (g - m)
     v = beta2 * v + one_minus_beta2 * g * g
-    divisor = tl.div_rn(tl.sqrt_rn(v), root_of_correction + tl.zeros_like(v)) + eps
-    p = p * kept - step_size * tl.div_rn(m, divisor)
+    p = p * kept - step_size * (m / (tl.sqrt_rn(v) * correction + eps))
     bits = tl.zeros([BLOCK], dtype=tl.uint32)
     if STOCHASTIC:
         bits = _mix(_mix(key ^ (i >> 16).to(tl.uint32)) ^ (i & 0xFFFF).to(tl.uint32))
@@ -151,7 +150,7 @@ def _step_block(
 @triton.jit
 def _step_kernel(
     table_ptr, chunks_ptr, scale_ptr, n_tensors,
-    kept, one_minus_beta1, beta2, one_minus_beta2, step_size, root_of_correction, eps,
+    kept, one_minus_beta1, beta2, one_minus_beta2, step_size, correction, eps,
     P_BF16: tl.constexpr, G_BF16: tl.constexpr, M_BF16: tl.constexpr, HAS_SCALE: tl.constexpr,
     STOCHASTIC: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -171,13 +170,13 @@ def _step_kernel(
         for start in range(0, CHUNK, BLOCK):
             _step_block(
                 p_ptr, g_ptr, m_ptr, v_ptr, first + start, size, key, scale,
-                kept, one_minus_beta1, beta2, one_minus_beta2, step_size, root_of_correction, eps,
+                kept, one_minus_beta1, beta2, one_minus_beta2, step_size, correction, eps,
                 P_BF16, G_BF16, M_BF16, STOCHASTIC, False, BLOCK,
             )  # fmt: skip
     else:
-        for start in range(first, size, BLOCK):
+        for tail in range(0, size - first, BLOCK):
             _step_block(
-                p_ptr, g_ptr, m_ptr, v_ptr, start, size, key, scale,
-                kept, one_minus_beta1, beta2, one_minus_beta2, step_size, root_of_correction, eps,
+                p_ptr, g_ptr, m_ptr, v_ptr, first + tail, size, key, scale,
+                kept, one_minus_beta1, beta2, one_minus_beta2, step_size, correction, eps,
                 P_BF16, G_BF16, M_BF16, STOCHASTIC, True, BLOCK,
             )  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tilth.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update as update
+from tilth.kernels.causal_conv1d import causal_conv1d
+from tilth.kernels.causal_conv1d import causal_conv1d_update as update
 
 _ACTIVATIONS = {None: None, "silu": "silu", "swish": "silu"}
 

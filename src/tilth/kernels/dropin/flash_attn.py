@@ -30,9 +30,7 @@ def flash_attn_func(
 
     `deterministic` changes nothing: every result is the same in every run. Raises as `attention` does.
     """
-    return attention(
-        q, k, v, causal=causal, window=window_size, softcap=softcap, scale=softmax_scale, return_lse=return_lse
-    )
+    return attention(q, k, v, causal=causal, window=window_size, softcap=softcap, scale=softmax_scale, return_lse=return_lse)
 
 
 def flash_attn_varlen_func(

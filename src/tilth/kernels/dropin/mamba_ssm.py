@@ -190,9 +190,7 @@ def rmsnorm_fn(
     norm_before_gate: bool = True,
 ) -> Tensor:
     """Return the gated norm (..., D): norm(x) * silu(z), or norm(x * silu(z)). Raises as `rms_norm` does."""
-    return rms_norm(
-        x, weight, eps, bias_D=bias, gate_D=z, norm_before_gate=norm_before_gate or z is None, group_size=group_size
-    )
+    return rms_norm(x, weight, eps, bias_D=bias, gate_D=z, norm_before_gate=norm_before_gate or z is None, group_size=group_size)
 
 
 def rms_norm_fn(
