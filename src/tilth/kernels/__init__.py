@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tilth.kernels.attention import attention
 from tilth.kernels.attention_decode import attention_decode, write_pages
+from tilth.kernels.attention_fp8 import attention_fp8, attention_fp8_blocks, quantize_blocks
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.rms_norm import rms_norm
 from tilth.kernels.similarity_sketch import similarity_sketch
@@ -19,7 +20,10 @@ __all__ = [
     "BACKENDS",
     "attention",
     "attention_decode",
+    "attention_fp8",
+    "attention_fp8_blocks",
     "choose_backend",
+    "quantize_blocks",
     "rms_norm",
     "similarity_sketch",
     "ssd_scan",
