@@ -246,10 +246,13 @@ def test_large_and_small_blocks_beside_each_other(backend: str) -> None:
 
 
 def test_error_is_two_fifths_of_that_with_one_scale_a_tensor() -> None:
-    """The paper's data at the size of our benchmarks, 16k keys of D = 128. Its table: 9.1e-3 beside 2.4e-2, 0.38."""
+    """The paper's data at the size of our benchmarks, 16k keys of D = 128. Its table: 9.1e-3 beside 2.4e-2, 0.38.
+
+    Few rows make most of the error, so the ratio differs between draws: 0.31 to 0.39 in the first four seeds.
+    """
     generator = torch.Generator().manual_seed(0)
-    q = with_outliers(1, 64, 8, 128, generator=generator)
-    k, v = (with_outliers(1, 16_384, 8, 128, generator=generator) for _ in range(2))
+    q = with_outliers(1, 512, 4, 128, generator=generator)
+    k, v = (with_outliers(1, 16_384, 4, 128, generator=generator) for _ in range(2))
     ours, one_scale = fp8_errors(q, k, v)
     assert ours <= 0.40 * one_scale
     assert 0.004 < ours < 0.02, "the size of the error that the paper reports"

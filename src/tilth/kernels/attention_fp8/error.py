@@ -26,6 +26,8 @@ def fp8_errors(q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, *, block_size: in
     scales = dict(zip(("q_scales_BNH", "k_scales_BNG", "v_scales_BNG"), (scale for _, scale in whole), strict=True))
     ours = attention_fp8(q_BTHD.float(), k_BTHD.float(), v_BTHD.float(), causal=False, block_size=block_size)
     plain = attention_fp8_blocks(*(x8 for x8, _ in whole), **scales, block_size=block_size, causal=False, dtype=torch.float32)
+    assert isinstance(ours, Tensor)  # and no pair, since no log-sum-exp was asked for
+    assert isinstance(plain, Tensor)
     for b, h in ((b, h) for b in range(q_BTHD.shape[0]) for h in range(q_BTHD.shape[2])):
         q, k, v = (x[b, :, h].double() for x in (q_BTHD, k_BTHD, v_BTHD))
         truth = torch.softmax(q @ k.T / q.shape[-1] ** 0.5, dim=-1) @ v
