@@ -29,13 +29,15 @@ def make(
 ) -> Inputs:
     """Rows in pages that lie in any order; table entries beyond a length are no pages, slots beyond it hold NaN.
 
-    `seed`, `dtype`, and `extra`: the columns that the table has too many.
+    `seed`, `dtype`, `extra` (the columns that the table has too many), `in_order` (a row's pages follow each other).
     """
     dtype, seed = options.get("dtype", torch.float32), options.get("seed", 0)
     generator = torch.Generator().manual_seed(seed)
     n_used = [-(-length // page_size) for length in lengths]
     table = torch.full((len(lengths), max(n_used, default=0) + options.get("extra", 1)), NO_PAGE, dtype=torch.int32)
-    order = torch.randperm(sum(n_used), generator=torch.Generator().manual_seed(1)).to(torch.int32)
+    order = torch.arange(sum(n_used), dtype=torch.int32)
+    if not options.get("in_order", False):
+        order = order[torch.randperm(sum(n_used), generator=torch.Generator().manual_seed(1))]
     k_pages, v_pages = (torch.full((sum(n_used), page_size, groups, head_dim), math.nan, dtype=dtype) for _ in range(2))
     for row, (length, pages) in enumerate(zip(lengths, order.split(n_used), strict=True)):
         table[row, : len(pages)] = pages
@@ -172,22 +174,21 @@ def test_no_keys_give_zeros(poisoned_memory: None, backend: str) -> None:
 @pytest.mark.parametrize("n_tokens", [1, 3])
 def test_bits_of_a_row_are_its_own(backend: str, n_tokens: int) -> None:
     """Alone or in a batch, in other pages of another size, under a wider table: the same bits."""
-    lengths = [150, 530, 64, 0]
+    lengths, heads, groups = [150, 530, 64, 0], 2, 1
+
+    def rows(**options: Any) -> Inputs:
+        return make(lengths, n_tokens, heads, groups, **options)
 
     def result(inputs: Inputs) -> tuple[Tensor, Tensor]:
         return attention_decode(**inputs, return_lse=True, backend=backend)
 
-    together = result(make(lengths, n_tokens))
-    for inputs in (
-        make(lengths, n_tokens, page_size=64),
-        make(lengths, n_tokens, page_size=7),
-        make(lengths, n_tokens, extra=99),
-    ):
+    together = result(rows())
+    for inputs in (rows(page_size=64), rows(page_size=7), rows(extra=99), rows(in_order=True)):
         assert all(torch.equal(found, expected) for found, expected in zip(result(inputs), together, strict=True))
     for row in range(len(lengths)):
-        alone = {name: value if "pages" in name else value[row : row + 1] for name, value in make(lengths, n_tokens).items()}
+        alone = {name: value if "pages" in name else value[row : row + 1] for name, value in rows().items()}
         assert all(torch.equal(found[0], expected[row]) for found, expected in zip(result(alone), together, strict=True))
-    again = result(make(lengths, n_tokens))
+    again = result(rows())
     assert all(torch.equal(found, expected) for found, expected in zip(again, together, strict=True))
 
 
@@ -293,9 +294,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a table of int64": ({"block_table_BP": torch.zeros(2, 2, dtype=torch.int64)}, "block_table_BP is torch.int64"),
     "lengths for other rows": ({"lengths_B": torch.ones(3, dtype=torch.int32)}, "lengths_B has shape"),
     "lengths of int64": ({"lengths_B": torch.ones(2, dtype=torch.int64)}, "lengths_B is torch.int64"),
-    "lengths beyond the table": ({"lengths_B": torch.tensor([33, 9999], dtype=torch.int32)}, "lengths_B lies in 33 to 9999"),
-    "negative lengths": ({"lengths_B": torch.tensor([-1, 3], dtype=torch.int32)}, "lengths_B lies in -1 to 3"),
-    "pages that are not there": ({"block_table_BP": torch.full((2, 4), 77, dtype=torch.int32)}, "block_table_BP has pages in 77"),
+    "lengths beyond the table": ({"lengths_B": torch.tensor([33, 9999], dtype=torch.int32)}, r"lengths_B\[1\] is 9999"),
+    "negative lengths": ({"lengths_B": torch.tensor([-1, 3], dtype=torch.int32)}, r"lengths_B\[0\] is -1"),
+    "pages that are not there": (
+        {"block_table_BP": torch.full((2, 4), 77, dtype=torch.int32)},
+        r"block_table_BP\[0\] has pages 77 to 77",
+    ),
     "a negative scale": ({"scale": -1.0}, "scale is -1.0"),
     "a softcap of infinity": ({"softcap": math.inf}, "softcap is inf"),
     "a window of three": ({"window": (1, 2, 3)}, "window is"),
@@ -324,7 +328,7 @@ def test_bad_new_tokens_are_named() -> None:
         write_pages(good, good.half(), **pages)
     with pytest.raises(ValueError, match="k_BTGD requires a gradient"):
         write_pages(good.clone().requires_grad_(), good, **pages)
-    with pytest.raises(ValueError, match="block_table_BP has pages"):
+    with pytest.raises(ValueError, match=r"block_table_BP\[0\] has pages"):
         write_pages(good, good, **(pages | {"lengths_B": torch.tensor([49, 9], dtype=torch.int32)}))
     write_pages(good, good, **pages)
 

@@ -12,6 +12,7 @@ from tilth.kernels.adamw import adamw_step
 from tilth.kernels.adamw.optimizer import FusedAdamW
 from tilth.kernels.attention import attention
 from tilth.kernels.attention_decode import attention_decode, write_pages
+from tilth.kernels.attention_fp8 import attention_fp8, attention_fp8_blocks, quantize_blocks
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.embedding import embedding
 from tilth.kernels.linear_cross_entropy import cross_entropy, linear_cross_entropy
@@ -28,10 +29,13 @@ __all__ = [
     "adamw_step",
     "attention",
     "attention_decode",
+    "attention_fp8",
+    "attention_fp8_blocks",
     "choose_backend",
     "cross_entropy",
     "embedding",
     "linear_cross_entropy",
+    "quantize_blocks",
     "rms_norm",
     "rope",
     "sign_matmul",

@@ -17,13 +17,13 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return (o_BTHD, lse_BHT). A row at a time, so that no row's result depends on another; `n_splits` changes nothing."""
     n_tokens, n_heads = q_BTHD.shape[1:3]
-    first_B = _first_keys(pages.lengths_B, n_tokens, left)
-    pages.check_values(first_B)
     o_BTHD = torch.zeros_like(q_BTHD, memory_format=torch.contiguous_format)
     lse_BHT = q_BTHD.new_full((len(q_BTHD), n_heads, n_tokens), float("-inf"), dtype=compute_dtype(q_BTHD))
-    for row, (first, length) in enumerate(zip(first_B.tolist(), pages.lengths_B.tolist(), strict=True)):
+    for row, length in enumerate(pages.lengths_B.tolist()):
+        first = 0 if left < 0 else max(0, length - n_tokens - left)
+        used = pages.used_by(row, first, length)
         if length > 0:
-            k_GND, v_GND = _keys_and_values(pages, row, first, length)
+            k_GND, v_GND = _keys_and_values(pages, used, first, length)
             mask_TN = _mask(first, length, n_tokens, left, right)
             _attend(q_BTHD[row], k_GND, v_GND, mask_TN, softcap, scale, o_BTHD[row], lse_BHT[row])
     return o_BTHD, lse_BHT
@@ -31,23 +31,19 @@ def forward(
 
 def write(k_BTGD: Tensor, v_BTGD: Tensor, pages: Pages) -> None:
     """Put the newest tokens of every row into their slots."""
-    pages.check_values(_first_keys(pages.lengths_B, k_BTGD.shape[1], 0))
+    for row, length in enumerate(pages.lengths_B.tolist()):
+        pages.used_by(row, max(0, length - k_BTGD.shape[1]), length)
     pages.write(k_BTGD, v_BTGD)
 
 
-def _first_keys(lengths_B: Tensor, n_tokens: int, left: int) -> Tensor:
-    """Return the first key that any new token of each row sees."""
-    return torch.zeros_like(lengths_B) if left < 0 else (lengths_B - n_tokens - left).clamp(min=0)
-
-
-def _keys_and_values(pages: Pages, row: int, first: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return the keys and values (G, N, D) of tokens first to length - 1 of a row."""
-    size = pages.page_size
-    table = pages.block_table_BP[row, first // size : (length + size - 1) // size]
-    skipped = first % size
+def _keys_and_values(pages: Pages, used: list[int], first: int, length: int) -> tuple[Tensor, Tensor]:
+    """Return the keys and values (G, N, D) of tokens first to length - 1: without a copy where their pages follow each other."""
+    skipped = first % pages.page_size
     kept = slice(skipped, skipped + length - first)
+    follow_each_other = used == list(range(used[0], used[0] + len(used)))
+    which = torch.tensor(used, dtype=torch.int32)
     k_GND, v_GND = (
-        cache[table].flatten(0, 1)[kept].transpose(0, 1) if len(table) > 1 else cache[table[0], kept].transpose(0, 1)
+        (cache[used[0] : used[-1] + 1] if follow_each_other else cache.index_select(0, which)).flatten(0, 1)[kept].transpose(0, 1)
         for cache in (pages.k_pages, pages.v_pages)
     )
     return k_GND, v_GND

@@ -49,15 +49,20 @@ class Pages(NamedTuple):
             if tensor.dtype != torch.int32:
                 raise ValueError(f"{name} is {tensor.dtype}; expected int32")
 
-    def check_values(self, first_B: Tensor) -> None:
-        """Raise ValueError where a length, or a page of tokens from `first_B` on, is out of range; waits for the device."""
-        if not bool(((self.lengths_B >= 0) & (self.lengths_B <= self.capacity)).all()):
-            raise ValueError(f"lengths_B lies in {_range(self.lengths_B)}; expected 0 to {self.capacity}, what the table holds")
-        start_P = torch.arange(0, self.capacity, self.page_size, dtype=torch.int32, device=self.lengths_B.device)
-        is_used_BP = (start_P + self.page_size > first_B[:, None]) & (start_P < self.lengths_B[:, None])
-        used = self.block_table_BP[is_used_BP]
-        if not bool(((used >= 0) & (used < self.k_pages.shape[0])).all()):
-            raise ValueError(f"block_table_BP has pages in {_range(used)}; expected 0 to {self.k_pages.shape[0] - 1}")
+    def used_by(self, row: int, first: int, length: int) -> list[int]:
+        """Return the pages of tokens `first` to `length` - 1 of a row; waits for the device.
+
+        Raises ValueError where the length or one of the pages is out of range.
+        """
+        if not 0 <= length <= self.capacity:
+            raise ValueError(f"lengths_B[{row}] is {length}; expected 0 to {self.capacity}, what the table holds")
+        size = self.page_size
+        used: list[int] = self.block_table_BP[row, first // size : (length + size - 1) // size].tolist()
+        if used and not 0 <= min(used) <= max(used) < self.k_pages.shape[0]:
+            raise ValueError(
+                f"block_table_BP[{row}] has pages {min(used)} to {max(used)}; expected 0 to {self.k_pages.shape[0] - 1}"
+            )
+        return used
 
     def write(self, k_BTGD: Tensor, v_BTGD: Tensor) -> None:
         """Put the newest tokens of every row into their slots with torch operations."""
@@ -68,7 +73,3 @@ class Pages(NamedTuple):
         page, slot = self.block_table_BP[row, place // self.page_size], place % self.page_size
         self.k_pages[page, slot] = k_BTGD[row, token]
         self.v_pages[page, slot] = v_BTGD[row, token]
-
-
-def _range(values: Tensor) -> str:
-    return f"{values.min().item()} to {values.max().item()}"
