@@ -10,8 +10,19 @@ from __future__ import annotations
 
 from tilth.kernels.attention import attention
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
+from tilth.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
 from tilth.kernels.rms_norm import rms_norm
 from tilth.kernels.similarity_sketch import similarity_sketch
 from tilth.kernels.ssd_scan import ssd_scan
 
-__all__ = ["BACKENDS", "attention", "choose_backend", "rms_norm", "similarity_sketch", "ssd_scan", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "attention",
+    "causal_conv1d",
+    "causal_conv1d_update",
+    "choose_backend",
+    "rms_norm",
+    "similarity_sketch",
+    "ssd_scan",
+    "use_backend",
+]

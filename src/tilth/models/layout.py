@@ -17,14 +17,11 @@ class SequenceLayout:
     segments_BT: int32 document number inside the row, rising; None = one document per row.
     positions_BT: int64 position inside the document, (1, T) when all rows agree.
     rotation: cosines and sines, each (B or 1, T, 1, head_dim / 2) fp32; None without RoPE.
-    young_rows: at j, the indices into the B * T tokens that have fewer than j tokens of their
-    document before them, for j < d_conv; None = without segments, when the shape alone says so.
     """
 
     segments_BT: Tensor | None
     positions_BT: Tensor
     rotation: tuple[Tensor, Tensor] | None
-    young_rows: tuple[Tensor, ...] | None
 
 
 def lay_out(config: ModelConfig, ids_BT: Tensor, segments_BT: Tensor | None, start: int) -> SequenceLayout:
@@ -44,10 +41,7 @@ def lay_out(config: ModelConfig, ids_BT: Tensor, segments_BT: Tensor | None, sta
             )
         # renumbered, because an id may come back later in the row and must not see its namesake
         segments_BT, positions_BT = _renumber(segments_BT, index_T)
-    young_rows = None
-    if segments_BT is not None and "M" in config.pattern:
-        young_rows = tuple((positions_BT < j).flatten().nonzero().squeeze(-1) for j in range(config.d_conv))
-    return SequenceLayout(segments_BT, positions_BT, _rotation(config, positions_BT), young_rows)
+    return SequenceLayout(segments_BT, positions_BT, _rotation(config, positions_BT))
 
 
 def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
