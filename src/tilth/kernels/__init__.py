@@ -12,6 +12,7 @@ from tilth.kernels.attention import attention
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
 from tilth.kernels.rms_norm import rms_norm
+from tilth.kernels.selective_scan import selective_scan, selective_step
 from tilth.kernels.similarity_sketch import similarity_sketch
 from tilth.kernels.ssd_scan import ssd_scan
 
@@ -22,6 +23,8 @@ __all__ = [
     "causal_conv1d_update",
     "choose_backend",
     "rms_norm",
+    "selective_scan",
+    "selective_step",
     "similarity_sketch",
     "ssd_scan",
     "use_backend",

@@ -184,7 +184,7 @@ class _Conv:
             so_far = self.bias_C if distance == self.n_taps - 1 else out
             torch.addcmul(so_far, x[:, offset : offset + n_tokens], self.taps_KC[offset], out=out)
             if (tokens := young.get(distance)) is not None:
-                out.view(-1, out.shape[-1]).index_copy_(0, tokens, self.bias_C.expand(len(tokens), -1))
+                out.flatten(0, 1).index_copy_(0, tokens, self.bias_C.expand(len(tokens), -1))
 
     def backward_taps(self, tile: _Tile, x: Tensor, grad: Tensor, product: Tensor, dx: Tensor, dtaps_KC: Tensor) -> None:
         """Write the gradient of the tile's own tokens and add to that of the taps; `grad` is used up.
@@ -198,7 +198,7 @@ class _Conv:
         total = dx if dx.dtype == self.dtype else torch.empty(dx.shape, dtype=self.dtype)
         for distance in range(self.n_taps):
             if (tokens := young.get(distance)) is not None:
-                grad.view(-1, grad.shape[-1]).index_fill_(0, tokens, 0.0)
+                grad.flatten(0, 1).index_fill_(0, tokens, 0.0)
             offset = self._offset(distance)
             window = grad[:, n_halo - offset : n_halo - offset + n_tokens]
             if distance == 0:
