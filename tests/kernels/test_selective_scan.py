@@ -31,21 +31,22 @@ def make_inputs(
     """`dt` is raw: to go through the softplus. Without `full` only what must be given, and `dt` positive."""
     generator = torch.Generator().manual_seed(n_tokens)
 
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    # Uniform, and decays of one magnitude: with tails, a few values would be all of the largest error, and it mere luck.
+    def even(*shape: int) -> Tensor:
+        return (4 * torch.rand(shape, generator=generator, dtype=torch.float64) - 2).to(dtype)
 
-    dt = normal(n_batch, n_tokens, n_channels) - 1
+    dt = even(n_batch, n_tokens, n_channels) - 1
     return {
-        "u_BTC": normal(n_batch, n_tokens, n_channels),
+        "u_BTC": even(n_batch, n_tokens, n_channels),
         "dt_BTC": dt if full else torch.nn.functional.softplus(dt),
-        "A_CN": -torch.exp(normal(n_channels, d_state)),
-        "B_BTGN": normal(n_batch, n_tokens, groups, d_state),
-        "C_BTGN": normal(n_batch, n_tokens, groups, d_state),
-        "D_C": normal(n_channels) if full else None,
-        "z_BTC": normal(n_batch, n_tokens, n_channels) if full else None,
-        "dt_bias_C": normal(n_channels) if full else None,
+        "A_CN": -(even(n_channels, d_state).abs() + 0.3),
+        "B_BTGN": even(n_batch, n_tokens, groups, d_state),
+        "C_BTGN": even(n_batch, n_tokens, groups, d_state),
+        "D_C": even(n_channels) if full else None,
+        "z_BTC": even(n_batch, n_tokens, n_channels) if full else None,
+        "dt_bias_C": even(n_channels) if full else None,
         "segments_BT": (torch.rand(n_batch, n_tokens, generator=generator) < 0.1).cumsum(1).int() if full else None,
-        "initial_state_BCN": normal(n_batch, n_channels, d_state) if full else None,
+        "initial_state_BCN": even(n_batch, n_channels, d_state) if full else None,
     }
 
 
@@ -102,9 +103,9 @@ def test_cpu_gradients_are_those_of_the_reference_in_float64(full: bool, reverse
 @pytest.mark.parametrize("n_tokens", [1, 17, 63, 64, 129, 257])
 def test_cpu_keeps_to_the_rule(hold_to_rule: Callable[..., None], n_tokens: int, dtype: torch.dtype) -> None:
     reverse = n_tokens % 2 == 0
-    inputs = make_inputs(2, n_tokens, 24, 8, dtype, groups=2)
+    inputs = make_inputs(2, n_tokens, 64, 8, dtype, groups=2)
     hold_to_rule(selective_scan, "cpu", inputs, dt_softplus=True, reverse=reverse)
-    hold_to_rule(selective_scan, "cpu", make_inputs(2, n_tokens, 24, 16, dtype, full=False), reverse=not reverse)
+    hold_to_rule(selective_scan, "cpu", make_inputs(2, n_tokens, 64, 16, dtype, full=False), reverse=not reverse)
 
 
 @pytest.mark.parametrize("n_runs", [1, 8])
@@ -118,10 +119,11 @@ def test_cpu_tiles_of_rows_join(monkeypatch: pytest.MonkeyPatch, hold_to_rule: C
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_triton_keeps_to_the_rule(hold_to_rule: Callable[..., None], dtype: torch.dtype, reverse: bool) -> None:
-    hold_to_rule(selective_scan, "triton", make_inputs(1, 67, 40, 5, dtype), dt_softplus=True, reverse=reverse)
-    hold_to_rule(selective_scan, "triton", make_inputs(2, 5, 60, 17, dtype, groups=2, full=False), reverse=reverse)
+    hold_to_rule(selective_scan, "triton", make_inputs(1, 67, 30, 5, dtype), dt_softplus=True, reverse=reverse)
+    hold_to_rule(selective_scan, "triton", make_inputs(1, 5, 140, 17, dtype, groups=2, full=False), reverse=reverse)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # numpy's: the interpreter's sigmoid is right at its ends
 @pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
 @pytest.mark.parametrize("largest", [1e-6, 1e3])
 def test_time_steps_of_any_size_give_finite_gradients(backend: str, largest: float) -> None:

@@ -152,16 +152,17 @@ def _chunk_backward(
         found["z_BTC"][at] = torch.ops.aten.silu_backward(dy_BtC * chunk.output(states_BtGNp, gated=False), chunk.z_BtC)
         dy_BtC = dy_BtC * silu(chunk.z_BtC)
     dy_BtGp = _heads(dy_BtC, chunk.A_GNp)
-    found["C_BTGN"][at] = (states_BtGNp @ dy_BtGp.unsqueeze(-1)).squeeze(-1)
+    # Products and sums over channels, and not a matrix product: torch adds up in pairs, which loses less.
+    shifted = chunk.scratch[2]
+    found["C_BTGN"][at] = torch.mul(states_BtGNp, dy_BtGp.unsqueeze(-2), out=shifted).sum(dim=-1)
 
     dstates_BtGNp = torch.mul(dy_BtGp.unsqueeze(-2), chunk.C_BtGN.unsqueeze(-1), out=chunk.scratch[1])
-    shifted = chunk.scratch[2]
     _scan(_shift(decay, torch.ones_like(decay[:, 0]), not reverse, out=shifted), dstates_BtGNp, handed_BGNp, not reverse)
     last = -1 if reverse else 0
     handed_BGNp = decay[:, last] * dstates_BtGNp[:, last]
 
-    added_BtC = chunk.dt_BtC * chunk.u_BtC
-    found["B_BTGN"][at] = (dstates_BtGNp @ _heads(added_BtC, chunk.A_GNp).unsqueeze(-1)).squeeze(-1)
+    added_BtGp = _heads(chunk.dt_BtC * chunk.u_BtC, chunk.A_GNp)
+    found["B_BTGN"][at] = torch.mul(dstates_BtGNp, added_BtGp.unsqueeze(-2), out=shifted).sum(dim=-1)
     dadded_BtC = (chunk.B_BtGN.unsqueeze(-2) @ dstates_BtGNp).reshape(dy_BtC.shape)
     # The gradient of dt A, through the decay.
     dlog_BtGNp = _shift(states_BtGNp, entering_BGNp, reverse, out=shifted).mul_(decay).mul_(dstates_BtGNp)

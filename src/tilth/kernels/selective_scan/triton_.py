@@ -348,6 +348,7 @@ def _gradient_kernel(
         start = _state_offsets(chunk_of_all * (CHUNK // RUN) + run, c, n, n_channels, d_state)
         state = tl.load(starts_ptr + start, mask=mask, other=0.0)
         before = ()
+        dD_run, dbias_run = tl.zeros([BLOCK_C], tl.float32), tl.zeros([BLOCK_C], tl.float32)
         for q in tl.static_range(RUN):
             i = chunk * CHUNK + run * RUN + q
             inside = i < n_tokens
@@ -399,11 +400,14 @@ def _gradient_kernel(
             if SOFTPLUS:
                 ddt *= tl.sigmoid(raw)
             ddt = tl.where(is_here, ddt, 0.0)
-            dbias += ddt
-            dD += dy * u
+            dbias_run += ddt
+            dD_run += dy * u
             du = dadded * dt + D * dy
             tl.store(du_ptr + token * n_channels + c, du.to(du_ptr.dtype.element_ty), mask=is_here)
             tl.store(ddt_ptr + token * n_channels + c, ddt.to(ddt_ptr.dtype.element_ty), mask=is_here)
+        # Sums of sums: one over all tokens of the chunk, one by one, would round more than torch does.
+        dD += dD_run
+        dbias += dbias_run
     tl.store(dA_ptr + _state_offsets(chunk_of_all, c, n, n_channels, d_state), dA, mask=mask)
     tl.store(dD_ptr + chunk_of_all * n_channels + c, dD, mask=is_channel)
     tl.store(dbias_ptr + chunk_of_all * n_channels + c, dbias, mask=is_channel)
