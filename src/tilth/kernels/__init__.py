@@ -14,10 +14,12 @@ from tilth.kernels.attention import attention
 from tilth.kernels.attention_decode import attention_decode, write_pages
 from tilth.kernels.attention_fp8 import attention_fp8, attention_fp8_blocks, quantize_blocks
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
+from tilth.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
 from tilth.kernels.embedding import embedding
 from tilth.kernels.linear_cross_entropy import cross_entropy, linear_cross_entropy
 from tilth.kernels.rms_norm import rms_norm
 from tilth.kernels.rope import rope
+from tilth.kernels.selective_scan import selective_scan, selective_step
 from tilth.kernels.sign_matmul import sign_matmul, sign_matmul_grouped
 from tilth.kernels.similarity_sketch import similarity_sketch
 from tilth.kernels.ssd_scan import ssd_scan
@@ -31,6 +33,8 @@ __all__ = [
     "attention_decode",
     "attention_fp8",
     "attention_fp8_blocks",
+    "causal_conv1d",
+    "causal_conv1d_update",
     "choose_backend",
     "cross_entropy",
     "embedding",
@@ -38,6 +42,8 @@ __all__ = [
     "quantize_blocks",
     "rms_norm",
     "rope",
+    "selective_scan",
+    "selective_step",
     "sign_matmul",
     "sign_matmul_grouped",
     "similarity_sketch",

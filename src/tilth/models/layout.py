@@ -18,14 +18,11 @@ class SequenceLayout:
     positions_BT: int64 position inside the document, (1, T) when all rows agree.
     rotation: cosines and sines of the T positions from the first on, each (T, head_dim / 2) fp32, and the row of each
         token (B, T) int32, None where that is its index; None without RoPE.
-    young_rows: at j, the indices into the B * T tokens that have fewer than j tokens of their
-    document before them, for j < d_conv; None = without segments, when the shape alone says so.
     """
 
     segments_BT: Tensor | None
     positions_BT: Tensor
     rotation: tuple[Tensor, Tensor, Tensor | None] | None
-    young_rows: tuple[Tensor, ...] | None
 
 
 def lay_out(config: ModelConfig, ids_BT: Tensor, segments_BT: Tensor | None, start: int) -> SequenceLayout:
@@ -45,14 +42,11 @@ def lay_out(config: ModelConfig, ids_BT: Tensor, segments_BT: Tensor | None, sta
             )
         # renumbered, because an id may come back later in the row and must not see its namesake
         segments_BT, positions_BT = _renumber(segments_BT, index_T)
-    young_rows = None
-    if segments_BT is not None and "M" in config.pattern:
-        young_rows = tuple((positions_BT < j).flatten().nonzero().squeeze(-1) for j in range(config.d_conv))
     rotation = None
     if config.rope_theta is not None and "A" in config.pattern:
         rows_BT = None if segments_BT is None else positions_BT.to(torch.int32)
         rotation = (*_rotation_tables(config.rope_theta, config.attention_head_dim // 2, index_T), rows_BT)
-    return SequenceLayout(segments_BT, positions_BT, rotation, young_rows)
+    return SequenceLayout(segments_BT, positions_BT, rotation)
 
 
 def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:

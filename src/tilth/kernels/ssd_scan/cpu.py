@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.backend import compute_dtype
+from tilth.kernels.documents import number_documents
 from tilth.kernels.ssd_scan.inputs import ScanInputs
 
 
@@ -133,13 +134,6 @@ def _decay(log_decay: Tensor, seen: Tensor, dtype: torch.dtype) -> Tensor:
     """
     lowest = -700.0 if dtype == torch.float64 else -70.0
     return log_decay.to(dtype).clamp(lowest, 0.0).exp_().mul_(seen)
-
-
-def number_documents(segments_BT: Tensor) -> Tensor:
-    """Return 0, 1, 2 ... in order of appearance: an id that comes back later still begins a new document."""
-    number_BT = torch.zeros_like(segments_BT)
-    number_BT[:, 1:] = (segments_BT[:, 1:] != segments_BT[:, :-1]).cumsum(dim=1)
-    return number_BT
 
 
 def _same_document(

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tilth.kernels.ssd_scan.cpu import number_documents
+from tilth.kernels.documents import number_documents
 from tilth.kernels.ssd_scan.inputs import ScanInputs
 
 _STATE_BLOCK = 256

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from tilth.kernels import ssd_scan
+from tilth.kernels import causal_conv1d, ssd_scan
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
-from tilth.models.mixers.causal_conv import causal_conv_silu
 from tilth.models.norm import RMSNorm
 from tilth.models.states import Mamba2State
 
@@ -62,8 +61,15 @@ class Mamba2(nn.Module):
         config = self.config
         sizes = [config.d_inner, config.conv_width, config.n_ssm_heads]
         z_BTI, xBC_BTC, dt_BTH = self.in_proj(x_BTD).split(sizes, dim=-1)
-        history = None if state is None else state.conv_inputs
-        mixed_BTC = causal_conv_silu(xBC_BTC, self.conv_weight, self.conv_bias, layout, history)
+        mixed_BTC, conv_inputs_BKC = causal_conv1d(
+            xBC_BTC,
+            self.conv_weight,
+            self.conv_bias,
+            activation="silu",
+            segments_BT=layout.segments_BT,
+            initial_state_BKC=None if state is None else state.conv_inputs,
+            return_final_state=True,
+        )
         x, B, C = mixed_BTC.split([config.d_inner] + 2 * [config.n_groups * config.d_state], dim=-1)
         x_BTHP = x.unflatten(-1, (config.n_ssm_heads, config.ssm_head_dim))
         B_BTGN, C_BTGN = (t.unflatten(-1, (config.n_groups, config.d_state)) for t in (B, C))
@@ -73,7 +79,7 @@ class Mamba2(nn.Module):
         A_H = -torch.exp(self.A_log.to(wide))
         y_BTHP, final_BHPN = self._scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state)
         if state is not None:
-            state.conv_inputs = torch.cat([state.conv_inputs, xBC_BTC], dim=1)[:, 1 - config.d_conv :]
+            state.conv_inputs = conv_inputs_BKC
             state.ssm_BHPN = final_BHPN
         return self.out_proj(self.norm(y_BTHP.flatten(-2), gate=z_BTI))
 
