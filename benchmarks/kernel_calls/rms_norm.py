@@ -26,6 +26,7 @@ def gate_calls(dtype: torch.dtype) -> Iterator[Call]:
     for size in (4096, 65536):
         yield _call("gate after", dtype, "cpu", 3, size, gate=True, bias=True)
         yield _call("gate before", dtype, "cpu", 3, size, gate=True, norm_before_gate=False)
+    yield _call("strands", dtype, "cpu", 3, 256, reverse_complement=True)
     yield _call("groups", dtype, "cpu", 3, 2048, gate=True, norm_before_gate=False, group_size=256)
 
 

@@ -46,7 +46,8 @@ def forward(
             x, residual, gate, weight_D.contiguous(), _contiguous(bias_D), y, h, rstd,
             eps, n_tokens * n_groups, n_groups, group_size, weight_D.shape[0],
             x.stride(0), _stride(residual), _stride(gate),
-            GATE=_gate_place(gate, norm_before_gate), ONE_BLOCK=group_size <= options["BLOCK"], **options,
+            GATE=_gate_place(gate, norm_before_gate), STRANDS=1 + reverse_complement,
+            ONE_BLOCK=group_size <= options["BLOCK"], **options,
         )  # fmt: skip
     return y, h, rstd
 
@@ -83,18 +84,18 @@ def backward(
     if n_tokens:
         shared = (dy, x, gate, weight_D.contiguous(), _contiguous(bias_D), rstd)
         strides = (dy.stride(0), x.stride(0), _stride(gate))
-        place = _gate_place(gate, norm_before_gate)
+        constants = {"GATE": _gate_place(gate, norm_before_gate), "STRANDS": 1 + reverse_complement}
         projection = None
         if bucket == "wide":
             projection = torch.empty_like(rstd)
             _projection_kernel[(n_tokens * n_groups,)](
                 *shared, projection, n_groups, group_size, weight_D.shape[0], *strides,
-                GATE=place, **launch("rms_norm", "projection", x, bucket),
+                **constants, **launch("rms_norm", "projection", x, bucket),
             )  # fmt: skip
         _backward_kernel[(n_programs, n_groups, n_blocks)](
             *shared, projection, dh, dx, dresidual, dgate, sums[0], sums[1] if len(sums) > 1 else None,
             n_tokens, triton.cdiv(n_tokens, n_programs), n_groups, group_size, weight_D.shape[0], *strides, _stride(dh),
-            GATE=place, **options,
+            **constants, **options,
         )  # fmt: skip
     weights = [w for w in (weight_D, bias_D) if w is not None]
     gradients = [_fold(total.sum(dim=0), reverse_complement).to(w.dtype) for total, w in zip(sums, weights, strict=True)]
@@ -131,9 +132,12 @@ def _fold(total_D: Tensor, reverse_complement: bool) -> Tensor:
 
 
 @triton.jit
-def _weight_index(channels, n_weights):
-    """The weight of each channel: that of its mirror image on the second strand."""
-    return tl.where(channels < n_weights, channels, 2 * n_weights - 1 - channels)
+def _weight_index(channels, n_weights, STRANDS: tl.constexpr):
+    """The weight of each channel: that of its mirror image on the second strand, where there are two."""
+    index = channels
+    if STRANDS == 2:
+        index = tl.where(channels < n_weights, channels, 2 * n_weights - 1 - channels)
+    return index
 
 
 @triton.jit
@@ -161,8 +165,10 @@ def _read(
 
 
 @triton.jit
-def _write(x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels, inside, n_weights, GATE: tl.constexpr):
-    index = _weight_index(channels, n_weights)
+def _write(
+    x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels, inside, n_weights, GATE: tl.constexpr, STRANDS: tl.constexpr
+):
+    index = _weight_index(channels, n_weights, STRANDS)
     y = x * rstd * _load(weight_ptr, index, inside)
     if bias_ptr is not None:
         y += _load(bias_ptr, index, inside)
@@ -175,7 +181,7 @@ def _write(x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels, inside
 def _forward_kernel(
     x_ptr, residual_ptr, gate_ptr, weight_ptr, bias_ptr, y_ptr, h_ptr, rstd_ptr,
     eps, n_rows, n_groups, size, n_weights, x_stride, residual_stride, gate_stride,
-    GATE: tl.constexpr, ONE_BLOCK: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    GATE: tl.constexpr, STRANDS: tl.constexpr, ONE_BLOCK: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     rows = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     tokens = rows // n_groups
@@ -190,7 +196,7 @@ def _forward_kernel(
         )  # fmt: skip
         rstd = tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / size + eps)
         offsets = tokens * n_channels + channels
-        _write(x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels, inside, n_weights, GATE)
+        _write(x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels, inside, n_weights, GATE, STRANDS)
     else:
         squares = tl.zeros([ROWS, BLOCK], dtype=tl.float32)
         for start in range(0, size, BLOCK):
@@ -208,27 +214,27 @@ def _forward_kernel(
                 residual_stride, gate_stride, GATE,
             )  # fmt: skip
             offsets = tokens * n_channels + channels + start
-            _write(x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels + start, inside, n_weights, GATE)
+            _write(x, gate, rstd, weight_ptr, bias_ptr, y_ptr, offsets, channels + start, inside, n_weights, GATE, STRANDS)
     tl.store(rstd_ptr + rows, rstd, mask=rows < n_rows)
 
 
 @triton.jit
 def _linear_part(
-    dy_ptr, x_ptr, gate_ptr, weight_ptr, rstd, tokens, channels, inside, n_weights, dy_stride, x_stride, gate_stride,
-    GATE: tl.constexpr,
+    dy_ptr, x_ptr, gate_ptr, rstd, tokens, channels, inside, dy_stride, x_stride, gate_stride, GATE: tl.constexpr
 ):  # fmt: skip
-    """Return n = x / rms, the gradient of n * weight + bias, the weight, and the gate."""
+    """Return n = x / rms, the gradient of n * weight + bias, and the gate."""
     x, gate = _read(x_ptr, None, gate_ptr, None, tokens, channels, inside, 0, x_stride, 0, gate_stride, GATE)
     dy = _load(dy_ptr, tokens * dy_stride + channels, inside)
     if GATE == "after":
         dy *= gate * tl.sigmoid(gate)
-    return x * rstd, dy, _load(weight_ptr, _weight_index(channels, n_weights), inside), gate
+    return x * rstd, dy, gate
 
 
 @triton.jit
 def _projection_kernel(
     dy_ptr, x_ptr, gate_ptr, weight_ptr, bias_ptr, rstd_ptr, projection_ptr,
-    n_groups, size, n_weights, dy_stride, x_stride, gate_stride, GATE: tl.constexpr, BLOCK: tl.constexpr,
+    n_groups, size, n_weights, dy_stride, x_stride, gate_stride,
+    GATE: tl.constexpr, STRANDS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """mean(dy * weight * n) of a row that no program can hold."""
     row = tl.program_id(0).to(tl.int64)
@@ -236,10 +242,11 @@ def _projection_kernel(
     total = tl.zeros([BLOCK], dtype=tl.float32)
     for start in range(0, size, BLOCK):
         cols = start + tl.arange(0, BLOCK)
-        n, dy, weight, _ = _linear_part(
-            dy_ptr, x_ptr, gate_ptr, weight_ptr, rstd, row // n_groups, (row % n_groups) * size + cols, cols < size,
-            n_weights, dy_stride, x_stride, gate_stride, GATE,
-        )  # fmt: skip
+        channels = (row % n_groups) * size + cols
+        n, dy, _ = _linear_part(
+            dy_ptr, x_ptr, gate_ptr, rstd, row // n_groups, channels, cols < size, dy_stride, x_stride, gate_stride, GATE
+        )
+        weight = _load(weight_ptr, _weight_index(channels, n_weights, STRANDS), cols < size)
         total += dy * weight * n
     tl.store(projection_ptr + row, tl.sum(total) / size)
 
@@ -249,13 +256,15 @@ def _backward_kernel(
     dy_ptr, x_ptr, gate_ptr, weight_ptr, bias_ptr, rstd_ptr, projection_ptr, dh_ptr,
     dx_ptr, dresidual_ptr, dgate_ptr, dweight_ptr, dbias_ptr,
     n_tokens, tokens_per_program, n_groups, size, n_weights, dy_stride, x_stride, gate_stride, dh_stride,
-    GATE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    GATE: tl.constexpr, STRANDS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of one group (axis 1) and one block of its channels (axis 2), all tokens of this program, in order."""
     program, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     cols = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     channels = (group * size + cols)[None, :]
     n_channels = n_groups * size
+    index = _weight_index(channels, n_weights, STRANDS)
+    weight = _load(weight_ptr, index, (cols < size)[None, :])
     dweight = tl.zeros([ROWS, BLOCK], dtype=tl.float32)
     dbias = tl.zeros([ROWS, BLOCK], dtype=tl.float32)
     first = program * tokens_per_program
@@ -264,10 +273,9 @@ def _backward_kernel(
         tokens = (start + tl.arange(0, ROWS))[:, None]
         inside = (tokens < last) & (cols < size)[None, :]
         rstd = tl.load(rstd_ptr + tokens * n_groups + group, mask=tokens < last, other=0.0)
-        n, dy, weight, gate = _linear_part(
-            dy_ptr, x_ptr, gate_ptr, weight_ptr, rstd, tokens, channels, inside, n_weights, dy_stride, x_stride,
-            gate_stride, GATE,
-        )  # fmt: skip
+        n, dy, gate = _linear_part(
+            dy_ptr, x_ptr, gate_ptr, rstd, tokens, channels, inside, dy_stride, x_stride, gate_stride, GATE
+        )
         if dh_ptr is not None:  # asked for early: it arrives while the row is summed
             dh = _load(dh_ptr, tokens * dh_stride + channels, inside)
         dweight += dy * n
@@ -289,7 +297,7 @@ def _backward_kernel(
             else:
                 y = n * weight
                 if bias_ptr is not None:
-                    y += _load(bias_ptr, _weight_index(channels, n_weights), inside)
+                    y += _load(bias_ptr, index, (cols < size)[None, :])
                 dgate = _load(dy_ptr, tokens * dy_stride + channels, inside) * y * slope
             tl.store(dgate_ptr + offsets, dgate.to(dgate_ptr.dtype.element_ty), mask=inside)
         if dh_ptr is not None:
