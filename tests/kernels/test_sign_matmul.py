@@ -243,6 +243,7 @@ BAD: list[tuple[Given, str]] = [
     ({"x_MK": torch.ones(4, 40, dtype=torch.int32)}, "x_MK"),
     ({"packed_EPN": torch.zeros(2, 2, 6)}, "packed_EPN"),
     ({"packed_EPN": torch.zeros(2, 1, 6, dtype=torch.int32)}, "packed_EPN"),
+    ({"packed_EPN": torch.zeros(0, 2, 6, dtype=torch.int32)}, "packed_EPN"),
     ({"packed_EPN": torch.zeros(2, 6, dtype=torch.int32)}, "packed_EPN"),
     ({"packed_EPN": torch.zeros(2, 2, 6, dtype=torch.int32, device="meta")}, "packed_EPN"),
     ({"tenants_M": torch.zeros(3, dtype=torch.int32)}, "tenants_M"),

@@ -106,6 +106,8 @@ def _check(inputs: dict[str, Tensor | None]) -> None:
     if packed.dtype != torch.int32:
         raise ValueError(f"{packed_name} is {packed.dtype}; expected int32, as `pack` returns it")
     (n_rows, k), (n_tenants, _, n) = x.shape, packed.shape
+    if n_tenants == 0:
+        raise ValueError(f"{packed_name} has no tenant; expected at least 1")
     if packed.shape[1] != n_words(k):
         raise ValueError(f"{packed_name} has {packed.shape[1]} rows of words; expected {n_words(k)} for x_MK with K={k}")
     for (name, scale), shape in zip(scales, ((n_tenants,), (n_tenants, n), (n_tenants, k)), strict=True):

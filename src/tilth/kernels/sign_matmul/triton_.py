@@ -51,7 +51,7 @@ def backward(
     with_scales: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of x and of the scales that are there."""
-    tenants = None if tenants_M is None else tenants_M.clamp(min=0).long()
+    tenants = None if tenants_M is None else tenants_M.clamp(0, len(packed_EPN) - 1).long()
     g = dy_MN
     for scale_EX in (None if scale_E is None else scale_E.unsqueeze(1), row_scale_EN):
         if (factor := _by_row(scale_EX, tenants)) is not None:
@@ -113,7 +113,7 @@ def _product(
     tenants = x_MJH if tenants_M is None else tenants_M.contiguous()
     _arrange_kernel[(n_rows, n_blocks)](
         x_MK, x_MJH if column_scale_EK is None else column_scale_EK.contiguous(), tenants, x_MJH,
-        x_MK.stride(0), x_MK.stride(1), k, n_blocks * block_h,
+        x_MK.stride(0), x_MK.stride(1), k, n_blocks * block_h, n_tenants,
         HAS_TENANTS=tenants_M is not None, HAS_SCALE=column_scale_EK is not None, BLOCK_H=block_h,
     )  # fmt: skip
     n_programs = triton.cdiv(n, block_n) * triton.cdiv(n_rows, block_m) * n_tenants
@@ -129,7 +129,7 @@ def _product(
     )  # fmt: skip
     if n_splits > 1:
         _sum_kernel[(n_rows, triton.cdiv(n, 1024))](
-            sums, tenants, *scales, y, n_rows, n, n_splits, HAS_TENANTS=tenants_M is not None, BLOCK=1024, **has
+            sums, tenants, *scales, y, n_rows, n, n_splits, n_tenants, HAS_TENANTS=tenants_M is not None, BLOCK=1024, **has
         )
 
 
@@ -171,8 +171,14 @@ def _signs(words, j, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, dtype: tl.con
 
 
 @triton.jit
+def _existing(tenant, n_tenants):
+    """Return a tenant whose scales can be read: the row of one that does not exist is 0 or NaN whatever they are."""
+    return tl.minimum(tl.maximum(tenant, 0), n_tenants - 1).to(tl.int64)
+
+
+@triton.jit
 def _arrange_kernel(
-    x_ptr, column_ptr, tenants_ptr, arranged_ptr, stride_m, stride_k, k, n_padded,
+    x_ptr, column_ptr, tenants_ptr, arranged_ptr, stride_m, stride_k, k, n_padded, n_tenants,
     HAS_TENANTS: tl.constexpr, HAS_SCALE: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """Write x[m, 16 h + j] * column_scale to [m, j, h], and 0 past K."""
@@ -184,7 +190,7 @@ def _arrange_kernel(
     x = tl.load(x_ptr + m * stride_m + col.to(tl.int64) * stride_k, mask=inside, other=0.0)
     if HAS_SCALE:
         if HAS_TENANTS:
-            column_ptr += tl.maximum(tl.load(tenants_ptr + m), 0).to(tl.int64) * k
+            column_ptr += _existing(tl.load(tenants_ptr + m), n_tenants) * k
         x = (x.to(tl.float32) * tl.load(column_ptr + col, mask=inside, other=0.0).to(tl.float32)).to(x.dtype)
     tl.store(arranged_ptr + (m * 16 + j[:, None]) * n_padded + h[None, :], tl.trans(x))
 
@@ -257,7 +263,7 @@ def _forward_kernel(
 
 @triton.jit
 def _sum_kernel(
-    sums_ptr, tenants_ptr, scale_ptr, row_ptr, add_ptr, y_ptr, n_rows, n, n_splits,
+    sums_ptr, tenants_ptr, scale_ptr, row_ptr, add_ptr, y_ptr, n_rows, n, n_splits, n_tenants,
     HAS_TENANTS: tl.constexpr, HAS_SCALE: tl.constexpr, HAS_ROW: tl.constexpr, HAS_ADD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add up the parts of K in their order."""
@@ -269,7 +275,7 @@ def _sum_kernel(
         acc += tl.load(sums_ptr + (split * n_rows + row) * n + cols, mask=inside, other=0.0)
     tenant = row * 0
     if HAS_TENANTS:
-        tenant = tl.maximum(tl.load(tenants_ptr + row), 0).to(tl.int64)
+        tenant = _existing(tl.load(tenants_ptr + row), n_tenants)
     acc = _finish(acc, row, cols, tenant, scale_ptr, row_ptr, add_ptr, n, inside, HAS_SCALE, HAS_ROW, HAS_ADD)
     tl.store(y_ptr + row * n + cols, acc.to(y_ptr.dtype.element_ty), mask=inside)
 
