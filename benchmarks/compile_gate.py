@@ -31,7 +31,7 @@ ARCHITECTURES = (80, 90, 100)
 DTYPES = ("bfloat16", "float16", "float32")
 # Bytes of shared memory that one block may have: CUDA C++ programming guide, technical specifications per compute capability.
 SHARED_BYTES = {80: 166_912, 90: 232_448, 100: 232_448}
-SAMPLE = 20
+SAMPLE = 100
 MORE_REGISTERS = 1.1
 
 
