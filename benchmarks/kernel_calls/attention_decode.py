@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ def _new(tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
     return {"k_BTGD": new, "v_BTGD": new.clone()} | {name: value for name, value in tensors.items() if name != "q_BTHD"}
 
 
-def _sdpa_on(tensors: dict[str, Tensor | None]):
+def _sdpa_on(tensors: dict[str, Tensor | None]) -> Callable[..., Tensor]:
     """Return torch's attention over keys that lie together: what an unpaged cache of rows of one length would cost."""
     q, k_pages, v_pages, table, lengths = tensors.values()
     page_size = k_pages.shape[1]
