@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def _blocks(values: dict[str, Tensor], block_size: int) -> dict[str, Tensor | No
     }
 
 
-def _cudnn_on(values: dict[str, Tensor]):
+def _cudnn_on(values: dict[str, Tensor]) -> Callable[..., Tensor]:
     """Return torch's attention through cuDNN on the values before they were quantised."""
 
     def cudnn(causal: bool, **_blocks: Tensor) -> Tensor:
@@ -115,6 +115,6 @@ def _cudnn_on(values: dict[str, Tensor]):
     return cudnn
 
 
-def _quantising(values: dict[str, Tensor]):
+def _quantising(values: dict[str, Tensor]) -> Callable[..., Tensor]:
     """Return the operator that quantises its inputs in every call."""
     return lambda causal, **_blocks: attention_fp8(**values, causal=causal)

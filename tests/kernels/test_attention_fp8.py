@@ -121,6 +121,7 @@ CASES: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
     "causal": ((70, 70, 4, 2, 64), 32, {}),
     "all": ((33, 130, 2, 2, 64), 64, {"causal": False}),
     "window": ((150, 150, 2, 1, 64), 32, {"window": 20}),
+    "wide window": ((257, 257, 1, 1, 64), 32, {"window": 180}),
     "two-sided window": ((70, 70, 2, 1, 64), 64, {"causal": False, "window": (10, 3)}),
     "head of 128": ((40, 200, 2, 1, 128), 128, {"scale": 0.05}),
     "head of 256": ((20, 100, 1, 1, 256), 64, {}),

@@ -180,7 +180,7 @@ def _combine_kernel(
     length = tl.load(lengths_ptr + b)
     first, stop = _seen_keys((length - n_tokens + token).to(tl.int32), length, left, right)
     first_split = first // split
-    end_split = tl.where(first < stop, tl.cdiv(stop, split), first_split)
+    end_split = tl.cdiv(tl.maximum(stop, 0), split)
     d = tl.arange(0, BLOCK_D)
     acc = tl.zeros([BLOCK_D], dtype=tl.float32)
     total, largest = tl.full([], 0.0, dtype=tl.float32), tl.full([], float("-inf"), dtype=tl.float32)

@@ -109,7 +109,7 @@ def attention_fp8_blocks(
     """Return `attention_fp8` of what `quantize_blocks` made, in `dtype`; `scale` is 1 / sqrt(D) where not given.
 
     q8 and k8 must have been turned by the same signs, or neither. v8 is fastest with `tokens_last`. float64 in place of
-    e4m3 is for the reference, as the truth of comparisons.
+    e4m3 is for the reference, as the truth of comparisons, and gives float64.
     Raises ValueError for shapes, dtypes or options that do not fit, BackendError for a backend that cannot run.
     """
     for name, tensor in (("q8_BTHD", q8_BTHD), ("k8_BTGD", k8_BTGD), ("v8_BTGD", v8_BTGD)):
@@ -128,6 +128,8 @@ def attention_fp8_blocks(
         check_device(q8_BTHD, **{name: scales})
     if dtype not in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
         raise ValueError(f"dtype is {dtype}; expected bfloat16, float16 or float32")
+    if q8_BTHD.dtype == torch.float64:
+        dtype = torch.float64
     left, right = window_limits(window, causal)
     scale = softmax_scale(scale, q8_BTHD.shape[-1])
     chosen = choose_backend(q8_BTHD, backend)
