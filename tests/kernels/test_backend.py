@@ -58,9 +58,7 @@ def test_the_backend_that_was_chosen_is_the_one_that_runs(monkeypatch: pytest.Mo
     assert calls == ["reference.forward", "reference.backward", "cpu.forward", "cpu.backward"]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("tirton", "Did you mean `triton`"), ("zzz", "Known: cpu, gluon, reference, triton")]
-)
+@pytest.mark.parametrize(("name", "message"), [("tirton", "Did you mean `triton`"), ("zzz", "Known: cpu, gluon, reference, triton")])
 def test_an_unknown_backend_is_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=message), use_backend(name):
         pass
