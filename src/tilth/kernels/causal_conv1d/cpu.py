@@ -30,7 +30,7 @@ def forward(inputs: ConvInputs, activation: str | None, reverse: bool) -> Tensor
     for tile in conv.tiles():
         y = y_BTC[tile.rows, tile.tokens]
         total = scratch[: y.numel()].view(y.shape)
-        conv.sum_taps(tile, conv.padded(tile), out=total)
+        conv.sum_taps(tile, conv.inputs_of(tile), out=total)
         if activation is None:
             y.copy_(total)
         elif y.dtype == conv.dtype:
@@ -54,7 +54,7 @@ def backward(dy_BTC: Tensor, inputs: ConvInputs, activation: str | None, reverse
     scratch, products = (torch.empty(conv.tile_values + extra, dtype=conv.dtype) for extra in (conv.halo_values, 0))
     left_over = dx_BTC
     for tile in conv.tiles(against=True):
-        x, dy, dx = conv.padded(tile), dy_BTC[tile.rows, tile.tokens], dx_BTC[tile.rows, tile.tokens]
+        read, dy, dx = conv.inputs_of(tile), dy_BTC[tile.rows, tile.tokens], dx_BTC[tile.rows, tile.tokens]
         n_rows, n_tokens, n_channels = dy.shape
         product = products[: dy.numel()].view(dy.shape)
         grad = scratch[: dy.numel() + n_rows * n_halo * n_channels].view(n_rows, n_tokens + n_halo, n_channels)
@@ -66,11 +66,11 @@ def backward(dy_BTC: Tensor, inputs: ConvInputs, activation: str | None, reverse
         if activation is None:
             own.copy_(dy)
         else:
-            conv.sum_taps(tile, x, out=product)
+            conv.sum_taps(tile, read, out=product)
             torch.ops.aten.silu_backward.grad_input(dy.to(conv.dtype), product, grad_input=own)
         left_over = (grad[:, n_tokens:] if reverse else grad[:, :n_halo]).clone()
         dbias_C += own.sum((0, 1))
-        conv.backward_taps(tile, x, grad, product, dx, dtaps_KC)
+        conv.backward_taps(tile, read, grad, product, dx, dtaps_KC)
         if dinitial is not None and tile.is_first:
             dinitial[tile.rows] = conv.initial_backward(tile, left_over).to(dinitial.dtype)
     dbias = dy_BTC.new_empty((0,)) if inputs.bias_C is None else dbias_C.to(inputs.bias_C.dtype)
@@ -93,6 +93,29 @@ class _Tile:
     tokens: slice
     is_first: bool  # in the direction of the convolution: it sees the initial state
     is_last: bool  # no token after it sees it
+
+
+@dataclass(frozen=True)
+class _TileInputs:
+    """The padded rows that a tile reads: those of the input, and the few that lie before it, or behind it if `reverse`."""
+
+    inside: Tensor
+    outside: Tensor
+    reverse: bool
+
+    def windows(self, offset: int, n_tokens: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yield tokens of the tile and what they read `offset` rows on; twice only where the tile reads rows of both kinds."""
+        n_inside, n_outside = self.inside.shape[1], self.outside.shape[1]
+        if self.reverse:
+            split = min(max(n_inside - offset, 0), n_tokens)
+            yield slice(0, split), self.inside[:, offset : offset + split]
+            if split < n_tokens:
+                yield slice(split, n_tokens), self.outside[:, offset + split - n_inside : offset + n_tokens - n_inside]
+        else:
+            split = min(max(n_outside - offset, 0), n_tokens)
+            if split:
+                yield slice(0, split), self.outside[:, offset : offset + split]
+            yield slice(split, n_tokens), self.inside[:, offset + split - n_outside : offset + n_tokens - n_outside]
 
 
 @dataclass(frozen=True)
@@ -131,9 +154,10 @@ class _Conv:
     def tile_size(self) -> tuple[int, int]:
         """The rows and tokens of a tile: several rows only where they are whole."""
         n_batch, n_tokens, n_channels = self.x_BTC.shape
-        n_values = _TILE * torch.get_num_threads() // max(n_channels, 1)
-        n_wide = min(max(n_values, self.n_taps), max(n_tokens, 1))
-        return (min(max(n_values // n_wide, 1), n_batch) if n_wide == n_tokens else 1), n_wide
+        n_values = max(_TILE * torch.get_num_threads() // max(n_channels, 1), self.n_taps)
+        n_tiles = max(round(n_tokens / n_values), 1)
+        n_wide = max(-(-n_tokens // n_tiles), 1)
+        return (min(max(n_values // n_wide, 1), n_batch) if n_tiles == 1 else 1), n_wide
 
     @property
     def tile_values(self) -> int:
@@ -156,37 +180,37 @@ class _Conv:
                 first, last = (is_at_end, is_at_start) if self.reverse else (is_at_start, is_at_end)
                 yield _Tile(slice(row, min(row + n_high, n_batch)), slice(start, stop), first, last)
 
-    def padded(self, tile: _Tile) -> Tensor:
-        """Return the rows of the padded input that the tile reads, in the dtype of the computation; a view where possible."""
+    def inputs_of(self, tile: _Tile) -> _TileInputs:
+        """Return what the tile reads, in the dtype of the computation; a view where possible."""
         n_halo, n_tokens, tokens = self.n_taps - 1, self.x_BTC.shape[1], tile.tokens
         low, high = (tokens.start, tokens.stop + n_halo) if self.reverse else (tokens.start - n_halo, tokens.stop)
-        x = self.x_BTC[tile.rows, max(low, 0) : min(high, n_tokens)].to(self.dtype)
-        n_missing = high - low - x.shape[1]
-        if n_missing == 0:
-            return x
-        if self.initial is None:
-            outside = x.new_zeros(x.shape[0], n_missing, x.shape[2])
+        inside = self.x_BTC[tile.rows, max(low, 0) : min(high, n_tokens)].to(self.dtype)
+        n_outside = high - low - inside.shape[1]
+        if self.initial is None or n_outside == 0:
+            outside = inside.new_zeros(inside.shape[0], n_outside, inside.shape[2])
         else:
-            nearest = slice(0, n_missing) if self.reverse else slice(n_halo - n_missing, n_halo)
+            nearest = slice(0, n_outside) if self.reverse else slice(n_halo - n_outside, n_halo)
             outside = self.initial[tile.rows, nearest].to(self.dtype)
-        return torch.cat((x, outside) if self.reverse else (outside, x), dim=1)
+        return _TileInputs(inside, outside, self.reverse)
 
-    def sum_taps(self, tile: _Tile, x: Tensor, out: Tensor) -> None:
-        """Write bias + sum of the taps over the padded rows `x`; `out` is contiguous.
+    def sum_taps(self, tile: _Tile, inputs: _TileInputs, out: Tensor) -> None:
+        """Write bias + sum of the taps over the tile's inputs; `out` is contiguous.
 
         From the farthest tap to the nearest, and tokens too young for a tap lose it again: exact, and a NaN of another
         document cannot pass.
         """
-        n_tokens = out.shape[1]
         young = self.young.of_tile(tile) if self.young else {}
         for distance in reversed(range(self.n_taps)):
             offset = self._offset(distance)
-            so_far = self.bias_C if distance == self.n_taps - 1 else out
-            torch.addcmul(so_far, x[:, offset : offset + n_tokens], self.taps_KC[offset], out=out)
-            if (tokens := young.get(distance)) is not None:
-                out.flatten(0, 1).index_copy_(0, tokens, self.bias_C.expand(len(tokens), -1))
+            for tokens, window in inputs.windows(offset, out.shape[1]):
+                part = out[:, tokens]
+                torch.addcmul(self.bias_C if distance == self.n_taps - 1 else part, window, self.taps_KC[offset], out=part)
+            if (too_young := young.get(distance)) is not None:
+                out.flatten(0, 1).index_copy_(0, too_young, self.bias_C.expand(len(too_young), -1))
 
-    def backward_taps(self, tile: _Tile, x: Tensor, grad: Tensor, product: Tensor, dx: Tensor, dtaps_KC: Tensor) -> None:
+    def backward_taps(
+        self, tile: _Tile, inputs: _TileInputs, grad: Tensor, product: Tensor, dx: Tensor, dtaps_KC: Tensor
+    ) -> None:
         """Write the gradient of the tile's own tokens and add to that of the taps; `grad` is used up.
 
         `grad` covers the tile and the K - 1 tokens that see it from outside. From the nearest tap to the farthest it
@@ -197,15 +221,17 @@ class _Conv:
         young = self.young.of_tile(tile, n_halo) if self.young else {}
         total = dx if dx.dtype == self.dtype else torch.empty(dx.shape, dtype=self.dtype)
         for distance in range(self.n_taps):
-            if (tokens := young.get(distance)) is not None:
-                grad.flatten(0, 1).index_fill_(0, tokens, 0.0)
+            if (too_young := young.get(distance)) is not None:
+                grad.flatten(0, 1).index_fill_(0, too_young, 0.0)
             offset = self._offset(distance)
-            window = grad[:, n_halo - offset : n_halo - offset + n_tokens]
+            seeing = grad[:, n_halo - offset : n_halo - offset + n_tokens]
             if distance == 0:
-                torch.mul(window, self.taps_KC[offset], out=total)
+                torch.mul(seeing, self.taps_KC[offset], out=total)
             else:
-                total.addcmul_(window, self.taps_KC[offset])
-            dtaps_KC[offset] += torch.mul(own, x[:, offset : offset + n_tokens], out=product).sum((0, 1))
+                total.addcmul_(seeing, self.taps_KC[offset])
+            for tokens, window in inputs.windows(offset, n_tokens):
+                torch.mul(own[:, tokens], window, out=product[:, tokens])
+            dtaps_KC[offset] += product.sum((0, 1))
         if total is not dx:
             dx.copy_(total)
 

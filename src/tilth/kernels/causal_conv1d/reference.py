@@ -23,9 +23,11 @@ def causal_conv1d_reference(inputs: ConvInputs, activation: str | None, reverse:
     else:
         outside = initial_state_BKC.to(dtype)
     number_BT = x.new_zeros(n_batch, n_tokens, dtype=torch.int32) if segments_BT is None else number_documents(segments_BT)
-    edge_B1 = number_BT[:, -1:] if reverse else number_BT[:, :1]
     parts = (x, outside) if reverse else (outside, x)
-    edges = edge_B1.expand(-1, n_taps - 1)
+    # The initial state belongs to the first document, whose number is 0, or to the last one if it is read backwards.
+    edges = number_BT.new_zeros(n_batch, n_taps - 1)
+    if reverse and n_tokens:
+        edges = edges + number_BT[:, -1:]
     padded, number = torch.cat(parts, dim=1), torch.cat((number_BT, edges) if reverse else (edges, number_BT), dim=1)
 
     total = torch.zeros_like(x)

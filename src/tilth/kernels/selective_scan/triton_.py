@@ -348,6 +348,7 @@ def _gradient_kernel(
         start = _state_offsets(chunk_of_all * (CHUNK // RUN) + run, c, n, n_channels, d_state)
         state = tl.load(starts_ptr + start, mask=mask, other=0.0)
         before = ()
+        dA_run = tl.zeros([BLOCK_N, BLOCK_C], tl.float32)
         dD_run, dbias_run = tl.zeros([BLOCK_C], tl.float32), tl.zeros([BLOCK_C], tl.float32)
         for q in tl.static_range(RUN):
             i = chunk * CHUNK + run * RUN + q
@@ -394,7 +395,7 @@ def _gradient_kernel(
             tl.store(dB_ptr + part, tl.sum(dstate * added[None, :], axis=1), mask=is_state & inside)
             tl.store(dC_ptr + part, tl.sum(state * dy[None, :], axis=1), mask=is_state & inside)
             dlog = dstate * decayed
-            dA += dlog * dt[None, :]
+            dA_run += dlog * dt[None, :]
             dadded = tl.sum(dstate * B[:, None], axis=0)
             ddt = dadded * u + tl.sum(dlog * A, axis=0)
             if SOFTPLUS:
@@ -406,6 +407,7 @@ def _gradient_kernel(
             tl.store(du_ptr + token * n_channels + c, du.to(du_ptr.dtype.element_ty), mask=is_here)
             tl.store(ddt_ptr + token * n_channels + c, ddt.to(ddt_ptr.dtype.element_ty), mask=is_here)
         # Sums of sums: one over all tokens of the chunk, one by one, would round more than torch does.
+        dA += dA_run
         dD += dD_run
         dbias += dbias_run
     tl.store(dA_ptr + _state_offsets(chunk_of_all, c, n, n_channels, d_state), dA, mask=mask)
