@@ -258,9 +258,9 @@ def test_what_is_frozen_gets_no_product(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_chunks_hold_at_most_a_twentieth_of_the_logits() -> None:
-    for n_tokens in (2560, 4095, 8192, 16384, 20000, 65536):
+    for n_tokens in (5120, 6000, 8192, 16384, 20000, 65536):
         assert n_tokens / 40 < chunk_size(n_tokens) <= n_tokens / 20
-    assert [chunk_size(n) for n in (0, 1, 100, 128, 2559, 10**6)] == [1, 1, 100, 128, 128, 4096]
+    assert [chunk_size(n) for n in (0, 1, 100, 256, 5119, 10**6)] == [1, 1, 100, 256, 256, 4096]
 
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])

@@ -37,7 +37,7 @@ def linear_cross_entropy(
     PaLM, section 5); the z part is that share of the loss, for logging: no gradient flows through it. `softcap` makes
     logits softcap * tanh(logits / softcap) (Gemma 2). A target of `ignore_index` does not count.
 
-    The logits exist for `chunk_tokens` tokens at a time, by default a twentieth of all (128 where that is more). For the
+    The logits exist for `chunk_tokens` tokens at a time, by default a twentieth of all (256 where that is more). For the
     sum the gradients are made there and then, in the forward: three products in all. Reduction "none" must wait for the
     gradient of each token's loss and makes the logits again, a fourth product: where the weights of the tokens are known
     before, give `token_weights_S`. The products run in the dtype of hidden_SD, or that of autocast; the gradient of the

@@ -13,7 +13,7 @@ from torch import Tensor
 
 SHARE_OF_LOGITS = 20
 """A chunk holds at most this part of the tokens: 5 % of the logits."""
-FEWEST_TOKENS, MOST_TOKENS = 128, 4096
+TILE, FEWEST_TOKENS, MOST_TOKENS = 128, 256, 4096
 """Fewer would make thin products; more would save nothing: the sum of the weight's gradient is read once a chunk."""
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -24,9 +24,9 @@ Rows = Callable[[Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
 def chunk_size(n_tokens: int) -> int:
     """Return the tokens of a chunk: a twentieth, so that memory stays under 5 % of the logits', in whole tiles of 128.
 
-    Of fewer than 2560 tokens it is 128, or all.
+    Of fewer than 5120 tokens it is 256, or all.
     """
-    in_tiles = n_tokens // SHARE_OF_LOGITS // FEWEST_TOKENS * FEWEST_TOKENS
+    in_tiles = n_tokens // SHARE_OF_LOGITS // TILE * TILE
     return min(max(in_tiles, FEWEST_TOKENS), MOST_TOKENS, max(n_tokens, 1))
 
 
