@@ -61,11 +61,13 @@ def compiling_for(arch: int) -> Iterator[None]:
         _compiling_for = previous
 
 
-def choose_backend(tensor: Tensor, asked: str | None = None, *, has_gluon: bool = False) -> str:
+def choose_backend(
+    tensor: Tensor, asked: str | None = None, *, has_gluon: bool = False, gluon_is_default: bool = True
+) -> str:
     """Return the backend that an operator on `tensor` uses: `asked`, else use_backend, else TILTH_KERNELS, else by device.
 
-    `has_gluon`: the call has a Gluon form, which a Hopper GPU then runs. A function under torch.compile follows
-    use_backend, but keeps the environment in which it was first traced.
+    `has_gluon`: the call has a Gluon form, which a Hopper GPU then runs, but only on demand unless `gluon_is_default`. A
+    function under torch.compile follows use_backend, but keeps the environment in which it was first traced.
     Raises BackendError, which is a ValueError, where the backend that was asked for cannot run on this tensor.
     """
     name, where = asked, "backend"
@@ -74,7 +76,7 @@ def choose_backend(tensor: Tensor, asked: str | None = None, *, has_gluon: bool 
     if name is None:
         name, where = os.environ.get(ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
     if name is None:
-        name = _backend_of(tensor.device, has_gluon)
+        name = _backend_of(tensor.device, has_gluon and gluon_is_default)
     else:
         _check_name(name, where)
     _check_can_run(name, tensor.device, tensor.dtype, has_gluon)
