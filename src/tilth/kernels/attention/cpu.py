@@ -93,13 +93,12 @@ def backward(
             continue
         rows, queries, keys = piece.rows, piece.queries, piece.keys
         parts = [t[rows, :, queries] for t in (do, q)] + [t[rows, :, keys] for t in (k, v)]
-        parts += [o[rows, :, queries], lse[rows, :, queries]]
         if by_products:
             dlse = None if dlse_BHT is None else dlse_BHT[rows, :, queries]
             found = _products_backward(*parts, dlse, piece, softcap, scale)
         else:
-            additive = _additive(piece, q.dtype)
-            found = _flash_backward(*parts, 0.0, piece.is_causal, attn_mask=additive, scale=scale)
+            parts += [o[rows, :, queries], lse[rows, :, queries]]
+            found = _flash_backward(*parts, 0.0, piece.is_causal, attn_mask=_additive(piece, q.dtype), scale=scale)
         dq[rows, queries] = found[0].transpose(1, 2)
         dk[rows, keys] += found[1].transpose(1, 2)
         dv[rows, keys] += found[2].transpose(1, 2)
@@ -109,54 +108,50 @@ def backward(
 def _products(q: Tensor, k: Tensor, v: Tensor, piece: Piece, softcap: float, scale: float) -> tuple[Tensor, Tensor]:
     """Return o (B, H, T, D) and the log-sum-exp (B, H, T) of one piece."""
     dtype = compute_dtype(q)
-    scores_BGMS = _scores(q.to(dtype), k.to(dtype), scale)
-    if softcap:
-        scores_BGMS.div_(softcap).tanh_().mul_(softcap)
-    _hide(scores_BGMS, piece)
-    lse_BGM1 = torch.logsumexp(scores_BGMS, dim=-1, keepdim=True)
-    weights_BGMS = scores_BGMS.sub_(lse_BGM1.masked_fill(lse_BGM1 == float("-inf"), 0.0)).exp_()
-    return (weights_BGMS @ v.to(dtype)).reshape(q.shape), lse_BGM1.reshape(q.shape[:3])
+    scores_BGMS = _scores(q.to(dtype), k.to(dtype), softcap, scale)
+    lse_BGM = torch.logsumexp(_hide(scores_BGMS, piece), dim=-1)
+    return (_weights(scores_BGMS, piece) @ v.to(dtype)).reshape(q.shape), lse_BGM.reshape(q.shape[:3])
 
 
 def _products_backward(
-    do: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    o: Tensor,
-    lse: Tensor,
-    dlse: Tensor | None,
-    piece: Piece,
-    softcap: float,
-    scale: float,
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, dlse: Tensor | None, piece: Piece, softcap: float, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of one piece; M, the rows of a group, is its heads times the queries."""
+    """Return the gradients of one piece; M, the rows of a group, is its heads times the queries.
+
+    A piece holds whole rows of scores, so softmax and its gradient are computed as such and not from the log-sum-exp,
+    which would round twice.
+    """
     dtype, shape = compute_dtype(q), q.shape
-    delta = (o.to(dtype) * do.to(dtype)).sum(dim=-1)
-    if dlse is not None:
-        delta = delta - dlse
     q, k, v, do = (tensor.to(dtype) for tensor in (q, k, v, do))
-    scores_BGMS = _scores(q, k, scale)
     q_BGMD, do_BGMD = _group_rows(q, k.shape[1]), _group_rows(do, k.shape[1])
-    lse_BGM1, delta_BGM1 = (tensor.reshape(*q_BGMD.shape[:3], 1) for tensor in (lse, delta))
-    slope_BGMS = None
-    if softcap:
-        bent_BGMS = scores_BGMS.div_(softcap).tanh_()
-        slope_BGMS = 1 - bent_BGMS.square()
-        scores_BGMS = bent_BGMS.mul_(softcap)
-    # Hidden before exp: what is not seen may have a score far above the row's log-sum-exp.
-    weights_BGMS = _hide(scores_BGMS.sub_(lse_BGM1), piece).exp_()
+    scores_BGMS = _scores(q, k, softcap, scale)
+    slope_BGMS = 1 - (scores_BGMS / softcap).square() if softcap else None
+    weights_BGMS = _weights(_hide(scores_BGMS, piece), piece)
     dv = weights_BGMS.mT @ do_BGMD
-    dscores_BGMS = (do_BGMD @ v.mT).sub_(delta_BGM1).mul_(weights_BGMS)
+    dscores_BGMS = (do_BGMD @ v.mT).mul_(weights_BGMS)
+    delta_BGM1 = dscores_BGMS.sum(dim=-1, keepdim=True)
+    if dlse is not None:
+        delta_BGM1 -= dlse.reshape(delta_BGM1.shape)
+    dscores_BGMS.addcmul_(weights_BGMS, delta_BGM1, value=-1)
     if slope_BGMS is not None:
         dscores_BGMS.mul_(slope_BGMS)
     dq = (dscores_BGMS @ k).mul_(scale).reshape(shape)
     return dq, (dscores_BGMS.mT @ q_BGMD).mul_(scale), dv
 
 
-def _scores(q_BHTD: Tensor, k_BGSD: Tensor, scale: float) -> Tensor:
-    """Return scale * q k^T as (B, G, heads of the group times queries, keys)."""
-    return (_group_rows(q_BHTD, k_BGSD.shape[1]) @ k_BGSD.mT).mul_(scale)
+def _scores(q_BHTD: Tensor, k_BGSD: Tensor, softcap: float, scale: float) -> Tensor:
+    """Return scale * q k^T, bent by the soft cap, as (B, G, heads of the group times queries, keys)."""
+    scores_BGMS = (_group_rows(q_BHTD, k_BGSD.shape[1]) @ k_BGSD.mT).mul_(scale)
+    return scores_BGMS.div_(softcap).tanh_().mul_(softcap) if softcap else scores_BGMS
+
+
+def _weights(scores_BGMS: Tensor, piece: Piece) -> Tensor:
+    weights_BGMS = torch.softmax(scores_BGMS, dim=-1)
+    if piece.hidden is not None and piece.hidden.all(dim=-1).any():  # rows that see nothing, and are NaN
+        n_queries = piece.hidden.shape[0]
+        is_blind_M1 = piece.hidden.all(dim=-1, keepdim=True).repeat(weights_BGMS.shape[2] // n_queries, 1)
+        weights_BGMS.masked_fill_(is_blind_M1, 0.0)
+    return weights_BGMS
 
 
 def _group_rows(tensor_BHTD: Tensor, n_groups: int) -> Tensor:
