@@ -88,6 +88,8 @@ def backward(
     )
     *query_bounds, shift = _query_bounds(mask, q, n_keys)
     options = _launch("dkv", q, q, do)
+    if softcap:
+        options["num_stages"] = 1  # tanh needs the registers that reading ahead takes
     _dkv_kernel[(triton.cdiv(n_keys, options["BLOCK_N"]) * n_batch * n_groups,)](
         *_sources(options, "BLOCK_M", q, do),
         k,
