@@ -95,7 +95,7 @@ def test_packed_documents_of_other_lengths(hold_to_rule: Hold, causal: bool, dty
 @pytest.mark.parametrize("head_dim", [5, 48, 64, 100, 128, 200, 256])
 def test_head_sizes(hold_to_rule: Hold, head_dim: int) -> None:
     for dtype in (torch.float32, torch.float16):
-        hold_to_rule(attention, "triton", draw(1, 70, 70, 2, 1, head_dim, dtype=dtype), window=40)
+        hold_to_rule(attention, "triton", draw(1, 70, 70, 2, 1, head_dim, dtype=dtype, seed=3), window=40)
 
 
 def test_descriptors_read_what_pointers_read(monkeypatch: pytest.MonkeyPatch) -> None:
