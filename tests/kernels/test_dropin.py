@@ -75,9 +75,7 @@ def test_flash_attn_with_kvcache_appends_and_attends(is_paged: bool) -> None:
         table = torch.tensor([[3, 0, 1, 2], [7, 6, 5, 4]], dtype=torch.int32)
         caches = [torch.empty(8, 4, 2, 16).index_copy_(0, table.flatten().long(), c.view(8, 4, 2, 16)) for c in caches]
     new = [torch.stack([full[b, n : n + 2] for b, n in enumerate(held.tolist())]) for full in (k, v)]
-    found = flash_attn.flash_attn_with_kvcache(
-        q, *caches, k=new[0], v=new[1], cache_seqlens=held, page_table=table, causal=True
-    )
+    found = flash_attn.flash_attn_with_kvcache(q, *caches, k=new[0], v=new[1], cache_seqlens=held, page_table=table, causal=True)
     for b, n in enumerate(held.tolist()):
         expected, _ = plain_attention(q[b : b + 1], k[b : b + 1, : n + 2], v[b : b + 1, : n + 2], True)
         torch.testing.assert_close(found[b : b + 1], expected)
@@ -199,9 +197,7 @@ def test_selective_scan_fn_and_state_update() -> None:
         state = (dt[..., t, None] * A).exp() * state + (dt[..., t] * u[..., t])[..., None] * B[:, None, :, t]
         rows.append((state * C[:, None, :, t]).sum(-1) + D * u[..., t])
     expected = torch.stack(rows, dim=-1) * functional.silu(z)
-    found = mamba_ssm.selective_scan_fn(
-        u, delta, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True, return_last_state=True
-    )
+    found = mamba_ssm.selective_scan_fn(u, delta, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True, return_last_state=True)
     torch.testing.assert_close(found, (expected, state))
     running = torch.zeros(2, 6, 4)
     one = [

@@ -89,6 +89,15 @@ def test_the_largest_image_fills_its_bin(backend: str, sketch_of_the_largest_ima
     assert sketched(inputs, backend).tolist() == [wanted]
 
 
+@pytest.mark.parametrize(
+    ("lengths", "n_bins"),
+    [([0], 1), ([], 4), ([1, 0, 31, 32, 33, 100], 6), ([70, 3], 16), ([1, 40], 112), ([300, 0, 65], 192), ([600], 250)],
+)
+def test_the_kernel_equals_the_reference_in_the_interpreter(lengths: list[int], n_bins: int, sketch_inputs: Make) -> None:
+    inputs = sketch_inputs(lengths, n_bins)
+    assert sketched(inputs, "triton").tolist() == sketched(inputs, "reference").tolist()
+
+
 def test_the_sketch_does_not_depend_on_order_or_repetition(sketch_inputs: Make) -> None:
     once = sketch_inputs([50], 16)
     again = {**once, "values_N": torch.cat([once["values_N"].view(torch.int64).flip(0)] * 2).view(torch.uint64)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tilth.kernels.adamw import adamw_step
 from tilth.kernels.adamw.optimizer import FusedAdamW
-from tilth.kernels.attention import attention
+from tilth.kernels.attention import attention, attention_varlen
 from tilth.kernels.attention_decode import attention_decode, write_pages
 from tilth.kernels.attention_fp8 import attention_fp8, attention_fp8_blocks, quantize_blocks
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
@@ -33,6 +33,7 @@ __all__ = [
     "attention_decode",
     "attention_fp8",
     "attention_fp8_blocks",
+    "attention_varlen",
     "causal_conv1d",
     "causal_conv1d_update",
     "choose_backend",

@@ -61,11 +61,11 @@ def compiling_for(arch: int) -> Iterator[None]:
         _compiling_for = previous
 
 
-def choose_backend(tensor: Tensor, asked: str | None = None, *, has_gluon: bool = False) -> str:
+def choose_backend(tensor: Tensor, asked: str | None = None, *, has_gluon: bool = False, gluon_is_default: bool = True) -> str:
     """Return the backend that an operator on `tensor` uses: `asked`, else use_backend, else TILTH_KERNELS, else by device.
 
-    `has_gluon`: the call has a Gluon form, which a Hopper GPU then runs. A function under torch.compile follows
-    use_backend, but keeps the environment in which it was first traced.
+    `has_gluon`: the call has a Gluon form, which a Hopper GPU then runs, but only on demand unless `gluon_is_default`. A
+    function under torch.compile follows use_backend, but keeps the environment in which it was first traced.
     Raises BackendError, which is a ValueError, where the backend that was asked for cannot run on this tensor.
     """
     name, where = asked, "backend"
@@ -74,7 +74,7 @@ def choose_backend(tensor: Tensor, asked: str | None = None, *, has_gluon: bool 
     if name is None:
         name, where = os.environ.get(ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
     if name is None:
-        name = _backend_of(tensor.device, has_gluon)
+        name = _backend_of(tensor.device, has_gluon and gluon_is_default)
     else:
         _check_name(name, where)
     _check_can_run(name, tensor.device, tensor.dtype, has_gluon)
@@ -153,8 +153,10 @@ def _backend_of(device: torch.device, has_gluon: bool) -> str:
 
 
 def _check_can_run(name: str, device: torch.device, dtype: torch.dtype, has_gluon: bool) -> None:
+    if name == "reference" or (name == "cpu" and device.type == "cpu"):
+        return  # before any text is made: this is a part of every call
     where = f"a {dtype} tensor on {device.type}"
-    if name == "cpu" and device.type != "cpu":
+    if name == "cpu":
         raise BackendError(
             f"The backend `cpu` cannot run on {device.type} tensors.",
             where=where,
