@@ -1,0 +1,325 @@
+"""Attention for Hopper in Gluon: one warp loads by TMA, two warpgroups of 64 queries each compute and take turns.
+
+The scores of the next block of keys are computed while the probabilities of the last one multiply its values, and
+while one warpgroup has the tensor cores the other exponentiates. Source: Shah et al. 2024, "FlashAttention-3",
+algorithm 2 and sections 3.1 and 3.2. The gradients are those of the Triton kernels.
+
+The tiles of K and of V lie in rings of STAGES places, with two barriers a place: `ready` (the TMA's bytes have come)
+and `free` (both warpgroups have read it). The n-th use of a place is phase n of its barriers, and a wait names the
+parity of a phase. tests/kernels/gluon_simulator.py runs these kernels on a CPU and holds them to that protocol.
+"""
+
+# Triton reads the annotations of a kernel: only gl.constexpr may stand there.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import triton
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia import hopper
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from tilth.kernels.attention.triton_ import backward
+from tilth.kernels.attention.visible import Mask, Visible
+from tilth.kernels.launches import launch
+
+__all__ = ["backward", "forward"]
+
+_LOG2_E = 1.4426950408889634
+_LN_2 = gl.constexpr(0.6931471805599453)
+_ROWS = gl.constexpr(64)  # queries of one warpgroup: the rows of one wgmma
+_WARPGROUPS = gl.constexpr(2)
+# What the keys and values of the heads that run at once may take of the 50 MB of L2 cache.
+_L2_BYTES = 32 * 2**20
+
+
+def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap: float, scale: float) -> tuple[Tensor, Tensor]:
+    """Return (o_BTHD, lse_BHT); a row that sees nothing gives 0 and -inf.
+
+    For types of 16 bits, D of 64, 128 or 256, scale > 0, and no softcap, which is refused with ValueError.
+    """
+    if softcap:
+        raise ValueError(f"softcap is {softcap}; the Gluon kernel has none")
+    n_batch, n_queries, n_heads, head_dim = q_BTHD.shape
+    n_keys, n_groups = k_BTGD.shape[1:3]
+    o = torch.empty(q_BTHD.shape, dtype=q_BTHD.dtype, device=q_BTHD.device)
+    lse = torch.empty((n_batch, n_heads, n_queries), dtype=torch.float32, device=q_BTHD.device)
+    if o.numel() == 0 or n_keys == 0:
+        return o.zero_(), lse.fill_(float("-inf"))
+    options = launch("attention", "gluon_forward", q_BTHD, f"D{head_dim}")
+    block_n, rows = options.pop("BLOCK_N"), _ROWS.value
+    first, last, *numbers = _bounds_of(mask, n_queries, n_keys, q_BTHD)
+    _forward_kernel[(triton.cdiv(n_queries, rows * _WARPGROUPS.value) * n_batch * n_heads,)](
+        _descriptor(q_BTHD, rows), _descriptor(k_BTGD, block_n), _descriptor(v_BTGD, block_n), _descriptor(o, rows),
+        lse, first, last, *numbers, scale * _LOG2_E, n_queries, n_keys, n_heads,
+        _heads_at_once(n_batch * n_heads, 4 * n_keys * head_dim * n_groups // n_heads),
+        HAS_BOUNDS=mask.has_documents, HEADS_PER_GROUP=n_heads // n_groups, **options,
+    )  # fmt: skip
+    return o, lse
+
+
+def _descriptor(x_BTHD: Tensor, rows: int) -> TensorDescriptor:
+    """Describe tiles of `rows` tokens of one head to the TMA, which wants strides that nest and multiples of 16 bytes."""
+    sizes = list(x_BTHD.shape)
+    for x in (x_BTHD, x_BTHD.contiguous(), x_BTHD.clone(memory_format=torch.contiguous_format)):
+        strides = list(x.stride())
+        for i in (2, 1, 0):
+            if sizes[i] == 1:  # Its stride is never used, and may be anything.
+                strides[i] = sizes[i + 1] * strides[i + 1]
+        is_nested = all(strides[i] >= sizes[i + 1] * strides[i + 1] and strides[i] % 8 == 0 for i in range(3))
+        if is_nested and strides[3] == 1 and x.data_ptr() % 16 == 0:
+            break
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+    return TensorDescriptor(x, sizes, strides, [1, rows, 1, sizes[3]], layout)
+
+
+def _bounds_of(mask: Mask, n_queries: int, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor, int, int, int]:
+    """Return the bounds of each query as tensors, or any tensors and how far the bounds lie from it; then the tensors' stride."""
+    if mask.has_documents:
+        visible = Visible.under(mask, n_queries, n_keys, like.device)
+        first, last = visible.first_key_BT, visible.last_key_BT
+        return first, last, 0, 0, n_queries if first.shape[0] > 1 else 0
+    ahead = n_keys - n_queries
+    unread = like.new_empty(1, dtype=torch.int32)
+    first_shift = -n_queries if mask.left < 0 else ahead - mask.left
+    return unread, unread, first_shift, n_keys if mask.right < 0 else ahead + mask.right, 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _heads_at_once(n_heads: int, bytes_of_head: int) -> int:
+    """Return the largest divisor of `n_heads`, those of all rows of the batch, whose keys and values fit the L2 cache."""
+    at_most = min(n_heads, max(_L2_BYTES // max(bytes_of_head, 1), 1))
+    return max(n for n in range(1, at_most + 1) if n_heads % n == 0)
+
+
+@gluon.jit
+def _forward_kernel(
+    q_desc, k_desc, v_desc, o_desc, lse_ptr, first_key_ptr, last_key_ptr, first_shift, last_shift, stride_bounds,
+    scale_log2, n_queries, n_keys, n_heads, n_heads_at_once,
+    HAS_BOUNDS: gl.constexpr, HEADS_PER_GROUP: gl.constexpr, STAGES: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
+):  # fmt: skip
+    """Attend with one block of 128 queries of one head; a tile is (1, rows, 1, D) of a tensor (B, T, heads, D)."""
+    BLOCK_M: gl.constexpr = _ROWS * _WARPGROUPS
+    BLOCK_N: gl.constexpr = k_desc.block_shape[1]
+    # With one place a warpgroup would wait in its turn for values whose place the other one frees only in the turn after.
+    gl.static_assert(STAGES >= 2)
+    # The heads whose keys fit the L2 cache run at once, and of these the last blocks first: causal ones have most to do.
+    n_row_blocks = gl.cdiv(n_queries, BLOCK_M)
+    n_at_once = n_row_blocks * n_heads_at_once
+    place = gl.program_id(0) % n_at_once
+    bh = gl.program_id(0) // n_at_once * n_heads_at_once + place % n_heads_at_once
+    start_m = (n_row_blocks - 1 - place // n_heads_at_once) * BLOCK_M
+    b, h = bh // n_heads, bh % n_heads
+
+    # Both bounds only rise from row to row. The block sees the keys [lowest, highest], cut into at least one block, so
+    # that rows that see nothing are no special case; all its rows see [all_from, all_to], where no mask is needed.
+    to_batch = b.to(gl.int64) * stride_bounds
+    bounds = first_key_ptr + to_batch, last_key_ptr + to_batch, first_shift, last_shift, n_queries, n_keys
+    lowest, all_to = _bounds(bounds, start_m, HAS_BOUNDS)
+    all_from, highest = _bounds(bounds, start_m + BLOCK_M - 1, HAS_BOUNDS)
+    n_blocks = gl.cdiv(gl.maximum(highest + 1 - lowest, 1), BLOCK_N)
+    first_whole = gl.cdiv(all_from - lowest, BLOCK_N)
+    last_whole = gl.maximum(all_to + 1 - lowest, 0) // BLOCK_N
+
+    q_tiles = _make_tiles(q_desc, _WARPGROUPS)
+    tiles = q_tiles, _make_tiles(k_desc, STAGES), _make_tiles(v_desc, STAGES)
+    k_barriers = _make_barriers(STAGES, 1), _make_barriers(STAGES, _WARPGROUPS)
+    v_barriers = _make_barriers(STAGES, 1), _make_barriers(STAGES, _WARPGROUPS)
+    q_ready, turns = _make_barriers(_WARPGROUPS, 1), _make_barriers(_WARPGROUPS, 1)
+    barriers = q_ready, turns, k_barriers, v_barriers
+    hopper.fence_async_shared()
+    lse_ptr += bh.to(gl.int64) * n_queries
+    blocks = lowest, n_blocks, first_whole, last_whole
+    gl.warp_specialize(
+        [
+            (_consume, (0, o_desc, lse_ptr, tiles, barriers, bounds, blocks, scale_log2, b, h, start_m, HAS_BOUNDS, STAGES)),
+            (_consume, (1, o_desc, lse_ptr, tiles, barriers, bounds, blocks, scale_log2, b, h, start_m, HAS_BOUNDS, STAGES)),
+            (_produce, (q_desc, k_desc, v_desc, tiles, barriers, blocks, b, h, h // HEADS_PER_GROUP, start_m, STAGES)),
+        ],
+        [4, 1],
+        [CONSUMER_REGISTERS, 24],
+    )
+
+
+@gluon.jit
+def _bounds(bounds, m, HAS_BOUNDS: gl.constexpr):
+    """Return the first and the last key that the queries `m` see; rows past the end see what the last row sees."""
+    first_key_ptr, last_key_ptr, first_shift, last_shift, n_queries, n_keys = bounds
+    m = gl.minimum(m, n_queries - 1)
+    if HAS_BOUNDS:
+        first_key, last_key = gl.load(first_key_ptr + m), gl.load(last_key_ptr + m)
+    else:
+        first_key, last_key = gl.maximum(m + first_shift, 0), gl.minimum(m + last_shift, n_keys - 1)
+    return first_key, last_key
+
+
+@gluon.jit
+def _make_tiles(desc, N: gl.constexpr):
+    return gl.allocate_shared_memory(desc.dtype, [N] + desc.block_shape, desc.layout)  # noqa: RUF005 (Triton reads no star)
+
+
+@gluon.jit
+def _make_barriers(N: gl.constexpr, ARRIVALS: gl.constexpr):
+    """Return N barriers, a phase of which ends with ARRIVALS arrivals."""
+    barriers = gl.allocate_shared_memory(gl.int64, [N, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(N):
+        mbarrier.init(barriers.index(i), count=ARRIVALS)
+    return barriers
+
+
+@gluon.jit
+def _produce(q_desc, k_desc, v_desc, tiles, barriers, blocks, b, h, g, start_m, STAGES: gl.constexpr):
+    """Load the queries and every seen block of keys and values, in the order in which they are used."""
+    BLOCK_N: gl.constexpr = k_desc.block_shape[1]
+    q_tiles, k_tiles, v_tiles = tiles
+    q_ready, _, k_barriers, v_barriers = barriers
+    lowest, n_blocks, _, _ = blocks
+    for w in gl.static_range(_WARPGROUPS):
+        mbarrier.expect(q_ready.index(w), q_desc.block_type.nbytes)
+        tma.async_copy_global_to_shared(q_desc, [b, start_m + w * _ROWS, h, 0], q_ready.index(w), q_tiles.index(w))
+    _load_tile(k_desc, k_tiles, k_barriers, 0, b, lowest, g, STAGES)
+    for i in range(1, n_blocks):
+        _load_tile(k_desc, k_tiles, k_barriers, i, b, lowest + i * BLOCK_N, g, STAGES)
+        _load_tile(v_desc, v_tiles, v_barriers, i - 1, b, lowest + (i - 1) * BLOCK_N, g, STAGES)
+    _load_tile(v_desc, v_tiles, v_barriers, n_blocks - 1, b, lowest + (n_blocks - 1) * BLOCK_N, g, STAGES)
+
+
+@gluon.jit
+def _load_tile(desc, tiles, barriers, i, b, start_n, g, STAGES: gl.constexpr):
+    """Load tile number i of its ring; in the first round it waits for the phase before the first, which counts as ended."""
+    ready, free = barriers
+    place = i % STAGES
+    mbarrier.wait(free.index(place), (i // STAGES + 1) & 1)
+    mbarrier.expect(ready.index(place), desc.block_type.nbytes)
+    tma.async_copy_global_to_shared(desc, [b, start_n, g, 0], ready.index(place), tiles.index(place))
+
+
+@gluon.jit
+def _consume(
+    WARPGROUP: gl.constexpr, o_desc, lse_ptr, tiles, barriers, bounds, blocks, scale_log2, b, h, start_m,
+    HAS_BOUNDS: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Compute the outputs of 64 queries.
+
+    A warpgroup issues its products only in its turn, and then passes the turn on: turn number i is for the scores of
+    block i and the values of block i - 1.
+    """
+    q_tiles, k_tiles, v_tiles = tiles
+    q_ready, turns, k_barriers, v_barriers = barriers
+    k_ready, k_free = k_barriers
+    v_ready, _ = v_barriers
+    lowest, n_blocks, first_whole, last_whole = blocks
+    D: gl.constexpr = o_desc.block_shape[3]
+    BLOCK_N: gl.constexpr = k_tiles.shape[2]
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    row_layout: gl.constexpr = gl.SliceLayout(1, s_layout)
+    _, _, _, _, n_queries, _ = bounds
+    start_m += WARPGROUP * _ROWS
+    m = start_m + gl.arange(0, _ROWS, row_layout)
+    first_key, last_key = _bounds(bounds, m, HAS_BOUNDS)
+    if WARPGROUP == 1:
+        mbarrier.arrive(turns.index(0), count=1)  # The first turn of all.
+
+    q = q_tiles.index(WARPGROUP).reshape([_ROWS, D])
+    mbarrier.wait(q_ready.index(WARPGROUP), 0)
+    mbarrier.wait(k_ready.index(0), 0)
+    mbarrier.wait(turns.index(WARPGROUP), 0)
+    s = _scores(q, k_tiles.index(0), s_layout)
+    mbarrier.arrive(turns.index(1 - WARPGROUP), count=1)
+    s = hopper.warpgroup_mma_wait(0, [s])
+    mbarrier.arrive(k_free.index(0), count=1)
+    row_max = gl.full([_ROWS], float("-inf"), gl.float32, row_layout)
+    row_sum = gl.full([_ROWS], 0.0, gl.float32, row_layout)
+    p, row_max, row_sum, _ = _softmax(s, row_max, row_sum, first_key, last_key, lowest, scale_log2, True)
+    p = gl.convert_layout(p.to(o_desc.dtype), p_layout)
+    mbarrier.wait(turns.index(WARPGROUP), 1)
+
+    # The first block is done; then those before the first that is whole, the whole ones, and those after them.
+    first_whole = gl.minimum(gl.maximum(first_whole, 1), n_blocks)
+    last_whole = gl.minimum(gl.maximum(last_whole, first_whole), n_blocks)
+    state = gl.full([_ROWS, D], 0.0, gl.float32, o_layout), p, row_max, row_sum
+    keys = q, k_tiles, v_tiles, turns, k_barriers, v_barriers, first_key, last_key, lowest, scale_log2
+    state = _attend(WARPGROUP, state, keys, 1, first_whole, s_layout, o_layout, STAGES, True)
+    state = _attend(WARPGROUP, state, keys, first_whole, last_whole, s_layout, o_layout, STAGES, False)
+    acc, p, row_max, row_sum = _attend(WARPGROUP, state, keys, last_whole, n_blocks, s_layout, o_layout, STAGES, True)
+
+    place = (n_blocks - 1) % STAGES
+    mbarrier.wait(v_ready.index(place), (n_blocks - 1) // STAGES & 1)
+    acc = hopper.warpgroup_mma(p, v_tiles.index(place).reshape([BLOCK_N, D]), acc, is_async=True)
+    mbarrier.arrive(turns.index(1 - WARPGROUP), count=1)
+    # A row that sees no key has the output 0 and the log-sum-exp -inf.
+    row_sum = gl.where(row_sum == 0.0, 1.0, row_sum)
+    gl.store(lse_ptr + m, (row_max * scale_log2 + gl.log2(row_sum)) * _LN_2, mask=m < n_queries)
+    acc = hopper.warpgroup_mma_wait(0, [acc])
+    acc = acc / gl.convert_layout(row_sum, gl.SliceLayout(1, o_layout))[:, None]
+    # The queries have been read: their place takes the outputs.
+    o = q_tiles.index(WARPGROUP)
+    o.reshape([_ROWS, D]).store(acc.to(o_desc.dtype))
+    hopper.fence_async_shared()
+    tma.async_copy_shared_to_global(o_desc, [b, start_m, h, 0], o)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def _attend(
+    WARPGROUP: gl.constexpr, state, keys, begin, end,
+    s_layout: gl.constexpr, o_layout: gl.constexpr, STAGES: gl.constexpr, MASKED: gl.constexpr,
+):  # fmt: skip
+    """Add the key blocks [begin, end): their scores, and the values of the block before each."""
+    acc, p, row_max, row_sum = state
+    q, k_tiles, v_tiles, turns, k_barriers, v_barriers, first_key, last_key, lowest, scale_log2 = keys
+    k_ready, k_free = k_barriers
+    v_ready, v_free = v_barriers
+    BLOCK_N: gl.constexpr = k_tiles.shape[2]
+    for i in range(begin, end):
+        place, before = i % STAGES, (i - 1) % STAGES
+        mbarrier.wait(k_ready.index(place), i // STAGES & 1)
+        s = _scores(q, k_tiles.index(place), s_layout)
+        mbarrier.wait(v_ready.index(before), (i - 1) // STAGES & 1)
+        acc = hopper.warpgroup_mma(p, v_tiles.index(before).reshape([BLOCK_N, q.shape[1]]), acc, is_async=True)
+        mbarrier.arrive(turns.index(1 - WARPGROUP), count=1)
+        s = hopper.warpgroup_mma_wait(1, [s])
+        mbarrier.arrive(k_free.index(place), count=1)
+        next_p, row_max, row_sum, shrink = _softmax(
+            s, row_max, row_sum, first_key, last_key, lowest + i * BLOCK_N, scale_log2, MASKED
+        )
+        # The wait for the turn ends a basic block: without it ptxas moves the wait for the values before the exponentials.
+        mbarrier.wait(turns.index(WARPGROUP), (i + 1) & 1)
+        acc = hopper.warpgroup_mma_wait(0, [acc])
+        mbarrier.arrive(v_free.index(before), count=1)
+        p = gl.convert_layout(next_p.to(p.dtype), gl.DotOperandLayout(0, o_layout, 2))
+        acc = acc * gl.convert_layout(shrink, gl.SliceLayout(1, o_layout))[:, None]
+    return acc, p, row_max, row_sum
+
+
+@gluon.jit
+def _scores(q, k_tile, s_layout: gl.constexpr):
+    """Issue the products of the queries with one tile of keys."""
+    k = k_tile.reshape([k_tile.shape[1], k_tile.shape[3]])
+    zeros = gl.full([q.shape[0], k.shape[0]], 0.0, gl.float32, s_layout)
+    return hopper.warpgroup_mma(q, k.permute((1, 0)), zeros, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _softmax(s, row_max, row_sum, first_key, last_key, start_n, scale_log2, MASKED: gl.constexpr):
+    """Return (the probabilities, the new maximum and sum of each row, what everything summed before shrinks by)."""
+    if MASKED:
+        n = start_n + gl.arange(0, s.shape[1], gl.SliceLayout(0, s.type.layout))
+        seen = (n[None, :] >= first_key[:, None]) & (n[None, :] <= last_key[:, None])
+        s = gl.where(seen, s, float("-inf"))
+    new_max = gl.maximum(row_max, gl.max(s, 1))
+    shift = new_max * scale_log2
+    if MASKED:
+        # A row that has seen nothing yet has the maximum -inf, and -inf - -inf would be NaN.
+        shift = gl.where(new_max == float("-inf"), 0.0, shift)
+    p = gl.exp2(s * scale_log2 - shift[:, None])
+    shrink = gl.exp2(row_max * scale_log2 - shift)
+    return p, new_max, row_sum * shrink + gl.sum(p, 1), shrink
