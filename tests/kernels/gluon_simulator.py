@@ -32,13 +32,15 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 _LAUNCH_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 
 
-def simulate(path: Path, seed: int, *changes: tuple[str, str]) -> ModuleType:
-    """Load the module at `path` with its kernels made for the simulator, each of `changes` (old, new text) made to its source."""
+def simulate(path: Path, seed: int, *changes: tuple[str, str, str]) -> ModuleType:
+    """Load the module at `path` with its kernels made for the simulator, each change (function, old, new text) made to its source."""
     source = path.read_text()
-    for old, new in changes:
-        if source.count(old) != 1:
-            raise ValueError(f"the source has {source.count(old)} times: {old}")
-        source = source.replace(old, new)
+    for function, old, new in changes:
+        start = source.index(f"def {function}(")
+        body = source[start : source.find("\n\n\n", start)]
+        if body.count(old) != 1:
+            raise ValueError(f"{function} has {body.count(old)} times: {old}")
+        source = source.replace(body, body.replace(old, new))
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     language = _Language(seed)
@@ -61,7 +63,8 @@ class _Kernel:
         self._run = FunctionType(self.fn.__code__, {**names, "range": _range}, self.fn.__name__, self.fn.__defaults__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(*args, **kwargs)
+        with torch.no_grad():  # of each thread
+            return self._run(*args, **kwargs)
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*args: Any, **kwargs: Any) -> None:
@@ -70,7 +73,7 @@ class _Kernel:
             blocks = list(itertools.product(*map(range, grid)))
             random.Random(self.language.seed).shuffle(blocks)
             for block in blocks:
-                self.language.run(block, lambda: self._run(*values, **named))
+                self.language.run(block, lambda: self(*values, **named))
 
         return launch
 
@@ -365,8 +368,7 @@ class _Language:
             barriers = [Barrier(f"barrier {len(self.machine.barriers) + i}") for i in range(shape[0])]
             self.machine.barriers += barriers
             return _Barriers(barriers)
-        n_places = shape[0] if len(shape) > 2 else 1
-        places = [Place(f"place {len(self.machine.places) + i}") for i in range(n_places)]
+        places = [Place(f"place {len(self.machine.places) + i}") for i in range(shape[0])]
         self.machine.places += places
         return Shared(self, torch.full(tuple(shape), float("nan"), dtype=dtype), places)
 
@@ -459,9 +461,9 @@ class _Language:
         barrier.check()
         self.machine.n_copies += 1
         copy = f"copy {self.machine.n_copies} of {partition.name}"
-        (place,) = result.places
-        place.check_write(partition.clock, copy)
-        place.written, place.reads = (copy, 1), {}
+        for place in result.places:
+            place.check_write(partition.clock, copy)
+            place.written, place.reads = (copy, 1), {}
         result.memory.fill_(float("nan"))
         clock = {**partition.clock, copy: 1}
 

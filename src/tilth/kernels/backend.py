@@ -61,9 +61,7 @@ def compiling_for(arch: int) -> Iterator[None]:
         _compiling_for = previous
 
 
-def choose_backend(
-    tensor: Tensor, asked: str | None = None, *, has_gluon: bool = False, gluon_is_default: bool = True
-) -> str:
+def choose_backend(tensor: Tensor, asked: str | None = None, *, has_gluon: bool = False, gluon_is_default: bool = True) -> str:
     """Return the backend that an operator on `tensor` uses: `asked`, else use_backend, else TILTH_KERNELS, else by device.
 
     `has_gluon`: the call has a Gluon form, which a Hopper GPU then runs, but only on demand unless `gluon_is_default`. A

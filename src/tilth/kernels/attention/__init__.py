@@ -65,7 +65,9 @@ def attention(
         check_segments(segments_BT, (q_BTHD.shape[0], n_keys))
         check_device(q_BTHD, segments_BT=segments_BT)
         if n_queries > n_keys:
-            raise ValueError(f"q_BTHD has {n_queries} tokens and k_BTGD {n_keys}; with segments_BT the queries are rows of the keys")
+            raise ValueError(
+                f"q_BTHD has {n_queries} tokens and k_BTGD {n_keys}; with segments_BT the queries are rows of the keys"
+            )
     left, right = _limits(window, causal)
     chosen = _backend(q_BTHD, softcap, backend)
     o_BTHD, lse_BHT = _attention(
@@ -102,7 +104,9 @@ def attention_varlen(
         if bounds is not None and (bounds.dtype != torch.int32 or bounds.dim() != 1 or len(bounds) < 2):
             raise ValueError(f"{name} is {bounds.dtype} of shape {tuple(bounds.shape)}; expected int32 of shape (documents + 1,)")
     if cu_seqlens_k is not None and len(cu_seqlens_k) != len(cu_seqlens_q):
-        raise ValueError(f"cu_seqlens_k has {len(cu_seqlens_k)} bounds and cu_seqlens_q {len(cu_seqlens_q)}; expected equally many")
+        raise ValueError(
+            f"cu_seqlens_k has {len(cu_seqlens_k)} bounds and cu_seqlens_q {len(cu_seqlens_q)}; expected equally many"
+        )
     if cu_seqlens_k is None and k_TGD.shape[0] != q_THD.shape[0]:
         raise ValueError(f"k_TGD has {k_TGD.shape[0]} tokens and q_THD {q_THD.shape[0]}; without cu_seqlens_k they must be equal")
     check_device(q_THD, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)

@@ -25,11 +25,9 @@ from triton.experimental.gluon.language.nvidia import hopper
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from tilth.kernels.attention.triton_ import backward
+from tilth.kernels.attention import triton_
 from tilth.kernels.attention.visible import Mask, Visible
 from tilth.kernels.launches import launch
-
-__all__ = ["backward", "forward"]
 
 _LOG2_E = 1.4426950408889634
 _LN_2 = gl.constexpr(0.6931471805599453)
@@ -62,6 +60,63 @@ def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap:
         HAS_BOUNDS=mask.has_documents, HEADS_PER_GROUP=n_heads // n_groups, **options,
     )  # fmt: skip
     return o, lse
+
+
+def backward(
+    do_BTHD: Tensor,
+    dlse_BHT: Tensor | None,
+    q_BTHD: Tensor,
+    k_BTGD: Tensor,
+    v_BTGD: Tensor,
+    o_BTHD: Tensor,
+    lse_BHT: Tensor,
+    mask: Mask,
+    softcap: float,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k and v; heads of 256 do not fit the registers, and have those of the Triton kernels."""
+    n_batch, n_queries, n_heads, head_dim = q_BTHD.shape
+    n_keys, n_groups = k_BTGD.shape[1:3]
+    if head_dim > 128 or q_BTHD.numel() == 0 or n_keys == 0:
+        return triton_.backward(do_BTHD, dlse_BHT, q_BTHD, k_BTGD, v_BTGD, o_BTHD, lse_BHT, mask, softcap, scale)
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q_BTHD, k_BTGD, v_BTGD))
+    # A tile of rows may start at any row and reach past the last: its numbers must be there.
+    n_padded = triton.cdiv(n_queries + _ROWS.value, 128) * 128
+    lse_log2, delta = lse_BHT.new_empty(2, n_batch * n_heads * n_padded)
+    do_BTHD = do_BTHD if do_BTHD.stride(3) == 1 else do_BTHD.contiguous()
+    _statistics_kernel[(n_padded // _ROWS.value * n_batch * n_heads,)](
+        o_BTHD.contiguous(), do_BTHD, lse_BHT, lse_BHT if dlse_BHT is None else dlse_BHT.contiguous(), lse_log2, delta,
+        n_queries, n_heads, n_padded, *do_BTHD.stride()[:3], HAS_DLSE=dlse_BHT is not None, D=head_dim, num_warps=4,
+    )  # fmt: skip
+    block_m, rows = _WARPGROUPS.value * _ROWS.value, _ROWS.value
+    constants = {"HAS_BOUNDS": mask.has_documents, "HEADS_PER_GROUP": n_heads // n_groups}
+    numbers = (scale * _LOG2_E, n_queries, n_keys)
+
+    options = launch("attention", "gluon_dq", q_BTHD, f"D{head_dim}")
+    block_n = options.pop("BLOCK_N")
+    first, last, first_shift, last_shift, stride = _bounds_of(mask, n_queries, n_keys, q_BTHD)
+    _dq_kernel[(triton.cdiv(n_queries, block_m) * n_batch * n_heads,)](
+        *(_descriptor(x, n) for x, n in ((q_BTHD, rows), (k_BTGD, block_n), (v_BTGD, block_n), (do_BTHD, rows), (dq, rows))),
+        lse_log2, delta, first, last, first_shift, last_shift, stride, *numbers, n_heads,
+        _heads_at_once(n_batch * n_heads, 4 * n_keys * head_dim * n_groups // n_heads), n_padded, **constants, **options,
+    )  # fmt: skip
+    options = launch("attention", "gluon_dkv", q_BTHD, f"D{head_dim}")
+    block_m = options.pop("BLOCK_M")
+    if mask.has_documents:
+        visible = Visible.under(mask, n_queries, n_keys, q_BTHD.device)
+        first, last, stride = visible.first_query_BS, visible.last_query_BS, n_keys if stride else 0
+    _dkv_kernel[(triton.cdiv(n_keys, rows * _WARPGROUPS.value) * n_batch * n_groups,)](
+        *(_descriptor(x, n) for x, n in ((q_BTHD, block_m), (k_BTGD, rows), (v_BTGD, rows), (do_BTHD, block_m))),
+        _numbers(lse_log2, block_m), _numbers(delta, block_m), _descriptor(dk, rows), _descriptor(dv, rows),
+        first, last, -last_shift, -first_shift, stride, *numbers, n_groups,
+        _heads_at_once(n_batch * n_groups, 4 * n_queries * head_dim * n_heads // n_groups), n_padded, **constants, **options,
+    )  # fmt: skip
+    return dq, dk, dv
+
+
+def _numbers(x: Tensor, n: int) -> TensorDescriptor:
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
+    return TensorDescriptor(x, [x.numel()], [1], [n], layout)
 
 
 def _descriptor(x_BTHD: Tensor, rows: int) -> TensorDescriptor:
@@ -117,15 +172,9 @@ def _forward_kernel(
     start_m = (n_row_blocks - 1 - place // n_heads_at_once) * BLOCK_M
     b, h = bh // n_heads, bh % n_heads
 
-    # Both bounds only rise from row to row. The block sees the keys [lowest, highest], cut into at least one block, so
-    # that rows that see nothing are no special case; all its rows see [all_from, all_to], where no mask is needed.
     to_batch = b.to(gl.int64) * stride_bounds
     bounds = first_key_ptr + to_batch, last_key_ptr + to_batch, first_shift, last_shift, n_queries, n_keys
-    lowest, all_to = _bounds(bounds, start_m, HAS_BOUNDS)
-    all_from, highest = _bounds(bounds, start_m + BLOCK_M - 1, HAS_BOUNDS)
-    n_blocks = gl.cdiv(gl.maximum(highest + 1 - lowest, 1), BLOCK_N)
-    first_whole = gl.cdiv(all_from - lowest, BLOCK_N)
-    last_whole = gl.maximum(all_to + 1 - lowest, 0) // BLOCK_N
+    blocks = _blocks(bounds, start_m, BLOCK_M, BLOCK_N, HAS_BOUNDS)
 
     q_tiles = _make_tiles(q_desc, _WARPGROUPS)
     tiles = q_tiles, _make_tiles(k_desc, STAGES), _make_tiles(v_desc, STAGES)
@@ -135,7 +184,6 @@ def _forward_kernel(
     barriers = q_ready, turns, k_barriers, v_barriers
     hopper.fence_async_shared()
     lse_ptr += bh.to(gl.int64) * n_queries
-    blocks = lowest, n_blocks, first_whole, last_whole
     gl.warp_specialize(
         [
             (_consume, (0, o_desc, lse_ptr, tiles, barriers, bounds, blocks, scale_log2, b, h, start_m, HAS_BOUNDS, STAGES)),
@@ -148,15 +196,28 @@ def _forward_kernel(
 
 
 @gluon.jit
-def _bounds(bounds, m, HAS_BOUNDS: gl.constexpr):
-    """Return the first and the last key that the queries `m` see; rows past the end see what the last row sees."""
-    first_key_ptr, last_key_ptr, first_shift, last_shift, n_queries, n_keys = bounds
-    m = gl.minimum(m, n_queries - 1)
+def _bounds(bounds, row, HAS_BOUNDS: gl.constexpr):
+    """Return the first and the last key that queries see, or query that sees keys; rows past the end are as the last row."""
+    first_ptr, last_ptr, first_shift, last_shift, n_rows, n_others = bounds
+    row = gl.minimum(row, n_rows - 1)
     if HAS_BOUNDS:
-        first_key, last_key = gl.load(first_key_ptr + m), gl.load(last_key_ptr + m)
+        first, last = gl.load(first_ptr + row), gl.load(last_ptr + row)
     else:
-        first_key, last_key = gl.maximum(m + first_shift, 0), gl.minimum(m + last_shift, n_keys - 1)
-    return first_key, last_key
+        first, last = gl.maximum(row + first_shift, 0), gl.minimum(row + last_shift, n_others - 1)
+    return first, last
+
+
+@gluon.jit
+def _blocks(bounds, start, BLOCK: gl.constexpr, BLOCK_OF_OTHERS: gl.constexpr, HAS_BOUNDS: gl.constexpr):
+    """Return where what the rows of a block see begins, in how many blocks, and which of these they all see: [from, to).
+
+    Both bounds only rise from row to row. There is at least one block, so that rows that see nothing are no special case.
+    """
+    lowest, all_to = _bounds(bounds, start, HAS_BOUNDS)
+    all_from, highest = _bounds(bounds, start + BLOCK - 1, HAS_BOUNDS)
+    n_blocks = gl.cdiv(gl.maximum(highest + 1 - lowest, 1), BLOCK_OF_OTHERS)
+    first_whole = gl.cdiv(all_from - lowest, BLOCK_OF_OTHERS)
+    return lowest, n_blocks, first_whole, gl.maximum(all_to + 1 - lowest, 0) // BLOCK_OF_OTHERS
 
 
 @gluon.jit
@@ -259,13 +320,8 @@ def _consume(
     row_sum = gl.where(row_sum == 0.0, 1.0, row_sum)
     gl.store(lse_ptr + m, (row_max * scale_log2 + gl.log2(row_sum)) * _LN_2, mask=m < n_queries)
     acc = hopper.warpgroup_mma_wait(0, [acc])
-    acc = acc / gl.convert_layout(row_sum, gl.SliceLayout(1, o_layout))[:, None]
-    # The queries have been read: their place takes the outputs.
-    o = q_tiles.index(WARPGROUP)
-    o.reshape([_ROWS, D]).store(acc.to(o_desc.dtype))
-    hopper.fence_async_shared()
-    tma.async_copy_shared_to_global(o_desc, [b, start_m, h, 0], o)
-    tma.store_wait(0)
+    acc = acc * gl.convert_layout(1.0 / row_sum, gl.SliceLayout(1, o_layout))[:, None]
+    _store_tile(o_desc, q_tiles.index(WARPGROUP), acc, b, start_m, h)
 
 
 @gluon.jit
@@ -323,3 +379,266 @@ def _softmax(s, row_max, row_sum, first_key, last_key, start_n, scale_log2, MASK
     p = gl.exp2(s * scale_log2 - shift[:, None])
     shrink = gl.exp2(row_max * scale_log2 - shift)
     return p, new_max, row_sum * shrink + gl.sum(p, 1), shrink
+
+
+@gluon.jit
+def _statistics_kernel(
+    o_ptr, do_ptr, lse_ptr, dlse_ptr, lse_log2_ptr, delta_ptr, n_queries, n_heads, n_padded, stride_b, stride_t, stride_h,
+    HAS_DLSE: gl.constexpr, D: gl.constexpr,
+):  # fmt: skip
+    """Write for 64 rows what their gradients need, padded to whole blocks: a row that sees nothing, or is none, gets inf and 0."""
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    n_row_blocks = n_padded // 64
+    bh = (gl.program_id(0) // n_row_blocks).to(gl.int64)
+    m = gl.program_id(0) % n_row_blocks * 64 + gl.arange(0, 64, gl.SliceLayout(1, layout))
+    d = gl.arange(0, D, gl.SliceLayout(0, layout))
+    is_row = m < n_queries
+    b, h = bh // n_heads, bh % n_heads
+    rows = (b * n_queries + m) * n_heads + h
+    mask = is_row[:, None] & (d < D)[None, :]
+    o = gl.load(o_ptr + (rows * D)[:, None] + d[None, :], mask=mask, other=0.0).to(gl.float32)
+    do_rows = b * stride_b + m.to(gl.int64) * stride_t + h * stride_h
+    do = gl.load(do_ptr + do_rows[:, None] + d[None, :], mask=mask, other=0.0).to(gl.float32)
+    delta = gl.sum(o * do, 1)
+    lse = gl.load(lse_ptr + bh * n_queries + m, mask=is_row, other=float("-inf"))
+    if HAS_DLSE:
+        delta -= gl.load(dlse_ptr + bh * n_queries + m, mask=is_row, other=0.0)
+    gl.store(delta_ptr + bh * n_padded + m, delta)
+    gl.store(lse_log2_ptr + bh * n_padded + m, gl.where(lse == float("-inf"), float("inf"), lse / _LN_2))
+
+
+@gluon.jit
+def _dq_kernel(
+    q_desc, k_desc, v_desc, do_desc, dq_desc, lse_log2_ptr, delta_ptr, first_key_ptr, last_key_ptr,
+    first_shift, last_shift, stride_bounds, scale_log2, n_queries, n_keys, n_heads, n_heads_at_once, n_padded,
+    HAS_BOUNDS: gl.constexpr, HEADS_PER_GROUP: gl.constexpr, STAGES: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
+):  # fmt: skip
+    """Compute dq of one block of 128 queries of one head, as the forward does its outputs, but without turns."""
+    BLOCK_M: gl.constexpr = _ROWS * _WARPGROUPS
+    BLOCK_N: gl.constexpr = k_desc.block_shape[1]
+    n_row_blocks = gl.cdiv(n_queries, BLOCK_M)
+    n_at_once = n_row_blocks * n_heads_at_once
+    place = gl.program_id(0) % n_at_once
+    bh = gl.program_id(0) // n_at_once * n_heads_at_once + place % n_heads_at_once
+    start_m = (n_row_blocks - 1 - place // n_heads_at_once) * BLOCK_M
+    b, h = bh // n_heads, bh % n_heads
+    to_batch = b.to(gl.int64) * stride_bounds
+    bounds = first_key_ptr + to_batch, last_key_ptr + to_batch, first_shift, last_shift, n_queries, n_keys
+    blocks = _blocks(bounds, start_m, BLOCK_M, BLOCK_N, HAS_BOUNDS)
+
+    q_tiles, do_tiles = _make_tiles(q_desc, _WARPGROUPS), _make_tiles(do_desc, _WARPGROUPS)
+    tiles = q_tiles, do_tiles, _make_tiles(k_desc, STAGES), _make_tiles(v_desc, STAGES)
+    k_barriers = _make_barriers(STAGES, 1), _make_barriers(STAGES, _WARPGROUPS)
+    v_barriers = _make_barriers(STAGES, 1), _make_barriers(STAGES, _WARPGROUPS)
+    barriers = _make_barriers(_WARPGROUPS, 1), k_barriers, v_barriers
+    hopper.fence_async_shared()
+    rows = lse_log2_ptr + bh.to(gl.int64) * n_padded, delta_ptr + bh.to(gl.int64) * n_padded, bounds
+    numbers = scale_log2, b, h, start_m
+    gl.warp_specialize(
+        [
+            (_consume_dq, (0, dq_desc, tiles, barriers, rows, blocks, numbers, HAS_BOUNDS, STAGES)),
+            (_consume_dq, (1, dq_desc, tiles, barriers, rows, blocks, numbers, HAS_BOUNDS, STAGES)),
+            (
+                _produce_dq,
+                (q_desc, do_desc, k_desc, v_desc, tiles, barriers, blocks, b, h, h // HEADS_PER_GROUP, start_m, STAGES),
+            ),
+        ],
+        [4, 1],
+        [CONSUMER_REGISTERS, 24],
+    )
+
+
+@gluon.jit
+def _produce_dq(q_desc, do_desc, k_desc, v_desc, tiles, barriers, blocks, b, h, g, start_m, STAGES: gl.constexpr):
+    BLOCK_N: gl.constexpr = k_desc.block_shape[1]
+    q_tiles, do_tiles, k_tiles, v_tiles = tiles
+    rows_ready, k_barriers, v_barriers = barriers
+    lowest, n_blocks, _, _ = blocks
+    for w in gl.static_range(_WARPGROUPS):
+        _load_pair(q_desc, do_desc, q_tiles, do_tiles, rows_ready, w, b, start_m, h)
+    for i in range(n_blocks):
+        _load_tile(k_desc, k_tiles, k_barriers, i, b, lowest + i * BLOCK_N, g, STAGES)
+        _load_tile(v_desc, v_tiles, v_barriers, i, b, lowest + i * BLOCK_N, g, STAGES)
+
+
+@gluon.jit
+def _load_pair(a_desc, b_desc, a_tiles, b_tiles, ready, w: gl.constexpr, b, start, h):
+    """Load what warpgroup w keeps: 64 rows of two tensors."""
+    mbarrier.expect(ready.index(w), a_desc.block_type.nbytes + b_desc.block_type.nbytes)
+    tma.async_copy_global_to_shared(a_desc, [b, start + w * _ROWS, h, 0], ready.index(w), a_tiles.index(w))
+    tma.async_copy_global_to_shared(b_desc, [b, start + w * _ROWS, h, 0], ready.index(w), b_tiles.index(w))
+
+
+@gluon.jit
+def _consume_dq(
+    WARPGROUP: gl.constexpr, dq_desc, tiles, barriers, rows, blocks, numbers, HAS_BOUNDS: gl.constexpr, STAGES: gl.constexpr
+):
+    """Compute dq of 64 queries. Every block is masked: the products take longer."""
+    q_tiles, do_tiles, k_tiles, v_tiles = tiles
+    rows_ready, k_barriers, v_barriers = barriers
+    k_ready, k_free = k_barriers
+    v_ready, v_free = v_barriers
+    lse_log2_ptr, delta_ptr, bounds = rows
+    lowest, n_blocks, _, _ = blocks
+    scale_log2, b, h, start_m = numbers
+    D: gl.constexpr = dq_desc.block_shape[3]
+    BLOCK_N: gl.constexpr = k_tiles.shape[2]
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    dq_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    start_m += WARPGROUP * _ROWS
+    m = start_m + gl.arange(0, _ROWS, gl.SliceLayout(1, s_layout))
+    first_key, last_key = _bounds(bounds, m, HAS_BOUNDS)
+    lse_log2, delta = gl.load(lse_log2_ptr + m), gl.load(delta_ptr + m)
+    mbarrier.wait(rows_ready.index(WARPGROUP), 0)
+    q = q_tiles.index(WARPGROUP).reshape([_ROWS, D])
+    do = do_tiles.index(WARPGROUP).reshape([_ROWS, D])
+    dq = gl.full([_ROWS, D], 0.0, gl.float32, dq_layout)
+    for i in range(n_blocks):
+        place = i % STAGES
+        mbarrier.wait(k_ready.index(place), i // STAGES & 1)
+        s = _scores(q, k_tiles.index(place), s_layout)
+        mbarrier.wait(v_ready.index(place), i // STAGES & 1)
+        dp = _scores(do, v_tiles.index(place), s_layout)
+        s = hopper.warpgroup_mma_wait(1, [s])
+        n = lowest + i * BLOCK_N + gl.arange(0, BLOCK_N, gl.SliceLayout(0, s_layout))
+        seen = (n[None, :] >= first_key[:, None]) & (n[None, :] <= last_key[:, None])
+        p = gl.exp2(gl.where(seen, s * scale_log2 - lse_log2[:, None], float("-inf")))
+        dp = hopper.warpgroup_mma_wait(0, [dp])
+        mbarrier.arrive(v_free.index(place), count=1)
+        ds = gl.convert_layout((p * (dp - delta[:, None])).to(dq_desc.dtype), gl.DotOperandLayout(0, dq_layout, 2))
+        dq = hopper.warpgroup_mma(ds, k_tiles.index(place).reshape([BLOCK_N, D]), dq, is_async=True)
+        dq = hopper.warpgroup_mma_wait(0, [dq])
+        mbarrier.arrive(k_free.index(place), count=1)
+    _store_tile(dq_desc, q_tiles.index(WARPGROUP), dq * (scale_log2 * _LN_2), b, start_m, h)
+
+
+@gluon.jit
+def _dkv_kernel(
+    q_desc, k_desc, v_desc, do_desc, lse_log2_desc, delta_desc, dk_desc, dv_desc, first_query_ptr, last_query_ptr,
+    first_shift, last_shift, stride_bounds, scale_log2, n_queries, n_keys, n_groups, n_groups_at_once, n_padded,
+    HAS_BOUNDS: gl.constexpr, HEADS_PER_GROUP: gl.constexpr, STAGES: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
+):  # fmt: skip
+    """Compute dk and dv of one block of 128 keys: all the heads of its group add to them, in their order."""
+    BLOCK_N: gl.constexpr = _ROWS * _WARPGROUPS
+    BLOCK_M: gl.constexpr = q_desc.block_shape[1]
+    n_at_once = gl.cdiv(n_keys, BLOCK_N) * n_groups_at_once
+    place = gl.program_id(0) % n_at_once
+    bg = gl.program_id(0) // n_at_once * n_groups_at_once + place % n_groups_at_once
+    # The first blocks of causal keys are seen by the most queries, and start first.
+    start_n = place // n_groups_at_once * BLOCK_N
+    b, g = bg // n_groups, bg % n_groups
+    to_batch = b.to(gl.int64) * stride_bounds
+    bounds = first_query_ptr + to_batch, last_query_ptr + to_batch, first_shift, last_shift, n_keys, n_queries
+    blocks = _blocks(bounds, start_n, BLOCK_N, BLOCK_M, HAS_BOUNDS)
+
+    k_tiles, v_tiles = _make_tiles(k_desc, _WARPGROUPS), _make_tiles(v_desc, _WARPGROUPS)
+    ring = (
+        _make_tiles(q_desc, STAGES),
+        _make_tiles(do_desc, STAGES),
+        _make_tiles(lse_log2_desc, STAGES),
+        _make_tiles(delta_desc, STAGES),
+    )
+    tiles = k_tiles, v_tiles, ring
+    barriers = _make_barriers(_WARPGROUPS, 1), _make_barriers(STAGES, 1), _make_barriers(STAGES, _WARPGROUPS)
+    hopper.fence_async_shared()
+    numbers = scale_log2, b, g, start_n
+    ring_descs = q_desc, do_desc, lse_log2_desc, delta_desc
+    gl.warp_specialize(
+        [
+            (_consume_dkv, (0, dk_desc, dv_desc, tiles, barriers, bounds, blocks, numbers, HEADS_PER_GROUP, HAS_BOUNDS, STAGES)),
+            (_consume_dkv, (1, dk_desc, dv_desc, tiles, barriers, bounds, blocks, numbers, HEADS_PER_GROUP, HAS_BOUNDS, STAGES)),
+            (
+                _produce_dkv,
+                (k_desc, v_desc, ring_descs, tiles, barriers, blocks, b, g, start_n, n_groups, n_padded, HEADS_PER_GROUP, STAGES),
+            ),
+        ],
+        [4, 1],
+        [CONSUMER_REGISTERS, 24],
+    )
+
+
+@gluon.jit
+def _produce_dkv(
+    k_desc, v_desc, ring_descs, tiles, barriers, blocks, b, g, start_n, n_groups, n_padded,
+    HEADS_PER_GROUP: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Load the keys and values, and for every head the seen tiles of queries, with one number of each kind for each row."""
+    k_tiles, v_tiles, ring = tiles
+    q_tiles, do_tiles, lse_log2_tiles, delta_tiles = ring
+    q_desc, do_desc, lse_log2_desc, delta_desc = ring_descs
+    rows_ready, ready, free = barriers
+    lowest, n_blocks, _, _ = blocks
+    BLOCK_M: gl.constexpr = q_desc.block_shape[1]
+    N_BYTES: gl.constexpr = 2 * q_desc.block_type.nbytes + 2 * delta_desc.block_type.nbytes
+    for w in gl.static_range(_WARPGROUPS):
+        _load_pair(k_desc, v_desc, k_tiles, v_tiles, rows_ready, w, b, start_n, g)
+    for r in range(HEADS_PER_GROUP):
+        h = g * HEADS_PER_GROUP + r
+        to_head = (b * n_groups * HEADS_PER_GROUP + h) * n_padded
+        for j in range(n_blocks):
+            i, start_m = r * n_blocks + j, lowest + j * BLOCK_M
+            place = i % STAGES
+            mbarrier.wait(free.index(place), (i // STAGES + 1) & 1)
+            mbarrier.expect(ready.index(place), N_BYTES)
+            tma.async_copy_global_to_shared(q_desc, [b, start_m, h, 0], ready.index(place), q_tiles.index(place))
+            tma.async_copy_global_to_shared(lse_log2_desc, [to_head + start_m], ready.index(place), lse_log2_tiles.index(place))
+            tma.async_copy_global_to_shared(do_desc, [b, start_m, h, 0], ready.index(place), do_tiles.index(place))
+            tma.async_copy_global_to_shared(delta_desc, [to_head + start_m], ready.index(place), delta_tiles.index(place))
+
+
+@gluon.jit
+def _consume_dkv(
+    WARPGROUP: gl.constexpr, dk_desc, dv_desc, tiles, barriers, bounds, blocks, numbers,
+    HEADS_PER_GROUP: gl.constexpr, HAS_BOUNDS: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """Compute dk and dv of 64 keys, which are the rows of all products. Every block is masked: the products take longer."""
+    k_tiles, v_tiles, ring = tiles
+    q_tiles, do_tiles, lse_log2_tiles, delta_tiles = ring
+    rows_ready, ready, free = barriers
+    lowest, n_blocks, _, _ = blocks
+    scale_log2, b, g, start_n = numbers
+    D: gl.constexpr = dk_desc.block_shape[3]
+    BLOCK_M: gl.constexpr = q_tiles.shape[2]
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
+    dk_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, dk_layout, 2)
+    column_layout: gl.constexpr = gl.SliceLayout(0, s_layout)
+    start_n += WARPGROUP * _ROWS
+    n = start_n + gl.arange(0, _ROWS, gl.SliceLayout(1, s_layout))
+    first_query, last_query = _bounds(bounds, n, HAS_BOUNDS)
+    mbarrier.wait(rows_ready.index(WARPGROUP), 0)
+    k = k_tiles.index(WARPGROUP).reshape([_ROWS, D])
+    v = v_tiles.index(WARPGROUP).reshape([_ROWS, D])
+    dk = gl.full([_ROWS, D], 0.0, gl.float32, dk_layout)
+    dv = gl.full([_ROWS, D], 0.0, gl.float32, dk_layout)
+    for r in range(HEADS_PER_GROUP):
+        for j in range(n_blocks):
+            i = r * n_blocks + j
+            place = i % STAGES
+            mbarrier.wait(ready.index(place), i // STAGES & 1)
+            s = _scores(k, q_tiles.index(place), s_layout)
+            dp = _scores(v, do_tiles.index(place), s_layout)
+            s = hopper.warpgroup_mma_wait(1, [s])
+            s = s * scale_log2 - lse_log2_tiles.index(place).load(column_layout)[None, :]
+            m = lowest + j * BLOCK_M + gl.arange(0, BLOCK_M, column_layout)
+            seen = (m[None, :] >= first_query[:, None]) & (m[None, :] <= last_query[:, None])
+            p = gl.exp2(gl.where(seen, s, float("-inf")))
+            do = do_tiles.index(place).reshape([BLOCK_M, D])
+            dv = hopper.warpgroup_mma(gl.convert_layout(p.to(dv_desc.dtype), p_layout), do, dv, is_async=True)
+            dp = hopper.warpgroup_mma_wait(1, [dp])
+            ds = p * (dp - delta_tiles.index(place).load(column_layout)[None, :])
+            q = q_tiles.index(place).reshape([BLOCK_M, D])
+            dk = hopper.warpgroup_mma(gl.convert_layout(ds.to(dk_desc.dtype), p_layout), q, dk, is_async=True)
+            dk, dv = hopper.warpgroup_mma_wait(0, [dk, dv])
+            mbarrier.arrive(free.index(place), count=1)
+    _store_tile(dk_desc, k_tiles.index(WARPGROUP), dk * (scale_log2 * _LN_2), b, start_n, g)
+    _store_tile(dv_desc, v_tiles.index(WARPGROUP), dv, b, start_n, g)
+
+
+@gluon.jit
+def _store_tile(desc, tile, value, b, start, h):
+    """Write 64 rows by way of a tile that has been read."""
+    tile.reshape([tile.shape[1], tile.shape[3]]).store(value.to(desc.dtype))
+    hopper.fence_async_shared()
+    tma.async_copy_shared_to_global(desc, [b, start, h, 0], tile)
+    tma.store_wait(0)
