@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tilth.kernels.attention import cpu
 from tilth.kernels.attention.visible import Mask
 from tilth.kernels.backend import check_device, check_float, check_segments, choose_backend, implementation
 
@@ -42,7 +43,7 @@ def attention(
     scale: float | None = None,
     return_lse: bool = False,
     backend: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """Return softmax(scale * q k^T) v as (B, Tq, H, D), in the dtype of q.
 
     H is a multiple of G: head h reads keys and values of group h // (H // G). The last query has the place of the last
@@ -70,9 +71,12 @@ def attention(
             )
     left, right = _limits(window, causal)
     chosen = _backend(q_BTHD, softcap, backend)
-    o_BTHD, lse_BHT = _attention(
-        q_BTHD, k_BTGD, v_BTGD, left, right, segments_BT, None, None, *_numbers(softcap, scale, q_BTHD), chosen
-    )
+    softcap, scale = _numbers(softcap, scale, q_BTHD)
+    if chosen == "cpu" and segments_BT is None and not return_lse:
+        mask = Mask(left, right).without_idle_limits(n_queries, n_keys)
+        if cpu.is_plain(mask, n_queries, n_keys, softcap):
+            return cpu.plain(q_BTHD, k_BTGD, v_BTGD, mask.right == 0, scale)
+    o_BTHD, lse_BHT = _attention(q_BTHD, k_BTGD, v_BTGD, left, right, segments_BT, None, None, softcap, scale, chosen)
     return (o_BTHD, lse_BHT) if return_lse else o_BTHD
 
 
@@ -89,7 +93,7 @@ def attention_varlen(
     scale: float | None = None,
     return_lse: bool = False,
     backend: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """Return the attention of packed documents as (Tq, H, D); with `return_lse` also the log-sum-exp (H, Tq).
 
     Document i has the queries from cu_seqlens_q[i] to cu_seqlens_q[i + 1] and the keys from cu_seqlens_k[i] to

@@ -1,126 +1,188 @@
-"""Attention on the CPU through torch's own flash kernel; packed documents run one by one where that is faster."""
+"""Attention on the CPU: torch's own flash kernel on pieces of the mask, and matrix products where it lacks something.
+
+The kernel knows no documents, windows or soft caps, and no gradient of the log-sum-exp. So the queries are cut into
+pieces that see one run of keys (pieces.py), and what it cannot do is done piece by piece with a few temporaries.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tilth.kernels.attention.reference import visible
+from tilth.kernels.attention.pieces import Piece, cut
+from tilth.kernels.attention.visible import Mask
 from tilth.kernels.backend import compute_dtype
 
 # What F.scaled_dot_product_attention calls on the CPU. Called directly because it also returns the log-sum-exp, without
-# which the backward would have to run the forward once more.
+# which the backward would have to run the forward once more. It repeats keys and values for the heads of a group itself.
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-# A call of its own for a document costs as much as this many scores of the masked form (benchmarks/kernels_cpu.py).
-_SCORES_PER_CALL = 16_384
+# Queries of a piece that is computed by matrix products: its scores then stay in the cache.
+_ROWS_OF_PRODUCTS = 64
 
 
-def forward(
-    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, segments_BT: Tensor | None, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
+def is_plain(mask: Mask, n_queries: int, n_keys: int, softcap: float) -> bool:
+    """Whether torch's kernel does the whole call by itself."""
+    is_one_run = not mask.has_documents and mask.left < 0 and (mask.right < 0 or (mask.right == 0 and n_queries == n_keys))
+    return is_one_run and softcap == 0 and n_queries > 0 and n_keys > 0
+
+
+def plain(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, is_causal: bool, scale: float) -> Tensor:
+    """Return o_BTHD of a call that `is_plain`, by operators of torch that carry their own gradient.
+
+    Nothing is added to torch's kernel here, neither time nor a layer of dispatch.
+    """
+    n_batch, n_queries, n_heads, head_dim = q_BTHD.shape
+    n_groups = k_BTGD.shape[2]
+    k_BGTD, v_BGTD = _channels_last(k_BTGD).transpose(1, 2), _channels_last(v_BTGD).transpose(1, 2)
+    if n_queries == 1 and n_groups < n_heads:
+        # Decoding: the heads of a group as the rows of one, so that their keys are read once.
+        q_BGRD = q_BTHD.reshape(n_batch, n_groups, n_heads // n_groups, head_dim)
+        return _flash(q_BGRD, k_BGTD, v_BGTD, 0.0, False, scale=scale)[0].reshape(q_BTHD.shape)
+    q_BHTD = _channels_last(q_BTHD).transpose(1, 2)
+    return _flash(q_BHTD, k_BGTD, v_BGTD, 0.0, is_causal, scale=scale)[0].transpose(1, 2)
+
+
+def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap: float, scale: float) -> tuple[Tensor, Tensor]:
     """Return (o_BTHD, lse_BHT)."""
-    q, k, v = _by_head(q_BTHD, k_BTGD, v_BTGD)
-    parts = _parts(q, k, causal, segments_BT)
-    if len(parts) == 1:  # nothing to put together: no copies
-        _, _, mask, is_causal = parts[0]
-        whole, lse = _flash(q, k, v, 0.0, is_causal, attn_mask=mask, scale=scale)
-        return whole.transpose(1, 2).contiguous(), lse.contiguous()
-    o = torch.empty_like(q_BTHD, memory_format=torch.contiguous_format)
-    lse = q.new_empty(q.shape[:3], dtype=compute_dtype(q))
-    for rows, tokens, mask, is_causal in parts:
-        part_o, lse[rows, :, tokens] = _flash(
-            q[rows, :, tokens], k[rows, :, tokens], v[rows, :, tokens], 0.0, is_causal, attn_mask=mask, scale=scale
-        )
-        o[rows, tokens] = part_o.transpose(1, 2)
+    n_batch, n_queries, n_heads, _ = q_BTHD.shape
+    o = torch.zeros(q_BTHD.shape, dtype=q_BTHD.dtype)
+    lse = torch.full((n_batch, n_heads, n_queries), float("-inf"), dtype=compute_dtype(q_BTHD))
+    if o.numel() == 0:
+        return o, lse
+    q, k, v = (_channels_last(tensor).transpose(1, 2) for tensor in (q_BTHD, k_BTGD, v_BTGD))
+    mask = _without_single_documents(mask)
+    for piece in cut(mask, n_queries, k.shape[2], q.device, _ROWS_OF_PRODUCTS if softcap else None):
+        if piece.keys.stop == piece.keys.start:
+            continue
+        rows, queries, keys = piece.rows, piece.queries, piece.keys
+        inputs = (q[rows, :, queries], k[rows, :, keys], v[rows, :, keys])
+        if softcap:
+            found, found_lse = _products(*inputs, piece, softcap, scale)
+        else:
+            found, found_lse = _flash(*inputs, 0.0, piece.is_causal, attn_mask=_additive(piece, q.dtype), scale=scale)
+        o[rows, queries] = found.transpose(1, 2)
+        lse[rows, :, queries] = found_lse if piece.hidden is None else _blind_to_minus_infinity(found_lse, piece.hidden)
     return o, lse
 
 
 def backward(
     do_BTHD: Tensor,
+    dlse_BHT: Tensor | None,
     q_BTHD: Tensor,
     k_BTGD: Tensor,
     v_BTGD: Tensor,
-    segments_BT: Tensor | None,
     o_BTHD: Tensor,
     lse_BHT: Tensor,
-    causal: bool,
+    mask: Mask,
+    softcap: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
-    inputs = _by_head(q_BTHD, k_BTGD, v_BTGD)
-    parts = _parts(inputs[0], inputs[1], causal, segments_BT)
-    o, do = o_BTHD.transpose(1, 2), do_BTHD.transpose(1, 2)
-    if len(parts) == 1:
-        _, _, mask, is_causal = parts[0]
-        dq, dk, dv = _flash_backward(do, *inputs, o, lse_BHT, 0.0, is_causal, attn_mask=mask, scale=scale)
-        return dq.transpose(1, 2).contiguous(), _to_groups(dk, k_BTGD), _to_groups(dv, v_BTGD)
-    gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
-    for rows, tokens, mask, is_causal in parts:
-        part = (t[rows, :, tokens] for t in (do, *inputs, o, lse_BHT))
-        found = _flash_backward(*part, 0.0, is_causal, attn_mask=mask, scale=scale)
-        for gradient, values in zip(gradients, found, strict=True):
-            gradient[rows, :, tokens] = values
-    dq, dk, dv = gradients
-    return dq.transpose(1, 2).contiguous(), _to_groups(dk, k_BTGD), _to_groups(dv, v_BTGD)
+    dq = torch.zeros(q_BTHD.shape, dtype=q_BTHD.dtype)
+    # Pieces may share keys: what they give is added up in the precision of the computation.
+    dk, dv = (torch.zeros(k_BTGD.shape, dtype=compute_dtype(k_BTGD)) for _ in range(2))
+    q, k, v, o, do = (_channels_last(t).transpose(1, 2) for t in (q_BTHD, k_BTGD, v_BTGD, o_BTHD, do_BTHD))
+    if q.numel() == 0 or k.numel() == 0:
+        return dq, dk.to(k.dtype), dv.to(v.dtype)
+    by_products = softcap > 0 or dlse_BHT is not None
+    lse = lse_BHT.masked_fill(lse_BHT == float("-inf"), 0.0)  # of rows that see nothing: their scores are all hidden
+    mask = _without_single_documents(mask)
+    for piece in cut(mask, q.shape[2], k.shape[2], q.device, _ROWS_OF_PRODUCTS if by_products else None):
+        if piece.keys.stop == piece.keys.start:
+            continue
+        rows, queries, keys = piece.rows, piece.queries, piece.keys
+        parts = [t[rows, :, queries] for t in (do, q)] + [t[rows, :, keys] for t in (k, v)]
+        if by_products:
+            dlse = None if dlse_BHT is None else dlse_BHT[rows, :, queries]
+            found = _products_backward(*parts, dlse, piece, softcap, scale)
+        else:
+            parts += [o[rows, :, queries], lse[rows, :, queries]]
+            found = _flash_backward(*parts, 0.0, piece.is_causal, attn_mask=_additive(piece, q.dtype), scale=scale)
+        dq[rows, queries] = found[0].transpose(1, 2)
+        dk[rows, keys] += found[1].transpose(1, 2)
+        dv[rows, keys] += found[2].transpose(1, 2)
+    return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
-def _parts(q: Tensor, k: Tensor, causal: bool, segments_BT: Tensor | None) -> list[tuple[slice, slice, Tensor | None, bool]]:
-    """Return the calls to make: rows, tokens, additive mask if one is needed, and whether to use the kernel's causal rule."""
-    n_queries, n_keys, everything = q.shape[2], k.shape[2], slice(None)
-    if q.shape[0] == 0 or q.shape[1] == 0:
-        return []
-    if segments_BT is None and (not causal or n_queries == 1):
-        return [(everything, everything, None, False)]
-    if n_queries == n_keys:
-        if segments_BT is None:
-            return [(everything, everything, None, causal)]
-        documents = _documents(segments_BT)
-        if len(documents) == len(segments_BT):
-            return [(everything, everything, None, causal)]
-        if _is_faster_apart(documents, n_keys, q.shape[0], q.shape[1]) and not _has_returning_id(documents):
-            return [(slice(row, row + 1), slice(start, end), None, causal) for row, start, end, _ in documents]
-    seen = visible(n_queries, n_keys, causal, segments_BT, q.device)
-    return [(everything, everything, torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, float("-inf")), False)]
+def _products(q: Tensor, k: Tensor, v: Tensor, piece: Piece, softcap: float, scale: float) -> tuple[Tensor, Tensor]:
+    """Return o (B, H, T, D) and the log-sum-exp (B, H, T) of one piece."""
+    dtype = compute_dtype(q)
+    scores_BGMS = _scores(q.to(dtype), k.to(dtype), softcap, scale)
+    lse_BGM = torch.logsumexp(_hide(scores_BGMS, piece), dim=-1)
+    return (_weights(scores_BGMS, piece) @ v.to(dtype)).reshape(q.shape), lse_BGM.reshape(q.shape[:3])
 
 
-def _documents(segments_BT: Tensor) -> list[tuple[int, int, int, int]]:
-    """Return (row, start, end, id) of every run of equal ids."""
-    n_tokens = segments_BT.shape[1]
-    is_start = torch.ones_like(segments_BT, dtype=torch.bool)
-    is_start[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    rows, starts = (column.tolist() for column in is_start.nonzero(as_tuple=True))
-    is_last = [i + 1 == len(rows) or rows[i + 1] != rows[i] for i in range(len(rows))]
-    ends = [n_tokens if last else starts[i + 1] for i, last in enumerate(is_last)]
-    return list(zip(rows, starts, ends, segments_BT[is_start].tolist(), strict=True))
+def _products_backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, dlse: Tensor | None, piece: Piece, softcap: float, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of one piece; M, the rows of a group, is its heads times the queries.
+
+    A piece holds whole rows of scores, so softmax and its gradient are computed as such and not from the log-sum-exp,
+    which would round twice.
+    """
+    dtype, shape = compute_dtype(q), q.shape
+    q, k, v, do = (tensor.to(dtype) for tensor in (q, k, v, do))
+    q_BGMD, do_BGMD = _group_rows(q, k.shape[1]), _group_rows(do, k.shape[1])
+    scores_BGMS = _scores(q, k, softcap, scale)
+    slope_BGMS = 1 - (scores_BGMS / softcap).square() if softcap else None
+    weights_BGMS = _weights(_hide(scores_BGMS, piece), piece)
+    dv = weights_BGMS.mT @ do_BGMD
+    dscores_BGMS = (do_BGMD @ v.mT).mul_(weights_BGMS)
+    delta_BGM1 = dscores_BGMS.sum(dim=-1, keepdim=True)
+    if dlse is not None:
+        delta_BGM1 -= dlse.reshape(delta_BGM1.shape)
+    dscores_BGMS.addcmul_(weights_BGMS, delta_BGM1, value=-1)
+    if slope_BGMS is not None:
+        dscores_BGMS.mul_(slope_BGMS)
+    dq = (dscores_BGMS @ k).mul_(scale).reshape(shape)
+    return dq, (dscores_BGMS.mT @ q_BGMD).mul_(scale), dv
 
 
-def _is_faster_apart(documents: list[tuple[int, int, int, int]], n_tokens: int, n_batch: int, n_heads: int) -> bool:
-    n_scores_apart = sum((end - start) ** 2 for _, start, end, _ in documents) // 2
-    n_scores_saved = (n_batch * n_tokens**2 - n_scores_apart) * n_heads
-    return len(documents) * _SCORES_PER_CALL < n_scores_saved
+def _scores(q_BHTD: Tensor, k_BGSD: Tensor, softcap: float, scale: float) -> Tensor:
+    """Return scale * q k^T, bent by the soft cap, as (B, G, heads of the group times queries, keys)."""
+    scores_BGMS = (_group_rows(q_BHTD, k_BGSD.shape[1]) @ k_BGSD.mT).mul_(scale)
+    return scores_BGMS.div_(softcap).tanh_().mul_(softcap) if softcap else scores_BGMS
 
 
-def _has_returning_id(documents: list[tuple[int, int, int, int]]) -> bool:
-    """Whether an id comes back later in its row: its tokens see each other across what lies between."""
-    return len({(row, segment) for row, _, _, segment in documents}) < len(documents)
+def _weights(scores_BGMS: Tensor, piece: Piece) -> Tensor:
+    weights_BGMS = torch.softmax(scores_BGMS, dim=-1)
+    if piece.hidden is not None and piece.hidden.all(dim=-1).any():  # rows that see nothing, and are NaN
+        n_queries = piece.hidden.shape[0]
+        is_blind_M1 = piece.hidden.all(dim=-1, keepdim=True).repeat(weights_BGMS.shape[2] // n_queries, 1)
+        weights_BGMS.masked_fill_(is_blind_M1, 0.0)
+    return weights_BGMS
 
 
-def _by_head(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return q, k, v as (B, H, T, D), each key and value repeated for the heads of its group."""
-    n_per_group = q_BTHD.shape[2] // k_BTGD.shape[2]
-    k, v = k_BTGD, v_BTGD
-    if n_per_group > 1:
-        k, v = k.repeat_interleave(n_per_group, dim=2), v.repeat_interleave(n_per_group, dim=2)
-    # The kernel wants the last dimension contiguous; the others may be strided.
-    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q_BTHD, k, v))
-    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+def _group_rows(tensor_BHTD: Tensor, n_groups: int) -> Tensor:
+    """(B, H, T, D) -> (B, G, H / G * T, D): no key or value need be repeated for the heads of its group."""
+    n_batch, n_heads, n_queries, head_dim = tensor_BHTD.shape
+    return tensor_BHTD.reshape(n_batch, n_groups, n_heads // n_groups * n_queries, head_dim)
 
 
-def _to_groups(gradient_BHTD: Tensor, like_BTGD: Tensor) -> Tensor:
-    n_batch, n_tokens, n_groups, head_dim = like_BTGD.shape
-    n_per_group = gradient_BHTD.shape[1] // n_groups
-    if n_per_group == 1:
-        return gradient_BHTD.transpose(1, 2).contiguous()
-    by_group = gradient_BHTD.reshape(n_batch, n_groups, n_per_group, n_tokens, head_dim).sum(dim=2)
-    return by_group.transpose(1, 2).to(like_BTGD.dtype).contiguous()
+def _hide(scores_BGMS: Tensor, piece: Piece) -> Tensor:
+    """Set what the piece does not see to -inf, in place."""
+    if piece.hidden is not None:
+        n_queries, n_keys = piece.hidden.shape
+        scores_BGMS.view(*scores_BGMS.shape[:2], -1, n_queries, n_keys).masked_fill_(piece.hidden, float("-inf"))
+    return scores_BGMS
+
+
+def _additive(piece: Piece, dtype: torch.dtype) -> Tensor | None:
+    return None if piece.hidden is None else torch.zeros(piece.hidden.shape, dtype=dtype).masked_fill_(piece.hidden, float("-inf"))
+
+
+def _blind_to_minus_infinity(lse_BHT: Tensor, hidden: Tensor) -> Tensor:
+    return lse_BHT.masked_fill(hidden.all(dim=-1), float("-inf"))
+
+
+def _without_single_documents(mask: Mask) -> Mask:
+    """Forget segments that are one document a row."""
+    if mask.segments_BT is None or bool((mask.segments_BT[:, 1:] != mask.segments_BT[:, :-1]).any()):
+        return mask
+    return mask._replace(segments_BT=None)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """The kernel wants the channels of a head side by side; the other dimensions may be strided."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

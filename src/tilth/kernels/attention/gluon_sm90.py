@@ -386,7 +386,7 @@ def _statistics_kernel(
     o_ptr, do_ptr, lse_ptr, dlse_ptr, lse_log2_ptr, delta_ptr, n_queries, n_heads, n_padded, stride_b, stride_t, stride_h,
     HAS_DLSE: gl.constexpr, D: gl.constexpr,
 ):  # fmt: skip
-    """Write for 64 rows what their gradients need, padded to whole blocks: a row that sees nothing, or is none, gets inf and 0."""
+    """Write for 64 rows what their gradients need, padded to whole tiles; a row that sees nothing, or is none, gets inf and 0."""
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
     n_row_blocks = n_padded // 64
     bh = (gl.program_id(0) // n_row_blocks).to(gl.int64)

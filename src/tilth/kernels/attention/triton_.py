@@ -18,6 +18,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilth.kernels.attention.visible import Mask, Visible
 from tilth.kernels.launches import launch, precision
@@ -37,8 +38,8 @@ def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap:
     first, last, bounds_stride, shift = _key_bounds(mask, q, n_keys)
     options = launch("attention", "forward", q, _bucket(head_dim))
     _forward_kernel[(triton.cdiv(n_queries, options["BLOCK_M"]) * n_batch * n_heads,)](
-        q, k, v, first, last, o, lse, _inner_factor(softcap, scale), _outer_factor(softcap, scale),
-        n_queries, n_keys, n_heads, bounds_stride, shift, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+        q, *_sources(options, "BLOCK_N", k, v), first, last, o, lse, _inner_factor(softcap, scale), _outer_factor(softcap, scale),
+        n_queries, n_keys, n_heads, bounds_stride, shift, *_strides(q, k, v),
         **_constants(q, k, mask, softcap), **options,
     )  # fmt: skip
     return o, lse
@@ -63,20 +64,20 @@ def backward(
     dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     if q.numel() == 0 or k.numel() == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
-    delta = _delta(do, dlse_BHT, o, lse_BHT)
+    lse2, delta = _prepare_rows(do, dlse_BHT, o, lse_BHT)
     constants = _constants(q, k, mask, softcap)
     numbers = (_inner_factor(softcap, scale), _outer_factor(softcap, scale), scale, n_queries, n_keys, n_heads)
-    strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3])
+    strides = _strides(q, k, v, do)
 
     *key_bounds, shift = _key_bounds(mask, q, n_keys)
     options = launch("attention", "dq", q, _bucket(head_dim))
     _dq_kernel[(triton.cdiv(n_queries, options["BLOCK_M"]) * n_batch * n_heads,)](
-        q, k, v, do, lse_BHT, delta, dq, *numbers, *key_bounds, shift, *strides, **constants, **options
+        q, *_sources(options, "BLOCK_N", k, v), do, lse2, delta, dq, *numbers, *key_bounds, shift, *strides, **constants, **options
     )
     *query_bounds, shift = _query_bounds(mask, q, n_keys)
     options = launch("attention", "dkv", q, _bucket(head_dim))
     _dkv_kernel[(triton.cdiv(n_keys, options["BLOCK_N"]) * n_batch * n_groups,)](
-        q, k, v, do, lse_BHT, delta, dk, dv, *numbers, *query_bounds, shift, *strides, **constants, **options
+        *_sources(options, "BLOCK_M", q, do), k, v, lse2, delta, dk, dv, *numbers, *query_bounds, shift, *strides, **constants, **options
     )
     return dq, dk, dv
 
@@ -89,11 +90,10 @@ def _ends(first_ptr, last_ptr, start, n_own, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _stretches(lowest, all_from, all_to, highest, BLOCK: tl.constexpr):
-    """Cut [lowest, highest] into blocks and return where those start and end that every row sees wholly."""
+def _whole_blocks(lowest, all_from, all_to, BLOCK: tl.constexpr):
+    """Where those blocks start and end, of blocks cut from `lowest` on, that every row sees wholly."""
     whole = lowest + tl.cdiv(all_from - lowest, BLOCK) * BLOCK
-    whole_end = tl.maximum(whole, lowest + tl.maximum(all_to + 1 - lowest, 0) // BLOCK * BLOCK)
-    return tl.minimum(whole, highest + 1), whole, whole_end, highest + 1
+    return whole, tl.maximum(whole, lowest + tl.maximum(all_to + 1 - lowest, 0) // BLOCK * BLOCK)
 
 
 @triton.jit
@@ -111,34 +111,47 @@ def _tanh(x, IS_EXACT: tl.constexpr):
 
 
 @triton.jit
-def _load(base, start, stride, n_rows, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
-    """A block of rows from `start`, with zeros past `n_rows` where MASKED; without, all of them must exist."""
-    i, d = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK_D)[None, :]
-    pointers = base + tl.cast(start, tl.int64) * stride + (i * stride + d)
-    if MASKED:
-        return tl.load(pointers, mask=(start + i < n_rows) & (d < HEAD_DIM), other=0.0)
-    if HEAD_DIM < BLOCK_D:
-        return tl.load(pointers, mask=d < HEAD_DIM, other=0.0)
-    return tl.load(pointers)
+def _load(
+    source, strides, b, start, h, n_rows,
+    MASKED: tl.constexpr, TMA: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Rows from `start` of a head, zeros past `n_rows` where MASKED; `source` is a descriptor where TMA, else a pointer."""
+    if TMA:
+        x = source.load([b, start, h, 0]).reshape([BLOCK, BLOCK_D])
+    else:
+        i, d = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK_D)[None, :]
+        pointers = source + tl.cast(b, tl.int64) * strides[0] + tl.cast(start, tl.int64) * strides[1] + h * strides[2]
+        pointers += i * strides[1] + d
+        if MASKED:
+            x = tl.load(pointers, mask=(start + i < n_rows) & (d < HEAD_DIM), other=0.0)
+        elif HEAD_DIM < BLOCK_D:
+            x = tl.load(pointers, mask=d < HEAD_DIM, other=0.0)
+        else:
+            x = tl.load(pointers)
+    return x
 
 
 @triton.jit
-def _store(base, start, stride, n_rows, x, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
+def _store(base, b, start, h, n_rows, n_heads, x, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
     i, d = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK_D)[None, :]
-    pointers = base + tl.cast(start, tl.int64) * stride + (i * stride + d)
+    row = (tl.cast(b, tl.int64) * n_rows + start) * n_heads + h
+    pointers = base + row * HEAD_DIM + (i * (n_heads * HEAD_DIM) + d)
     tl.store(pointers, x.to(base.dtype.element_ty), mask=(start + i < n_rows) & (d < HEAD_DIM))
 
 
 @triton.jit
 def _attend(
-    acc, row_sum, row_max, q, k_base, v_base, first, last, begin, end, inner, outer, n_keys, k_stride, v_stride,
-    MASKED: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    acc, row_sum, row_max, q, k, v, k_strides, v_strides, b, g, first, last, begin, end, hole, hole_size, inner, outer, n_keys,
+    MASKED: tl.constexpr, TMA: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add the key blocks [begin, end) to the online softmax; MASKED=False where every row sees every key of them."""
-    for start in range(begin, end, BLOCK_N):
-        k = _load(k_base, start, k_stride, n_keys, MASKED, HEAD_DIM, BLOCK_N, BLOCK_D)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    for at in range(begin, end, BLOCK_N):
+        start = at
+        if MASKED:
+            start = tl.where(at < hole, at, at + hole_size)
+        k_ND = _load(k, k_strides, b, start, g, n_keys, MASKED, TMA, HEAD_DIM, BLOCK_N, BLOCK_D)
+        s = tl.dot(q, tl.trans(k_ND), input_precision=PRECISION)
         if HAS_SOFTCAP:
             s = _tanh(s * inner, q.dtype == tl.float32)
         if MASKED:
@@ -155,8 +168,8 @@ def _attend(
         p = tl.exp2(s * outer - finite_max[:, None])
         shrink = tl.exp2(row_max - finite_max)
         row_sum = row_sum * shrink + tl.sum(p, axis=1)
-        v = _load(v_base, start, v_stride, n_keys, MASKED, HEAD_DIM, BLOCK_N, BLOCK_D)
-        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
+        v_ND = _load(v, v_strides, b, start, g, n_keys, MASKED, TMA, HEAD_DIM, BLOCK_N, BLOCK_D)
+        acc = tl.dot(p.to(v_ND.dtype), v_ND, acc * shrink[:, None], input_precision=PRECISION)
         row_max = new_max
     return acc, row_sum, row_max
 
@@ -164,19 +177,19 @@ def _attend(
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "bounds_stride", "shift"])
 def _forward_kernel(
     q_ptr, k_ptr, v_ptr, first_ptr, last_ptr, o_ptr, lse_ptr, inner, outer,
-    n_queries, n_keys, n_heads, bounds_stride, shift, q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
-    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    n_queries, n_keys, n_heads, bounds_stride, shift, q_strides, k_strides, v_strides,
+    TMA: tl.constexpr, HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     n_blocks = tl.cdiv(n_queries, BLOCK_M)
-    bh = (tl.program_id(0) // n_blocks).to(tl.int64)
+    bh = tl.program_id(0) // n_blocks
     # The last blocks of a causal row have the most keys: they start first.
     start_m = (n_blocks - 1 - tl.program_id(0) % n_blocks) * BLOCK_M
     b, h = bh // n_heads, bh % n_heads
+    g = h // HEADS_PER_GROUP
+    rows = tl.cast(bh, tl.int64) * n_queries
     m = start_m + tl.arange(0, BLOCK_M)
-    q = _load(q_ptr + b * q_b + h * q_h, start_m, q_t, n_queries, True, HEAD_DIM, BLOCK_M, BLOCK_D)
-    k_base = k_ptr + b * k_b + h // HEADS_PER_GROUP * k_h
-    v_base = v_ptr + b * v_b + h // HEADS_PER_GROUP * v_h
+    q = _load(q_ptr, q_strides, b, start_m, h, n_queries, True, False, HEAD_DIM, BLOCK_M, BLOCK_D)
     acc = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
     row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
     row_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
@@ -186,38 +199,37 @@ def _forward_kernel(
         first = tl.load(first_ptr + m, mask=m < n_queries, other=0)
         last = tl.load(last_ptr + m, mask=m < n_queries, other=-1)
         lowest, all_from, all_to, highest = _ends(first_ptr, last_ptr, start_m, n_queries, BLOCK_M)
-        left_end, whole, whole_end, end = _stretches(lowest, all_from, all_to, highest, BLOCK_N)
-        acc, row_sum, row_max = _attend(
-            acc, row_sum, row_max, q, k_base, v_base, first, last, lowest, left_end, inner, outer, n_keys, k_t, v_t,
-            True, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
-        )  # fmt: skip
+        whole, whole_end = _whole_blocks(lowest, all_from, all_to, BLOCK_N)
     else:
         first = m
         last = tl.minimum(m + shift, n_keys - 1)
-        whole = 0
+        lowest, whole = 0, 0
         whole_end = tl.maximum(tl.minimum(start_m + shift + 1, n_keys), 0) // BLOCK_N * BLOCK_N
-        end = tl.minimum(start_m + BLOCK_M + shift, n_keys)
+        highest = tl.minimum(start_m + BLOCK_M + shift, n_keys) - 1
+    hole_size = whole_end - whole
     acc, row_sum, row_max = _attend(
-        acc, row_sum, row_max, q, k_base, v_base, first, last, whole, whole_end, inner, outer, n_keys, k_t, v_t,
-        False, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
+        acc, row_sum, row_max, q, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, whole, whole_end, 0, 0, inner, outer, n_keys,
+        False, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
     acc, row_sum, row_max = _attend(
-        acc, row_sum, row_max, q, k_base, v_base, first, last, whole_end, end, inner, outer, n_keys, k_t, v_t,
-        True, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
+        acc, row_sum, row_max, q, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, lowest, highest + 1 - hole_size, whole, hole_size, inner, outer, n_keys,
+        True, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
     # A row that saw nothing: 0 / 1, and a log-sum-exp of -inf from its maximum.
     row_sum = tl.where(row_max == float("-inf"), 1.0, row_sum)
-    o_base = o_ptr + (b * n_queries * n_heads + h) * HEAD_DIM
-    _store(o_base, start_m, n_heads * HEAD_DIM, n_queries, acc / row_sum[:, None], HEAD_DIM, BLOCK_M, BLOCK_D)
-    tl.store(lse_ptr + bh * n_queries + m, (row_max + tl.log2(row_sum)) / _LOG2_E, mask=m < n_queries)
+    _store(o_ptr, b, start_m, h, n_queries, n_heads, acc / row_sum[:, None], HEAD_DIM, BLOCK_M, BLOCK_D)
+    tl.store(lse_ptr + rows + m, (row_max + tl.log2(row_sum)) / _LOG2_E, mask=m < n_queries)
 
 
 @triton.jit
-def _delta_kernel(
-    o_ptr, do_ptr, dlse_ptr, delta_ptr, n_queries, n_heads, head_dim,
+def _rows_kernel(
+    o_ptr, do_ptr, lse_ptr, dlse_ptr, lse2_ptr, delta_ptr, n_queries, n_heads, head_dim,
     HAS_DLSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """delta = sum over D of o * do, less the gradient of the log-sum-exp: what the softmax takes off each gradient of a row."""
+    """What the backward needs of each row: its log-sum-exp to the base 2, and delta, which is taken off its gradients.
+
+    delta = sum over D of o * do, less the gradient of the log-sum-exp.
+    """
     n_blocks = tl.cdiv(n_queries, BLOCK_M)
     bh = (tl.program_id(0) // n_blocks).to(tl.int64)
     m = tl.program_id(0) % n_blocks * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -229,21 +241,28 @@ def _delta_kernel(
     o = tl.load(o_ptr + offsets, mask=inside, other=0.0).to(wide)
     do = tl.load(do_ptr + offsets, mask=inside, other=0.0).to(wide)
     delta = tl.sum(o * do, axis=1).to(tl.float32)
+    row = bh * n_queries + m
     if HAS_DLSE:
-        delta -= tl.load(dlse_ptr + bh * n_queries + m, mask=m < n_queries, other=0.0)
-    tl.store(delta_ptr + bh * n_queries + m, delta, mask=m < n_queries)
+        delta -= tl.load(dlse_ptr + row, mask=m < n_queries, other=0.0)
+    lse = tl.load(lse_ptr + row, mask=m < n_queries, other=0.0)
+    lse = tl.where(lse == float("-inf"), 0.0, lse)  # of a row that sees nothing: no block lets it through
+    tl.store(lse2_ptr + row, lse * _LOG2_E, mask=m < n_queries)
+    tl.store(delta_ptr + row, delta, mask=m < n_queries)
 
 
 @triton.jit
 def _dq_blocks(
-    dq, q, do, lse, delta, k_base, v_base, first, last, begin, end, inner, outer, n_keys, k_stride, v_stride,
-    MASKED: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    dq, q, do, lse, delta, k, v, k_strides, v_strides, b, g, first, last, begin, end, hole, hole_size, inner, outer, n_keys,
+    MASKED: tl.constexpr, TMA: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add what the key blocks [begin, end) give to the gradient of the queries; `lse` is to the base 2."""
-    for start in range(begin, end, BLOCK_N):
-        k = _load(k_base, start, k_stride, n_keys, MASKED, HEAD_DIM, BLOCK_N, BLOCK_D)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    for at in range(begin, end, BLOCK_N):
+        start = at
+        if MASKED:
+            start = tl.where(at < hole, at, at + hole_size)
+        k_ND = _load(k, k_strides, b, start, g, n_keys, MASKED, TMA, HEAD_DIM, BLOCK_N, BLOCK_D)
+        s = tl.dot(q, tl.trans(k_ND), input_precision=PRECISION)
         if HAS_SOFTCAP:
             s = _tanh(s * inner, q.dtype == tl.float32)
         exponent = s * outer - lse[:, None]
@@ -255,35 +274,33 @@ def _dq_blocks(
             # Masked before exp2: what is not seen may have a score far above the row's log-sum-exp.
             exponent = tl.where(seen, exponent, float("-inf"))
         p = tl.exp2(exponent)
-        v = _load(v_base, start, v_stride, n_keys, MASKED, HEAD_DIM, BLOCK_N, BLOCK_D)
-        dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+        v_ND = _load(v, v_strides, b, start, g, n_keys, MASKED, TMA, HEAD_DIM, BLOCK_N, BLOCK_D)
+        dp = tl.dot(do, tl.trans(v_ND), input_precision=PRECISION)
         ds = p * (dp - delta[:, None])
         if HAS_SOFTCAP:
             ds = ds * (1 - s * s)
-        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision=PRECISION)
+        dq = tl.dot(ds.to(k_ND.dtype), k_ND, dq, input_precision=PRECISION)
     return dq
 
 
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "bounds_stride", "shift"])
 def _dq_kernel(
     q_ptr, k_ptr, v_ptr, do_ptr, lse_ptr, delta_ptr, dq_ptr, inner, outer, scale, n_queries, n_keys, n_heads,
-    first_ptr, last_ptr, bounds_stride, shift, q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
-    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    first_ptr, last_ptr, bounds_stride, shift, q_strides, k_strides, v_strides, do_strides,
+    TMA: tl.constexpr, HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     n_blocks = tl.cdiv(n_queries, BLOCK_M)
-    bh = (tl.program_id(0) // n_blocks).to(tl.int64)
+    bh = tl.program_id(0) // n_blocks
     start_m = (n_blocks - 1 - tl.program_id(0) % n_blocks) * BLOCK_M
     b, h = bh // n_heads, bh % n_heads
+    g = h // HEADS_PER_GROUP
+    rows = tl.cast(bh, tl.int64) * n_queries
     m = start_m + tl.arange(0, BLOCK_M)
-    q = _load(q_ptr + b * q_b + h * q_h, start_m, q_t, n_queries, True, HEAD_DIM, BLOCK_M, BLOCK_D)
-    o_offset = (b * n_queries * n_heads + h) * HEAD_DIM
-    do = _load(do_ptr + o_offset, start_m, n_heads * HEAD_DIM, n_queries, True, HEAD_DIM, BLOCK_M, BLOCK_D)
-    lse = tl.load(lse_ptr + bh * n_queries + m, mask=m < n_queries, other=0.0) * _LOG2_E
-    lse = tl.where(lse == float("-inf"), 0.0, lse)  # of a row that sees nothing: no block lets it through
-    delta = tl.load(delta_ptr + bh * n_queries + m, mask=m < n_queries, other=0.0)
-    k_base = k_ptr + b * k_b + h // HEADS_PER_GROUP * k_h
-    v_base = v_ptr + b * v_b + h // HEADS_PER_GROUP * v_h
+    q = _load(q_ptr, q_strides, b, start_m, h, n_queries, True, False, HEAD_DIM, BLOCK_M, BLOCK_D)
+    do = _load(do_ptr, do_strides, b, start_m, h, n_queries, True, False, HEAD_DIM, BLOCK_M, BLOCK_D)
+    lse = tl.load(lse_ptr + rows + m, mask=m < n_queries, other=0.0)
+    delta = tl.load(delta_ptr + rows + m, mask=m < n_queries, other=0.0)
     dq = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
     if HAS_BOUNDS:
         first_ptr += b * bounds_stride
@@ -291,76 +308,74 @@ def _dq_kernel(
         first = tl.load(first_ptr + m, mask=m < n_queries, other=0)
         last = tl.load(last_ptr + m, mask=m < n_queries, other=-1)
         lowest, all_from, all_to, highest = _ends(first_ptr, last_ptr, start_m, n_queries, BLOCK_M)
-        left_end, whole, whole_end, end = _stretches(lowest, all_from, all_to, highest, BLOCK_N)
-        dq = _dq_blocks(
-            dq, q, do, lse, delta, k_base, v_base, first, last, lowest, left_end, inner, outer, n_keys, k_t, v_t,
-            True, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
-        )  # fmt: skip
+        whole, whole_end = _whole_blocks(lowest, all_from, all_to, BLOCK_N)
     else:
         first = m
         last = tl.minimum(m + shift, n_keys - 1)
-        whole = 0
+        lowest, whole = 0, 0
         whole_end = tl.maximum(tl.minimum(start_m + shift + 1, n_keys), 0) // BLOCK_N * BLOCK_N
-        end = tl.minimum(start_m + BLOCK_M + shift, n_keys)
+        highest = tl.minimum(start_m + BLOCK_M + shift, n_keys) - 1
+    hole_size = whole_end - whole
     dq = _dq_blocks(
-        dq, q, do, lse, delta, k_base, v_base, first, last, whole, whole_end, inner, outer, n_keys, k_t, v_t,
-        False, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
+        dq, q, do, lse, delta, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, whole, whole_end, 0, 0, inner, outer, n_keys,
+        False, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
     dq = _dq_blocks(
-        dq, q, do, lse, delta, k_base, v_base, first, last, whole_end, end, inner, outer, n_keys, k_t, v_t,
-        True, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
+        dq, q, do, lse, delta, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, lowest, highest + 1 - hole_size, whole, hole_size, inner, outer, n_keys,
+        True, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
-    _store(dq_ptr + o_offset, start_m, n_heads * HEAD_DIM, n_queries, dq * scale, HEAD_DIM, BLOCK_M, BLOCK_D)
+    _store(dq_ptr, b, start_m, h, n_queries, n_heads, dq * scale, HEAD_DIM, BLOCK_M, BLOCK_D)
 
 
 @triton.jit
 def _dkv_blocks(
-    dk, dv, k, v, q_base, do_base, lse_base, delta_base, first, last, begin, end, inner, outer, n_queries, q_stride, do_stride,
-    MASKED: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    dk, dv, k, v, q, do, q_strides, do_strides, b, h, lse_base, delta_base, first, last, begin, end, hole, hole_size, inner, outer, n_queries,
+    MASKED: tl.constexpr, TMA: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add what the query blocks [begin, end) give to the gradients of the keys and values."""
-    for start in range(begin, end, BLOCK_M):
-        m = start + tl.arange(0, BLOCK_M)
-        q = _load(q_base, start, q_stride, n_queries, MASKED, HEAD_DIM, BLOCK_M, BLOCK_D)
-        s_NM = tl.dot(k, tl.trans(q), input_precision=PRECISION)
-        if HAS_SOFTCAP:
-            s_NM = _tanh(s_NM * inner, q.dtype == tl.float32)
+    for at in range(begin, end, BLOCK_M):
+        start = at
         if MASKED:
-            lse = tl.load(lse_base + m, mask=m < n_queries, other=0.0) * _LOG2_E
-            delta = tl.load(delta_base + m, mask=m < n_queries, other=0.0)
-            seen = (m[None, :] >= first[:, None]) & (m[None, :] <= last[:, None])
-            exponent = tl.where(seen, s_NM * outer - lse[None, :], float("-inf"))
-        else:
-            lse = tl.load(lse_base + m) * _LOG2_E
-            delta = tl.load(delta_base + m)
-            exponent = s_NM * outer - lse[None, :]
+            start = tl.where(at < hole, at, at + hole_size)
+        m = start + tl.arange(0, BLOCK_M)
+        q_MD = _load(q, q_strides, b, start, h, n_queries, MASKED, TMA, HEAD_DIM, BLOCK_M, BLOCK_D)
+        s_NM = tl.dot(k, tl.trans(q_MD), input_precision=PRECISION)
+        if HAS_SOFTCAP:
+            s_NM = _tanh(s_NM * inner, q_MD.dtype == tl.float32)
+        lse = tl.load(lse_base + m, mask=m < n_queries, other=0.0) if MASKED else tl.load(lse_base + m)
+        exponent = s_NM * outer - lse[None, :]
+        if MASKED:
+            i = m[None, :]
+            seen = (i >= first[:, None]) & (i <= last[:, None])
+            exponent = tl.where(seen, exponent, float("-inf"))
         p_NM = tl.exp2(exponent)
-        do = _load(do_base, start, do_stride, n_queries, MASKED, HEAD_DIM, BLOCK_M, BLOCK_D)
-        dv = tl.dot(p_NM.to(do.dtype), do, dv, input_precision=PRECISION)
-        dp_NM = tl.dot(v, tl.trans(do), input_precision=PRECISION)
+        do_MD = _load(do, do_strides, b, start, h, n_queries, MASKED, TMA, HEAD_DIM, BLOCK_M, BLOCK_D)
+        dv = tl.dot(p_NM.to(do_MD.dtype), do_MD, dv, input_precision=PRECISION)
+        dp_NM = tl.dot(v, tl.trans(do_MD), input_precision=PRECISION)
+        delta = tl.load(delta_base + m, mask=m < n_queries, other=0.0) if MASKED else tl.load(delta_base + m)
         ds_NM = p_NM * (dp_NM - delta[None, :])
         if HAS_SOFTCAP:
             ds_NM = ds_NM * (1 - s_NM * s_NM)
-        dk = tl.dot(ds_NM.to(q.dtype), q, dk, input_precision=PRECISION)
+        dk = tl.dot(ds_NM.to(q_MD.dtype), q_MD, dk, input_precision=PRECISION)
     return dk, dv
 
 
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "bounds_stride", "shift"])
 def _dkv_kernel(
-    q_ptr, k_ptr, v_ptr, do_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, inner, outer, scale, n_queries, n_keys, n_heads,
-    first_ptr, last_ptr, bounds_stride, shift, q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
-    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    q_ptr, do_ptr, k_ptr, v_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, inner, outer, scale, n_queries, n_keys, n_heads,
+    first_ptr, last_ptr, bounds_stride, shift, q_strides, k_strides, v_strides, do_strides,
+    TMA: tl.constexpr, HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     n_blocks = tl.cdiv(n_keys, BLOCK_N)
-    bg = (tl.program_id(0) // n_blocks).to(tl.int64)
+    bg = tl.program_id(0) // n_blocks
     start_n = tl.program_id(0) % n_blocks * BLOCK_N
     n_groups = n_heads // HEADS_PER_GROUP
     b, g = bg // n_groups, bg % n_groups
     cols = start_n + tl.arange(0, BLOCK_N)
-    k = _load(k_ptr + b * k_b + g * k_h, start_n, k_t, n_keys, True, HEAD_DIM, BLOCK_N, BLOCK_D)
-    v = _load(v_ptr + b * v_b + g * v_h, start_n, v_t, n_keys, True, HEAD_DIM, BLOCK_N, BLOCK_D)
+    k = _load(k_ptr, k_strides, b, start_n, g, n_keys, True, False, HEAD_DIM, BLOCK_N, BLOCK_D)
+    v = _load(v_ptr, v_strides, b, start_n, g, n_keys, True, False, HEAD_DIM, BLOCK_N, BLOCK_D)
     if HAS_BOUNDS:
         first_ptr += b * bounds_stride
         last_ptr += b * bounds_stride
@@ -374,41 +389,46 @@ def _dkv_kernel(
         all_from = tl.maximum(tl.minimum(start_n + BLOCK_N, n_keys) - 1 - shift, 0)
         all_to = n_queries - 1
         highest = n_queries - 1
-    left_end, whole, whole_end, end = _stretches(lowest, all_from, all_to, highest, BLOCK_M)
+    whole, whole_end = _whole_blocks(lowest, all_from, all_to, BLOCK_M)
+    hole_size = whole_end - whole
     dk = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
     for r in range(HEADS_PER_GROUP):
         h = g * HEADS_PER_GROUP + r
-        q_base = q_ptr + b * q_b + h * q_h
-        do_base = do_ptr + (b * n_queries * n_heads + h) * HEAD_DIM
-        rows = (b * n_heads + h) * n_queries
+        rows = tl.cast(b * n_heads + h, tl.int64) * n_queries
         dk, dv = _dkv_blocks(
-            dk, dv, k, v, q_base, do_base, lse_ptr + rows, delta_ptr + rows, first, last, lowest, left_end,
-            inner, outer, n_queries, q_t, n_heads * HEAD_DIM, True, HAS_SOFTCAP, HEAD_DIM, BLOCK_M, BLOCK_D, PRECISION,
+            dk, dv, k, v, q_ptr, do_ptr, q_strides, do_strides, b, h, lse_ptr + rows, delta_ptr + rows, first, last, whole, whole_end,
+            0, 0, inner, outer, n_queries, False, TMA, HAS_SOFTCAP, HEAD_DIM, BLOCK_M, BLOCK_D, PRECISION,
         )  # fmt: skip
         dk, dv = _dkv_blocks(
-            dk, dv, k, v, q_base, do_base, lse_ptr + rows, delta_ptr + rows, first, last, whole, whole_end,
-            inner, outer, n_queries, q_t, n_heads * HEAD_DIM, False, HAS_SOFTCAP, HEAD_DIM, BLOCK_M, BLOCK_D, PRECISION,
+            dk, dv, k, v, q_ptr, do_ptr, q_strides, do_strides, b, h, lse_ptr + rows, delta_ptr + rows, first, last, lowest, highest + 1 - hole_size,
+            whole, hole_size, inner, outer, n_queries, True, TMA, HAS_SOFTCAP, HEAD_DIM, BLOCK_M, BLOCK_D, PRECISION,
         )  # fmt: skip
-        dk, dv = _dkv_blocks(
-            dk, dv, k, v, q_base, do_base, lse_ptr + rows, delta_ptr + rows, first, last, whole_end, end,
-            inner, outer, n_queries, q_t, n_heads * HEAD_DIM, True, HAS_SOFTCAP, HEAD_DIM, BLOCK_M, BLOCK_D, PRECISION,
-        )  # fmt: skip
-    kv_offset, kv_stride = (b * n_keys * n_groups + g) * HEAD_DIM, n_groups * HEAD_DIM
-    _store(dk_ptr + kv_offset, start_n, kv_stride, n_keys, dk * scale, HEAD_DIM, BLOCK_N, BLOCK_D)
-    _store(dv_ptr + kv_offset, start_n, kv_stride, n_keys, dv, HEAD_DIM, BLOCK_N, BLOCK_D)
+    _store(dk_ptr, b, start_n, g, n_keys, n_groups, dk * scale, HEAD_DIM, BLOCK_N, BLOCK_D)
+    _store(dv_ptr, b, start_n, g, n_keys, n_groups, dv, HEAD_DIM, BLOCK_N, BLOCK_D)
 
 
-def _delta(do: Tensor, dlse_BHT: Tensor | None, o: Tensor, lse_BHT: Tensor) -> Tensor:
+def _prepare_rows(do: Tensor, dlse_BHT: Tensor | None, o: Tensor, lse_BHT: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-sum-exp to the base 2 and delta, both (B, H, Tq)."""
     n_batch, n_queries, n_heads, head_dim = o.shape
-    delta = torch.empty(lse_BHT.shape, dtype=torch.float32, device=o.device)
+    lse2, delta = torch.empty_like(lse_BHT), torch.empty_like(lse_BHT)
     block_m = 16 if head_dim > 128 else 32
-    dlse = delta if dlse_BHT is None else dlse_BHT.contiguous()
-    _delta_kernel[(triton.cdiv(n_queries, block_m) * n_batch * n_heads,)](
-        o, do, dlse, delta, n_queries, n_heads, head_dim,
+    _rows_kernel[(triton.cdiv(n_queries, block_m) * n_batch * n_heads,)](
+        o, do, lse_BHT, lse_BHT if dlse_BHT is None else dlse_BHT.contiguous(), lse2, delta, n_queries, n_heads, head_dim,
         HAS_DLSE=dlse_BHT is not None, BLOCK_M=block_m, BLOCK_D=triton.next_power_of_2(head_dim), num_warps=4,
     )  # fmt: skip
-    return delta
+    return lse2, delta
+
+
+def _sources(options: dict[str, int], rows: str, *tensors: Tensor) -> list[Any]:
+    """Return what the loop of a kernel reads tensors through: themselves, or descriptors of blocks of options[rows] rows."""
+    if not options["TMA"]:
+        return list(tensors)
+    return [TensorDescriptor.from_tensor(t, [1, options[rows], 1, _block_d(t.shape[3])]) for t in tensors]
+
+
+def _strides(*tensors: Tensor) -> tuple[tuple[int, ...], ...]:
+    return tuple(tensor.stride()[:3] for tensor in tensors)
 
 
 def _rows(tensor_BTHD: Tensor) -> Tensor:
