@@ -14,7 +14,7 @@ from tilth.kernels import attention
 from tilth.kernels.backend import gpu_arch
 
 _ROLES = {"warp specialised": "a warp loads while two warpgroups compute, and gives them its registers"}
-CLAIMS = {name: _ROLES for name in ("_forward_kernel", "_dq_kernel", "_dkv_kernel")}
+CLAIMS = dict.fromkeys(("_forward_kernel", "_dq_kernel", "_dkv_kernel"), _ROLES)
 _attention = partial(attention, backend="gluon")
 
 
