@@ -44,7 +44,11 @@ def simulate(path: Path, seed: int, *changes: tuple[str, str, str]) -> ModuleTyp
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     language = _Language(seed)
-    with mock.patch.object(gluon, "jit", lambda fn: _Kernel(fn, language)):
+
+    def jit(fn: FunctionType | None = None, **_: Any) -> Any:
+        return _Kernel(fn, language) if fn is not None else jit
+
+    with mock.patch.object(gluon, "jit", jit):
         exec(compile(source, str(path), "exec"), module.__dict__)
     fakes = {id(gl): language, id(hopper): language.hopper, id(hopper.mbarrier): language.mbarrier, id(hopper.tma): language.tma}
     for kernel in [value for value in vars(module).values() if isinstance(value, _Kernel)]:

@@ -2,7 +2,8 @@
 
 The scores of the next block of keys are computed while the probabilities of the last one multiply its values, and
 while one warpgroup has the tensor cores the other exponentiates. Source: Shah et al. 2024, "FlashAttention-3",
-algorithm 2 and sections 3.1 and 3.2. The gradients are those of the Triton kernels.
+algorithm 2 and sections 3.1 and 3.2. The gradients come from two kernels of the same build, one for dq and one for dk
+and dv, each of which owns what it writes: no atomics, and the same bits in every run.
 
 The tiles of K and of V lie in rings of STAGES places, with two barriers a place: `ready` (the TMA's bytes have come)
 and `free` (both warpgroups have read it). The n-th use of a place is phase n of its barriers, and a wait names the
@@ -15,6 +16,7 @@ parity of a phase. tests/kernels/gluon_simulator.py runs these kernels on a CPU 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 import triton
@@ -35,6 +37,11 @@ _ROWS = gl.constexpr(64)  # queries of one warpgroup: the rows of one wgmma
 _WARPGROUPS = gl.constexpr(2)
 # What the keys and values of the heads that run at once may take of the 50 MB of L2 cache.
 _L2_BYTES = 32 * 2**20
+# No kernel of its own for a size that is 1, or a multiple of 16.
+_SIZES = (
+    "first_shift", "last_shift", "stride_bounds", "n_queries", "n_keys", "n_heads", "n_groups", "n_at_once", "n_padded",
+    "stride_b", "stride_t", "stride_h",
+)  # fmt: skip
 
 
 def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap: float, scale: float) -> tuple[Tensor, Tensor]:
@@ -50,11 +57,12 @@ def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap:
     lse = torch.empty((n_batch, n_heads, n_queries), dtype=torch.float32, device=q_BTHD.device)
     if o.numel() == 0 or n_keys == 0:
         return o.zero_(), lse.fill_(float("-inf"))
-    options = launch("attention", "gluon_forward", q_BTHD, f"D{head_dim}")
+    q, k, v = _tileable(q_BTHD), _tileable(k_BTGD), _tileable(v_BTGD)
+    options = launch("attention", "gluon_forward", q, f"D{head_dim}")
     block_n, rows = options.pop("BLOCK_N"), _ROWS.value
-    first, last, *numbers = _bounds_of(mask, n_queries, n_keys, q_BTHD)
+    first, last, *numbers = _bounds_of(mask, n_queries, n_keys, q)[0]
     _forward_kernel[(triton.cdiv(n_queries, rows * _WARPGROUPS.value) * n_batch * n_heads,)](
-        _descriptor(q_BTHD, rows), _descriptor(k_BTGD, block_n), _descriptor(v_BTGD, block_n), _descriptor(o, rows),
+        _descriptor(q, rows), _descriptor(k, block_n), _descriptor(v, block_n), _descriptor(o, rows),
         lse, first, last, *numbers, scale * _LOG2_E, n_queries, n_keys, n_heads,
         _heads_at_once(n_batch * n_heads, 4 * n_keys * head_dim * n_groups // n_heads),
         HAS_BOUNDS=mask.has_documents, HEADS_PER_GROUP=n_heads // n_groups, **options,
@@ -80,70 +88,82 @@ def backward(
     if head_dim > 128 or q_BTHD.numel() == 0 or n_keys == 0:
         return triton_.backward(do_BTHD, dlse_BHT, q_BTHD, k_BTGD, v_BTGD, o_BTHD, lse_BHT, mask, softcap, scale)
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q_BTHD, k_BTGD, v_BTGD))
+    q, k, v, do = (_tileable(x) for x in (q_BTHD, k_BTGD, v_BTGD, do_BTHD))
+    rows, block = _ROWS.value, _ROWS.value * _WARPGROUPS.value
     # A tile of rows may start at any row and reach past the last: its numbers must be there.
-    n_padded = triton.cdiv(n_queries + _ROWS.value, 128) * 128
+    n_padded = triton.cdiv(n_queries + rows, block) * block
     lse_log2, delta = lse_BHT.new_empty(2, n_batch * n_heads * n_padded)
-    do_BTHD = do_BTHD if do_BTHD.stride(3) == 1 else do_BTHD.contiguous()
-    _statistics_kernel[(n_padded // _ROWS.value * n_batch * n_heads,)](
-        o_BTHD.contiguous(), do_BTHD, lse_BHT, lse_BHT if dlse_BHT is None else dlse_BHT.contiguous(), lse_log2, delta,
-        n_queries, n_heads, n_padded, *do_BTHD.stride()[:3], HAS_DLSE=dlse_BHT is not None, D=head_dim, num_warps=4,
+    _statistics_kernel[(n_padded // rows * n_batch * n_heads,)](
+        o_BTHD.contiguous(), do, lse_BHT, lse_BHT if dlse_BHT is None else dlse_BHT.contiguous(), lse_log2, delta,
+        n_queries, n_heads, n_padded, *do.stride()[:3], HAS_DLSE=dlse_BHT is not None, D=head_dim, num_warps=4,
     )  # fmt: skip
-    block_m, rows = _WARPGROUPS.value * _ROWS.value, _ROWS.value
     constants = {"HAS_BOUNDS": mask.has_documents, "HEADS_PER_GROUP": n_heads // n_groups}
     numbers = (scale * _LOG2_E, n_queries, n_keys)
+    of_queries, of_keys = _bounds_of(mask, n_queries, n_keys, q)
 
-    options = launch("attention", "gluon_dq", q_BTHD, f"D{head_dim}")
+    options = launch("attention", "gluon_dq", q, f"D{head_dim}")
     block_n = options.pop("BLOCK_N")
-    first, last, first_shift, last_shift, stride = _bounds_of(mask, n_queries, n_keys, q_BTHD)
-    _dq_kernel[(triton.cdiv(n_queries, block_m) * n_batch * n_heads,)](
-        *(_descriptor(x, n) for x, n in ((q_BTHD, rows), (k_BTGD, block_n), (v_BTGD, block_n), (do_BTHD, rows), (dq, rows))),
-        lse_log2, delta, first, last, first_shift, last_shift, stride, *numbers, n_heads,
-        _heads_at_once(n_batch * n_heads, 4 * n_keys * head_dim * n_groups // n_heads), n_padded, **constants, **options,
+    n_at_once = _heads_at_once(n_batch * n_heads, 4 * n_keys * head_dim * n_groups // n_heads)
+    _dq_kernel[(triton.cdiv(n_queries, block) * n_batch * n_heads,)](
+        *(_descriptor(x, n) for x, n in ((q, rows), (k, block_n), (v, block_n), (do, rows), (dq, rows))),
+        lse_log2, delta, *of_queries, *numbers, n_heads, n_at_once, n_padded, **constants, **options,
     )  # fmt: skip
-    options = launch("attention", "gluon_dkv", q_BTHD, f"D{head_dim}")
+    options = launch("attention", "gluon_dkv", q, f"D{head_dim}")
     block_m = options.pop("BLOCK_M")
-    if mask.has_documents:
-        visible = Visible.under(mask, n_queries, n_keys, q_BTHD.device)
-        first, last, stride = visible.first_query_BS, visible.last_query_BS, n_keys if stride else 0
-    _dkv_kernel[(triton.cdiv(n_keys, rows * _WARPGROUPS.value) * n_batch * n_groups,)](
-        *(_descriptor(x, n) for x, n in ((q_BTHD, block_m), (k_BTGD, rows), (v_BTGD, rows), (do_BTHD, block_m))),
-        _numbers(lse_log2, block_m), _numbers(delta, block_m), _descriptor(dk, rows), _descriptor(dv, rows),
-        first, last, -last_shift, -first_shift, stride, *numbers, n_groups,
-        _heads_at_once(n_batch * n_groups, 4 * n_queries * head_dim * n_heads // n_groups), n_padded, **constants, **options,
+    n_at_once = _heads_at_once(n_batch * n_groups, 4 * n_queries * head_dim * n_heads // n_groups)
+    _dkv_kernel[(triton.cdiv(n_keys, block) * n_batch * n_groups,)](
+        *(_descriptor(x, n) for x, n in ((q, block_m), (k, rows), (v, rows), (do, block_m), (dk, rows), (dv, rows))),
+        _numbers(lse_log2, block_m), _numbers(delta, block_m),
+        *of_keys, *numbers, n_groups, n_at_once, n_padded, **constants, **options,
     )  # fmt: skip
     return dq, dk, dv
 
 
 def _numbers(x: Tensor, n: int) -> TensorDescriptor:
+    """Describe tiles of `n` numbers."""
     layout = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
     return TensorDescriptor(x, [x.numel()], [1], [n], layout)
 
 
 def _descriptor(x_BTHD: Tensor, rows: int) -> TensorDescriptor:
-    """Describe tiles of `rows` tokens of one head to the TMA, which wants strides that nest and multiples of 16 bytes."""
-    sizes = list(x_BTHD.shape)
-    for x in (x_BTHD, x_BTHD.contiguous(), x_BTHD.clone(memory_format=torch.contiguous_format)):
-        strides = list(x.stride())
-        for i in (2, 1, 0):
-            if sizes[i] == 1:  # Its stride is never used, and may be anything.
-                strides[i] = sizes[i + 1] * strides[i + 1]
-        is_nested = all(strides[i] >= sizes[i + 1] * strides[i + 1] and strides[i] % 8 == 0 for i in range(3))
-        if is_nested and strides[3] == 1 and x.data_ptr() % 16 == 0:
-            break
+    """Describe tiles of `rows` tokens of one head."""
     layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
-    return TensorDescriptor(x, sizes, strides, [1, rows, 1, sizes[3]], layout)
+    return TensorDescriptor(x_BTHD, list(x_BTHD.shape), _strides(x_BTHD), [1, rows, 1, x_BTHD.shape[3]], layout)
 
 
-def _bounds_of(mask: Mask, n_queries: int, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor, int, int, int]:
-    """Return the bounds of each query as tensors, or any tensors and how far the bounds lie from it; then the tensors' stride."""
+def _strides(x_BTHD: Tensor) -> list[int]:
+    """Return the strides, for sizes of 1 those of a tensor without gaps: they are never used, and may be anything."""
+    strides = list(x_BTHD.stride())
+    for i in (2, 1, 0):
+        if x_BTHD.shape[i] == 1:
+            strides[i] = x_BTHD.shape[i + 1] * strides[i + 1]
+    return strides
+
+
+def _tileable(x_BTHD: Tensor) -> Tensor:
+    """Return the tensor itself, or a copy where the TMA cannot read it: its strides must nest, by multiples of 16 bytes."""
+    strides = _strides(x_BTHD)
+    is_nested = all(strides[i] >= x_BTHD.shape[i + 1] * strides[i + 1] and strides[i] % 8 == 0 for i in range(3))
+    if is_nested and strides[3] == 1 and x_BTHD.data_ptr() % 16 == 0:
+        return x_BTHD
+    return x_BTHD.clone(memory_format=torch.contiguous_format)
+
+
+def _bounds_of(mask: Mask, n_queries: int, n_keys: int, like: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return what each query sees of the keys, and what sees each key of the queries.
+
+    Each as (first, last, how far the first and the last lie from a row, stride of the rows of the batch): tensors for
+    documents, and else numbers, with tensors that are not read.
+    """
     if mask.has_documents:
         visible = Visible.under(mask, n_queries, n_keys, like.device)
-        first, last = visible.first_key_BT, visible.last_key_BT
-        return first, last, 0, 0, n_queries if first.shape[0] > 1 else 0
-    ahead = n_keys - n_queries
+        is_shared = visible.first_key_BT.shape[0] == 1
+        of_queries = visible.first_key_BT, visible.last_key_BT, 0, 0, 0 if is_shared else n_queries
+        return of_queries, (visible.first_query_BS, visible.last_query_BS, 0, 0, 0 if is_shared else n_keys)
     unread = like.new_empty(1, dtype=torch.int32)
-    first_shift = -n_queries if mask.left < 0 else ahead - mask.left
-    return unread, unread, first_shift, n_keys if mask.right < 0 else ahead + mask.right, 0
+    first = -n_queries if mask.left < 0 else n_keys - n_queries - mask.left
+    last = n_keys if mask.right < 0 else n_keys - n_queries + mask.right
+    return (unread, unread, first, last, 0), (unread, unread, -last, -first, 0)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -153,10 +173,10 @@ def _heads_at_once(n_heads: int, bytes_of_head: int) -> int:
     return max(n for n in range(1, at_most + 1) if n_heads % n == 0)
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=_SIZES)
 def _forward_kernel(
     q_desc, k_desc, v_desc, o_desc, lse_ptr, first_key_ptr, last_key_ptr, first_shift, last_shift, stride_bounds,
-    scale_log2, n_queries, n_keys, n_heads, n_heads_at_once,
+    scale_log2, n_queries, n_keys, n_heads, n_at_once,
     HAS_BOUNDS: gl.constexpr, HEADS_PER_GROUP: gl.constexpr, STAGES: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Attend with one block of 128 queries of one head; a tile is (1, rows, 1, D) of a tensor (B, T, heads, D)."""
@@ -164,14 +184,11 @@ def _forward_kernel(
     BLOCK_N: gl.constexpr = k_desc.block_shape[1]
     # With one place a warpgroup would wait in its turn for values whose place the other one frees only in the turn after.
     gl.static_assert(STAGES >= 2)
-    # The heads whose keys fit the L2 cache run at once, and of these the last blocks first: causal ones have most to do.
+    # The last blocks first: causal ones have most to do.
     n_row_blocks = gl.cdiv(n_queries, BLOCK_M)
-    n_at_once = n_row_blocks * n_heads_at_once
-    place = gl.program_id(0) % n_at_once
-    bh = gl.program_id(0) // n_at_once * n_heads_at_once + place % n_heads_at_once
-    start_m = (n_row_blocks - 1 - place // n_heads_at_once) * BLOCK_M
+    bh, block = _head_and_block(n_row_blocks, n_at_once)
+    start_m = (n_row_blocks - 1 - block) * BLOCK_M
     b, h = bh // n_heads, bh % n_heads
-
     to_batch = b.to(gl.int64) * stride_bounds
     bounds = first_key_ptr + to_batch, last_key_ptr + to_batch, first_shift, last_shift, n_queries, n_keys
     blocks = _blocks(bounds, start_m, BLOCK_M, BLOCK_N, HAS_BOUNDS)
@@ -193,6 +210,14 @@ def _forward_kernel(
         [4, 1],
         [CONSUMER_REGISTERS, 24],
     )
+
+
+@gluon.jit
+def _head_and_block(n_blocks, n_at_once):
+    """Return what this program computes: the blocks of n_at_once heads, whose tiles the L2 cache holds, before the next heads."""
+    n_programs = n_blocks * n_at_once
+    place = gl.program_id(0) % n_programs
+    return gl.program_id(0) // n_programs * n_at_once + place % n_at_once, place // n_at_once
 
 
 @gluon.jit
@@ -381,7 +406,7 @@ def _softmax(s, row_max, row_sum, first_key, last_key, start_n, scale_log2, MASK
     return p, new_max, row_sum * shrink + gl.sum(p, 1), shrink
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=_SIZES)
 def _statistics_kernel(
     o_ptr, do_ptr, lse_ptr, dlse_ptr, lse_log2_ptr, delta_ptr, n_queries, n_heads, n_padded, stride_b, stride_t, stride_h,
     HAS_DLSE: gl.constexpr, D: gl.constexpr,
@@ -407,20 +432,18 @@ def _statistics_kernel(
     gl.store(lse_log2_ptr + bh * n_padded + m, gl.where(lse == float("-inf"), float("inf"), lse / _LN_2))
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=_SIZES)
 def _dq_kernel(
     q_desc, k_desc, v_desc, do_desc, dq_desc, lse_log2_ptr, delta_ptr, first_key_ptr, last_key_ptr,
-    first_shift, last_shift, stride_bounds, scale_log2, n_queries, n_keys, n_heads, n_heads_at_once, n_padded,
+    first_shift, last_shift, stride_bounds, scale_log2, n_queries, n_keys, n_heads, n_at_once, n_padded,
     HAS_BOUNDS: gl.constexpr, HEADS_PER_GROUP: gl.constexpr, STAGES: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Compute dq of one block of 128 queries of one head, as the forward does its outputs, but without turns."""
     BLOCK_M: gl.constexpr = _ROWS * _WARPGROUPS
     BLOCK_N: gl.constexpr = k_desc.block_shape[1]
     n_row_blocks = gl.cdiv(n_queries, BLOCK_M)
-    n_at_once = n_row_blocks * n_heads_at_once
-    place = gl.program_id(0) % n_at_once
-    bh = gl.program_id(0) // n_at_once * n_heads_at_once + place % n_heads_at_once
-    start_m = (n_row_blocks - 1 - place // n_heads_at_once) * BLOCK_M
+    bh, block = _head_and_block(n_row_blocks, n_at_once)
+    start_m = (n_row_blocks - 1 - block) * BLOCK_M
     b, h = bh // n_heads, bh % n_heads
     to_batch = b.to(gl.int64) * stride_bounds
     bounds = first_key_ptr + to_batch, last_key_ptr + to_batch, first_shift, last_shift, n_queries, n_keys
@@ -450,6 +473,7 @@ def _dq_kernel(
 
 @gluon.jit
 def _produce_dq(q_desc, do_desc, k_desc, v_desc, tiles, barriers, blocks, b, h, g, start_m, STAGES: gl.constexpr):
+    """Load the queries and the gradients of their outputs, and every seen block of keys and values."""
     BLOCK_N: gl.constexpr = k_desc.block_shape[1]
     q_tiles, do_tiles, k_tiles, v_tiles = tiles
     rows_ready, k_barriers, v_barriers = barriers
@@ -512,20 +536,18 @@ def _consume_dq(
     _store_tile(dq_desc, q_tiles.index(WARPGROUP), dq * (scale_log2 * _LN_2), b, start_m, h)
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=_SIZES)
 def _dkv_kernel(
-    q_desc, k_desc, v_desc, do_desc, lse_log2_desc, delta_desc, dk_desc, dv_desc, first_query_ptr, last_query_ptr,
-    first_shift, last_shift, stride_bounds, scale_log2, n_queries, n_keys, n_groups, n_groups_at_once, n_padded,
+    q_desc, k_desc, v_desc, do_desc, dk_desc, dv_desc, lse_log2_desc, delta_desc, first_query_ptr, last_query_ptr,
+    first_shift, last_shift, stride_bounds, scale_log2, n_queries, n_keys, n_groups, n_at_once, n_padded,
     HAS_BOUNDS: gl.constexpr, HEADS_PER_GROUP: gl.constexpr, STAGES: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Compute dk and dv of one block of 128 keys: all the heads of its group add to them, in their order."""
     BLOCK_N: gl.constexpr = _ROWS * _WARPGROUPS
     BLOCK_M: gl.constexpr = q_desc.block_shape[1]
-    n_at_once = gl.cdiv(n_keys, BLOCK_N) * n_groups_at_once
-    place = gl.program_id(0) % n_at_once
-    bg = gl.program_id(0) // n_at_once * n_groups_at_once + place % n_groups_at_once
-    # The first blocks of causal keys are seen by the most queries, and start first.
-    start_n = place // n_groups_at_once * BLOCK_N
+    # The first blocks first: of causal keys they are seen by the most queries.
+    bg, block = _head_and_block(gl.cdiv(n_keys, BLOCK_N), n_at_once)
+    start_n = block * BLOCK_N
     b, g = bg // n_groups, bg % n_groups
     to_batch = b.to(gl.int64) * stride_bounds
     bounds = first_query_ptr + to_batch, last_query_ptr + to_batch, first_shift, last_shift, n_keys, n_queries
