@@ -8,10 +8,19 @@ fallback.
 
 from __future__ import annotations
 
-from tilth.kernels.attention import attention
+from tilth.kernels.attention import attention, attention_varlen
 from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.rms_norm import rms_norm
 from tilth.kernels.similarity_sketch import similarity_sketch
 from tilth.kernels.ssd_scan import ssd_scan
 
-__all__ = ["BACKENDS", "attention", "choose_backend", "rms_norm", "similarity_sketch", "ssd_scan", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "attention",
+    "attention_varlen",
+    "choose_backend",
+    "rms_norm",
+    "similarity_sketch",
+    "ssd_scan",
+    "use_backend",
+]

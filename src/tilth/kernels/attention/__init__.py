@@ -72,10 +72,10 @@ def attention(
     left, right = _limits(window, causal)
     chosen = _backend(q_BTHD, softcap, backend)
     softcap, scale = _numbers(softcap, scale, q_BTHD)
-    if chosen == "cpu" and segments_BT is None and not return_lse:
-        mask = Mask(left, right).without_idle_limits(n_queries, n_keys)
-        if cpu.is_plain(mask, n_queries, n_keys, softcap):
-            return cpu.plain(q_BTHD, k_BTGD, v_BTGD, mask.right == 0, scale)
+    if chosen == "cpu" and segments_BT is None and softcap == 0 and not return_lse:
+        is_causal = 0 <= right < n_queries - 1
+        if left < 0 and q_BTHD.numel() and n_keys and (not is_causal or (right == 0 and n_queries == n_keys)):
+            return cpu.plain(q_BTHD, k_BTGD, v_BTGD, is_causal, scale)
     o_BTHD, lse_BHT = _attention(q_BTHD, k_BTGD, v_BTGD, left, right, segments_BT, None, None, softcap, scale, chosen)
     return (o_BTHD, lse_BHT) if return_lse else o_BTHD
 
@@ -125,10 +125,10 @@ def attention_varlen(
 
 def _check_inputs(q: Tensor, k: Tensor, v: Tensor, names: tuple[str, str, str], letters: str) -> None:
     n_dimensions = letters.count(",") + 1
+    check_float(names[0], q)
     for name, tensor in zip(names, (q, k, v), strict=True):
         if tensor.dim() != n_dimensions:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {n_dimensions} dimensions ({letters})")
-        check_float(name, tensor)
         if tensor.dtype != q.dtype:
             raise ValueError(f"{name} is {tensor.dtype}, but {names[0]} is {q.dtype}; they must be the same")
     if k.shape != v.shape:

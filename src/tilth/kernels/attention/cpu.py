@@ -21,16 +21,10 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 _ROWS_OF_PRODUCTS = 64
 
 
-def is_plain(mask: Mask, n_queries: int, n_keys: int, softcap: float) -> bool:
-    """Whether torch's kernel does the whole call by itself."""
-    is_one_run = not mask.has_documents and mask.left < 0 and (mask.right < 0 or (mask.right == 0 and n_queries == n_keys))
-    return is_one_run and softcap == 0 and n_queries > 0 and n_keys > 0
-
-
 def plain(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, is_causal: bool, scale: float) -> Tensor:
-    """Return o_BTHD of a call that `is_plain`, by operators of torch that carry their own gradient.
+    """Return o_BTHD where torch's kernel does the whole call: one run of keys for all, or causal with as many queries.
 
-    Nothing is added to torch's kernel here, neither time nor a layer of dispatch.
+    Its operator carries its own gradient: a layer of dispatch around it would cost as much as a short call.
     """
     n_batch, n_queries, n_heads, head_dim = q_BTHD.shape
     n_groups = k_BTGD.shape[2]

@@ -29,16 +29,16 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap: float, scale: float) -> tuple[Tensor, Tensor]:
     """Return (o_BTHD, lse_BHT)."""
     q, k, v = _rows(q_BTHD), _rows(k_BTGD), _rows(v_BTGD)
-    n_batch, n_queries, n_heads, head_dim = q.shape
+    n_batch, n_queries, n_heads, _ = q.shape
     o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty((n_batch, n_heads, n_queries), dtype=torch.float32, device=q.device)
-    if o.numel() == 0:
-        return o, lse
+    if o.numel() == 0 or k.numel() == 0:
+        return o.zero_(), lse.fill_(float("-inf"))
     n_keys = k.shape[1]
     first, last, bounds_stride, shift = _key_bounds(mask, q, n_keys)
-    options = launch("attention", "forward", q, _bucket(head_dim))
+    options = _launch("forward", q, k, v)
     _forward_kernel[(triton.cdiv(n_queries, options["BLOCK_M"]) * n_batch * n_heads,)](
-        q, *_sources(options, "BLOCK_N", k, v), first, last, o, lse, _inner_factor(softcap, scale), _outer_factor(softcap, scale),
+        q, *_sources(options, "BLOCK_N", k, v), first, last, o, lse, _inner_factor(softcap, scale), _outer_factor(softcap, scale, q.dtype),
         n_queries, n_keys, n_heads, bounds_stride, shift, *_strides(q, k, v),
         **_constants(q, k, mask, softcap), **options,
     )  # fmt: skip
@@ -59,25 +59,25 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
     q, k, v, do, o = _rows(q_BTHD), _rows(k_BTGD), _rows(v_BTGD), do_BTHD.contiguous(), o_BTHD.contiguous()
-    n_batch, n_queries, n_heads, head_dim = q.shape
+    n_batch, n_queries, n_heads, _ = q.shape
     n_keys, n_groups = k.shape[1:3]
     dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     if q.numel() == 0 or k.numel() == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
-    lse2, delta = _prepare_rows(do, dlse_BHT, o, lse_BHT)
+    row_exponent, delta = _prepare_rows(do, dlse_BHT, o, lse_BHT)
     constants = _constants(q, k, mask, softcap)
-    numbers = (_inner_factor(softcap, scale), _outer_factor(softcap, scale), scale, n_queries, n_keys, n_heads)
+    numbers = (_inner_factor(softcap, scale), _outer_factor(softcap, scale, q.dtype), scale, n_queries, n_keys, n_heads)
     strides = _strides(q, k, v, do)
 
     *key_bounds, shift = _key_bounds(mask, q, n_keys)
-    options = launch("attention", "dq", q, _bucket(head_dim))
+    options = _launch("dq", q, k, v)
     _dq_kernel[(triton.cdiv(n_queries, options["BLOCK_M"]) * n_batch * n_heads,)](
-        q, *_sources(options, "BLOCK_N", k, v), do, lse2, delta, dq, *numbers, *key_bounds, shift, *strides, **constants, **options
+        q, *_sources(options, "BLOCK_N", k, v), do, row_exponent, delta, dq, *numbers, *key_bounds, shift, *strides, **constants, **options
     )
     *query_bounds, shift = _query_bounds(mask, q, n_keys)
-    options = launch("attention", "dkv", q, _bucket(head_dim))
+    options = _launch("dkv", q, q, do)
     _dkv_kernel[(triton.cdiv(n_keys, options["BLOCK_N"]) * n_batch * n_groups,)](
-        *_sources(options, "BLOCK_M", q, do), k, v, lse2, delta, dk, dv, *numbers, *query_bounds, shift, *strides, **constants, **options
+        *_sources(options, "BLOCK_M", q, do), k, v, row_exponent, delta, dk, dv, *numbers, *query_bounds, shift, *strides, **constants, **options
     )
     return dq, dk, dv
 
@@ -97,15 +97,26 @@ def _whole_blocks(lowest, all_from, all_to, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _exp(x, IS_NATURAL: tl.constexpr):
+    """exp(x), or 2 to the x where the caller has multiplied by log2(e) already, in a product that it needs anyway.
+
+    float32 does not: the product would round exponents of any size, and the difference of two is small where it counts.
+    """
+    if IS_NATURAL:
+        x = x * _LOG2_E
+    return tl.exp2(x)
+
+
+@triton.jit
 def _tanh(x, IS_EXACT: tl.constexpr):
     """tanh; exact to an ulp or two also near 0 where `IS_EXACT`, else to one of 1.0."""
     size = tl.abs(x)
     shrunk = tl.exp2(size * (-2 * _LOG2_E))
     y = (1 - shrunk) / (1 + shrunk)
     if IS_EXACT:
-        # Continued fraction of tanh (Lambert), whose error below 0.6 is under 1e-9.
+        # Continued fraction of tanh (Lambert), whose error below 0.6 is under 1e-9, as x less something smaller.
         u = x * x
-        near = size * (10395 + u * (1260 + u * 21)) / (10395 + u * (4725 + u * (210 + u)))
+        near = size - size * u * (3465 + u * (189 + u)) / (10395 + u * (4725 + u * (210 + u)))
         y = tl.where(size < 0.6, near, y)
     return tl.where(x < 0, -y, y)
 
@@ -165,8 +176,8 @@ def _attend(
         if MASKED:
             # A row that has seen nothing yet has maximum -inf, and -inf - -inf would be NaN.
             finite_max = tl.where(new_max == float("-inf"), 0.0, new_max)
-        p = tl.exp2(s * outer - finite_max[:, None])
-        shrink = tl.exp2(row_max - finite_max)
+        p = _exp(s * outer - finite_max[:, None], q.dtype == tl.float32)
+        shrink = _exp(row_max - finite_max, q.dtype == tl.float32)
         row_sum = row_sum * shrink + tl.sum(p, axis=1)
         v_ND = _load(v, v_strides, b, start, g, n_keys, MASKED, TMA, HEAD_DIM, BLOCK_N, BLOCK_D)
         acc = tl.dot(p.to(v_ND.dtype), v_ND, acc * shrink[:, None], input_precision=PRECISION)
@@ -218,15 +229,19 @@ def _forward_kernel(
     # A row that saw nothing: 0 / 1, and a log-sum-exp of -inf from its maximum.
     row_sum = tl.where(row_max == float("-inf"), 1.0, row_sum)
     _store(o_ptr, b, start_m, h, n_queries, n_heads, acc / row_sum[:, None], HEAD_DIM, BLOCK_M, BLOCK_D)
-    tl.store(lse_ptr + rows + m, (row_max + tl.log2(row_sum)) / _LOG2_E, mask=m < n_queries)
+    if q.dtype == tl.float32:
+        lse = row_max + tl.log2(row_sum) / _LOG2_E
+    else:
+        lse = (row_max + tl.log2(row_sum)) / _LOG2_E
+    tl.store(lse_ptr + rows + m, lse, mask=m < n_queries)
 
 
 @triton.jit
 def _rows_kernel(
-    o_ptr, do_ptr, lse_ptr, dlse_ptr, lse2_ptr, delta_ptr, n_queries, n_heads, head_dim,
+    o_ptr, do_ptr, lse_ptr, dlse_ptr, exponent_ptr, delta_ptr, n_queries, n_heads, head_dim,
     HAS_DLSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """What the backward needs of each row: its log-sum-exp to the base 2, and delta, which is taken off its gradients.
+    """What the backward needs of each row: its log-sum-exp in the unit of _exp, and delta, which is taken off its gradients.
 
     delta = sum over D of o * do, less the gradient of the log-sum-exp.
     """
@@ -246,7 +261,9 @@ def _rows_kernel(
         delta -= tl.load(dlse_ptr + row, mask=m < n_queries, other=0.0)
     lse = tl.load(lse_ptr + row, mask=m < n_queries, other=0.0)
     lse = tl.where(lse == float("-inf"), 0.0, lse)  # of a row that sees nothing: no block lets it through
-    tl.store(lse2_ptr + row, lse * _LOG2_E, mask=m < n_queries)
+    if o_ptr.dtype.element_ty != tl.float32:
+        lse = lse * _LOG2_E
+    tl.store(exponent_ptr + row, lse, mask=m < n_queries)
     tl.store(delta_ptr + row, delta, mask=m < n_queries)
 
 
@@ -256,7 +273,7 @@ def _dq_blocks(
     MASKED: tl.constexpr, TMA: tl.constexpr, HAS_BOUNDS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Add what the key blocks [begin, end) give to the gradient of the queries; `lse` is to the base 2."""
+    """Add what the key blocks [begin, end) give to the gradient of the queries."""
     for at in range(begin, end, BLOCK_N):
         start = at
         if MASKED:
@@ -273,12 +290,12 @@ def _dq_blocks(
                 seen = seen & (cols[None, :] >= first[:, None])
             # Masked before exp2: what is not seen may have a score far above the row's log-sum-exp.
             exponent = tl.where(seen, exponent, float("-inf"))
-        p = tl.exp2(exponent)
+        p = _exp(exponent, q.dtype == tl.float32)
+        if HAS_SOFTCAP:
+            p = p * (1 - s * s)
         v_ND = _load(v, v_strides, b, start, g, n_keys, MASKED, TMA, HEAD_DIM, BLOCK_N, BLOCK_D)
         dp = tl.dot(do, tl.trans(v_ND), input_precision=PRECISION)
         ds = p * (dp - delta[:, None])
-        if HAS_SOFTCAP:
-            ds = ds * (1 - s * s)
         dq = tl.dot(ds.to(k_ND.dtype), k_ND, dq, input_precision=PRECISION)
     return dq
 
@@ -349,14 +366,14 @@ def _dkv_blocks(
             i = m[None, :]
             seen = (i >= first[:, None]) & (i <= last[:, None])
             exponent = tl.where(seen, exponent, float("-inf"))
-        p_NM = tl.exp2(exponent)
+        p_NM = _exp(exponent, q_MD.dtype == tl.float32)
         do_MD = _load(do, do_strides, b, start, h, n_queries, MASKED, TMA, HEAD_DIM, BLOCK_M, BLOCK_D)
         dv = tl.dot(p_NM.to(do_MD.dtype), do_MD, dv, input_precision=PRECISION)
+        if HAS_SOFTCAP:
+            p_NM = p_NM * (1 - s_NM * s_NM)
         dp_NM = tl.dot(v, tl.trans(do_MD), input_precision=PRECISION)
         delta = tl.load(delta_base + m, mask=m < n_queries, other=0.0) if MASKED else tl.load(delta_base + m)
         ds_NM = p_NM * (dp_NM - delta[None, :])
-        if HAS_SOFTCAP:
-            ds_NM = ds_NM * (1 - s_NM * s_NM)
         dk = tl.dot(ds_NM.to(q_MD.dtype), q_MD, dk, input_precision=PRECISION)
     return dk, dv
 
@@ -409,15 +426,27 @@ def _dkv_kernel(
 
 
 def _prepare_rows(do: Tensor, dlse_BHT: Tensor | None, o: Tensor, lse_BHT: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-sum-exp to the base 2 and delta, both (B, H, Tq)."""
+    """Return the log-sum-exp in the unit of _exp, and delta, both (B, H, Tq)."""
     n_batch, n_queries, n_heads, head_dim = o.shape
-    lse2, delta = torch.empty_like(lse_BHT), torch.empty_like(lse_BHT)
+    row_exponent, delta = torch.empty_like(lse_BHT), torch.empty_like(lse_BHT)
     block_m = 16 if head_dim > 128 else 32
     _rows_kernel[(triton.cdiv(n_queries, block_m) * n_batch * n_heads,)](
-        o, do, lse_BHT, lse_BHT if dlse_BHT is None else dlse_BHT.contiguous(), lse2, delta, n_queries, n_heads, head_dim,
+        o, do, lse_BHT, lse_BHT if dlse_BHT is None else dlse_BHT.contiguous(), row_exponent, delta, n_queries, n_heads, head_dim,
         HAS_DLSE=dlse_BHT is not None, BLOCK_M=block_m, BLOCK_D=triton.next_power_of_2(head_dim), num_warps=4,
     )  # fmt: skip
-    return lse2, delta
+    return row_exponent, delta
+
+
+def _launch(kernel: str, q: Tensor, *read_in_loop: Tensor) -> dict[str, int]:
+    """Return the options of a kernel; without descriptors where the tensors that its loop reads do not lie as TMA needs."""
+    options = launch("attention", kernel, q, f"D{_block_d(q.shape[3])}")
+    options["TMA"] = int(options["TMA"] and all(_is_aligned(tensor) for tensor in read_in_loop))
+    return options
+
+
+def _is_aligned(tensor: Tensor) -> bool:
+    n_bytes = tensor.element_size()
+    return tensor.data_ptr() % 16 == 0 and all(stride > 0 and stride * n_bytes % 16 == 0 for stride in tensor.stride()[:3])
 
 
 def _sources(options: dict[str, int], rows: str, *tensors: Tensor) -> list[Any]:
@@ -479,15 +508,11 @@ def _block_d(head_dim: int) -> int:
     return max(16, triton.next_power_of_2(head_dim))
 
 
-def _bucket(head_dim: int) -> str:
-    return f"D{_block_d(head_dim)}"
-
-
 def _inner_factor(softcap: float, scale: float) -> float:
     """What scores are multiplied with before tanh."""
     return scale / softcap if softcap else 1.0
 
 
-def _outer_factor(softcap: float, scale: float) -> float:
-    """What scores are multiplied with after it: exponentials are to the base 2."""
-    return (softcap or scale) * _LOG2_E.value
+def _outer_factor(softcap: float, scale: float, dtype: torch.dtype) -> float:
+    """What scores are multiplied with after it, for _exp."""
+    return (softcap or scale) * (1.0 if dtype == torch.float32 else _LOG2_E.value)
