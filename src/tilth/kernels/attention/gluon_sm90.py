@@ -60,10 +60,10 @@ def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap:
     q, k, v = _tileable(q_BTHD), _tileable(k_BTGD), _tileable(v_BTGD)
     options = launch("attention", "gluon_forward", q, f"D{head_dim}")
     block_n, rows = options.pop("BLOCK_N"), _ROWS.value
-    first, last, *numbers = _bounds_of(mask, n_queries, n_keys, q)[0]
+    key_bounds = _key_bounds(mask, n_queries, n_keys, q)
     _forward_kernel[(triton.cdiv(n_queries, rows * _WARPGROUPS.value) * n_batch * n_heads,)](
         _descriptor(q, rows), _descriptor(k, block_n), _descriptor(v, block_n), _descriptor(o, rows),
-        lse, first, last, *numbers, scale * _LOG2_E, n_queries, n_keys, n_heads,
+        lse, *key_bounds, scale * _LOG2_E, n_queries, n_keys, n_heads,
         _heads_at_once(n_batch * n_heads, 4 * n_keys * head_dim * n_groups // n_heads),
         HAS_BOUNDS=mask.has_documents, HEADS_PER_GROUP=n_heads // n_groups, **options,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def backward(
     q, k, v, do = (_tileable(x) for x in (q_BTHD, k_BTGD, v_BTGD, do_BTHD))
     rows, block = _ROWS.value, _ROWS.value * _WARPGROUPS.value
     # A tile of rows may start at any row and reach past the last: its numbers must be there.
-    n_padded = triton.cdiv(n_queries + rows, block) * block
+    n_padded = triton.cdiv(n_queries + block, block) * block
     lse_log2, delta = lse_BHT.new_empty(2, n_batch * n_heads * n_padded)
     strides = (stride // 8 for stride in _strides(do)[:3])
     _statistics_kernel[(n_padded // 32 * n_batch * n_heads,)](
@@ -100,14 +100,14 @@ def backward(
     )  # fmt: skip
     constants = {"HAS_BOUNDS": mask.has_documents, "HEADS_PER_GROUP": n_heads // n_groups}
     numbers = (scale * _LOG2_E, n_queries, n_keys)
-    of_queries, of_keys = _bounds_of(mask, n_queries, n_keys, q)
+    key_bounds = _key_bounds(mask, n_queries, n_keys, q)
 
     options = launch("attention", "gluon_dq", q, f"D{head_dim}")
     block_n = options.pop("BLOCK_N")
     n_at_once = _heads_at_once(n_batch * n_heads, 4 * n_keys * head_dim * n_groups // n_heads)
     _dq_kernel[(triton.cdiv(n_queries, block) * n_batch * n_heads,)](
         *(_descriptor(x, n) for x, n in ((q, rows), (k, block_n), (v, block_n), (do, rows), (dq, rows))),
-        lse_log2, delta, *of_queries, *numbers, n_heads, n_at_once, n_padded, **constants, **options,
+        lse_log2, delta, *key_bounds, *numbers, n_heads, n_at_once, n_padded, **constants, **options,
     )  # fmt: skip
     options = launch("attention", "gluon_dkv", q, f"D{head_dim}")
     block_m = options.pop("BLOCK_M")
@@ -115,7 +115,7 @@ def backward(
     _dkv_kernel[(triton.cdiv(n_keys, block) * n_batch * n_groups,)](
         *(_descriptor(x, n) for x, n in ((q, block_m), (k, rows), (v, rows), (do, block_m), (dk, rows), (dv, rows))),
         _numbers(lse_log2, block_m), _numbers(delta, block_m),
-        *of_keys, *numbers, n_groups, n_at_once, n_padded, **constants, **options,
+        *_query_bounds(key_bounds, mask, n_keys), *numbers, n_groups, n_at_once, n_padded, **constants, **options,
     )  # fmt: skip
     return dq, dk, dv
 
@@ -150,21 +150,27 @@ def _tileable(x_BTHD: Tensor) -> Tensor:
     return x_BTHD.clone(memory_format=torch.contiguous_format)
 
 
-def _bounds_of(mask: Mask, n_queries: int, n_keys: int, like: Tensor) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return what each query sees of the keys, and what sees each key of the queries.
+def _key_bounds(mask: Mask, n_queries: int, n_keys: int, like: Tensor) -> tuple[Any, ...]:
+    """Return the first and last key of each query, how far both lie from it, and the stride of the rows of the batch.
 
-    Each as (first, last, how far the first and the last lie from a row, stride of the rows of the batch): tensors for
-    documents, and else numbers, with tensors that are not read.
+    For documents the first two are what counts, and else the next two: the tensors are then not read.
     """
     if mask.has_documents:
         visible = Visible.under(mask, n_queries, n_keys, like.device)
-        is_shared = visible.first_key_BT.shape[0] == 1
-        of_queries = visible.first_key_BT, visible.last_key_BT, 0, 0, 0 if is_shared else n_queries
-        return of_queries, (visible.first_query_BS, visible.last_query_BS, 0, 0, 0 if is_shared else n_keys)
+        first, last = visible.first_key_BT, visible.last_key_BT
+        return first, last, 0, 0, n_queries if first.shape[0] > 1 else 0
     unread = like.new_empty(1, dtype=torch.int32)
-    first = -n_queries if mask.left < 0 else n_keys - n_queries - mask.left
-    last = n_keys if mask.right < 0 else n_keys - n_queries + mask.right
-    return (unread, unread, first, last, 0), (unread, unread, -last, -first, 0)
+    ahead = n_keys - n_queries
+    return unread, unread, -n_queries if mask.left < 0 else ahead - mask.left, n_keys if mask.right < 0 else ahead + mask.right, 0
+
+
+def _query_bounds(key_bounds: tuple[Any, ...], mask: Mask, n_keys: int) -> tuple[Any, ...]:
+    """Return the same for the queries that see each key."""
+    first, last, first_shift, last_shift, stride = key_bounds
+    if mask.has_documents:
+        visible = Visible(first, last, n_keys)
+        return visible.first_query_BS, visible.last_query_BS, 0, 0, n_keys if stride else 0
+    return first, last, -last_shift, -first_shift, stride
 
 
 @functools.lru_cache(maxsize=1024)
