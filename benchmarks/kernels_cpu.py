@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from tilth.dedup.minhash.sketch import compute_sketches, maps
 from tilth.kernels import attention, rms_norm, similarity_sketch, ssd_scan, use_backend
-from tilth.kernels.attention import cpu as attention_cpu
 
 Call = Callable[[], Any]
 
@@ -105,22 +104,25 @@ def attention_cases(batch: int, n_tokens: int) -> list[tuple[str, str, Call, Cal
     size = f"B{batch} T{n_tokens} H{heads} D{head_dim} fp32 causal"
     ours = trained(attention, inputs)
     packed = trained(lambda **leaves: attention(**leaves, segments_BT=segments), inputs)
+    windowed = trained(lambda **leaves: attention(**leaves, window=128), inputs)
+    before = torch.arange(n_tokens)[:, None] - torch.arange(n_tokens)
+    in_document = (segments[:, None, :, None] == segments[:, None, None, :]) & (before >= 0)
+    in_window = (before >= 0) & (before <= 128)
 
-    def torch_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
+    def torch_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, seen: Tensor | None = None) -> Tensor:
         q, k, v = (tensor.transpose(1, 2) for tensor in (q_BTHD, k_BTGD, v_BTGD))
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+        causal = seen is None
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal).transpose(1, 2)
 
-    def under_a_mask() -> None:
-        kept, attention_cpu._SCORES_PER_CALL = attention_cpu._SCORES_PER_CALL, 10**12
-        try:
-            on("cpu", packed)()
-        finally:
-            attention_cpu._SCORES_PER_CALL = kept
-
+    by_torch = "peer: F.scaled_dot_product_attention"
+    under_documents = trained(lambda **leaves: torch_attention(**leaves, seen=in_document), inputs)
+    under_window = trained(lambda **leaves: torch_attention(**leaves, seen=in_window), inputs)
     return [
         ("attention fwd+bwd", size, on("cpu", ours), on("reference", ours), "peer: the reference, whole score matrix"),
-        ("attention fwd+bwd", size, on("cpu", ours), trained(torch_attention, inputs), "peer: F.scaled_dot_product_attention"),
-        ("attention packed fwd+bwd", size, on("cpu", packed), under_a_mask, "peer: the same kernel under one mask"),
+        ("attention fwd", size, on("cpu", lambda: attention(**inputs)), lambda: torch_attention(**inputs), by_torch),
+        ("attention fwd+bwd", size, on("cpu", ours), trained(torch_attention, inputs), by_torch),
+        ("attention packed fwd+bwd", size, on("cpu", packed), under_documents, f"{by_torch} under a mask"),
+        ("attention window 128 fwd+bwd", size, on("cpu", windowed), under_window, f"{by_torch} under a mask"),
     ]
 
 

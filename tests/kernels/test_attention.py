@@ -90,15 +90,15 @@ def test_the_reference_is_a_softmax_row_by_row(
     causal: bool, n_queries: int, packed: float, window: tuple[int, int] | None, softcap: float
 ) -> None:
     inputs = draw(2, n_queries, 19, 4, 2, 8, dtype=torch.float64, packed=packed)
-    o, lse = attention(
-        **inputs, causal=causal, window=window, softcap=softcap, scale=0.3, return_lse=True, backend="reference"
-    )
+    o, lse = attention(**inputs, causal=causal, window=window, softcap=softcap, scale=0.3, return_lse=True, backend="reference")
     q, k, v, ids = (inputs[name].numpy() for name in ("q_BTHD", "k_BTGD", "v_BTGD", "segments_BT"))
     left, right = window or (19, 19)
     for b, row, h in np.ndindex(2, n_queries, 4):
         at = 19 - n_queries + row
         seen = [
-            s for s in range(max(0, at - left), min(19, at + (0 if causal else right) + 1)) if len({*ids[b, min(s, at) : max(s, at) + 1]}) == 1
+            s
+            for s in range(max(0, at - left), min(19, at + (0 if causal else right) + 1))
+            if len({*ids[b, min(s, at) : max(s, at) + 1]}) == 1
         ]
         scores = np.array([0.3 * (q[b, row, h] @ k[b, s, h // 2]) for s in seen])
         weights = np.exp(softcap * np.tanh(scores / softcap) if softcap else scores)
@@ -139,7 +139,14 @@ def test_a_row_that_sees_no_key_gives_zero_and_passes_no_gradient(backend: str) 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize(
-    "options", [{}, {"causal": False}, {"window": (2, 1), "causal": False}, {"softcap": 2.0}, {"segments_BT": torch.tensor([[0, 0, 1, 1, 1, 2]]).int()}]
+    "options",
+    [
+        {},
+        {"causal": False},
+        {"window": (2, 1), "causal": False},
+        {"softcap": 2.0},
+        {"segments_BT": torch.tensor([[0, 0, 1, 1, 1, 2]]).int()},
+    ],
 )
 def test_gradcheck_of_the_output_and_the_log_sum_exp(backend: str, options: Inputs) -> None:
     inputs = draw(1, 5, 6, 2, 1, 3, dtype=torch.float64)
@@ -254,9 +261,7 @@ def test_cpu_in_float64_for_every_mask() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("causal", [True, False])
-def test_cpu_with_packed_documents_of_other_lengths(
-    hold_to_rule: Callable[..., None], causal: bool, dtype: torch.dtype
-) -> None:
+def test_cpu_with_packed_documents_of_other_lengths(hold_to_rule: Callable[..., None], causal: bool, dtype: torch.dtype) -> None:
     inputs = draw_varlen([70, 0, 9, 1, 30, 6], [90, 3, 9, 40, 12, 0], 4, 2, 16, dtype=dtype)
     hold_to_rule(attention_varlen, "cpu", inputs, causal=causal)
     hold_to_rule(with_finite_lse, "cpu", inputs, causal=causal, window=(8, 3))
@@ -323,7 +328,9 @@ def test_opcheck(limits: tuple[int, int, str | None], backend: str) -> None:
     torch.library.opcheck(torch.ops.tilth.attention_backward.default, (*gradients, *arguments[3:]))
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 4, "softcap": 2.0}, {"segments_BT": torch.tensor([[0] * 4 + [1] * 5] * 2).int()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"window": 4, "softcap": 2.0}, {"segments_BT": torch.tensor([[0] * 4 + [1] * 5] * 2).int()}]
+)
 def test_torch_compile_agrees_with_eager(options: Inputs) -> None:
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         o, lse = attention(q, k, v, **options, return_lse=True)
@@ -383,5 +390,5 @@ def test_attention_varlen_says_what_is_wrong(changes: Inputs, message: str) -> N
 
 
 def test_gluon_is_not_chosen_for_a_call_that_it_does_not_hold() -> None:
-    with use_backend("gluon"), pytest.raises(BackendError, match="no Gluon kernel|float64|interpreter|cannot run"):
+    with use_backend("gluon"), pytest.raises(BackendError, match="no Gluon kernel for these inputs"):
         attention(**draw(1, 4, 4, 2, 1, 64, dtype=torch.float16), softcap=2.0)

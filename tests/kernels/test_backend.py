@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tilth.errors import BackendError
-from tilth.kernels import attention, choose_backend, rms_norm, ssd_scan, use_backend
+from tilth.kernels import choose_backend, rms_norm, ssd_scan, use_backend
 
 X = torch.ones(2, 3, 4)
 WEIGHT = torch.ones(4)
@@ -58,7 +58,9 @@ def test_the_backend_that_was_chosen_is_the_one_that_runs(monkeypatch: pytest.Mo
     assert calls == ["reference.forward", "reference.backward", "cpu.forward", "cpu.backward"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("tirton", "Did you mean `triton`"), ("zzz", "Known: cpu, gluon, reference, triton")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("tirton", "Did you mean `triton`"), ("zzz", "Known: cpu, gluon, reference, triton")]
+)
 def test_an_unknown_backend_is_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=message), use_backend(name):
         pass
@@ -101,26 +103,6 @@ def test_a_tensor_on_another_device_is_a_value_error() -> None:
 def test_rms_norm_says_what_is_wrong(x: torch.Tensor, weight: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rms_norm(x, weight)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"q_BTHD": torch.ones(2, 5, 3, 8)}, "3 heads cannot share 2 groups"),
-        ({"q_BTHD": torch.ones(2, 6, 4, 8)}, "6 tokens and k_BTGD 5"),
-        ({"q_BTHD": torch.ones(2, 5, 4, 8).half()}, "they must be the same"),
-        ({"q_BTHD": torch.ones(5, 4, 8)}, "expected 4 dimensions"),
-        ({"k_BTGD": torch.ones(2, 5, 1, 8)}, "they must be equal"),
-        ({"q_BTHD": torch.ones(1, 5, 4, 8)}, "expected batch 1"),
-        ({"segments_BT": torch.zeros(2, 5, dtype=torch.int64)}, "expected int32"),
-        ({"segments_BT": torch.zeros(2, 4, dtype=torch.int32)}, r"expected \(2, 5\)"),
-    ],
-)
-def test_attention_says_what_is_wrong(
-    attention_inputs: Callable[..., dict[str, Any]], changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        attention(**(attention_inputs(2, 5, 5, 4, 2, 8) | changes))
 
 
 @pytest.mark.parametrize(

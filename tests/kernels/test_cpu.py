@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tilth.kernels import attention, rms_norm, ssd_scan, use_backend
-from tilth.kernels.attention import cpu as attention_cpu
 
 Inputs = dict[str, Any]
 Run = Callable[..., dict[str, Tensor]]
@@ -80,79 +79,18 @@ def test_ssd_scan_for_any_chunk_size(
     assert error < 1e-12, where
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("n_tokens", LENGTHS)
-def test_attention(
-    attention_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, n_tokens: int, dtype: torch.dtype
-) -> None:
-    for causal in (True, False):
-        for groups, packed in ((1, True), (2, False), (4, True)):
-            inputs = attention_inputs(2, n_tokens, n_tokens, 4, groups, 16, dtype=dtype, packed=packed)
-            error, where = worst_error(
-                run("attention", "cpu", inputs, causal=causal), run("attention", "reference", inputs, causal=causal)
-            )
-            assert error < limit(dtype), where
-
-
-@REUSE
-@given(
-    n_keys=st.integers(1, 40),
-    missing=st.integers(0, 39),
-    batch=st.integers(0, 2),
-    heads=st.sampled_from([(1, 1), (4, 2), (6, 1)]),
-    flags=st.tuples(st.booleans(), st.booleans()),
-)
-def test_attention_with_fewer_queries_than_keys(
-    attention_inputs: Callable[..., Inputs],
-    run: Run,
-    worst_error: Worst,
-    n_keys: int,
-    missing: int,
-    batch: int,
-    heads: tuple[int, int],
-    flags: tuple[bool, bool],
-) -> None:
-    causal, packed = flags
-    inputs = attention_inputs(batch, max(1, n_keys - missing), n_keys, *heads, 8, dtype=torch.float64, packed=packed)
-    error, where = worst_error(
-        run("attention", "cpu", inputs, causal=causal), run("attention", "reference", inputs, causal=causal)
-    )
-    assert error < 1e-12, where
-
-
-@pytest.mark.parametrize("scores_per_call", [0, 10**12])
-def test_attention_is_the_same_with_documents_apart_and_under_a_mask(
-    attention_inputs: Callable[..., Inputs],
-    run: Run,
-    worst_error: Worst,
-    monkeypatch: pytest.MonkeyPatch,
-    scores_per_call: int,
-) -> None:
-    monkeypatch.setattr(attention_cpu, "_SCORES_PER_CALL", scores_per_call)
-    inputs = attention_inputs(3, 90, 90, 4, 2, 16, dtype=torch.float64, packed=True)
-    n_parts = len(attention_cpu._parts(*(inputs[n].transpose(1, 2) for n in ("q_BTHD", "k_BTGD")), True, inputs["segments_BT"]))
-    assert (n_parts > 3) == (scores_per_call == 0)
-    error, where = worst_error(run("attention", "cpu", inputs), run("attention", "reference", inputs))
-    assert error < 1e-12, where
-
-
-def test_inputs_need_not_be_contiguous(
-    ssd_inputs: Callable[..., Inputs], attention_inputs: Callable[..., Inputs], run: Run, worst_error: Worst
-) -> None:
+def test_inputs_need_not_be_contiguous(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst) -> None:
     def strided(value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dim() < 2:
             return value
         wide = torch.stack([value, torch.full_like(value, 77)], dim=-1)
         return wide.transpose(0, 1).contiguous().transpose(0, 1)[..., 0]
 
-    for operator, inputs in (
-        ("ssd_scan", ssd_inputs(2, 37, 4, 2, packed=True)),
-        ("attention", attention_inputs(2, 37, 37, 4, 2, 8, packed=True)),
-    ):
+    for operator, inputs in (("ssd_scan", ssd_inputs(2, 37, 4, 2, packed=True)),):
         loose = {name: strided(value) for name, value in inputs.items()}
         assert not next(iter(loose.values())).is_contiguous()
         with use_backend("cpu"):
-            outputs = {"ssd_scan": ssd_scan, "attention": attention}[operator](**loose)
+            outputs = {"ssd_scan": ssd_scan}[operator](**loose)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         expected = run(operator, "reference", inputs)
         found = {f"output {i}": output for i, output in enumerate(outputs)}
@@ -234,25 +172,18 @@ def test_one_large_step_among_small_ones_does_not_blur_the_others(
     assert error < 1e-5, where
 
 
-def test_two_runs_give_the_same_bits(
-    ssd_inputs: Callable[..., Inputs], attention_inputs: Callable[..., Inputs], run: Run
-) -> None:
-    for operator, inputs in (
-        ("ssd_scan", ssd_inputs(2, 100, 4, 2, packed=True)),
-        ("attention", attention_inputs(2, 100, 100, 4, 2, 16, packed=True)),
-    ):
+def test_two_runs_give_the_same_bits(ssd_inputs: Callable[..., Inputs], run: Run) -> None:
+    for operator, inputs in (("ssd_scan", ssd_inputs(2, 100, 4, 2, packed=True)),):
         first, second = run(operator, "cpu", inputs), run(operator, "cpu", inputs)
         assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_gradcheck(
     ssd_inputs: Callable[..., Inputs],
-    attention_inputs: Callable[..., Inputs],
     rms_norm_inputs: Callable[..., Inputs],
 ) -> None:
     ssd = ssd_inputs(1, 7, 2, 1, 2, 3, dtype=torch.float64, packed=True)
     names = [name for name in ssd if name != "segments_BT"]
-    att = attention_inputs(1, 5, 6, 2, 1, 3, dtype=torch.float64, packed=True)
     norm = rms_norm_inputs(3, 4, dtype=torch.float64)
 
     def leaves(inputs: Inputs, wanted: list[str]) -> tuple[Tensor, ...]:
@@ -263,7 +194,4 @@ def test_gradcheck(
 
     with use_backend("cpu"):
         assert torch.autograd.gradcheck(scan, leaves(ssd, names))
-        assert torch.autograd.gradcheck(
-            lambda q, k, v: attention(q, k, v, segments_BT=att["segments_BT"]), leaves(att, ["q_BTHD", "k_BTGD", "v_BTGD"])
-        )
         assert torch.autograd.gradcheck(rms_norm, leaves(norm, ["x_D", "weight_D"]))

@@ -35,7 +35,7 @@ def test_the_kernels_equal_the_references_in_the_interpreter(tmp_path: Path) -> 
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-2000:]
     suite = ElementTree.parse(report).getroot().find("testsuite")
     assert suite is not None
-    assert int(suite.attrib["tests"]) > 40
+    assert int(suite.attrib["tests"]) > 20
     assert int(suite.attrib["skipped"]) == 0
 
 

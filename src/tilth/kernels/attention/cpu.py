@@ -86,13 +86,14 @@ def backward(
         if piece.keys.stop == piece.keys.start:
             continue
         rows, queries, keys = piece.rows, piece.queries, piece.keys
-        parts = [t[rows, :, queries] for t in (do, q)] + [t[rows, :, keys] for t in (k, v)]
+        at_queries, at_keys = (rows, slice(None), queries), (rows, slice(None), keys)
+        inputs = (do[at_queries], q[at_queries], k[at_keys], v[at_keys])
         if by_products:
-            dlse = None if dlse_BHT is None else dlse_BHT[rows, :, queries]
-            found = _products_backward(*parts, dlse, piece, softcap, scale)
+            dlse = None if dlse_BHT is None else dlse_BHT[at_queries]
+            found = _products_backward(*inputs, dlse, piece, softcap, scale)
         else:
-            parts += [o[rows, :, queries], lse[rows, :, queries]]
-            found = _flash_backward(*parts, 0.0, piece.is_causal, attn_mask=_additive(piece, q.dtype), scale=scale)
+            stored = (o[at_queries], lse[at_queries])
+            found = _flash_backward(*inputs, *stored, 0.0, piece.is_causal, attn_mask=_additive(piece, q.dtype), scale=scale)
         dq[rows, queries] = found[0].transpose(1, 2)
         dk[rows, keys] += found[1].transpose(1, 2)
         dv[rows, keys] += found[2].transpose(1, 2)
@@ -163,7 +164,9 @@ def _hide(scores_BGMS: Tensor, piece: Piece) -> Tensor:
 
 
 def _additive(piece: Piece, dtype: torch.dtype) -> Tensor | None:
-    return None if piece.hidden is None else torch.zeros(piece.hidden.shape, dtype=dtype).masked_fill_(piece.hidden, float("-inf"))
+    return (
+        None if piece.hidden is None else torch.zeros(piece.hidden.shape, dtype=dtype).masked_fill_(piece.hidden, float("-inf"))
+    )
 
 
 def _blind_to_minus_infinity(lse_BHT: Tensor, hidden: Tensor) -> Tensor:

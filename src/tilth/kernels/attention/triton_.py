@@ -38,7 +38,8 @@ def forward(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, mask: Mask, softcap:
     first, last, bounds_stride, shift = _key_bounds(mask, q, n_keys)
     options = _launch("forward", q, k, v)
     _forward_kernel[(triton.cdiv(n_queries, options["BLOCK_M"]) * n_batch * n_heads,)](
-        q, *_sources(options, "BLOCK_N", k, v), first, last, o, lse, _inner_factor(softcap, scale), _outer_factor(softcap, scale, q.dtype),
+        q, *_sources(options, "BLOCK_N", k, v), first, last, o, lse, _inner_factor(softcap, scale),
+        _outer_factor(softcap, scale, q.dtype),
         n_queries, n_keys, n_heads, bounds_stride, shift, *_strides(q, k, v),
         **_constants(q, k, mask, softcap), **options,
     )  # fmt: skip
@@ -72,19 +73,44 @@ def backward(
     *key_bounds, shift = _key_bounds(mask, q, n_keys)
     options = _launch("dq", q, k, v)
     _dq_kernel[(triton.cdiv(n_queries, options["BLOCK_M"]) * n_batch * n_heads,)](
-        q, *_sources(options, "BLOCK_N", k, v), do, row_exponent, delta, dq, *numbers, *key_bounds, shift, *strides, **constants, **options
+        q,
+        *_sources(options, "BLOCK_N", k, v),
+        do,
+        row_exponent,
+        delta,
+        dq,
+        *numbers,
+        *key_bounds,
+        shift,
+        *strides,
+        **constants,
+        **options,
     )
     *query_bounds, shift = _query_bounds(mask, q, n_keys)
     options = _launch("dkv", q, q, do)
+    if softcap:
+        options["num_stages"] = 1  # tanh needs the registers that reading ahead takes
     _dkv_kernel[(triton.cdiv(n_keys, options["BLOCK_N"]) * n_batch * n_groups,)](
-        *_sources(options, "BLOCK_M", q, do), k, v, row_exponent, delta, dk, dv, *numbers, *query_bounds, shift, *strides, **constants, **options
+        *_sources(options, "BLOCK_M", q, do),
+        k,
+        v,
+        row_exponent,
+        delta,
+        dk,
+        dv,
+        *numbers,
+        *query_bounds,
+        shift,
+        *strides,
+        **constants,
+        **options,
     )
     return dq, dk, dv
 
 
 @triton.jit
 def _ends(first_ptr, last_ptr, start, n_own, BLOCK: tl.constexpr):
-    """What a block sees: its lowest bound, what all its rows see (from, to), its highest bound; read off the first and last row."""
+    """The lowest bound of a block, where what all its rows see starts and ends, its highest bound: off its first and last row."""
     end = tl.minimum(start + BLOCK, n_own) - 1
     return tl.load(first_ptr + start), tl.load(first_ptr + end), tl.load(last_ptr + start), tl.load(last_ptr + end)
 
@@ -219,11 +245,13 @@ def _forward_kernel(
         highest = tl.minimum(start_m + BLOCK_M + shift, n_keys) - 1
     hole_size = whole_end - whole
     acc, row_sum, row_max = _attend(
-        acc, row_sum, row_max, q, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, whole, whole_end, 0, 0, inner, outer, n_keys,
+        acc, row_sum, row_max, q, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, whole, whole_end, 0,
+        0, inner, outer, n_keys,
         False, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
     acc, row_sum, row_max = _attend(
-        acc, row_sum, row_max, q, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, lowest, highest + 1 - hole_size, whole, hole_size, inner, outer, n_keys,
+        acc, row_sum, row_max, q, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, lowest,
+        highest + 1 - hole_size, whole, hole_size, inner, outer, n_keys,
         True, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
     # A row that saw nothing: 0 / 1, and a log-sum-exp of -inf from its maximum.
@@ -334,11 +362,13 @@ def _dq_kernel(
         highest = tl.minimum(start_m + BLOCK_M + shift, n_keys) - 1
     hole_size = whole_end - whole
     dq = _dq_blocks(
-        dq, q, do, lse, delta, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, whole, whole_end, 0, 0, inner, outer, n_keys,
+        dq, q, do, lse, delta, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, whole, whole_end, 0, 0,
+        inner, outer, n_keys,
         False, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
     dq = _dq_blocks(
-        dq, q, do, lse, delta, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, lowest, highest + 1 - hole_size, whole, hole_size, inner, outer, n_keys,
+        dq, q, do, lse, delta, k_ptr, v_ptr, k_strides, v_strides, b, g, first, last, lowest,
+        highest + 1 - hole_size, whole, hole_size, inner, outer, n_keys,
         True, TMA, HAS_BOUNDS, HAS_SOFTCAP, HEAD_DIM, BLOCK_N, BLOCK_D, PRECISION,
     )  # fmt: skip
     _store(dq_ptr, b, start_m, h, n_queries, n_heads, dq * scale, HEAD_DIM, BLOCK_M, BLOCK_D)
@@ -346,7 +376,8 @@ def _dq_kernel(
 
 @triton.jit
 def _dkv_blocks(
-    dk, dv, k, v, q, do, q_strides, do_strides, b, h, lse_base, delta_base, first, last, begin, end, hole, hole_size, inner, outer, n_queries,
+    dk, dv, k, v, q, do, q_strides, do_strides, b, h, lse_base, delta_base, first, last, begin, end, hole,
+    hole_size, inner, outer, n_queries,
     MASKED: tl.constexpr, TMA: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -414,11 +445,13 @@ def _dkv_kernel(
         h = g * HEADS_PER_GROUP + r
         rows = tl.cast(b * n_heads + h, tl.int64) * n_queries
         dk, dv = _dkv_blocks(
-            dk, dv, k, v, q_ptr, do_ptr, q_strides, do_strides, b, h, lse_ptr + rows, delta_ptr + rows, first, last, whole, whole_end,
+            dk, dv, k, v, q_ptr, do_ptr, q_strides, do_strides, b, h, lse_ptr + rows, delta_ptr + rows,
+            first, last, whole, whole_end,
             0, 0, inner, outer, n_queries, False, TMA, HAS_SOFTCAP, HEAD_DIM, BLOCK_M, BLOCK_D, PRECISION,
         )  # fmt: skip
         dk, dv = _dkv_blocks(
-            dk, dv, k, v, q_ptr, do_ptr, q_strides, do_strides, b, h, lse_ptr + rows, delta_ptr + rows, first, last, lowest, highest + 1 - hole_size,
+            dk, dv, k, v, q_ptr, do_ptr, q_strides, do_strides, b, h, lse_ptr + rows, delta_ptr + rows,
+            first, last, lowest, highest + 1 - hole_size,
             whole, hole_size, inner, outer, n_queries, True, TMA, HAS_SOFTCAP, HEAD_DIM, BLOCK_M, BLOCK_D, PRECISION,
         )  # fmt: skip
     _store(dk_ptr, b, start_n, g, n_keys, n_groups, dk * scale, HEAD_DIM, BLOCK_N, BLOCK_D)

@@ -67,17 +67,17 @@ class Visible:
         return cls(first_BT.contiguous(), last_BT.contiguous(), n_keys)
 
     @cached_property
-    def first_query_BS(self) -> Tensor:
+    def first_query_BS(self) -> Tensor:  # noqa: N802
         """(B or 1, Tk): the first query whose last key is not before this one."""
         return torch.searchsorted(self.last_key_BT, self._keys_BS, out_int32=True)
 
     @cached_property
-    def last_query_BS(self) -> Tensor:
+    def last_query_BS(self) -> Tensor:  # noqa: N802
         """(B or 1, Tk): the last query whose first key is not after this one."""
         return torch.searchsorted(self.first_key_BT, self._keys_BS, out_int32=True, right=True) - 1
 
     @cached_property
-    def _keys_BS(self) -> Tensor:
+    def _keys_BS(self) -> Tensor:  # noqa: N802
         keys_S = torch.arange(self.n_keys, dtype=torch.int32, device=self.first_key_BT.device)
         return keys_S.expand(self.first_key_BT.shape[0], -1).contiguous()
 
