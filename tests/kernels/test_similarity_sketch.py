@@ -83,7 +83,7 @@ def test_blocks_of_any_size_give_the_same_bits(
     np.testing.assert_array_equal(sketched(inputs, "cpu"), sketched(inputs, "reference"))
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
 def test_the_largest_image_fills_its_bin(backend: str, sketch_of_the_largest_image: tuple[Inputs, list[int]]) -> None:
     inputs, wanted = sketch_of_the_largest_image
     assert sketched(inputs, backend).tolist() == [wanted]
