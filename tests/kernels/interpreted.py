@@ -27,7 +27,7 @@ both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 
 def test_triton_is_interpreted() -> None:
     assert os.environ["TRITON_INTERPRET"] == "1"
-    assert type(ssd_triton._pass_kernel).__name__ == "InterpretedFunction"
+    assert type(ssd_triton._walk_kernel).__name__ == "InterpretedFunction"
 
 
 @both_types
@@ -44,58 +44,6 @@ def test_rms_norm_with_more_rows_than_programs(rms_norm_inputs: Callable[..., In
     inputs = rms_norm_inputs(259, 4)
     error, where = worst_error(run("rms_norm", "triton", inputs), run("rms_norm", "reference", inputs))
     assert error < 1e-5, where
-
-
-@both_types
-@pytest.mark.parametrize("n_tokens", [1, 2, 15, 16, 17, 33, 65])
-def test_ssd_scan(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, n_tokens: int, dtype: torch.dtype) -> None:
-    inputs = ssd_inputs(2, n_tokens, 2, 1 + n_tokens % 2, dtype=dtype, packed=n_tokens % 3 != 0)
-    options = {"chunk_size": 16}
-    error, where = worst_error(run("ssd_scan", "triton", inputs, **options), run("ssd_scan", "reference", inputs, **options))
-    assert error < LIMIT[dtype], where
-
-
-@pytest.mark.parametrize(
-    ("batch", "n_tokens", "chunk_size", "head_dim", "d_state", "options"),
-    [
-        (1, 257, 64, 16, 32, {"packed": True}),
-        (1, 50, 64, 5, 40, {"initial": False}),  # a state wider than one slice, sizes that are no powers of two
-        (2, 40, 12, 8, 16, {"skip": False, "packed": True}),
-        (0, 5, 16, 8, 16, {"packed": True}),
-    ],
-)
-def test_ssd_scan_of_other_sizes(
-    ssd_inputs: Callable[..., Inputs],
-    run: Run,
-    worst_error: Worst,
-    batch: int,
-    n_tokens: int,
-    chunk_size: int,
-    head_dim: int,
-    d_state: int,
-    options: dict[str, bool],
-) -> None:
-    inputs = ssd_inputs(batch, n_tokens, 2, 1, head_dim, d_state, **options)
-    inputs = {name: value for name, value in inputs.items() if value is not None}
-    error, where = worst_error(run("ssd_scan", "triton", inputs, chunk_size=chunk_size), run("ssd_scan", "reference", inputs))
-    assert error < 1e-5, where
-
-
-def test_ssd_scan_with_very_large_steps(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst) -> None:
-    inputs = ssd_inputs(1, 40, 2, 1)
-    inputs["A_H"] = torch.tensor([-16.0, -1.0])
-    inputs["dt_BTH"][:, 20] = 1e3
-    precise = {name: value.double() if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    error, where = worst_error(run("ssd_scan", "triton", inputs), run("ssd_scan", "reference", precise))
-    assert error < 1e-5, where
-    inputs["dt_BTH"] = inputs["dt_BTH"] * 1e3 / inputs["dt_BTH"].max(dim=1, keepdim=True).values
-    for name, value in run("ssd_scan", "triton", inputs).items():
-        assert torch.isfinite(value).all(), name
-
-
-def test_ssd_scan_refuses_what_does_not_fit(ssd_inputs: Callable[..., Inputs], run: Run) -> None:
-    with pytest.raises(ValueError, match="chunk_size <= 128"):
-        run("ssd_scan", "triton", ssd_inputs(1, 4, 1, 1), chunk_size=256)
 
 
 @both_types

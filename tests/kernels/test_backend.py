@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tilth.errors import BackendError
-from tilth.kernels import attention, choose_backend, rms_norm, ssd_scan, use_backend
+from tilth.kernels import attention, choose_backend, rms_norm, use_backend
 
 X = torch.ones(2, 3, 4)
 WEIGHT = torch.ones(4)
@@ -58,7 +58,9 @@ def test_the_backend_that_was_chosen_is_the_one_that_runs(monkeypatch: pytest.Mo
     assert calls == ["reference.forward", "reference.backward", "cpu.forward", "cpu.backward"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("tirton", "Did you mean `triton`"), ("zzz", "Known: cpu, gluon, reference, triton")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("tirton", "Did you mean `triton`"), ("zzz", "Known: cpu, gluon, reference, triton")]
+)
 def test_an_unknown_backend_is_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=message), use_backend(name):
         pass
@@ -121,26 +123,6 @@ def test_attention_says_what_is_wrong(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         attention(**(attention_inputs(2, 5, 5, 4, 2, 8) | changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"x_BTHP": torch.ones(2, 5, 4)}, "expected 4 dimensions"),
-        ({"B_BTGN": torch.ones(2, 5, 3, 16)}, "4 heads cannot share 3 groups"),
-        ({"C_BTGN": torch.ones(2, 5, 2, 15)}, "C_BTGN has shape"),
-        ({"dt_BTH": torch.ones(2, 5, 3)}, "dt_BTH has shape"),
-        ({"A_H": torch.ones(4, dtype=torch.int32)}, "A_H is torch.int32"),
-        ({"D_H": torch.ones(3)}, "D_H has shape"),
-        ({"initial_state_BHPN": torch.ones(2, 4, 16, 8)}, "initial_state_BHPN has shape"),
-        ({"segments_BT": torch.zeros(2, 5)}, "expected int32"),
-        ({"chunk_size": 0}, "chunk_size is 0"),
-        ({"x_BTHP": torch.ones(2, 0, 4, 8)}, "at least 1"),
-    ],
-)
-def test_ssd_scan_says_what_is_wrong(ssd_inputs: Callable[..., dict[str, Any]], changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ssd_scan(**(ssd_inputs(2, 5, 4, 2) | changes))
 
 
 def test_triton_is_not_imported_before_it_is_used() -> None:

@@ -38,48 +38,6 @@ def test_rms_norm(
     assert error < limit(dtype), where
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("n_tokens", LENGTHS)
-def test_ssd_scan(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, n_tokens: int, dtype: torch.dtype) -> None:
-    groups = 1 + n_tokens % 2
-    inputs = ssd_inputs(2, n_tokens, 4, groups, dtype=dtype, packed=n_tokens % 3 != 0)
-    options = {"chunk_size": 16 if n_tokens % 4 else 64}
-    error, where = worst_error(run("ssd_scan", "cpu", inputs, **options), run("ssd_scan", "reference", inputs, **options))
-    assert error < limit(dtype), where
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_ssd_scan_in_16_bits(ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst, dtype: torch.dtype) -> None:
-    inputs = ssd_inputs(2, 70, 4, 2, dtype=dtype, packed=True)
-    error, where = worst_error(run("ssd_scan", "cpu", inputs), run("ssd_scan", "reference", inputs))
-    assert error < limit(dtype), where
-
-
-@REUSE
-@given(
-    n_tokens=st.integers(1, 70),
-    batch=st.integers(0, 2),
-    heads=st.sampled_from([(1, 1), (4, 1), (4, 2), (3, 3)]),
-    chunk_size=st.integers(1, 40),
-    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
-)
-def test_ssd_scan_for_any_chunk_size(
-    ssd_inputs: Callable[..., Inputs],
-    run: Run,
-    worst_error: Worst,
-    n_tokens: int,
-    batch: int,
-    heads: tuple[int, int],
-    chunk_size: int,
-    flags: tuple[bool, bool, bool],
-) -> None:
-    packed, skip, initial = flags
-    inputs = ssd_inputs(batch, n_tokens, *heads, 3, 5, dtype=torch.float64, packed=packed, skip=skip, initial=initial)
-    inputs = {name: value for name, value in inputs.items() if value is not None}
-    error, where = worst_error(run("ssd_scan", "cpu", inputs, chunk_size=chunk_size), run("ssd_scan", "reference", inputs))
-    assert error < 1e-12, where
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("n_tokens", LENGTHS)
 def test_attention(
@@ -160,25 +118,6 @@ def test_inputs_need_not_be_contiguous(
         assert error < 1e-5, where
 
 
-def test_packed_documents_are_the_documents_apart(ssd_inputs: Callable[..., Inputs], run: Run) -> None:
-    lengths = (1, 30, 17, 64, 3)
-    inputs = ssd_inputs(1, sum(lengths), 4, 1)
-    ids = torch.repeat_interleave(torch.tensor([3, 1, 4, 1, 5], dtype=torch.int32), torch.tensor(lengths))
-    for backend in ("reference", "cpu"):
-        whole = run("ssd_scan", backend, inputs | {"segments_BT": ids[None]})
-        start = 0
-        for n_tokens in lengths:
-            here = slice(start, start + n_tokens)
-            apart = {name: value[:, here] if "_BT" in name and value is not None else value for name, value in inputs.items()}
-            if start:
-                apart["initial_state_BHPN"] = torch.zeros_like(inputs["initial_state_BHPN"])
-            with use_backend(backend):
-                y, final = ssd_scan(**apart)
-            assert (y - whole["output 0"][:, here]).abs().max() < 1e-6
-            start += n_tokens
-        assert (final - whole["output 1"]).abs().max() < 1e-6
-
-
 @pytest.mark.parametrize("operator", ["ssd_scan", "attention"])
 def test_gradients_of_packed_documents_are_those_of_the_documents_apart(
     ssd_inputs: Callable[..., Inputs], attention_inputs: Callable[..., Inputs], operator: str
@@ -209,29 +148,6 @@ def test_gradients_of_packed_documents_are_those_of_the_documents_apart(
         for name, gradient in gradients[0].items():
             scale = gradients[1][name].abs().max()
             assert (gradient - gradients[1][name]).abs().max() < 1e-6 * scale, (backend, name)
-
-
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("largest_dt", [1e2, 1e3])
-def test_a_large_step_gives_finite_values_and_gradients(
-    ssd_inputs: Callable[..., Inputs], run: Run, backend: str, largest_dt: float
-) -> None:
-    inputs = ssd_inputs(2, 40, 4, 1)
-    inputs["dt_BTH"] = inputs["dt_BTH"] * largest_dt / inputs["dt_BTH"].max()
-    inputs["A_H"] = -16 * torch.ones(4)
-    for name, value in run("ssd_scan", backend, inputs).items():
-        assert torch.isfinite(value).all(), name
-
-
-def test_one_large_step_among_small_ones_does_not_blur_the_others(
-    ssd_inputs: Callable[..., Inputs], run: Run, worst_error: Worst
-) -> None:
-    inputs = ssd_inputs(1, 64, 2, 1)
-    inputs["dt_BTH"][:, 20] = 1e3
-    inputs["A_H"] = torch.tensor([-16.0, -1.0])
-    precise = {name: value.double() if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    error, where = worst_error(run("ssd_scan", "cpu", inputs), run("ssd_scan", "reference", precise))
-    assert error < 1e-5, where
 
 
 def test_two_runs_give_the_same_bits(

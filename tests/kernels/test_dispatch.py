@@ -16,23 +16,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*", "i
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("operator", ["rms_norm", "attention", "ssd_scan"])
+@pytest.mark.parametrize("operator", ["rms_norm", "attention"])
 def test_opcheck(
     operator: str,
     backend: str,
     rms_norm_inputs: Callable[..., Inputs],
     attention_inputs: Callable[..., Inputs],
-    ssd_inputs: Callable[..., Inputs],
 ) -> None:
     inputs, options = {
         "rms_norm": (rms_norm_inputs(2, 7, 8), (1e-5,)),
         "attention": (attention_inputs(2, 7, 7, 4, 2, 8, packed=True), (True, 0.35)),
-        "ssd_scan": (ssd_inputs(2, 7, 4, 2, packed=True), (4,)),
     }[operator]
     names = {
         "rms_norm": ("x_D", "weight_D"),
         "attention": ("q_BTHD", "k_BTGD", "v_BTGD", "segments_BT"),
-        "ssd_scan": ("x_BTHP", "dt_BTH", "A_H", "B_BTGN", "C_BTGN", "D_H", "segments_BT", "initial_state_BHPN"),
     }[operator]
     tensors = [inputs[name].requires_grad_(inputs[name].is_floating_point()) for name in names]
     torch.library.opcheck(getattr(torch.ops.tilth, operator).default, (*tensors, *options, backend))
