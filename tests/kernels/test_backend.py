@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 
 from tilth.errors import BackendError
-from tilth.kernels import choose_backend, rms_norm, ssd_scan, use_backend
+from tilth.kernels import choose_backend, rms_norm, use_backend
 
 X = torch.ones(2, 3, 4)
 WEIGHT = torch.ones(4)
@@ -90,26 +88,6 @@ def test_the_cpu_path_on_another_device_is_an_error() -> None:
 def test_a_tensor_on_another_device_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="weight_D is on meta, but the first input is on cpu"):
         rms_norm(X, torch.ones(4, device="meta"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"x_BTHP": torch.ones(2, 5, 4)}, "expected 4 dimensions"),
-        ({"B_BTGN": torch.ones(2, 5, 3, 16)}, "4 heads cannot share 3 groups"),
-        ({"C_BTGN": torch.ones(2, 5, 2, 15)}, "C_BTGN has shape"),
-        ({"dt_BTH": torch.ones(2, 5, 3)}, "dt_BTH has shape"),
-        ({"A_H": torch.ones(4, dtype=torch.int32)}, "A_H is torch.int32"),
-        ({"D_H": torch.ones(3)}, "D_H has shape"),
-        ({"initial_state_BHPN": torch.ones(2, 4, 16, 8)}, "initial_state_BHPN has shape"),
-        ({"segments_BT": torch.zeros(2, 5)}, "expected int32"),
-        ({"chunk_size": 0}, "chunk_size is 0"),
-        ({"x_BTHP": torch.ones(2, 0, 4, 8)}, "at least 1"),
-    ],
-)
-def test_ssd_scan_says_what_is_wrong(ssd_inputs: Callable[..., dict[str, Any]], changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ssd_scan(**(ssd_inputs(2, 5, 4, 2) | changes))
 
 
 def test_triton_is_not_imported_before_it_is_used() -> None:

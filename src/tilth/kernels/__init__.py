@@ -23,6 +23,7 @@ from tilth.kernels.selective_scan import selective_scan, selective_step
 from tilth.kernels.sign_matmul import sign_matmul, sign_matmul_grouped
 from tilth.kernels.similarity_sketch import similarity_sketch
 from tilth.kernels.ssd_scan import ssd_scan
+from tilth.kernels.ssd_step import ssd_step
 from tilth.kernels.swiglu import swiglu
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "sign_matmul_grouped",
     "similarity_sketch",
     "ssd_scan",
+    "ssd_step",
     "swiglu",
     "use_backend",
     "write_pages",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def number_documents(segments_BT: Tensor) -> Tensor:
     """Return 0, 1, 2 ... in order of appearance: an id that comes back later still begins a new document."""
-    number_BT = torch.zeros_like(segments_BT)
+    number_BT = torch.zeros_like(segments_BT, memory_format=torch.contiguous_format)
     number_BT[:, 1:] = (segments_BT[:, 1:] != segments_BT[:, :-1]).cumsum(dim=1)
     return number_BT
 

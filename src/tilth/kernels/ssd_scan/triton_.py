@@ -1,8 +1,12 @@
-"""The chunked Mamba-2 recurrence in Triton: forward and backward, every chunk and head in parallel.
+"""The chunked Mamba-2 recurrence in Triton, forward and backward, without atomics: every run gives the same bits.
 
-Forward: what each chunk adds to the state; the states passed from chunk to chunk; the output of each chunk. Backward
-is the same three steps in reverse, with one kernel for all gradients of a chunk. No atomics: every run gives the same
-bits. Gradients of B and C are written per head and summed over the heads of a group by torch.
+Forward, where rows and heads fill the GPU: one kernel that walks the chunks of a row and head in order with the state in
+registers, so that only inputs and outputs move. Else two: the states walked alone, in slices, and then the outputs of all
+chunks in parallel. The gradient walks the states' gradients from the last chunk to the first; then every chunk is taken by
+itself: its heads for what is theirs, and its groups, in a loop over their heads, for the gradients of B and C, which so are
+summed in registers.
+Documents of cu_seqlens are rows of their own. `reverse` is another order of reading and nothing else.
+Letters: k chunk among those of all rows, c chunk of a row, i token of a row and q of a chunk in the order of the scan.
 Source: Dao and Gu 2024, "Transformers are SSMs", section 6.
 """
 
@@ -11,366 +15,571 @@ Source: Dao and Gu 2024, "Transformers are SSMs", section 6.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from tilth.kernels.documents import number_documents
-from tilth.kernels.ssd_scan.inputs import ScanInputs
+from tilth.kernels.launches import precision
+from tilth.kernels.ssd_scan.inputs import (
+    ScanInputs,
+    ScanOptions,
+    kept_states,
+    largest_number_of_chunks,
+    triton_options,
+)
+from tilth.kernels.ssd_scan.triton_chunks import (
+    _chunk_of_row,
+    _decay_between,
+    _decays_of_chunk,
+    _row_of_tokens,
+    _settled,
+    _step_sizes,
+    _tokens_of_chunk,
+)
 
-_STATE_BLOCK = 256
-# The gradient kernel holds the most: with 8 warps sm_90 does not spill (in 16-bit types; in float32 it does).
-GRADIENT_OPTIONS = {"num_warps": 8, "num_stages": 1}
-
-
-def forward(inputs: ScanInputs, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (y_BTHP, final_state_BHPN, the states that enter the chunks BcHPN)."""
-    x, dt, A, B, C = (t.contiguous() for t in inputs[:5])
-    documents = _documents(inputs.segments_BT, x)
-    sizes, constants, options = _configure(x, B, inputs.segments_BT, chunk_size)
-    y = torch.empty_like(x)
-    added_BcHPN, carry_BcH = _added(x, dt, A, B, documents, sizes, {**constants, "TOWARDS_END": True}, options)
-    states_BcHPN, final_BHPN = _pass(added_BcHPN, carry_BcH, inputs.initial_state_BHPN, reverse=False)
-    if x.numel():
-        _output_kernel[_grid(x, chunk_size)](
-            x, dt, A, B, C, x if inputs.D_H is None else inputs.D_H.contiguous(), documents, states_BcHPN, y,
-            *sizes, HAS_D=inputs.D_H is not None, **constants, **options,
-        )  # fmt: skip
-    return y, final_BHPN, states_BcHPN
-
-
-def backward(
-    dy_BTHP: Tensor, dfinal_BHPN: Tensor, inputs: ScanInputs, states_BcHPN: Tensor, chunk_size: int
-) -> tuple[Tensor, ...]:
-    """Return the gradients of x, dt, A, B, C, D and the initial state (the last two empty where not given)."""
-    dy, x, dt, A, B, C = (t.contiguous() for t in (dy_BTHP, *inputs[:5]))
-    documents = _documents(inputs.segments_BT, x)
-    sizes, constants, options = _configure(x, B, inputs.segments_BT, chunk_size)
-    n_batch, n_tokens, n_heads = dt.shape
-    n_groups, d_state = B.shape[2:]
-    read_BcHPN, carry_BcH = _added(dy, dt, A, C, documents, sizes, {**constants, "TOWARDS_END": False}, options)
-    dleaving_BcHPN, dinitial_BHPN = _pass(read_BcHPN, carry_BcH, dfinal_BHPN, reverse=True)
-    dx, ddt = torch.empty_like(x), torch.empty_like(dt)
-    dB_BTHN = torch.empty((n_batch, n_tokens, n_heads, d_state), dtype=torch.float32, device=x.device)
-    dC_BTHN = torch.empty_like(dB_BTHN)
-    dA_BcH, dD_BcH = torch.empty_like(carry_BcH), torch.empty_like(carry_BcH)
-    if x.numel():
-        _gradient_kernel[_grid(x, chunk_size)](
-            dy, x, dt, A, B, C, x if inputs.D_H is None else inputs.D_H.contiguous(), documents, states_BcHPN, dleaving_BcHPN,
-            dx, ddt, dB_BTHN, dC_BTHN, dA_BcH, dD_BcH,
-            *sizes, HAS_D=inputs.D_H is not None, **gradient_constants(constants), **GRADIENT_OPTIONS,
-        )  # fmt: skip
-    by_group = (n_batch, n_tokens, n_groups, n_heads // n_groups, d_state)
-    dD_H = x.new_empty((0,)) if inputs.D_H is None else dD_BcH.sum(dim=(0, 1)).to(inputs.D_H.dtype)
-    dinitial = x.new_empty((0,)) if inputs.initial_state_BHPN is None else dinitial_BHPN.to(inputs.initial_state_BHPN.dtype)
-    dB = dB_BTHN.reshape(by_group).sum(dim=3).to(B.dtype)
-    dC = dC_BTHN.reshape(by_group).sum(dim=3).to(C.dtype)
-    return dx, ddt, dA_BcH.sum(dim=(0, 1)).to(A.dtype), dB, dC, dD_H, dinitial
+# Programs below which a kernel leaves much of a large GPU idle; fixed, so that no sum depends on the machine.
+FUSED_PROGRAMS = 132
+GRADIENT_PROGRAMS = 256
+_GATE_BLOCK = 1024
 
 
 @triton.jit
-def _decays(
-    dt_ptr, A, documents_ptr, b, c, h, n_tokens, n_heads,
-    CHUNK: tl.constexpr, BLOCK_Q: tl.constexpr, HAS_SEGMENTS: tl.constexpr,
+def _store_output(
+    y, x, D_ptr, z_ptr, y_ptr, ungated_ptr, x_base, x_offsets, x_mask, h, p,
+    HEAD_DIM: tl.constexpr, D_DIMS: tl.constexpr, HAS_Z: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """Return dt, the running log-decay as a high and a low float32, its total, documents of the tokens, masks.
-
-    The running sum is taken in float64: after one very large dt, differences of a float32 sum would be noise.
-    """
-    q = tl.arange(0, BLOCK_Q)
-    t = c * CHUNK + q
-    inside = (q < CHUNK) & (t < n_tokens)
-    dt = tl.load(dt_ptr + (b * n_tokens + t) * n_heads + h, mask=inside, other=0.0).to(tl.float32)
-    a = tl.cumsum(dt.to(tl.float64) * A.to(tl.float64), axis=0)
-    total = tl.sum(dt.to(tl.float64) * A.to(tl.float64), axis=0)
-    high = a.to(tl.float32)
-    low = (a - high.to(tl.float64)).to(tl.float32)
-    out = (total - a).to(tl.float32)
-    reached = inside
-    reaching = inside
-    number = q
-    if HAS_SEGMENTS:
-        number = tl.load(documents_ptr + b * n_tokens + t, mask=inside, other=-1)
-        last = tl.minimum(c * CHUNK + CHUNK, n_tokens) - 1
-        entering = tl.load(documents_ptr + b * n_tokens + tl.maximum(c * CHUNK - 1, 0), mask=c > 0, other=0)
-        leaving = tl.load(documents_ptr + b * n_tokens + last)
-        reached = reached & (number == entering)
-        reaching = reaching & (number == leaving)
-        is_carried = entering == leaving
-        carry = tl.where(is_carried, tl.exp(total.to(tl.float32)), 0.0)
-    else:
-        carry = tl.exp(total.to(tl.float32))
-    decay_in = tl.exp(tl.where(reached, high, float("-inf")))
-    decay_out = tl.exp(tl.where(reaching, out, float("-inf")))
-    return dt, high, low, number, decay_in, decay_out, carry
+    """Add D x, keep the sum for the gradient, and store it through the gate."""
+    if D_DIMS == 1:
+        y += tl.load(D_ptr + h).to(tl.float32) * x.to(tl.float32)
+    if D_DIMS == 2:
+        y += tl.load(D_ptr + h * HEAD_DIM + p, mask=p < HEAD_DIM, other=0.0).to(tl.float32)[None, :] * x.to(tl.float32)
+    if HAS_Z:
+        if KEEP:
+            tl.store(ungated_ptr + x_base + x_offsets, y.to(ungated_ptr.dtype.element_ty), mask=x_mask)
+        z = tl.load(z_ptr + x_base + x_offsets, mask=x_mask, other=0.0).to(tl.float32)
+        e = tl.exp(-tl.abs(z))
+        y = y * z * tl.where(z >= 0.0, 1.0, e) / (1.0 + e)
+    tl.store(y_ptr + x_base + x_offsets, y.to(y_ptr.dtype.element_ty), mask=x_mask)
 
 
 @triton.jit
-def _decay_between(high, low, number, BLOCK_Q: tl.constexpr, HAS_SEGMENTS: tl.constexpr):
-    """Return exp(a_t - a_s) for s <= t in the same document, else 0; masked before exp, which would overflow above."""
-    q = tl.arange(0, BLOCK_Q)
-    seen = q[:, None] >= q[None, :]
-    if HAS_SEGMENTS:
-        seen = seen & (number[:, None] == number[None, :])
-    log_decay = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
-    return tl.exp(tl.where(seen, log_decay, float("-inf")))
-
-
-@triton.jit
-def _added_kernel(
-    x_ptr, dt_ptr, A_ptr, B_ptr, documents_ptr, added_ptr, carry_ptr, n_tokens, n_heads, head_dim, d_state,
-    CHUNK: tl.constexpr, HEADS_PER_GROUP: tl.constexpr, HAS_SEGMENTS: tl.constexpr, TOWARDS_END: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+def _fused_kernel(
+    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, initial_ptr, documents_ptr, cu_ptr, first_chunk_ptr,
+    y_ptr, ungated_ptr, kept_ptr, final_ptr, n_tokens, dt_min, dt_max,
+    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, N_HEADS: tl.constexpr,
+    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, D_STATE: tl.constexpr,
+    HAS_SEGMENTS: tl.constexpr, HAS_BOUNDS: tl.constexpr, REVERSE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, HAS_INITIAL: tl.constexpr, D_DIMS: tl.constexpr, HAS_Z: tl.constexpr, KEEP: tl.constexpr,
+    EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """x^T (w B) of one chunk and head: w carries each token to the end (forward), or from the start (backward)."""
-    program = tl.program_id(0).to(tl.int64)
-    n_chunks = tl.cdiv(n_tokens, CHUNK)
-    h = program % n_heads
-    c = (program // n_heads % n_chunks).to(tl.int32)
-    b = program // n_heads // n_chunks
+    """All chunks of one row and head, and of a slice of its channels, with the state in registers."""
+    h = tl.program_id(0) % N_HEADS
+    n_slices = tl.cdiv(HEAD_DIM, BLOCK_P)
+    row = tl.program_id(0) // N_HEADS // n_slices
+    start, length, first_chunk = _row_of_tokens(row, cu_ptr, first_chunk_ptr, n_tokens, CHUNK, HAS_BOUNDS)
     A = tl.load(A_ptr + h).to(tl.float32)
-    dt, _high, _low, _number, decay_in, decay_out, carry = _decays(
-        dt_ptr, A, documents_ptr, b, c, h, n_tokens, n_heads, CHUNK, BLOCK_Q, HAS_SEGMENTS
-    )
-    if TOWARDS_END:
-        weight = decay_out * dt
-    else:
-        weight = decay_in
-    q, p, n = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
-    t = c * CHUNK + q
-    inside = (q < CHUNK) & (t < n_tokens)
-    token = b * n_tokens + t
-    n_groups = n_heads // HEADS_PER_GROUP
-    x_offsets = (token[:, None] * n_heads + h) * head_dim + p[None, :]
-    x = tl.load(x_ptr + x_offsets, mask=inside[:, None] & (p < head_dim)[None, :], other=0.0)
-    B_offsets = (token[:, None] * n_groups + h // HEADS_PER_GROUP) * d_state + n[None, :]
-    B = tl.load(B_ptr + B_offsets, mask=inside[:, None] & (n < d_state)[None, :], other=0.0)
-    weighted_B = (B.to(tl.float32) * weight[:, None]).to(x.dtype)
-    added = tl.dot(tl.trans(x), weighted_B, input_precision=PRECISION)
-    state_offsets = (program * head_dim + p[:, None]) * d_state + n[None, :]
-    tl.store(added_ptr + state_offsets, added, mask=(p < head_dim)[:, None] & (n < d_state)[None, :])
-    tl.store(carry_ptr + program, carry)
+    p = tl.program_id(0) // N_HEADS % n_slices * BLOCK_P + tl.arange(0, BLOCK_P)
+    n = tl.arange(0, BLOCK_N)
+    n_groups = N_HEADS // HEADS_PER_GROUP
+    state_offsets = p[None, :] * D_STATE + n[:, None]
+    state_mask = (p < HEAD_DIM)[None, :] & (n < D_STATE)[:, None]
+    state_size = HEAD_DIM * D_STATE
+    own_state = (row * N_HEADS + h).to(tl.int64) * state_size
+    state = tl.zeros([BLOCK_N, BLOCK_P], dtype=tl.float32)  # N first: a product of 64 rows or more, however narrow the slice
+    if HAS_INITIAL:
+        state += tl.load(initial_ptr + own_state + state_offsets, mask=state_mask, other=0.0).to(tl.float32)
+    for c in range(tl.cdiv(length, CHUNK)):
+        if KEEP:
+            kept_offset = ((first_chunk + c).to(tl.int64) * N_HEADS + h) * state_size
+            tl.store(kept_ptr + kept_offset + state_offsets, state.to(kept_ptr.dtype.element_ty), mask=state_mask)
+        base, step, inside = _tokens_of_chunk(start, length, c, CHUNK, REVERSE, False)
+        dt, _slope = _step_sizes(dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max, N_HEADS, HAS_BIAS, SOFTPLUS)
+        high, low, number, decay_in, decay_out, carry = _decays_of_chunk(
+            dt, A, documents_ptr, start, length, c, base, step, inside, CHUNK, HAS_SEGMENTS, REVERSE, False, EXACT
+        )
+        x_base = (base * N_HEADS + h) * HEAD_DIM
+        x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
+        n_base = (base * n_groups + h // HEADS_PER_GROUP) * D_STATE
+        n_offsets = step[:, None] * (n_groups * D_STATE) + n[None, :]
+        x_mask = inside[:, None] & (p < HEAD_DIM)[None, :]
+        n_mask = inside[:, None] & (n < D_STATE)[None, :]
+        x = tl.load(x_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        B = tl.load(B_ptr + n_base + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
+        C = tl.load(C_ptr + n_base + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
+        y = tl.dot(C, state.to(x.dtype), input_precision=PRECISION) * decay_in[:, None]
+        weighted_x = (x.to(tl.float32) * (decay_out * dt)[:, None]).to(x.dtype)
+        state = tl.dot(tl.trans(B), weighted_x, state * carry, input_precision=PRECISION)
+        weights = tl.dot(C, tl.trans(B), input_precision=PRECISION)
+        weights *= _decay_between(high, low, number, CHUNK, HAS_SEGMENTS, False, EXACT) * dt[None, :]
+        y = tl.dot(weights.to(x.dtype), x, y, input_precision=PRECISION)
+        _store_output(y, x, D_ptr, z_ptr, y_ptr, ungated_ptr, x_base, x_offsets, x_mask, h, p, HEAD_DIM, D_DIMS, HAS_Z, KEEP)
+    tl.store(final_ptr + own_state + state_offsets, state, mask=state_mask)
 
 
 @triton.jit
-def _pass_kernel(
-    added_ptr, carry_ptr, first_ptr, entering_ptr, leaving_ptr, n_chunks, n_heads, state_size,
-    HAS_FIRST: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
+def _walk_kernel(
+    x_ptr, dt_ptr, A_ptr, B_ptr, bias_ptr, first_ptr, documents_ptr, cu_ptr, first_chunk_ptr, states_ptr, last_ptr,
+    n_tokens, dt_min, dt_max,
+    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, N_HEADS: tl.constexpr,
+    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, D_STATE: tl.constexpr,
+    HAS_SEGMENTS: tl.constexpr, HAS_BOUNDS: tl.constexpr, REVERSE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, HAS_FIRST: tl.constexpr, BACKWARD: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Pass the states of one row and head from chunk to chunk: S' = carry S + added; each chunk keeps the S it gets."""
-    n_blocks = tl.cdiv(state_size, BLOCK)
-    bh = (tl.program_id(0) // n_blocks).to(tl.int64)
-    b, h = bh // n_heads, bh % n_heads
-    i = tl.program_id(0) % n_blocks * BLOCK + tl.arange(0, BLOCK)
-    inside = i < state_size
-    state = tl.zeros([BLOCK], dtype=tl.float32)
+    """The states that the chunks of one row and head get, a slice of them; BACKWARD: their gradients, with dy and C."""
+    h = tl.program_id(0) % N_HEADS
+    n_slices_p, n_slices_n = tl.cdiv(HEAD_DIM, BLOCK_P), tl.cdiv(D_STATE, BLOCK_N)
+    program = tl.program_id(0) // N_HEADS
+    p = program % n_slices_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    n = program // n_slices_p % n_slices_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = program // n_slices_p // n_slices_n
+    start, length, first_chunk = _row_of_tokens(row, cu_ptr, first_chunk_ptr, n_tokens, CHUNK, HAS_BOUNDS)
+    A = tl.load(A_ptr + h).to(tl.float32)
+    n_groups = N_HEADS // HEADS_PER_GROUP
+    state_offsets = p[:, None] * D_STATE + n[None, :]
+    state_mask = (p < HEAD_DIM)[:, None] & (n < D_STATE)[None, :]
+    state_size = HEAD_DIM * D_STATE
+    own_state = (row * N_HEADS + h).to(tl.int64) * state_size
+    state = tl.zeros([BLOCK_P, BLOCK_N], dtype=tl.float32)
     if HAS_FIRST:
-        state = tl.load(first_ptr + bh * state_size + i, mask=inside, other=0.0).to(tl.float32)
-    for step in range(n_chunks):
-        c = step
-        if REVERSE:
-            c = n_chunks - 1 - step
-        chunk = (b * n_chunks + c) * n_heads + h
-        tl.store(entering_ptr + chunk * state_size + i, state, mask=inside)
-        added = tl.load(added_ptr + chunk * state_size + i, mask=inside, other=0.0)
-        state = tl.load(carry_ptr + chunk) * state + added
-    tl.store(leaving_ptr + bh * state_size + i, state, mask=inside)
+        state += tl.load(first_ptr + own_state + state_offsets, mask=state_mask, other=0.0).to(tl.float32)
+    n_chunks = tl.cdiv(length, CHUNK)
+    for number_read in range(n_chunks):
+        c = number_read
+        if BACKWARD:
+            c = n_chunks - 1 - number_read
+        base, step, inside = _tokens_of_chunk(start, length, c, CHUNK, REVERSE, BACKWARD)
+        dt, _slope = _step_sizes(dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max, N_HEADS, HAS_BIAS, SOFTPLUS)
+        _high, _low, _number, decay_in, decay_out, carry = _decays_of_chunk(
+            dt, A, documents_ptr, start, length, c, base, step, inside, CHUNK, HAS_SEGMENTS, REVERSE, BACKWARD, EXACT
+        )
+        if BACKWARD:
+            weight = decay_in
+        else:
+            weight = decay_out * dt
+        x_base = (base * N_HEADS + h) * HEAD_DIM
+        x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
+        n_base = (base * n_groups + h // HEADS_PER_GROUP) * D_STATE
+        n_offsets = step[:, None] * (n_groups * D_STATE) + n[None, :]
+        x = tl.load(x_ptr + x_base + x_offsets, mask=inside[:, None] & (p < HEAD_DIM)[None, :], other=0.0)
+        B = tl.load(B_ptr + n_base + n_offsets, mask=inside[:, None] & (n < D_STATE)[None, :], other=0.0)
+        kept_offset = ((first_chunk + c).to(tl.int64) * N_HEADS + h) * state_size
+        tl.store(states_ptr + kept_offset + state_offsets, state.to(states_ptr.dtype.element_ty), mask=state_mask)
+        weighted_B = (B.to(tl.float32) * weight[:, None]).to(x.dtype)
+        state = tl.dot(tl.trans(x), weighted_B, state * carry, input_precision=PRECISION)
+    tl.store(last_ptr + own_state + state_offsets, state.to(last_ptr.dtype.element_ty), mask=state_mask)
 
 
 @triton.jit
 def _output_kernel(
-    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, documents_ptr, states_ptr, y_ptr, n_tokens, n_heads, head_dim, d_state,
-    CHUNK: tl.constexpr, HEADS_PER_GROUP: tl.constexpr, HAS_SEGMENTS: tl.constexpr, HAS_D: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+    x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, documents_ptr, cu_ptr, first_chunk_ptr, row_of_chunk_ptr,
+    states_ptr, y_ptr, ungated_ptr, n_rows, n_tokens, dt_min, dt_max, n_parts,
+    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, N_HEADS: tl.constexpr,
+    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, D_STATE: tl.constexpr,
+    HAS_SEGMENTS: tl.constexpr, HAS_BOUNDS: tl.constexpr, REVERSE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, D_DIMS: tl.constexpr, HAS_Z: tl.constexpr, KEEP: tl.constexpr, EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0).to(tl.int64)
-    n_chunks = tl.cdiv(n_tokens, CHUNK)
-    h = program % n_heads
-    c = (program // n_heads % n_chunks).to(tl.int32)
-    b = program // n_heads // n_chunks
-    A = tl.load(A_ptr + h).to(tl.float32)
-    dt, high, low, number, decay_in, _decay_out, _carry = _decays(
-        dt_ptr, A, documents_ptr, b, c, h, n_tokens, n_heads, CHUNK, BLOCK_Q, HAS_SEGMENTS
-    )
-    q, p, n = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
-    t = c * CHUNK + q
-    inside = (q < CHUNK) & (t < n_tokens)
-    token = b * n_tokens + t
-    x_mask = inside[:, None] & (p < head_dim)[None, :]
-    n_mask = inside[:, None] & (n < d_state)[None, :]
-    x_offsets = (token[:, None] * n_heads + h) * head_dim + p[None, :]
-    n_offsets = (token[:, None] * (n_heads // HEADS_PER_GROUP) + h // HEADS_PER_GROUP) * d_state + n[None, :]
-    x = tl.load(x_ptr + x_offsets, mask=x_mask, other=0.0)
-    B = tl.load(B_ptr + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
-    C = tl.load(C_ptr + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
-    state_offsets = (program * head_dim + p[:, None]) * d_state + n[None, :]
-    state_mask = (p < head_dim)[:, None] & (n < d_state)[None, :]
-    state = tl.load(states_ptr + state_offsets, mask=state_mask, other=0.0).to(x.dtype)
-
-    y = tl.dot(C, tl.trans(state), input_precision=PRECISION) * decay_in[:, None]
+    """The outputs of one chunk, for a part of the heads of one group: C B^T is computed once for them."""
+    n_groups = N_HEADS // HEADS_PER_GROUP
+    g = tl.program_id(0) % n_groups
+    part = tl.program_id(0) // n_groups % n_parts
+    k = tl.program_id(0) // n_groups // n_parts
+    start, length, c = _chunk_of_row(cu_ptr, first_chunk_ptr, row_of_chunk_ptr, k, n_rows, n_tokens, CHUNK, HAS_BOUNDS)
+    if c * CHUNK >= length:
+        return
+    base, step, inside = _tokens_of_chunk(start, length, c, CHUNK, REVERSE, False)
+    p, n = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
+    n_base = (base * n_groups + g) * D_STATE
+    n_offsets = step[:, None] * (n_groups * D_STATE) + n[None, :]
+    n_mask = inside[:, None] & (n < D_STATE)[None, :]
+    x_mask = inside[:, None] & (p < HEAD_DIM)[None, :]
+    state_mask = (p < HEAD_DIM)[:, None] & (n < D_STATE)[None, :]
+    B = tl.load(B_ptr + n_base + n_offsets, mask=n_mask, other=0.0).to(x_ptr.dtype.element_ty)
+    C = tl.load(C_ptr + n_base + n_offsets, mask=n_mask, other=0.0).to(x_ptr.dtype.element_ty)
     scores = tl.dot(C, tl.trans(B), input_precision=PRECISION)
-    weights = scores * _decay_between(high, low, number, BLOCK_Q, HAS_SEGMENTS) * dt[None, :]
-    y += tl.dot(weights.to(x.dtype), x, input_precision=PRECISION)
-    if HAS_D:
-        y += tl.load(D_ptr + h).to(tl.float32) * x.to(tl.float32)
-    tl.store(y_ptr + x_offsets, y.to(y_ptr.dtype.element_ty), mask=x_mask)
+    heads_per_part = tl.cdiv(HEADS_PER_GROUP, n_parts)
+    first_head = g * HEADS_PER_GROUP + part * heads_per_part
+    for h in range(first_head, tl.minimum(first_head + heads_per_part, (g + 1) * HEADS_PER_GROUP)):
+        dt, _slope = _step_sizes(dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max, N_HEADS, HAS_BIAS, SOFTPLUS)
+        high, low, number, decay_in, _decay_out, _carry = _decays_of_chunk(
+            dt, tl.load(A_ptr + h).to(tl.float32), documents_ptr, start, length, c, base, step, inside,
+            CHUNK, HAS_SEGMENTS, REVERSE, False, EXACT,
+        )  # fmt: skip
+        x_base = (base * N_HEADS + h) * HEAD_DIM
+        x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
+        x = tl.load(x_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        state_base = (k.to(tl.int64) * N_HEADS + h) * HEAD_DIM * D_STATE
+        state_offsets = p[:, None] * D_STATE + n[None, :]
+        state = tl.load(states_ptr + state_base + state_offsets, mask=state_mask, other=0.0)
+        weights = scores * _decay_between(high, low, number, CHUNK, HAS_SEGMENTS, False, EXACT) * dt[None, :]
+        y = tl.dot(C, tl.trans(state), input_precision=PRECISION) * decay_in[:, None]
+        y = tl.dot(weights.to(x.dtype), x, y, input_precision=PRECISION)
+        _store_output(y, x, D_ptr, z_ptr, y_ptr, ungated_ptr, x_base, x_offsets, x_mask, h, p, HEAD_DIM, D_DIMS, HAS_Z, KEEP)
+
+
+@triton.jit
+def _ungate_kernel(dy_ptr, z_ptr, ungated_ptr, dinner_ptr, dz_ptr, n_elements, BLOCK: tl.constexpr):
+    """The gradients of y before the gate and of z, with s the sigmoid: dy z s, and dy y s (1 + z (1 - s))."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < n_elements
+    dy = tl.load(dy_ptr + i, mask=inside, other=0.0).to(tl.float32)
+    z = tl.load(z_ptr + i, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(ungated_ptr + i, mask=inside, other=0.0).to(tl.float32)
+    e = tl.exp(-tl.abs(z))
+    sigmoid = tl.where(z >= 0.0, 1.0, e) / (1.0 + e)
+    other = tl.where(z >= 0.0, e, 1.0) / (1.0 + e)  # 1 - sigmoid, without its rounding
+    tl.store(dinner_ptr + i, (dy * z * sigmoid).to(dinner_ptr.dtype.element_ty), mask=inside)
+    tl.store(dz_ptr + i, (dy * y * sigmoid * (1.0 + z * other)).to(dz_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _gradient_kernel(
-    dy_ptr, x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, documents_ptr, states_ptr, dleaving_ptr,
-    dx_ptr, ddt_ptr, dB_ptr, dC_ptr, dA_ptr, dD_ptr, n_tokens, n_heads, head_dim, d_state,
-    CHUNK: tl.constexpr, HEADS_PER_GROUP: tl.constexpr, HAS_SEGMENTS: tl.constexpr, HAS_D: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+    dy_ptr, x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, bias_ptr, documents_ptr, cu_ptr, first_chunk_ptr, row_of_chunk_ptr,
+    states_ptr, dstates_ptr, dx_ptr, ddt_ptr, dA_ptr, dD_ptr, dbias_ptr,
+    n_rows, n_tokens, dt_min, dt_max,
+    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, N_SLICES: tl.constexpr, N_HEADS: tl.constexpr,
+    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, D_STATE: tl.constexpr,
+    HAS_SEGMENTS: tl.constexpr, HAS_BOUNDS: tl.constexpr, REVERSE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, D_DIMS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All gradients of one chunk and head, from the state that enters it and the gradient of the one that leaves it."""
-    program = tl.program_id(0).to(tl.int64)
-    n_chunks = tl.cdiv(n_tokens, CHUNK)
-    h = program % n_heads
-    c = (program // n_heads % n_chunks).to(tl.int32)
-    b = program // n_heads // n_chunks
+    """The gradients of x, dt, A, D and the bias of one chunk and head."""
+    n_groups = N_HEADS // HEADS_PER_GROUP
+    h = tl.program_id(0) % N_HEADS
+    k = tl.program_id(0) // N_HEADS
+    start, length, c = _chunk_of_row(cu_ptr, first_chunk_ptr, row_of_chunk_ptr, k, n_rows, n_tokens, CHUNK, HAS_BOUNDS)
+    if c * CHUNK >= length:
+        return
+    base, step, inside = _tokens_of_chunk(start, length, c, CHUNK, REVERSE, True)
+    q, p, n = tl.arange(0, CHUNK), tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
     A = tl.load(A_ptr + h).to(tl.float32)
-    dt, high, low, number, decay_in, decay_out, carry = _decays(
-        dt_ptr, A, documents_ptr, b, c, h, n_tokens, n_heads, CHUNK, BLOCK_Q, HAS_SEGMENTS
+    dt, slope = _step_sizes(dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max, N_HEADS, HAS_BIAS, SOFTPLUS)
+    high, low, number, decay_in, decay_out, carry = _decays_of_chunk(
+        dt, A, documents_ptr, start, length, c, base, step, inside, CHUNK, HAS_SEGMENTS, REVERSE, True, EXACT
     )
-    q, p = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_P)
-    t = c * CHUNK + q
-    inside = (q < CHUNK) & (t < n_tokens)
-    token = b * n_tokens + t
-    x_mask = inside[:, None] & (p < head_dim)[None, :]
-    x_offsets = (token[:, None] * n_heads + h) * head_dim + p[None, :]
-    n_offsets = (token[:, None] * (n_heads // HEADS_PER_GROUP) + h // HEADS_PER_GROUP) * d_state
-    x = tl.load(x_ptr + x_offsets, mask=x_mask, other=0.0)
-    dy = tl.load(dy_ptr + x_offsets, mask=x_mask, other=0.0)
-    scores = tl.zeros([BLOCK_Q, BLOCK_Q], dtype=tl.float32)
-    for start_n in range(0, d_state, BLOCK_N):
-        n = start_n + tl.arange(0, BLOCK_N)
-        n_mask = inside[:, None] & (n < d_state)[None, :]
-        B = tl.load(B_ptr + n_offsets + n[None, :], mask=n_mask, other=0.0).to(x.dtype)
-        C = tl.load(C_ptr + n_offsets + n[None, :], mask=n_mask, other=0.0).to(x.dtype)
-        scores += tl.dot(C, tl.trans(B), input_precision=PRECISION)
+    n_base = (base * n_groups + h // HEADS_PER_GROUP) * D_STATE
+    n_offsets = step[:, None] * (n_groups * D_STATE) + n[None, :]
+    x_base = (base * N_HEADS + h) * HEAD_DIM
+    x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
+    x_mask = inside[:, None] & (p < HEAD_DIM)[None, :]
+    x = tl.load(x_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+    dy = tl.load(dy_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
 
-    # Through the tokens of the same chunk.
-    decay = _decay_between(high, low, number, BLOCK_Q, HAS_SEGMENTS)
-    dxdt = tl.dot(tl.trans((scores * decay).to(dy.dtype)), dy, input_precision=PRECISION)
-    dscores = tl.dot(dy, tl.trans(x), input_precision=PRECISION) * decay * dt[None, :]
-    # Token t decays every pair (u, s) with s < t <= u. Their sum is taken over s, then over u, and not as row sums minus
-    # column sums: those cancel only up to rounding, which one large dt would multiply into the gradient of A.
-    dlog = dscores * scores
-    before = tl.cumsum(dlog, axis=1) - dlog
-    da_inside = tl.sum(tl.where(q[:, None] >= q[None, :], before, 0.0), axis=0)
-    dscores = dscores.to(x.dtype)
+    # Through the state that enters, and through the one that leaves.
+    state_base = (k.to(tl.int64) * N_HEADS + h) * HEAD_DIM * D_STATE
+    state_offsets = p[:, None] * D_STATE + n[None, :]
+    scores = tl.zeros([CHUNK, CHUNK], dtype=tl.float32)
+    read = tl.zeros([CHUNK, BLOCK_P], dtype=tl.float32)
+    dxdt = tl.zeros([CHUNK, BLOCK_P], dtype=tl.float32)
+    for i in tl.static_range(N_SLICES):
+        n_mask = inside[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
+        B = tl.load(B_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
+        C = tl.load(C_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
+        scores = tl.dot(C, tl.trans(B), scores, input_precision=PRECISION)
+        state_mask = (p < HEAD_DIM)[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
+        state = tl.load(states_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+        dstate = tl.load(dstates_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+        read = tl.dot(C, tl.trans(state), read, input_precision=PRECISION)
+        dxdt = tl.dot(B, tl.trans(dstate), dxdt, input_precision=PRECISION)
+    reading = _settled(tl.sum(read * dy.to(tl.float32), axis=1)) * decay_in
+    dxdt *= decay_out[:, None]
+    through = _settled(tl.sum(dxdt * x.to(tl.float32), axis=1)) * dt
+    if EXACT:
+        reading = reading.to(tl.float64)
+        through = through.to(tl.float64)
+    da = tl.cumsum(reading, axis=0) + (tl.cumsum(through, axis=0, reverse=True) - through)
 
-    # Through the state that enters and the one that leaves, a slice of N at a time: registers are what runs out.
-    into_state = tl.zeros([BLOCK_Q, BLOCK_P], dtype=tl.float32)
-    da_read = tl.zeros([BLOCK_Q], dtype=tl.float32)
-    carried_N = tl.zeros([BLOCK_N], dtype=tl.float32)
-    for start_n in range(0, d_state, BLOCK_N):
-        n = start_n + tl.arange(0, BLOCK_N)
-        n_mask = inside[:, None] & (n < d_state)[None, :]
-        B = tl.load(B_ptr + n_offsets + n[None, :], mask=n_mask, other=0.0).to(x.dtype)
-        C = tl.load(C_ptr + n_offsets + n[None, :], mask=n_mask, other=0.0).to(x.dtype)
-        state_offsets = (program * head_dim + p[:, None]) * d_state + n[None, :]
-        state_mask = (p < head_dim)[:, None] & (n < d_state)[None, :]
-        head_offsets = (token[:, None] * n_heads + h) * d_state + n[None, :]
-        state = tl.load(states_ptr + state_offsets, mask=state_mask, other=0.0)
-        dstate = tl.load(dleaving_ptr + state_offsets, mask=state_mask, other=0.0)
-        carried_N += tl.sum(state * dstate, axis=0)
-        dC = tl.dot(dy, state.to(dy.dtype), input_precision=PRECISION) * decay_in[:, None]
-        da_read += tl.sum(dC * C.to(tl.float32), axis=1)
-        dC += tl.dot(dscores, B, input_precision=PRECISION)
-        tl.store(dC_ptr + head_offsets, dC, mask=n_mask)
-        dB = tl.dot(x, dstate.to(x.dtype), input_precision=PRECISION) * (decay_out * dt)[:, None]
-        dB += tl.dot(tl.trans(dscores), C, input_precision=PRECISION)
-        tl.store(dB_ptr + head_offsets, dB, mask=n_mask)
-        into_state += tl.dot(B, tl.trans(dstate.to(B.dtype)), input_precision=PRECISION)
-    into_state = into_state * decay_out[:, None]
-    through = tl.sum(into_state * x.to(tl.float32), axis=1) * dt
-    dxdt += into_state
-    carried = carry * tl.sum(carried_N, axis=0)
+    # Through the tokens of the same chunk. Token r decays every pair (t, s) with s < r <= t. Their sum is taken over s,
+    # then over t, and not as row sums minus column sums: those cancel only up to rounding, which one large dt would
+    # multiply into the gradient of A. (Tokens are in descending order: s < r lies behind r.)
+    decay = _decay_between(high, low, number, CHUNK, HAS_SEGMENTS, True, EXACT)
+    dxdt = tl.dot(tl.trans((scores * decay).to(dy.dtype)), dy, dxdt, input_precision=PRECISION)
+    dlog = tl.dot(dy, tl.trans(x), input_precision=PRECISION) * decay * dt[None, :] * scores
+    if EXACT:
+        before = tl.cumsum(dlog, axis=1, reverse=True) - dlog
+    else:
+        before = tl.dot(dlog, (q[:, None] > q[None, :]).to(tl.float32), input_precision="tf32")
+    da += _settled(tl.sum(tl.where(q[:, None] <= q[None, :], before, 0.0), axis=0))
 
-    # A running sum is differentiated by the sum from the other end; what goes to the end starts after its own token.
-    da = da_inside + tl.cumsum(da_read, axis=0, reverse=True) + (tl.cumsum(through, axis=0) - through) + carried
-    ddt = da * A + tl.sum(dxdt * x.to(tl.float32), axis=1)
-    tl.store(ddt_ptr + token * n_heads + h, ddt.to(ddt_ptr.dtype.element_ty), mask=inside)
-    tl.store(dA_ptr + program, tl.sum(tl.where(inside, da * dt, 0.0), axis=0))
+    direct = _settled(tl.sum(dxdt * x.to(tl.float32), axis=1))
     dx = dxdt * dt[:, None]
-    if HAS_D:
+    if D_DIMS == 1:
         dx += tl.load(D_ptr + h).to(tl.float32) * dy.to(tl.float32)
-        tl.store(dD_ptr + program, tl.sum(tl.sum(dy.to(tl.float32) * x.to(tl.float32), axis=1), axis=0))
-    tl.store(dx_ptr + x_offsets, dx.to(dx_ptr.dtype.element_ty), mask=x_mask)
+    if D_DIMS == 2:
+        D = tl.load(D_ptr + h * HEAD_DIM + p, mask=p < HEAD_DIM, other=0.0).to(tl.float32)
+        dx += D[None, :] * dy.to(tl.float32)
+    if D_DIMS > 0:
+        dD = tl.sum(dy.to(tl.float32) * x.to(tl.float32), axis=0)
+        tl.store(dD_ptr + tl.program_id(0).to(tl.int64) * HEAD_DIM + p, dD, mask=p < HEAD_DIM)
+    tl.store(dx_ptr + x_base + x_offsets, dx.to(dx_ptr.dtype.element_ty), mask=x_mask)
+
+    # What the whole chunk lets through, when the registers of all else are free again.
+    carried = 0.0
+    for i in tl.static_range(N_SLICES):
+        state_mask = (p < HEAD_DIM)[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
+        state = tl.load(states_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+        dstate = tl.load(dstates_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+        carried += tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), axis=1), axis=0)
+    da += carried * carry
+    ddt = (da * A + direct).to(tl.float32) * slope
+    tl.store(ddt_ptr + base * N_HEADS + h + step * N_HEADS, ddt.to(ddt_ptr.dtype.element_ty), mask=inside)
+    tl.store(dA_ptr + tl.program_id(0), tl.sum(tl.where(inside, da * dt, 0.0), axis=0).to(tl.float32))
+    if HAS_BIAS:
+        tl.store(dbias_ptr + tl.program_id(0), tl.sum(tl.where(inside, ddt, 0.0), axis=0))
 
 
-def _added(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    documents: Tensor,
-    sizes: tuple[int, int, int, int],
-    constants: dict[str, int | bool | str],
-    options: dict[str, int],
-) -> tuple[Tensor, Tensor]:
-    """Return what each chunk adds to the state (B, c, H, P, N) and how much of the state it lets through (B, c, H)."""
-    n_tokens, n_heads, head_dim, d_state = sizes
-    n_chunks = triton.cdiv(n_tokens, int(constants["CHUNK"]))
-    shape = (x.shape[0], n_chunks, n_heads)
-    added = torch.empty((*shape, head_dim, d_state), dtype=torch.float32, device=x.device)
-    carry = torch.empty(shape, dtype=torch.float32, device=x.device)
-    if x.numel():
-        _added_kernel[(carry.numel(),)](x, dt, A, B, documents, added, carry, *sizes, **constants, **options)
-    return added, carry
-
-
-def _pass(added_BcHPN: Tensor, carry_BcH: Tensor, first_BHPN: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Return the state that each chunk gets, and the one that the last chunk (the first if `reverse`) hands on."""
-    n_batch, n_chunks, n_heads, head_dim, d_state = added_BcHPN.shape
-    received = torch.empty_like(added_BcHPN)
-    handed_on = torch.empty((n_batch, n_heads, head_dim, d_state), dtype=torch.float32, device=received.device)
-    first = added_BcHPN if first_BHPN is None else first_BHPN.contiguous()
-    state_size = head_dim * d_state
-    if handed_on.numel():
-        _pass_kernel[(triton.cdiv(state_size, _STATE_BLOCK) * n_batch * n_heads,)](
-            added_BcHPN, carry_BcH, first, received, handed_on, n_chunks, n_heads, state_size,
-            HAS_FIRST=first_BHPN is not None, REVERSE=reverse, BLOCK=_STATE_BLOCK, num_warps=2,
+@triton.jit
+def _scores_gradient_kernel(
+    dy_ptr, x_ptr, dt_ptr, A_ptr, bias_ptr, documents_ptr, cu_ptr, first_chunk_ptr, row_of_chunk_ptr, dscores_ptr,
+    n_rows, n_tokens, dt_min, dt_max, n_parts,
+    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, N_HEADS: tl.constexpr, HEADS_PER_GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr, HAS_SEGMENTS: tl.constexpr, HAS_BOUNDS: tl.constexpr, REVERSE: tl.constexpr,
+    HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The gradient of C B^T of one chunk, summed in registers over a part of a group's heads."""
+    n_groups = N_HEADS // HEADS_PER_GROUP
+    g = tl.program_id(0) % n_groups
+    part = tl.program_id(0) // n_groups % n_parts
+    k = tl.program_id(0) // n_groups // n_parts
+    start, length, c = _chunk_of_row(cu_ptr, first_chunk_ptr, row_of_chunk_ptr, k, n_rows, n_tokens, CHUNK, HAS_BOUNDS)
+    if c * CHUNK >= length:
+        return
+    base, step, inside = _tokens_of_chunk(start, length, c, CHUNK, REVERSE, True)
+    q, p = tl.arange(0, CHUNK), tl.arange(0, BLOCK_P)
+    x_mask = inside[:, None] & (p < HEAD_DIM)[None, :]
+    dscores = tl.zeros([CHUNK, CHUNK], dtype=tl.float32)
+    heads_per_part = tl.cdiv(HEADS_PER_GROUP, n_parts)
+    first_head = g * HEADS_PER_GROUP + part * heads_per_part
+    for h in range(first_head, tl.minimum(first_head + heads_per_part, (g + 1) * HEADS_PER_GROUP)):
+        dt, _slope = _step_sizes(dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max, N_HEADS, HAS_BIAS, SOFTPLUS)
+        high, low, number, _decay_in, _decay_out, _carry = _decays_of_chunk(
+            dt, tl.load(A_ptr + h).to(tl.float32), documents_ptr, start, length, c, base, step, inside,
+            CHUNK, HAS_SEGMENTS, REVERSE, True, EXACT,
         )  # fmt: skip
-    return received, handed_on
+        x_base = (base * N_HEADS + h) * HEAD_DIM
+        x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
+        x = tl.load(x_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        dy = tl.load(dy_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        dweights = tl.dot(dy, tl.trans(x), input_precision=PRECISION)
+        dscores += dweights * _decay_between(high, low, number, CHUNK, HAS_SEGMENTS, True, EXACT) * dt[None, :]
+    own = tl.program_id(0).to(tl.int64) * CHUNK * CHUNK
+    tl.store(dscores_ptr + own + q[:, None] * CHUNK + q[None, :], dscores.to(dscores_ptr.dtype.element_ty))
 
 
-def _configure(
-    x: Tensor, B: Tensor, segments_BT: Tensor | None, chunk_size: int
-) -> tuple[tuple[int, int, int, int], dict[str, int | bool | str], dict[str, int]]:
-    """Return the sizes, the compile-time constants and the launch options that the chunk kernels share."""
-    _, n_tokens, n_heads, head_dim = x.shape
-    n_groups, d_state = B.shape[2:]
-    if chunk_size > 128 or head_dim > 128 or d_state > 256:
-        raise ValueError(
-            f"the Triton ssd_scan holds chunk_size <= 128, P <= 128 and N <= 256; got {chunk_size}, {head_dim}, {d_state}"
+@triton.jit
+def _group_gradient_kernel(
+    dy_ptr, x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, bias_ptr, documents_ptr, cu_ptr, first_chunk_ptr, row_of_chunk_ptr,
+    states_ptr, dstates_ptr, dscores_ptr, dB_ptr, dC_ptr,
+    n_rows, n_tokens, n_all_tokens, dt_min, dt_max, n_parts,
+    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, N_HEADS: tl.constexpr,
+    HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, D_STATE: tl.constexpr,
+    HAS_SEGMENTS: tl.constexpr, HAS_BOUNDS: tl.constexpr, REVERSE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The gradients of B and C of one chunk and a slice of N, summed in registers over a part of a group's heads."""
+    n_groups = N_HEADS // HEADS_PER_GROUP
+    n_slices = tl.cdiv(D_STATE, BLOCK_N)
+    g = tl.program_id(0) % n_groups
+    n = tl.program_id(0) // n_groups % n_slices * BLOCK_N + tl.arange(0, BLOCK_N)
+    part = tl.program_id(0) // n_groups // n_slices % n_parts
+    k = tl.program_id(0) // n_groups // n_slices // n_parts
+    start, length, c = _chunk_of_row(cu_ptr, first_chunk_ptr, row_of_chunk_ptr, k, n_rows, n_tokens, CHUNK, HAS_BOUNDS)
+    if c * CHUNK >= length:
+        return
+    base, step, inside = _tokens_of_chunk(start, length, c, CHUNK, REVERSE, True)
+    q, p = tl.arange(0, CHUNK), tl.arange(0, BLOCK_P)
+    n_base = (base * n_groups + g) * D_STATE
+    n_offsets = step[:, None] * (n_groups * D_STATE) + n[None, :]
+    n_mask = inside[:, None] & (n < D_STATE)[None, :]
+    x_mask = inside[:, None] & (p < HEAD_DIM)[None, :]
+    state_mask = (p < HEAD_DIM)[:, None] & (n < D_STATE)[None, :]
+    dB = tl.zeros([CHUNK, BLOCK_N], dtype=tl.float32)
+    dC = tl.zeros([CHUNK, BLOCK_N], dtype=tl.float32)
+    heads_per_part = tl.cdiv(HEADS_PER_GROUP, n_parts)
+    first_head = g * HEADS_PER_GROUP + part * heads_per_part
+    for h in range(first_head, tl.minimum(first_head + heads_per_part, (g + 1) * HEADS_PER_GROUP)):
+        A = tl.load(A_ptr + h).to(tl.float32)
+        dt, _slope = _step_sizes(dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max, N_HEADS, HAS_BIAS, SOFTPLUS)
+        _high, _low, _number, decay_in, decay_out, _carry = _decays_of_chunk(
+            dt, A, documents_ptr, start, length, c, base, step, inside, CHUNK, HAS_SEGMENTS, REVERSE, True, EXACT
         )
-    constants: dict[str, int | bool | str] = {
-        "CHUNK": chunk_size,
-        "HEADS_PER_GROUP": n_heads // n_groups,
-        "HAS_SEGMENTS": segments_BT is not None,
-        "BLOCK_Q": max(16, triton.next_power_of_2(chunk_size)),
-        "BLOCK_P": max(16, triton.next_power_of_2(head_dim)),
-        "BLOCK_N": max(16, triton.next_power_of_2(d_state)),
-        # Plain tf32 would keep 10 bits of a float32 input; three products keep nearly all.
-        "PRECISION": "tf32x3" if x.dtype == torch.float32 else "tf32",
-    }
-    return (n_tokens, n_heads, head_dim, d_state), constants, {"num_warps": 8 if x.dtype == torch.float32 else 4, "num_stages": 1}
+        x_base = (base * N_HEADS + h) * HEAD_DIM
+        x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
+        state_base = (k.to(tl.int64) * N_HEADS + h) * HEAD_DIM * D_STATE
+        state_offsets = p[:, None] * D_STATE + n[None, :]
+        dy = tl.load(dy_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        state = tl.load(states_ptr + state_base + state_offsets, mask=state_mask, other=0.0)
+        weighted_dy = (dy.to(tl.float32) * decay_in[:, None]).to(dy.dtype)
+        dC = tl.dot(weighted_dy, state, dC, input_precision=PRECISION)
+        x = tl.load(x_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        dstate = tl.load(dstates_ptr + state_base + state_offsets, mask=state_mask, other=0.0)
+        weighted_x = (x.to(tl.float32) * (decay_out * dt)[:, None]).to(x.dtype)
+        dB = tl.dot(weighted_x, dstate, dB, input_precision=PRECISION)
+    own = ((k * n_parts + part) * n_groups + g).to(tl.int64) * CHUNK * CHUNK
+    dscores = tl.load(dscores_ptr + own + q[:, None] * CHUNK + q[None, :])
+    B = tl.load(B_ptr + n_base + n_offsets, mask=n_mask, other=0.0).to(dscores.dtype)
+    C = tl.load(C_ptr + n_base + n_offsets, mask=n_mask, other=0.0).to(dscores.dtype)
+    dC = tl.dot(dscores, B, dC, input_precision=PRECISION)
+    dB = tl.dot(tl.trans(dscores), C, dB, input_precision=PRECISION)
+    mine = part.to(tl.int64) * n_all_tokens * n_groups * D_STATE + n_base
+    tl.store(dC_ptr + mine + n_offsets, dC.to(dC_ptr.dtype.element_ty), mask=n_mask)
+    tl.store(dB_ptr + mine + n_offsets, dB.to(dB_ptr.dtype.element_ty), mask=n_mask)
 
 
-def gradient_constants(constants: dict[str, int | bool | str]) -> dict[str, int | bool | str]:
-    """Return the constants of the gradient kernel, which takes the state in slices of at most 32."""
-    return {**constants, "BLOCK_N": min(32, int(constants["BLOCK_N"]))}
+class _Launcher:
+    """The inputs made contiguous, and the arguments that the kernels share, for chunks of one size."""
+
+    def __init__(self, inputs: ScanInputs, options: ScanOptions, chunk: int) -> None:
+        self.inputs, self.options, self.chunk = inputs, options, chunk
+        self.x, self.dt, self.A, self.B, self.C = (tensor.contiguous() for tensor in inputs[:5])
+        D, z, bias, initial, segments, bounds = (None if tensor is None else tensor.contiguous() for tensor in inputs[5:])
+        # A kernel never reads what was not given: any pointer will do there.
+        self.D, self.z, self.bias, self.initial, self.bounds = (self.x if t is None else t for t in (D, z, bias, initial, bounds))
+        self.documents = self.x if segments is None else number_documents(segments)
+        self.n_chunks = largest_number_of_chunks(inputs, chunk)
+        self.first_chunk, self.row_of_chunk = self.x, self.x
+        if bounds is not None:
+            self.first_chunk = torch.zeros_like(bounds)
+            self.first_chunk[1:] = ((bounds.diff() + (chunk - 1)) // chunk).cumsum(0)
+            numbers = torch.arange(self.n_chunks, dtype=torch.int32, device=bounds.device)
+            self.row_of_chunk = torch.searchsorted(self.first_chunk[1:], numbers, right=True, out_int32=True)
+        _, self.n_tokens, self.n_heads, self.head_dim = self.x.shape
+        self.n_groups, self.d_state = self.B.shape[2:]
+        self.n_rows = inputs.n_states
+        self.limits = (options.dt_min, options.dt_max)
+        self.D_dims = 0 if inputs.D_H is None else inputs.D_H.dim()
+
+    def constants(self, kernel: str) -> dict[str, Any]:
+        """Return the compile-time constants and launch options of `kernel` that do not depend on what it is used for."""
+        found = triton_options(kernel, self.inputs, self.options)
+        largest_p, largest_n = found.pop("BLOCK_P", 128), found.pop("BLOCK_N", 256)
+        return {
+            **found,
+            "CHUNK": self.chunk,
+            "BLOCK_P": min(largest_p, max(16, triton.next_power_of_2(self.head_dim))),
+            "BLOCK_N": min(largest_n, max(16, triton.next_power_of_2(self.d_state))),
+            # Known to the compiler, so that the addresses of a thread differ by constants: offsets take registers.
+            "N_HEADS": self.n_heads,
+            "HEAD_DIM": self.head_dim,
+            "D_STATE": self.d_state,
+            "HEADS_PER_GROUP": self.n_heads // self.n_groups,
+            "HAS_SEGMENTS": self.inputs.segments_BT is not None,
+            "HAS_BOUNDS": self.inputs.cu_seqlens is not None,
+            "REVERSE": self.options.reverse,
+            "HAS_BIAS": self.inputs.dt_bias_H is not None,
+            "SOFTPLUS": self.options.dt_softplus,
+            "EXACT": self.x.dtype == torch.float32,
+            "PRECISION": precision(self.x.dtype),
+        }
+
+    def parts(self) -> int:
+        """Into how many programs the heads of a group are divided, where chunks and groups alone are too few."""
+        return max(1, min(self.n_heads // self.n_groups, GRADIENT_PROGRAMS // max(1, self.n_chunks * self.n_groups)))
+
+    def walk(self, x: Tensor, other: Tensor, first: Tensor | None, states: Tensor, last: Tensor, backward: bool) -> None:
+        """Write the state that each chunk gets to `states`, and the one that is handed on to `last`."""
+        constants = self.constants("walk")
+        n_slices = triton.cdiv(self.head_dim, constants["BLOCK_P"]) * triton.cdiv(self.d_state, constants["BLOCK_N"])
+        if last.numel():
+            _walk_kernel[(self.n_heads * n_slices * self.n_rows,)](
+                x, self.dt, self.A, other, self.bias, self.x if first is None else first, self.documents,
+                self.bounds, self.first_chunk, states, last, self.n_tokens, *self.limits,
+                HAS_FIRST=first is not None, BACKWARD=backward, **constants,
+            )  # fmt: skip
 
 
-def _grid(x: Tensor, chunk_size: int) -> tuple[int]:
-    n_batch, n_tokens, n_heads, _ = x.shape
-    return (n_batch * triton.cdiv(n_tokens, chunk_size) * n_heads,)
+def forward(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (y_BTHP, final_state_BHPN, the states that enter the chunks kHPN, y before the gate), the last two if kept."""
+    x = inputs.x_BTHP
+    (n_heads, head_dim), d_state = x.shape[2:], inputs.B_BTGN.shape[3]
+    kept, is_kept = kept_states(inputs, options, "triton"), options.is_kept
+    # A state of more than 128 numbers a channel would leave the fused kernel no registers.
+    is_fused = inputs.n_states * n_heads >= FUSED_PROGRAMS and d_state <= 128
+    kernel = "fused" if is_fused else "output"
+    on = _Launcher(inputs, options, triton_options("gradient" if is_kept else kernel, inputs, options)["CHUNK"])
+    y = torch.empty_like(on.x)
+    ungated = torch.empty_like(y) if is_kept and inputs.z_BTHP is not None else y.new_empty((0,))
+    final = torch.empty((inputs.n_states, n_heads, head_dim, d_state), dtype=torch.float32, device=x.device)
+    if final.numel() == 0:
+        return y, final, kept, ungated
+    constants = on.constants(kernel)
+    flags = {"D_DIMS": on.D_dims, "HAS_Z": inputs.z_BTHP is not None, "KEEP": is_kept}
+    if is_fused:
+        _fused_kernel[(n_heads * triton.cdiv(head_dim, constants["BLOCK_P"]) * on.n_rows,)](
+            on.x, on.dt, on.A, on.B, on.C, on.D, on.z, on.bias, on.initial, on.documents, on.bounds, on.first_chunk,
+            y, ungated, kept, final, on.n_tokens, *on.limits,
+            HAS_INITIAL=inputs.initial_state_BHPN is not None, **flags, **constants,
+        )  # fmt: skip
+        return y, final, kept, ungated
+    states = kept if is_kept else torch.empty((on.n_chunks, n_heads, head_dim, d_state), dtype=x.dtype, device=x.device)
+    on.walk(on.x, on.B, None if inputs.initial_state_BHPN is None else on.initial, states, final, backward=False)
+    n_parts = on.parts()
+    _output_kernel[(on.n_groups * n_parts * on.n_chunks,)](
+        on.x, on.dt, on.A, on.B, on.C, on.D, on.z, on.bias, on.documents, on.bounds, on.first_chunk, on.row_of_chunk,
+        states, y, ungated, on.n_rows, on.n_tokens, *on.limits, n_parts, **flags, **constants,
+    )  # fmt: skip
+    return y, final, kept, ungated
 
 
-def _documents(segments_BT: Tensor | None, like: Tensor) -> Tensor:
-    """Return the numbers of the documents, or any valid pointer where there are none: the kernels never read it."""
-    return like if segments_BT is None else number_documents(segments_BT).contiguous()
+def backward(
+    dy_BTHP: Tensor, dfinal_BHPN: Tensor, inputs: ScanInputs, kept: Tensor, ungated: Tensor, options: ScanOptions
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the differentiable inputs, None for those that were not given."""
+    on = _Launcher(inputs, options, triton_options("gradient", inputs, options)["CHUNK"])
+    dy, dz = dy_BTHP.contiguous(), None
+    if inputs.z_BTHP is not None:
+        dinner, dz = torch.empty_like(dy), torch.empty_like(on.z)
+        if dy.numel():
+            _ungate_kernel[(triton.cdiv(dy.numel(), _GATE_BLOCK),)](dy, on.z, ungated, dinner, dz, dy.numel(), BLOCK=_GATE_BLOCK)
+        dy = dinner
+    dstates = torch.empty(kept.shape, dtype=on.x.dtype, device=on.x.device)
+    dinitial = torch.empty_like(dfinal_BHPN if inputs.initial_state_BHPN is None else on.initial)
+    on.walk(dy, on.C, dfinal_BHPN.contiguous(), dstates, dinitial, backward=True)
+
+    n_parts, flags = on.parts(), on.constants("gradient")
+    dx, ddt = torch.empty_like(on.x), torch.empty_like(on.dt)
+    parts = [t[None] if n_parts == 1 else t.new_empty((n_parts, *t.shape), dtype=torch.float32) for t in (on.B, on.C)]
+    dB, dC = (torch.empty_like(part) for part in parts)
+    dscores = torch.empty((on.n_chunks, n_parts, on.n_groups, on.chunk, on.chunk), dtype=on.x.dtype, device=dx.device)
+    # Chunks that packed documents do not have add nothing.
+    dA, dbias = (torch.zeros((on.n_chunks, on.n_heads), dtype=torch.float32, device=dx.device) for _ in range(2))
+    dD = torch.zeros((on.n_chunks if on.D_dims else 0, on.n_heads, on.head_dim), dtype=torch.float32, device=dx.device)
+    if dx.numel():
+        _gradient_kernel[(on.n_heads * on.n_chunks,)](
+            dy, on.x, on.dt, on.A, on.B, on.C, on.D, on.bias, on.documents, on.bounds, on.first_chunk, on.row_of_chunk,
+            kept, dstates, dx, ddt, dA, dD, dbias, on.n_rows, on.n_tokens, *on.limits,
+            N_SLICES=triton.cdiv(on.d_state, flags["BLOCK_N"]), D_DIMS=on.D_dims, **flags,
+        )  # fmt: skip
+        flags = on.constants("scores_gradient")
+        del flags["BLOCK_N"], flags["D_STATE"]
+        _scores_gradient_kernel[(on.n_groups * n_parts * on.n_chunks,)](
+            dy, on.x, on.dt, on.A, on.bias, on.documents, on.bounds, on.first_chunk, on.row_of_chunk, dscores,
+            on.n_rows, on.n_tokens, *on.limits, n_parts, **flags,
+        )  # fmt: skip
+        flags = on.constants("group_gradient")
+        n_slices = triton.cdiv(on.d_state, flags["BLOCK_N"])
+        _group_gradient_kernel[(on.n_groups * n_slices * n_parts * on.n_chunks,)](
+            dy, on.x, on.dt, on.A, on.B, on.C, on.bias, on.documents, on.bounds, on.first_chunk, on.row_of_chunk,
+            kept, dstates, dscores, dB, dC, on.n_rows, on.n_tokens, on.dt.shape[0] * on.n_tokens, *on.limits, n_parts,
+            **flags,
+        )  # fmt: skip
+    dB, dC = (d[0] if n_parts == 1 else d.sum(dim=0).to(t.dtype) for d, t in ((dB, on.B), (dC, on.C)))
+    dD_H = None if inputs.D_H is None else _summed(dD if on.D_dims == 2 else dD.sum(dim=2), inputs.D_H)
+    return (
+        dx,
+        ddt,
+        _summed(dA, on.A),
+        dB,
+        dC,
+        dD_H,
+        dz,
+        None if inputs.dt_bias_H is None else _summed(dbias, inputs.dt_bias_H),
+        None if inputs.initial_state_BHPN is None else dinitial,
+    )
+
+
+def _summed(parts: Tensor, like: Tensor) -> Tensor:
+    return parts.sum(dim=0, dtype=torch.float64).to(like.dtype)

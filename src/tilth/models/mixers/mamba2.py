@@ -6,9 +6,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from tilth.kernels import causal_conv1d, ssd_scan
+from tilth.kernels import causal_conv1d, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.norm import RMSNorm
@@ -73,14 +72,11 @@ class Mamba2(nn.Module):
         x, B, C = mixed_BTC.split([config.d_inner] + 2 * [config.n_groups * config.d_state], dim=-1)
         x_BTHP = x.unflatten(-1, (config.n_ssm_heads, config.ssm_head_dim))
         B_BTGN, C_BTGN = (t.unflatten(-1, (config.n_groups, config.d_state)) for t in (B, C))
-        # exp(dt A) over a long document: bf16 would round decays near 1 to 1, so this path is fp32 at least
-        wide = torch.promote_types(x_BTD.dtype, torch.float32)
-        dt_BTH = softplus(dt_BTH.to(wide) + self.dt_bias.to(wide))
-        A_H = -torch.exp(self.A_log.to(wide))
-        y_BTHP, final_BHPN = self._scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state)
+        # exp(dt A) over a long document: bf16 would round decays near 1 to 1, so the kernels take A and dt in fp32 at least
+        A_H = -torch.exp(self.A_log.to(torch.promote_types(x_BTD.dtype, torch.float32)))
+        y_BTHP = self._scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state)
         if state is not None:
             state.conv_inputs = conv_inputs_BKC
-            state.ssm_BHPN = final_BHPN
         return self.out_proj(self.norm(y_BTHP.flatten(-2), gate=z_BTI))
 
     def _scan(
@@ -92,32 +88,25 @@ class Mamba2(nn.Module):
         C_BTGN: Tensor,
         layout: SequenceLayout,
         state: Mamba2State | None,
-    ) -> tuple[Tensor, Tensor]:
-        if state is not None and x_BTHP.shape[1] == 1:
-            return _step(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, self.D, state.ssm_BHPN)
+    ) -> Tensor:
+        """The scan's y; a state becomes the one after the last token."""
+        options = {"D_H": self.D, "dt_bias_H": self.dt_bias, "dt_softplus": True}
         # autocast would make the scan's own products, and so its fp32 states, bf16
         with torch.autocast(x_BTHP.device.type, enabled=False):
-            return ssd_scan(
+            if state is not None and x_BTHP.shape[1] == 1:
+                one = (t[:, 0] for t in (B_BTGN, C_BTGN))
+                return ssd_step(state.ssm_BHPN, x_BTHP[:, 0], dt_BTH[:, 0], A_H, *one, **options).unsqueeze(1)
+            y_BTHP, final_BHPN = ssd_scan(
                 x_BTHP,
                 dt_BTH,
                 A_H,
                 B_BTGN,
                 C_BTGN,
-                D_H=self.D,
                 segments_BT=layout.segments_BT,
                 initial_state_BHPN=None if state is None else state.ssm_BHPN,
                 chunk_size=self.config.chunk_size,
+                **options,
             )
-
-
-def _step(
-    x_B1HP: Tensor, dt_B1H: Tensor, A_H: Tensor, B_B1GN: Tensor, C_B1GN: Tensor, D_H: Tensor, S_BHPN: Tensor
-) -> tuple[Tensor, Tensor]:
-    # one token needs no chunk: padding it to chunk_size would do that many times the work
-    x_BHP, dt_BH = x_B1HP[:, 0].to(dt_B1H.dtype), dt_B1H[:, 0]
-    per_group = x_BHP.shape[1] // B_B1GN.shape[2]
-    B_BHN, C_BHN = (t[:, 0].to(dt_B1H.dtype).repeat_interleave(per_group, dim=1) for t in (B_B1GN, C_B1GN))
-    decay_BH11 = torch.exp(dt_BH * A_H)[..., None, None]
-    S_BHPN = decay_BH11 * S_BHPN + (dt_BH[..., None] * x_BHP)[..., None] * B_BHN[:, :, None]
-    y_BHP = torch.einsum("bhpn,bhn->bhp", S_BHPN, C_BHN) + D_H[:, None] * x_BHP
-    return y_BHP.to(x_B1HP.dtype).unsqueeze(1), S_BHPN
+        if state is not None:
+            state.ssm_BHPN = final_BHPN
+        return y_BTHP

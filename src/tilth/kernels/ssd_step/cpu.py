@@ -1,0 +1,48 @@
+"""One step of the recurrence on the CPU: the states are what there is to read, so they are passed over as rarely as possible."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu, softplus
+
+from tilth.kernels.backend import compute_dtype
+from tilth.kernels.ssd_step.inputs import StepInputs
+
+
+def forward(state_BHPN: Tensor, inputs: StepInputs, dt_softplus: bool, dt_min: float, dt_max: float) -> Tensor:
+    """Return y_BHP; the states are updated in place."""
+    x_BHP, indices = inputs.x_BHP, inputs.state_indices_B
+    if indices is None:
+        return _step(state_BHPN, inputs, dt_softplus, dt_min, dt_max)
+    rows = (indices >= 0).nonzero().flatten()
+    numbers = indices[rows].long()
+    chosen = {name: getattr(inputs, name) for name in ("x_BHP", "dt_BH", "B_BGN", "C_BGN", "z_BHP")}
+    chosen = {name: None if tensor is None else tensor[rows] for name, tensor in chosen.items()}
+    states = state_BHPN[numbers]
+    y_BHP = torch.zeros(x_BHP.shape, dtype=x_BHP.dtype)
+    y_BHP[rows] = _step(states, inputs._replace(**chosen), dt_softplus, dt_min, dt_max)
+    state_BHPN[numbers] = states
+    return y_BHP
+
+
+def _step(state_BHPN: Tensor, inputs: StepInputs, dt_softplus: bool, dt_min: float, dt_max: float) -> Tensor:
+    dtype = compute_dtype(inputs.x_BHP, state_BHPN)
+    n_rows, n_heads, head_dim = inputs.x_BHP.shape
+    n_groups, d_state = inputs.B_BGN.shape[1:]
+    x, dt = inputs.x_BHP.to(dtype), inputs.dt_BH.to(dtype)
+    if inputs.dt_bias_H is not None:
+        dt = dt + inputs.dt_bias_H.to(dtype)
+    dt = (softplus(dt) if dt_softplus else dt).clamp(dt_min, dt_max)
+    by_group = (n_rows, n_groups, n_heads // n_groups * head_dim, d_state)
+    state = state_BHPN.to(dtype).mul_(torch.exp(dt * inputs.A_H.to(dtype))[..., None, None]).view(by_group)
+    stepped_BGR1 = (x * dt.unsqueeze(-1)).view(by_group[:3]).unsqueeze(-1)
+    state.addcmul_(stepped_BGR1, inputs.B_BGN.to(dtype).unsqueeze(2))
+    y = (state @ inputs.C_BGN.to(dtype).unsqueeze(-1)).view(n_rows, n_heads, head_dim)
+    if inputs.D_H is not None:
+        y.addcmul_(x, (inputs.D_H if inputs.D_H.dim() == 2 else inputs.D_H[:, None]).to(dtype))
+    if inputs.z_BHP is not None:
+        y.mul_(silu(inputs.z_BHP.to(dtype)))
+    if state_BHPN.dtype != dtype:
+        state_BHPN.copy_(state.view(state_BHPN.shape))
+    return y.to(inputs.x_BHP.dtype)
