@@ -15,9 +15,10 @@ from torch.nn import functional
 from tilth.errors import BackendError
 from tilth.kernels import attention, attention_varlen, use_backend
 from tilth.kernels.accuracy import outputs_and_gradients
-from tilth.kernels.attention import _attention, _limits, pieces
+from tilth.kernels.attention import _attention, pieces
 from tilth.kernels.attention.reference import seen_pairs
 from tilth.kernels.attention.visible import Mask, Visible
+from tilth.kernels.softmax_options import window_limits
 
 Inputs = dict[str, Any]
 CPU = torch.device("cpu")
@@ -63,7 +64,7 @@ def hold_to_torch(inputs: Inputs, **options: Any) -> None:
 
     That kernel's exponential has 20 good bits, so it is not held to the error of the formula itself.
     """
-    mask = Mask(*_limits(options.get("window"), options.get("causal", True)), inputs.get("segments_BT"))
+    mask = Mask(*window_limits(options.get("window"), options.get("causal", True)), inputs.get("segments_BT"))
     seen = seen_pairs(mask, inputs["q_BTHD"].shape[1], inputs["k_BTGD"].shape[1], CPU)
 
     def by_torch(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:

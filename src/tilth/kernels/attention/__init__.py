@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 from tilth.kernels.attention import cpu
 from tilth.kernels.attention.visible import Mask
 from tilth.kernels.backend import check_device, check_float, check_segments, choose_backend, implementation
+from tilth.kernels.softmax_options import Window, check_softcap, softmax_scale, window_limits
 
 GLUON_IS_CHECKED = False
 """Whether the Gluon kernel is the default on the GPUs that it is for. It has no interpreter: until its results, and a hunt
@@ -19,8 +18,6 @@ for races, have been seen on such a GPU, it runs only where the backend `gluon` 
 GLUON_HEAD_SIZES = (64, 128, 256)
 LARGEST_HEAD = 256
 """Of the Triton kernels, which hold a row of a head in registers."""
-
-Window = int | Sequence[int | None] | None
 
 # Written out, so that the functions below need not repeat it: torch would infer it from their signatures.
 _INPUTS = "Tensor q_BTHD, Tensor k_BTGD, Tensor v_BTGD"
@@ -69,9 +66,10 @@ def attention(
             raise ValueError(
                 f"q_BTHD has {n_queries} tokens and k_BTGD {n_keys}; with segments_BT the queries are rows of the keys"
             )
-    left, right = _limits(window, causal)
+    check_softcap(softcap)
+    left, right = window_limits(window, causal)
     chosen = _backend(q_BTHD, softcap, backend)
-    softcap, scale = _numbers(softcap, scale, q_BTHD)
+    softcap, scale = float(softcap), softmax_scale(scale, q_BTHD.shape[-1])
     if chosen == "cpu" and segments_BT is None and softcap == 0 and not return_lse:
         is_causal = 0 <= right < n_queries - 1
         if left < 0 and q_BTHD.numel() and n_keys and (not is_causal or (right == 0 and n_queries == n_keys)):
@@ -114,11 +112,12 @@ def attention_varlen(
     if cu_seqlens_k is None and k_TGD.shape[0] != q_THD.shape[0]:
         raise ValueError(f"k_TGD has {k_TGD.shape[0]} tokens and q_THD {q_THD.shape[0]}; without cu_seqlens_k they must be equal")
     check_device(q_THD, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
-    left, right = _limits(window, causal)
+    check_softcap(softcap)
+    left, right = window_limits(window, causal)
     chosen = _backend(q_THD, softcap, backend)
     batched = (tensor.unsqueeze(0) for tensor in (q_THD, k_TGD, v_TGD))
     o_BTHD, lse_BHT = _attention(
-        *batched, left, right, None, cu_seqlens_q, cu_seqlens_k, *_numbers(softcap, scale, q_THD), chosen
+        *batched, left, right, None, cu_seqlens_q, cu_seqlens_k, float(softcap), softmax_scale(scale, q_THD.shape[-1]), chosen
     )
     return (o_BTHD.squeeze(0), lse_BHT.squeeze(0)) if return_lse else o_BTHD.squeeze(0)
 
@@ -138,27 +137,6 @@ def _check_inputs(q: Tensor, k: Tensor, v: Tensor, names: tuple[str, str, str], 
     if k.shape[-2] == 0 or q.shape[-2] % k.shape[-2]:
         raise ValueError(f"{names[0]}: {q.shape[-2]} heads cannot share {k.shape[-2]} groups: H must be a multiple of G")
     check_device(q, **{names[1]: k, names[2]: v})
-
-
-def _limits(window: Window, causal: bool) -> tuple[int, int]:
-    """Return how far a query sees to the left and to the right, -1 for no limit."""
-    if window is None:
-        return -1, 0 if causal else -1
-    sides = (window, 0 if causal else window) if isinstance(window, int) else tuple(window)
-    if len(sides) != 2 or any(side is not None and (not isinstance(side, int) or side < -1) for side in sides):
-        raise ValueError(f"window is {window!r}; expected (left, right), each None, -1 or a number of keys >= 0, or one number")
-    left, right = (-1 if side is None else side for side in sides)
-    return left, 0 if causal else right
-
-
-def _numbers(softcap: float, scale: float | None, q: Tensor) -> tuple[float, float]:
-    if not 0 <= softcap < math.inf:
-        raise ValueError(f"softcap is {softcap}; expected a number > 0, or 0 for none")
-    if scale is None:
-        return float(softcap), 1.0 / math.sqrt(q.shape[-1])
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale is {scale}; expected a number > 0")
-    return float(softcap), float(scale)
 
 
 def _backend(q: Tensor, softcap: float, asked: str | None) -> str:

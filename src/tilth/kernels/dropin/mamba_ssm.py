@@ -128,7 +128,7 @@ def selective_state_update(
     """
     if state.dim() == 3:
         return selective_step(
-            state, x, dt, A, B.unsqueeze(1) if B.dim() == 2 else B, C.unsqueeze(1) if C.dim() == 2 else C,
+            x, state, dt, A, B.unsqueeze(1) if B.dim() == 2 else B, C.unsqueeze(1) if C.dim() == 2 else C,
             D_C=D, z_BC=z, dt_bias_C=dt_bias, dt_softplus=dt_softplus, state_indices_B=state_batch_indices,
         )  # fmt: skip
     return ssd_step(
