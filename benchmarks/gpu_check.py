@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,7 @@ from kernel_calls import Call
 from torch import Tensor
 
 from tilth.kernels import use_backend
-from tilth.kernels.accuracy import deviations
+from tilth.kernels.accuracy import deviations, poisoned_memory
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 REPEATS = 20
@@ -71,23 +70,3 @@ def changed_bits(call: Call, backend: str | None, repeats: int) -> list[str]:
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
-
-
-@contextlib.contextmanager
-def poisoned_memory() -> Iterator[None]:
-    """Fill what torch.empty and its kin return with NaN, so that reading before writing shows."""
-    originals = [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")]
-    kept = [(owner, name, getattr(owner, name)) for owner, name in originals]
-    for owner, name, make in kept:
-        setattr(owner, name, lambda *a, _make=make, **k: _poison(_make(*a, **k)))
-    try:
-        yield
-    finally:
-        for owner, name, make in kept:
-            setattr(owner, name, make)
-
-
-def _poison(tensor: Tensor) -> Tensor:
-    if tensor.is_floating_point():
-        return tensor.fill_(float("nan"))
-    return tensor.fill_(torch.iinfo(tensor.dtype).max) if tensor.dtype in (torch.int32, torch.int64) else tensor

@@ -38,6 +38,8 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     if launched.was_there:
         say(f"{launched.named.label} is up to date ({time.monotonic() - started:.1f} s)")
         return
+    from tilth.kernels.backend import backends_used  # imports torch, which a run that was there does not need
+
     is_validated = meta.get("validation_loss") is not None
     fields = {
         "run": launched.named.label,
@@ -46,6 +48,7 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
         "loss": f"{meta['start_loss']:.3f} -> {meta['end_loss']:.3f} in {meta['steps']} steps",
         "validation loss": f"{meta['start_validation_loss']:.3f} -> {meta['validation_loss']:.3f}" if is_validated else None,
         "tokens/s": meta.get("tokens_per_second"),
+        "kernels": ", ".join(backends_used()),
     }
     print(record({name: value for name, value in fields.items() if value is not None}))
 

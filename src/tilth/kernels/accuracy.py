@@ -8,7 +8,7 @@ that drops a term at none.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from tilth.kernels.backend import computing_in, use_backend
 
 Tensors = Mapping[str, Tensor | None]
+_ALLOCATORS = ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"))
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,25 @@ def outputs_and_gradients(
     if pairs:
         torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
     return found | {f"d{name}": leaf.grad for name, leaf in leaves.items() if leaf is not None and leaf.grad is not None}
+
+
+@contextlib.contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Fill what torch.empty and its kin return inside the block with NaN, so that reading it before writing shows."""
+    makers = [(owner, name, getattr(owner, name)) for owner, name in _ALLOCATORS]
+    for owner, name, make in makers:
+        setattr(owner, name, lambda *a, _make=make, **k: _poison(_make(*a, **k)))
+    try:
+        yield
+    finally:
+        for owner, name, make in makers:
+            setattr(owner, name, make)
+
+
+def _poison(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point():
+        return tensor.fill_(float("nan"))
+    return tensor.fill_(torch.iinfo(tensor.dtype).max) if tensor.dtype in (torch.int32, torch.int64) else tensor
 
 
 def _deviation(name: str, found: Tensor, truth: Tensor, plain: Tensor, factor: float) -> Deviation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -33,6 +32,7 @@ _LOG = logging.getLogger("tilth.kernels")
 _override: str | None = None
 _compiling_for: int | None = None
 _computing_in: torch.dtype | None = None
+_used: set[tuple[str, str]] = set()
 
 
 @contextmanager
@@ -213,8 +213,15 @@ def _capability(device: torch.device) -> int:
     return major * 10 + minor
 
 
-@functools.cache
+def backends_used() -> list[str]:
+    """Return the backends that have run an operator in this process, in alphabetical order."""
+    return sorted({backend for backend, _ in _used})
+
+
 def _say_once(backend: str, operator: str) -> None:
+    if (backend, operator) in _used:
+        return
+    _used.add((backend, operator))
     if backend == "reference":
         _LOG.warning("%s runs on the backend `reference`, which is for comparison and slow", operator)
     else:
