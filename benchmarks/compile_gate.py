@@ -56,17 +56,18 @@ def _check(options: argparse.Namespace) -> int:
 
     start = time.monotonic()
     operators = [name for name in modules() if not options.only or name in options.only]
-    parts = [f"{name}/{arch}/{dtype}" for dtype in options.dtype for name in operators for arch in options.arch]
+    parts = [f"{','.join(operators)}/{arch}/{dtype}" for dtype in options.dtype for arch in options.arch]
     baseline = _baseline()
     found: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
-        for part, (rows, error) in zip(parts, pool.map(lambda part: _run_part(part, options.all), parts), strict=True):
+        for rows, error in pool.map(lambda part: _run_part(part, options.all), parts):
             found |= rows
-            problems += [f"{part}: {error}"] if error else []
+            problems += [error] if error else []
     problems += [problem for label, row in found.items() for problem in _problems(label, row, baseline.get(label))]
     if options.write:
-        others = {label: row for label, row in baseline.items() if label.split(" ")[0] not in parts}
+        made = {f"{name}/{arch}/{dtype}" for name in operators for arch in options.arch for dtype in options.dtype}
+        others = {label: row for label, row in baseline.items() if label.split(" ")[0] not in made}
         rows = {label: {k: v for k, v in row.items() if k != "compiled"} for label, row in (others | found).items()}
         BASELINE.write_text(json.dumps(dict(sorted(rows.items())), indent=0) + "\n")
     n_compiled = sum(row["compiled"] for row in found.values())
@@ -78,6 +79,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run_part(part: str, everything: bool) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Compile all operators for one GPU and type in a process of its own, which says where it is as it goes."""
     command = [sys.executable, __file__, "--part", part, *(["--all"] if everything else [])]
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode:
@@ -108,20 +110,24 @@ def _problems(label: str, row: dict[str, Any], before: dict[str, Any] | None) ->
 
 
 def _compile_part(part: str, everything: bool) -> dict[str, dict[str, Any]]:
-    """Return what each kernel of one operator, GPU and type takes, by label; compiled in this process."""
+    """Return what each kernel of some operators takes on one GPU and in one type, by label; compiled in this process."""
     import torch
     from kernel_calls import modules
 
     from tilth.kernels.backend import compiling_for
 
-    operator, arch, dtype = part.split("/")
-    module = modules()[operator]
-    claims: dict[str, dict[str, str]] = getattr(module, "CLAIMS", {})
+    names, arch, dtype = part.split("/")
+    baseline = {} if everything else _baseline()
     found: dict[str, dict[str, Any]] = {}
     torch.manual_seed(0)
-    with compiling_for(int(arch)), _compiler(part, {} if everything else _baseline(), claims, found):
-        for call in module.gate_calls(getattr(torch, dtype)):
-            call.run()
+    with compiling_for(int(arch)):
+        for name in names.split(","):
+            module = modules()[name]
+            claims: dict[str, dict[str, str]] = getattr(module, "CLAIMS", {})
+            with _compiler(f"{name}/{arch}/{dtype}", baseline, claims, found):
+                for call in module.gate_calls(getattr(torch, dtype)):
+                    print(f"{name}/{arch}/{dtype} {call.name}", file=sys.stderr, flush=True)
+                    call.run()
     return found
 
 

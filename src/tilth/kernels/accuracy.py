@@ -55,7 +55,7 @@ def deviations(
     precise = {name: value.double() if is_float(value) else value for name, value in tensors.items()}
     with use_backend("reference"):
         truth = outputs_and_gradients(function, precise, kept, **options)
-        dtype = next(value.dtype for value in tensors.values() if is_float(value))
+        dtype = next((value.dtype for value in tensors.values() if is_float(value)), torch.float32)
         with computing_in(dtype):
             plain = outputs_and_gradients(function, tensors, kept, **options)
     return [_deviation(name, found[name], truth[name], plain[name], factor) for name in truth]
@@ -103,6 +103,8 @@ def _deviation(name: str, found: Tensor, truth: Tensor, plain: Tensor, factor: f
         raise AssertionError(f"{name} has shape {tuple(found.shape)}, the reference {tuple(truth.shape)}")
     if truth.numel() == 0:
         return Deviation(name, 0.0, 0.0)
+    if not found.is_floating_point():  # integers are right or wrong
+        return Deviation(name, float((found != truth).sum()), 0.0)
     rounded = truth.to(found.dtype)
     ulp = ((rounded + 0.3 - 0.3).double() - rounded.double()).abs().max().item()
     allowed = factor * (plain.double() - truth).abs().max().item() + 2 * ulp
