@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from kernel_calls.call import Call
 
+from kernel_calls.call import Call
 from tilth.kernels import similarity_sketch
 
 CLAIMS = {"_sketch_kernel": {"spills": "sm_100 puts 8 bytes on the stack"}}
