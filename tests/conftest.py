@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 # Files of minutes, or folders of them: one that starts last would run alone, while the other processes wait.
-LONG_FILES = ("house/test_readme.py", "pipeline/", "trainer/", "report/test_browser.py", "kernels/test_triton.py")
+LONG_FILES = ("house/test_readme.py", "pipeline/", "trainer/", "report/test_browser.py", "kernels/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

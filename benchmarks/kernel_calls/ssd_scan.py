@@ -22,18 +22,25 @@ _CHUNK = 64
 
 
 def gate_calls(dtype: torch.dtype) -> Iterator[Call]:
-    """Every size of head and state, in the fused and the parallel form, and one call of everything at once."""
-    for head_dim, d_state in ((64, 64), (64, 128), (64, 256), (128, 128)):
-        for heads in (8, 132):
-            tensors = _tensors((1, 130, heads, 1, head_dim, d_state), dtype)
-            yield Call(f"P={head_dim} N={d_state} H={heads}", ssd_scan, tensors)
-    tensors = _tensors((1, 130, 132, 1, 64, 128), dtype)
-    yield Call("without gradients", ssd_scan, tensors, gradients=False)
-    for heads in (8, 132):
-        tensors = _tensors((1, 130, heads, 1, 64, 128), dtype, everything=True)
-        segments = torch.zeros(1, 130, dtype=torch.int32)
-        yield Call(f"all H={heads}", ssd_scan, tensors | {"segments_BT": segments}, {"reverse": True, "dt_softplus": True})
-    yield Call("bounds", ssd_scan, _with_bounds(_tensors((1, 130, 8, 1, 64, 128), dtype), (0, 0, 33, 130)))
+    """Every size of head and state, in the fused and the parallel form, and calls of everything at once.
+
+    The forms have the same heads and differ in rows, so that what they share is compiled once.
+    """
+    parallel, fused = 2, 17
+    for batch, head_dim, d_state in ((parallel, 64, 128), (fused, 64, 128), (parallel, 64, 256), (parallel, 128, 128)):
+        tensors = _tensors((batch, 130, 8, 1, head_dim, d_state), dtype)
+        yield Call(f"P={head_dim} N={d_state} B={batch}", ssd_scan, tensors)
+    tensors = _tensors((fused, 130, 8, 1, 128, 128), dtype)
+    yield Call("P=128, without gradients", ssd_scan, tensors, gradients=False)
+    every = {"reverse": True, "dt_softplus": True}
+    for batch in (parallel, fused):
+        tensors = _tensors((batch, 130, 8, 1, 64, 128), dtype, everything=True)
+        if batch == parallel:  # a gate beside documents does not fit into the fused kernel
+            tensors["segments_BT"] = torch.zeros(batch, 130, dtype=torch.int32)
+        yield Call(f"all B={batch}", ssd_scan, tensors, every)
+    tensors = _tensors((fused, 130, 8, 1, 64, 128), dtype) | {"segments_BT": torch.zeros(fused, 130, dtype=torch.int32)}
+    yield Call("documents, fused", ssd_scan, tensors, gradients=False)
+    yield Call("bounds", ssd_scan, _with_bounds(_tensors((1, 130, 8, 1, 64, 64), dtype), (0, 0, 33, 130)), gradients=False)
 
 
 def check_calls(dtype: torch.dtype, device: str) -> Iterator[Call]:

@@ -215,9 +215,9 @@ def test_two_runs_give_the_same_bits_whatever_the_chunk_size() -> None:
 def test_small_rows_are_taken_together_and_large_ones_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = make((5, 70, 4, 1, 8, 16), "D_H")
     together = _run(inputs, "cpu")
-    assert len(list(cpu._spans(_scan_inputs(inputs), False))) == 2
+    assert len(list(cpu._spans(_scan_inputs(inputs)))) == 2
     monkeypatch.setattr(cpu, "_NUMBERS_OF_A_CHUNK", 1)
-    assert len(list(cpu._spans(_scan_inputs(inputs), False))) == 5
+    assert len(list(cpu._spans(_scan_inputs(inputs)))) == 5
     for name, value in _run(inputs, "cpu").items():
         torch.testing.assert_close(value, together[name], rtol=1e-5, atol=1e-4)
 

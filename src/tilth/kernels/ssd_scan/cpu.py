@@ -1,15 +1,15 @@
 """The chunked form of the Mamba-2 recurrence on the CPU, with a hand-written backward.
 
 Chunks are taken one after the other, the state carried between them, so that everything a chunk touches (about a
-megabyte) stays in the cache; within a chunk all the work is matrix products. A packed document is a span of tokens by
-itself: no masks and no filling. Within a chunk of Q tokens, y = ((C B^T) * L) (dt x) + exp(a) C S, where
-L[t, s] = exp(a_t - a_s) for s <= t and a is the running sum of dt A.
+megabyte) stays in the cache; within a chunk all the work is matrix products. Documents with states of their own are
+spans of tokens by themselves; those of `segments_BT`, often many and short, lie in a chunk together, under a mask.
+Within a chunk of Q tokens, y = ((C B^T) * L) (dt x) + exp(a) C S, where L[t, s] = exp(a_t - a_s) for s <= t in the same
+document and a is the running sum of dt A.
 Letters: q token of a chunk, h head, g group, r head of a group, p channel, n state, b row of the batch.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from tilth.kernels.backend import compute_dtype
+from tilth.kernels.documents import first_tokens
 from tilth.kernels.ssd_scan.inputs import CPU_CHUNK, ScanInputs, ScanOptions, kept_states
 
 # Small rows are taken together, up to this many numbers a chunk: the cost of calling torch is what counts there.
@@ -40,27 +41,18 @@ class _Span:
         return list(enumerate(parts))[:: -1 if is_backwards else 1]
 
 
-def _spans(inputs: ScanInputs, reverse: bool) -> Iterator[_Span]:
+def _spans(inputs: ScanInputs) -> Iterator[_Span]:
     n_batch, n_tokens, n_heads, head_dim = inputs.x_BTHP.shape
     if inputs.cu_seqlens is not None:
         bounds = inputs.cu_seqlens.tolist()
         for i in range(len(bounds) - 1):
             yield _Span(slice(0, 1), bounds[i], bounds[i + 1], slice(i, i + 1), slice(i, i + 1))
         return
-    if inputs.segments_BT is None:
-        size = max(1, _NUMBERS_OF_A_CHUNK // (min(CPU_CHUNK, n_tokens) * n_heads * max(head_dim, CPU_CHUNK) or 1))
-        size = size if inputs.B_BTGN.shape[2] == 1 else 1
-        for b in range(0, n_batch, size):
-            rows = slice(b, min(b + size, n_batch))
-            yield _Span(rows, 0, n_tokens, rows, rows)
-        return
-    for b, ids in enumerate(inputs.segments_BT):
-        row = slice(b, b + 1)
-        bounds = [0, *((ids[1:] != ids[:-1]).nonzero().flatten() + 1).tolist(), n_tokens]
-        read_first, read_last = (n_tokens, 0) if reverse else (0, n_tokens)
-        for start, end in itertools.pairwise(bounds):
-            first = row if read_first in (start, end) else None
-            yield _Span(row, start, end, first, row if read_last in (start, end) else None)
+    size = max(1, _NUMBERS_OF_A_CHUNK // (min(CPU_CHUNK, n_tokens) * n_heads * max(head_dim, CPU_CHUNK) or 1))
+    size = size if inputs.B_BTGN.shape[2] == 1 else 1
+    for b in range(0, n_batch, size):
+        rows = slice(b, min(b + size, n_batch))
+        yield _Span(rows, 0, n_tokens, rows, rows)
 
 
 class _Scan:
@@ -73,6 +65,7 @@ class _Scan:
         self.dt_BTH = options.step_sizes(inputs.dt_BTH, inputs.dt_bias_H, self.dtype)
         # float64: after one very large dt, differences of a float32 running sum would be noise.
         self.log_BTH = self.dt_BTH.double() * inputs.A_H.double()
+        self.enters_BT = None if inputs.segments_BT is None else first_tokens(inputs.segments_BT, options.reverse).double()
         # A sum is most exact from its smallest terms to its largest: what is far, and has decayed, comes first. So the
         # tokens of a chunk lie in the order in which the chunks are read, and the gradient reads them the other way.
         self.is_descending = options.reverse != is_backward
@@ -128,12 +121,24 @@ class _Chunk:
         self.decay_in_bqH1 = self._decay(self.a_bqH).unsqueeze(-1)
         self.decay_out_bqH1 = self._decay(total_bH.unsqueeze(1) - self.a_bqH).unsqueeze(-1)
         self.carry_bH11 = self._decay(total_bH)[..., None, None]
+        self.seen = self.seen_qq
+        if scan.enters_BT is not None:
+            self._part_documents(scan.cut(scan.enters_BT, rows, tokens))
 
     def cut(self, tensor_BT: Tensor) -> Tensor:
         return self.scan.cut(tensor_BT, self.rows, self.tokens).to(self.scan.dtype)
 
     def put(self, target_BT: Tensor, part: Tensor) -> None:
         self.scan.put(target_BT, self.rows, self.tokens, part)
+
+    def _part_documents(self, enters_bq: Tensor) -> None:
+        """Let nothing pass between documents; `enters_bq` is 1 where one begins that is not the row's first."""
+        number_bq = torch.matmul(self.seen_qq, enters_bq.unsqueeze(-1)).squeeze(-1)
+        last_b1 = enters_bq.sum(dim=1, keepdim=True)
+        self.seen = (self.seen_qq * (number_bq.unsqueeze(-1) == number_bq.unsqueeze(-2))).unsqueeze(1)
+        self.decay_in_bqH1.mul_((number_bq == 0)[..., None, None])
+        self.decay_out_bqH1.mul_((number_bq == last_b1)[..., None, None])
+        self.carry_bH11.mul_((last_b1 == 0)[..., None, None])
 
     def _decay(self, log_decay: Tensor) -> Tensor:
         """Return exp(log_decay), bounded before exp.
@@ -152,7 +157,7 @@ class _Chunk:
 
     def scores(self) -> Tensor:
         """Return C B^T of the pairs that see each other, once for the heads that share a group (b, G, q, q)."""
-        return (self.C_bGqN @ self.B_bGqN.transpose(-1, -2)).mul_(self.seen_qq)
+        return (self.C_bGqN @ self.B_bGqN.transpose(-1, -2)).mul_(self.seen)
 
     def stepped_x(self) -> Tensor:
         return self.x_bqHP * self.dt_bqH1
@@ -192,7 +197,7 @@ def forward(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor, T
     kept_BcHPN = kept_states(inputs, options, "cpu")
     is_ungated_kept = inputs.z_BTHP is not None and options.is_kept
     ungated_BTHP = torch.empty(x.shape if is_ungated_kept else (0,), dtype=x.dtype)
-    for span in _spans(inputs, options.reverse):
+    for span in _spans(inputs):
         state = scan.first_state(span)
         for c, tokens in span.chunks(options.reverse):
             if kept_BcHPN.dim() > 1:
@@ -243,7 +248,7 @@ def backward(
     found = _Gradients(scan)
     initial = inputs.initial_state_BHPN
     dinitial = None if initial is None else torch.empty(initial.shape, dtype=initial.dtype)
-    for span in _spans(inputs, options.reverse):
+    for span in _spans(inputs):
         dstate = torch.zeros_like(scan.first_state(span)) if span.last is None else _own(dfinal_BHPN[span.last], scan.dtype)
         states = kept[span.rows] if kept.dim() > 1 else forward_scan.states_of_chunks(span)
         for c, tokens in span.chunks(not options.reverse):
@@ -296,7 +301,7 @@ def _chunk_backward(chunk: _Chunk, state_bHPN: Tensor, dy_bqHP: Tensor, dstate_b
     decay_bGrqq = chunk.decay_between()
     dy_bHqP = dy_bqHP.transpose(1, 2)
     dlog_bGrqq = (dy_bHqP @ stepped_bqHP.permute(0, 2, 3, 1)).unflatten(1, decay_bGrqq.shape[1:3]).mul_(decay_bGrqq)
-    dscores_bGqq = dlog_bGrqq.sum(dim=2).mul_(seen_qq)
+    dscores_bGqq = dlog_bGrqq.sum(dim=2).mul_(chunk.seen)
     weights_bHqq = decay_bGrqq.mul_(scores_bGqq.unsqueeze(2)).flatten(1, 2)
     inside_bqHP = (weights_bHqq.transpose(-1, -2) @ dy_bHqP).transpose(1, 2)
     # What a token decays is the pairs that begin before it and end at it or later: a running sum of columns minus rows,

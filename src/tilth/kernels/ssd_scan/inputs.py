@@ -133,8 +133,8 @@ def kept_states(inputs: ScanInputs, options: ScanOptions, backend: str) -> Tenso
     n_batch, n_tokens, n_heads, head_dim = x_BTHP.shape
     state = (n_heads, head_dim, inputs.B_BTGN.shape[-1])
     if backend in ("cpu", "reference"):
-        # How many chunks packed documents have is known by their values alone: their states are computed again.
-        is_kept = backend == "cpu" and options.is_kept and inputs.segments_BT is None and inputs.cu_seqlens is None
+        # How many chunks the documents of cu_seqlens have is known by its values alone: their states are computed again.
+        is_kept = backend == "cpu" and options.is_kept and inputs.cu_seqlens is None
         shape = (n_batch, -(-n_tokens // CPU_CHUNK), *state) if is_kept else (0,)
         return x_BTHP.new_empty(shape, dtype=compute_dtype(x_BTHP))
     if not options.is_kept:

@@ -39,12 +39,13 @@ from tilth.kernels.ssd_scan.triton_chunks import (
     _settled,
     _step_sizes,
     _tokens_of_chunk,
+    _wide,
 )
 
 # Programs below which a kernel leaves much of a large GPU idle; fixed, so that no sum depends on the machine.
 FUSED_PROGRAMS = 132
 GRADIENT_PROGRAMS = 256
-_GATE_BLOCK = 1024
+_GATE_TOKENS = 32
 
 
 @triton.jit
@@ -222,18 +223,32 @@ def _output_kernel(
 
 
 @triton.jit
-def _ungate_kernel(dy_ptr, z_ptr, ungated_ptr, dinner_ptr, dz_ptr, n_elements, BLOCK: tl.constexpr):
-    """The gradients of y before the gate and of z, with s the sigmoid: dy z s, and dy y s (1 + z (1 - s))."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < n_elements
-    dy = tl.load(dy_ptr + i, mask=inside, other=0.0).to(tl.float32)
-    z = tl.load(z_ptr + i, mask=inside, other=0.0).to(tl.float32)
-    y = tl.load(ungated_ptr + i, mask=inside, other=0.0).to(tl.float32)
+def _ungate_kernel(
+    dy_ptr, x_ptr, z_ptr, ungated_ptr, dinner_ptr, dz_ptr, dD_ptr, n_rows,
+    ROWS: tl.constexpr, BLOCK_P: tl.constexpr, N_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, D_DIMS: tl.constexpr,
+    EXACT: tl.constexpr,
+):  # fmt: skip
+    """The gradients of y before the gate and of z, with s the sigmoid: dy z s, and dy y s (1 + z (1 - s)).
+
+    For ROWS tokens of one head; with D also a part of its gradient, from dy z s before that is rounded.
+    """
+    h = tl.program_id(0) % N_HEADS
+    row, p = tl.program_id(0) // N_HEADS * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK_P)
+    mask = (row < n_rows)[:, None] & (p < HEAD_DIM)[None, :]
+    i = (row.to(tl.int64)[:, None] * N_HEADS + h) * HEAD_DIM + p[None, :]
+    dy = _wide(tl.load(dy_ptr + i, mask=mask, other=0.0), EXACT)
+    z = _wide(tl.load(z_ptr + i, mask=mask, other=0.0), EXACT)
+    y = _wide(tl.load(ungated_ptr + i, mask=mask, other=0.0), EXACT)
     e = tl.exp(-tl.abs(z))
     sigmoid = tl.where(z >= 0.0, 1.0, e) / (1.0 + e)
     other = tl.where(z >= 0.0, e, 1.0) / (1.0 + e)  # 1 - sigmoid, without its rounding
-    tl.store(dinner_ptr + i, (dy * z * sigmoid).to(dinner_ptr.dtype.element_ty), mask=inside)
-    tl.store(dz_ptr + i, (dy * y * sigmoid * (1.0 + z * other)).to(dz_ptr.dtype.element_ty), mask=inside)
+    dinner = dy * z * sigmoid
+    tl.store(dinner_ptr + i, dinner.to(dinner_ptr.dtype.element_ty), mask=mask)
+    tl.store(dz_ptr + i, (dy * y * sigmoid * (1.0 + z * other)).to(dz_ptr.dtype.element_ty), mask=mask)
+    if D_DIMS > 0:
+        x = _wide(tl.load(x_ptr + i, mask=mask, other=0.0), EXACT)
+        dD = tl.sum(dinner * x, axis=0).to(tl.float32)
+        tl.store(dD_ptr + tl.program_id(0).to(tl.int64) * HEAD_DIM + p, dD, mask=p < HEAD_DIM)
 
 
 @triton.jit
@@ -241,10 +256,10 @@ def _gradient_kernel(
     dy_ptr, x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, bias_ptr, documents_ptr, cu_ptr, first_chunk_ptr, row_of_chunk_ptr,
     states_ptr, dstates_ptr, dx_ptr, ddt_ptr, dA_ptr, dD_ptr, dbias_ptr,
     n_rows, n_tokens, dt_min, dt_max,
-    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, N_SLICES: tl.constexpr, N_HEADS: tl.constexpr,
+    CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, N_HEADS: tl.constexpr,
     HEADS_PER_GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, D_STATE: tl.constexpr,
     HAS_SEGMENTS: tl.constexpr, HAS_BOUNDS: tl.constexpr, REVERSE: tl.constexpr, HAS_BIAS: tl.constexpr,
-    SOFTPLUS: tl.constexpr, D_DIMS: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
+    SOFTPLUS: tl.constexpr, D_DIMS: tl.constexpr, HAS_Z: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradients of x, dt, A, D and the bias of one chunk and head."""
     n_groups = N_HEADS // HEADS_PER_GROUP
@@ -254,7 +269,7 @@ def _gradient_kernel(
     if c * CHUNK >= length:
         return
     base, step, inside = _tokens_of_chunk(start, length, c, CHUNK, REVERSE, True)
-    q, p, n = tl.arange(0, CHUNK), tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
+    q, n = tl.arange(0, CHUNK), tl.arange(0, BLOCK_N)
     A = tl.load(A_ptr + h).to(tl.float32)
     dt, slope = _step_sizes(dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max, N_HEADS, HAS_BIAS, SOFTPLUS)
     high, low, number, decay_in, decay_out, carry = _decays_of_chunk(
@@ -262,71 +277,82 @@ def _gradient_kernel(
     )
     n_base = (base * n_groups + h // HEADS_PER_GROUP) * D_STATE
     n_offsets = step[:, None] * (n_groups * D_STATE) + n[None, :]
-    x_base = (base * N_HEADS + h) * HEAD_DIM
-    x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
-    x_mask = inside[:, None] & (p < HEAD_DIM)[None, :]
-    x = tl.load(x_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
-    dy = tl.load(dy_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
-
-    # Through the state that enters, and through the one that leaves.
     state_base = (k.to(tl.int64) * N_HEADS + h) * HEAD_DIM * D_STATE
-    state_offsets = p[:, None] * D_STATE + n[None, :]
-    scores = tl.zeros([CHUNK, CHUNK], dtype=tl.float32)
-    read = tl.zeros([CHUNK, BLOCK_P], dtype=tl.float32)
-    dxdt = tl.zeros([CHUNK, BLOCK_P], dtype=tl.float32)
-    for i in tl.static_range(N_SLICES):
+    weights = tl.zeros([CHUNK, CHUNK], dtype=tl.float32)
+    for i in range(tl.cdiv(D_STATE, BLOCK_N)):
         n_mask = inside[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
-        B = tl.load(B_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
-        C = tl.load(C_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
-        scores = tl.dot(C, tl.trans(B), scores, input_precision=PRECISION)
-        state_mask = (p < HEAD_DIM)[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
-        state = tl.load(states_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
-        dstate = tl.load(dstates_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
-        read = tl.dot(C, tl.trans(state), read, input_precision=PRECISION)
-        dxdt = tl.dot(B, tl.trans(dstate), dxdt, input_precision=PRECISION)
-    reading = _settled(tl.sum(read * dy.to(tl.float32), axis=1)) * decay_in
-    dxdt *= decay_out[:, None]
-    through = _settled(tl.sum(dxdt * x.to(tl.float32), axis=1)) * dt
-    if EXACT:
-        reading = reading.to(tl.float64)
-        through = through.to(tl.float64)
-    da = tl.cumsum(reading, axis=0) + (tl.cumsum(through, axis=0, reverse=True) - through)
+        B = tl.load(B_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x_ptr.dtype.element_ty)
+        C = tl.load(C_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x_ptr.dtype.element_ty)
+        weights = tl.dot(C, tl.trans(B), weights, input_precision=PRECISION)
+    weights *= _decay_between(high, low, number, CHUNK, HAS_SEGMENTS, True, EXACT)
 
-    # Through the tokens of the same chunk. Token r decays every pair (t, s) with s < r <= t. Their sum is taken over s,
-    # then over t, and not as row sums minus column sums: those cancel only up to rounding, which one large dt would
-    # multiply into the gradient of A. (Tokens are in descending order: s < r lies behind r.)
-    decay = _decay_between(high, low, number, CHUNK, HAS_SEGMENTS, True, EXACT)
-    dxdt = tl.dot(tl.trans((scores * decay).to(dy.dtype)), dy, dxdt, input_precision=PRECISION)
-    dlog = tl.dot(dy, tl.trans(x), input_precision=PRECISION) * decay * dt[None, :] * scores
+    # A slice of channels at a time: through the state that enters, the one that leaves, and the tokens of the chunk.
+    dweights = tl.zeros([CHUNK, CHUNK], dtype=tl.float32)
+    da = tl.zeros_like(_wide(dt, EXACT))
+    reading, through, direct = tl.zeros_like(da), tl.zeros_like(da), tl.zeros_like(da)
+    for j in range(tl.cdiv(HEAD_DIM, BLOCK_P)):
+        p = j * BLOCK_P + tl.arange(0, BLOCK_P)
+        x_base = (base * N_HEADS + h) * HEAD_DIM
+        x_offsets = step[:, None] * (N_HEADS * HEAD_DIM) + p[None, :]
+        x_mask = inside[:, None] & (p < HEAD_DIM)[None, :]
+        x = tl.load(x_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        dy = tl.load(dy_ptr + x_base + x_offsets, mask=x_mask, other=0.0)
+        dweights = tl.dot(dy, tl.trans(x), dweights, input_precision=PRECISION)
+        read = tl.zeros([CHUNK, BLOCK_P], dtype=tl.float32)
+        dxdt = tl.zeros([CHUNK, BLOCK_P], dtype=tl.float32)
+        state_offsets = p[:, None] * D_STATE + n[None, :]
+        for i in range(tl.cdiv(D_STATE, BLOCK_N)):
+            n_mask = inside[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
+            B = tl.load(B_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
+            C = tl.load(C_ptr + n_base + i * BLOCK_N + n_offsets, mask=n_mask, other=0.0).to(x.dtype)
+            state_mask = (p < HEAD_DIM)[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
+            state = tl.load(states_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+            dstate = tl.load(dstates_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+            read = tl.dot(C, tl.trans(state), read, input_precision=PRECISION)
+            dxdt = tl.dot(B, tl.trans(dstate), dxdt, input_precision=PRECISION)
+        reading += _settled(tl.sum(_wide(read, EXACT) * _wide(dy, EXACT), axis=1))
+        dxdt *= decay_out[:, None]
+        through += _settled(tl.sum(_wide(dxdt, EXACT) * _wide(x, EXACT), axis=1))
+        dxdt = tl.dot(tl.trans(weights.to(dy.dtype)), dy, dxdt, input_precision=PRECISION)
+        direct += _settled(tl.sum(_wide(dxdt, EXACT) * _wide(x, EXACT), axis=1))
+        dx = _wide(dxdt, EXACT) * dt[:, None]
+        if D_DIMS == 1:
+            dx += tl.load(D_ptr + h).to(tl.float32) * _wide(dy, EXACT)
+        if D_DIMS == 2:
+            D = tl.load(D_ptr + h * HEAD_DIM + p, mask=p < HEAD_DIM, other=0.0).to(tl.float32)
+            dx += D[None, :] * _wide(dy, EXACT)
+        tl.store(dx_ptr + x_base + x_offsets, dx.to(dx_ptr.dtype.element_ty), mask=x_mask)
+        if (D_DIMS > 0) & (not HAS_Z):  # with a gate, its kernel has the gradient of y before that is rounded
+            dD = tl.sum(_wide(dy, EXACT) * _wide(x, EXACT), axis=0).to(tl.float32)
+            tl.store(dD_ptr + tl.program_id(0).to(tl.int64) * HEAD_DIM + p, dD, mask=p < HEAD_DIM)
+
+    # Token r decays every pair (t, s) with s < r <= t. Their sum is taken over s, then over t, and not as row sums minus
+    # column sums: those cancel only up to rounding, which one large dt would multiply into the gradient of A. (Tokens are
+    # in descending order: s < r lies behind r.)
+    dlog = dweights * weights * dt[None, :]
     if EXACT:
+        dlog = dlog.to(tl.float64)
         before = tl.cumsum(dlog, axis=1, reverse=True) - dlog
     else:
         before = tl.dot(dlog, (q[:, None] > q[None, :]).to(tl.float32), input_precision="tf32")
     da += _settled(tl.sum(tl.where(q[:, None] <= q[None, :], before, 0.0), axis=0))
-
-    direct = _settled(tl.sum(dxdt * x.to(tl.float32), axis=1))
-    dx = dxdt * dt[:, None]
-    if D_DIMS == 1:
-        dx += tl.load(D_ptr + h).to(tl.float32) * dy.to(tl.float32)
-    if D_DIMS == 2:
-        D = tl.load(D_ptr + h * HEAD_DIM + p, mask=p < HEAD_DIM, other=0.0).to(tl.float32)
-        dx += D[None, :] * dy.to(tl.float32)
-    if D_DIMS > 0:
-        dD = tl.sum(dy.to(tl.float32) * x.to(tl.float32), axis=0)
-        tl.store(dD_ptr + tl.program_id(0).to(tl.int64) * HEAD_DIM + p, dD, mask=p < HEAD_DIM)
-    tl.store(dx_ptr + x_base + x_offsets, dx.to(dx_ptr.dtype.element_ty), mask=x_mask)
+    through *= dt
+    da += tl.cumsum(reading * decay_in, axis=0) + (tl.cumsum(through, axis=0, reverse=True) - through)
 
     # What the whole chunk lets through, when the registers of all else are free again.
-    carried = 0.0
-    for i in tl.static_range(N_SLICES):
-        state_mask = (p < HEAD_DIM)[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
-        state = tl.load(states_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
-        dstate = tl.load(dstates_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
-        carried += tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), axis=1), axis=0)
+    carried = tl.sum(tl.zeros_like(da), axis=0)
+    for j in range(tl.cdiv(HEAD_DIM, BLOCK_P)):
+        p = j * BLOCK_P + tl.arange(0, BLOCK_P)
+        state_offsets = p[:, None] * D_STATE + n[None, :]
+        for i in range(tl.cdiv(D_STATE, BLOCK_N)):
+            state_mask = (p < HEAD_DIM)[:, None] & (i * BLOCK_N + n < D_STATE)[None, :]
+            state = tl.load(states_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+            dstate = tl.load(dstates_ptr + state_base + i * BLOCK_N + state_offsets, mask=state_mask, other=0.0)
+            carried += tl.sum(tl.sum(_wide(state, EXACT) * _wide(dstate, EXACT), axis=1), axis=0)
     da += carried * carry
-    ddt = (da * A + direct).to(tl.float32) * slope
+    ddt = (da * A + direct) * slope
     tl.store(ddt_ptr + base * N_HEADS + h + step * N_HEADS, ddt.to(ddt_ptr.dtype.element_ty), mask=inside)
-    tl.store(dA_ptr + tl.program_id(0), tl.sum(tl.where(inside, da * dt, 0.0), axis=0).to(tl.float32))
+    tl.store(dA_ptr + tl.program_id(0), tl.sum(tl.where(inside, da * dt, 0.0), axis=0))
     if HAS_BIAS:
         tl.store(dbias_ptr + tl.program_id(0), tl.sum(tl.where(inside, ddt, 0.0), axis=0))
 
@@ -496,8 +522,9 @@ def forward(inputs: ScanInputs, options: ScanOptions) -> tuple[Tensor, Tensor, T
     x = inputs.x_BTHP
     (n_heads, head_dim), d_state = x.shape[2:], inputs.B_BTGN.shape[3]
     kept, is_kept = kept_states(inputs, options, "triton"), options.is_kept
-    # A state of more than 128 numbers a channel would leave the fused kernel no registers.
-    is_fused = inputs.n_states * n_heads >= FUSED_PROGRAMS and d_state <= 128
+    # A state of more than 128 numbers a channel would leave the fused kernel no registers, nor a gate beside documents.
+    fits = d_state <= 128 and (inputs.z_BTHP is None or inputs.segments_BT is None)
+    is_fused = fits and inputs.n_states * n_heads >= FUSED_PROGRAMS
     kernel = "fused" if is_fused else "output"
     on = _Launcher(inputs, options, triton_options("gradient" if is_kept else kernel, inputs, options)["CHUNK"])
     y = torch.empty_like(on.x)
@@ -530,10 +557,19 @@ def backward(
     """Return the gradients of the differentiable inputs, None for those that were not given."""
     on = _Launcher(inputs, options, triton_options("gradient", inputs, options)["CHUNK"])
     dy, dz = dy_BTHP.contiguous(), None
-    if inputs.z_BTHP is not None:
+    has_z = inputs.z_BTHP is not None
+    n_all_tokens = dy.shape[0] * on.n_tokens
+    n_parts_D = 0 if on.D_dims == 0 else triton.cdiv(n_all_tokens, _GATE_TOKENS) if has_z else on.n_chunks
+    # Chunks that packed documents do not have add nothing.
+    dD = torch.zeros((n_parts_D, on.n_heads, on.head_dim), dtype=torch.float32, device=dy.device)
+    if has_z:
         dinner, dz = torch.empty_like(dy), torch.empty_like(on.z)
         if dy.numel():
-            _ungate_kernel[(triton.cdiv(dy.numel(), _GATE_BLOCK),)](dy, on.z, ungated, dinner, dz, dy.numel(), BLOCK=_GATE_BLOCK)
+            _ungate_kernel[(triton.cdiv(n_all_tokens, _GATE_TOKENS) * on.n_heads,)](
+                dy, on.x, on.z, ungated, dinner, dz, dD, n_all_tokens,
+                ROWS=_GATE_TOKENS, BLOCK_P=triton.next_power_of_2(on.head_dim), N_HEADS=on.n_heads, HEAD_DIM=on.head_dim,
+                D_DIMS=on.D_dims, EXACT=on.x.dtype == torch.float32,
+            )  # fmt: skip
         dy = dinner
     dstates = torch.empty(kept.shape, dtype=on.x.dtype, device=on.x.device)
     dinitial = torch.empty_like(dfinal_BHPN if inputs.initial_state_BHPN is None else on.initial)
@@ -544,14 +580,13 @@ def backward(
     parts = [t[None] if n_parts == 1 else t.new_empty((n_parts, *t.shape), dtype=torch.float32) for t in (on.B, on.C)]
     dB, dC = (torch.empty_like(part) for part in parts)
     dscores = torch.empty((on.n_chunks, n_parts, on.n_groups, on.chunk, on.chunk), dtype=on.x.dtype, device=dx.device)
-    # Chunks that packed documents do not have add nothing.
-    dA, dbias = (torch.zeros((on.n_chunks, on.n_heads), dtype=torch.float32, device=dx.device) for _ in range(2))
-    dD = torch.zeros((on.n_chunks if on.D_dims else 0, on.n_heads, on.head_dim), dtype=torch.float32, device=dx.device)
+    wide = torch.float64 if flags["EXACT"] else torch.float32
+    dA, dbias = (torch.zeros((on.n_chunks, on.n_heads), dtype=wide, device=dx.device) for _ in range(2))
     if dx.numel():
         _gradient_kernel[(on.n_heads * on.n_chunks,)](
             dy, on.x, on.dt, on.A, on.B, on.C, on.D, on.bias, on.documents, on.bounds, on.first_chunk, on.row_of_chunk,
             kept, dstates, dx, ddt, dA, dD, dbias, on.n_rows, on.n_tokens, *on.limits,
-            N_SLICES=triton.cdiv(on.d_state, flags["BLOCK_N"]), D_DIMS=on.D_dims, **flags,
+            D_DIMS=on.D_dims, HAS_Z=has_z, **flags,
         )  # fmt: skip
         flags = on.constants("scores_gradient")
         del flags["BLOCK_N"], flags["D_STATE"]
@@ -563,11 +598,11 @@ def backward(
         n_slices = triton.cdiv(on.d_state, flags["BLOCK_N"])
         _group_gradient_kernel[(on.n_groups * n_slices * n_parts * on.n_chunks,)](
             dy, on.x, on.dt, on.A, on.B, on.C, on.bias, on.documents, on.bounds, on.first_chunk, on.row_of_chunk,
-            kept, dstates, dscores, dB, dC, on.n_rows, on.n_tokens, on.dt.shape[0] * on.n_tokens, *on.limits, n_parts,
+            kept, dstates, dscores, dB, dC, on.n_rows, on.n_tokens, n_all_tokens, *on.limits, n_parts,
             **flags,
         )  # fmt: skip
     dB, dC = (d[0] if n_parts == 1 else d.sum(dim=0).to(t.dtype) for d, t in ((dB, on.B), (dC, on.C)))
-    dD_H = None if inputs.D_H is None else _summed(dD if on.D_dims == 2 else dD.sum(dim=2), inputs.D_H)
+    dD_H = None if inputs.D_H is None else _summed(dD if on.D_dims == 2 else dD.sum(dim=2, dtype=torch.float64), inputs.D_H)
     return (
         dx,
         ddt,

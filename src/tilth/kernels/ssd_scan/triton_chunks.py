@@ -71,6 +71,12 @@ def _settled(values):
 
 
 @triton.jit
+def _wide(values, EXACT: tl.constexpr):
+    """Return the values in the type in which sums are taken: float64 for inputs of float32, else float32."""
+    return values.to(tl.float64 if EXACT else tl.float32)
+
+
+@triton.jit
 def _step_sizes(
     dt_ptr, bias_ptr, base, step, inside, h, dt_min, dt_max,
     N_HEADS: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
@@ -111,14 +117,15 @@ def _decays_of_chunk(
         total = tl.sum(log_decay, axis=0)
         high = a.to(tl.float32)
         low = (a - high.to(tl.float64)).to(tl.float32)
-        out = (total - a).to(tl.float32)
+        out = total - a
     else:
         log_decay = tl.maximum(dt * A, -40.0)
         high = tl.cumsum(log_decay, axis=0, reverse=DESCENDING)
+        a = high
         total = tl.sum(log_decay, axis=0)
         low = high
         out = total - high
-    carry = tl.exp(total.to(tl.float32))
+    carry = tl.exp(total).to(tl.float32)
     reached = inside
     reaching = inside
     number = step
@@ -134,8 +141,8 @@ def _decays_of_chunk(
         reached = reached & (number == entering)
         reaching = reaching & (number == leaving)
         carry = tl.where(entering == leaving, carry, 0.0)
-    decay_in = tl.exp(tl.where(reached, high, float("-inf")))
-    decay_out = tl.exp(tl.where(reaching, out, float("-inf")))
+    decay_in = tl.exp(tl.where(reached, a, float("-inf"))).to(tl.float32)
+    decay_out = tl.exp(tl.where(reaching, out, float("-inf"))).to(tl.float32)
     return high, low, number, decay_in, decay_out, carry
 
 
