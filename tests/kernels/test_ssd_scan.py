@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scan_inputs import make
 from torch import Tensor
 
 from tilth.kernels import ssd_scan, use_backend
@@ -22,40 +23,6 @@ Hold = Callable[..., None]
 EVERYTHING = ("D_H", "z_BTHP", "dt_bias_H", "initial_state_BHPN")
 LENGTHS = [1, 2, 15, 16, 17, 63, 64, 65, 127, 129, 257]
 LOW_PRECISION = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def make(size: tuple[int, ...], *given: str, dtype: torch.dtype = torch.float32, **options: Any) -> Inputs:
-    """Random inputs of `size` (B, T, H, G, P, N), with the optional ones that are named.
-
-    `seed`: a gradient with a number a head has few errors to compare, and the rule does not hold at every seed. With all
-    options in float32 it held at seeds 2, 3 and 4 and not at 1 (1.3 of what is allowed) and 5 (1.6).
-    """
-    batch, n_tokens, heads, groups, head_dim, d_state = size
-    generator = torch.Generator().manual_seed(options.get("seed", 0))
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    bounds = options.get("bounds")
-    n_states = batch if bounds is None else len(bounds) - 1
-    raw_dt = normal(batch, n_tokens, heads) - 2
-    inputs: Inputs = {
-        "x_BTHP": normal(batch, n_tokens, heads, head_dim),
-        "dt_BTH": raw_dt if "dt_bias_H" in given else torch.nn.functional.softplus(raw_dt),
-        # Heads of like size: the rule compares largest errors, and should not hang on the luck of one head.
-        "A_H": -(0.5 + torch.rand(heads, generator=generator, dtype=torch.float64)).to(dtype),
-        "B_BTGN": normal(batch, n_tokens, groups, d_state),
-        "C_BTGN": normal(batch, n_tokens, groups, d_state),
-    }
-    optional = {
-        "D_H": normal(heads, head_dim) if options.get("wide_D") else normal(heads),
-        "z_BTHP": normal(batch, n_tokens, heads, head_dim),
-        "dt_bias_H": normal(heads),
-        "initial_state_BHPN": normal(n_states, heads, head_dim, d_state),
-        "segments_BT": ((torch.rand(batch, n_tokens, generator=generator) < 1 / 12).cumsum(dim=1) + 7).to(torch.int32),
-    }
-    inputs |= {name: optional[name] for name in given}
-    return inputs if bounds is None else inputs | {"cu_seqlens": torch.tensor(bounds, dtype=torch.int32)}
 
 
 def by_matrix(inputs: Inputs, b: int, h: int, reverse: bool) -> tuple[np.ndarray, np.ndarray]:
