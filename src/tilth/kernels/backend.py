@@ -162,12 +162,11 @@ def _check_can_run(name: str, device: torch.device, dtype: torch.dtype, has_gluo
             where=where,
             fix="Use the backend `triton` or `reference`, or move the data to the CPU.",
         )
-    if name in ("triton", "gluon"):
-        _check_triton_can_run(name, device, dtype, where)
     if name == "gluon":
         problem = _gluon_problem(device) if has_gluon else "This operator has no Gluon kernel for these inputs."
         if problem is not None:
             raise BackendError(problem, where=where, fix="Use the backend `triton`.")
+    _check_triton_can_run(name, device, dtype, where)
 
 
 def _check_triton_can_run(name: str, device: torch.device, dtype: torch.dtype, where: str) -> None:
