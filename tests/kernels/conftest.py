@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import triton  # noqa: F401 (now, while TRITON_INTERPRET is set: tests that unset it must not be the first to import it)
 
 from tilth.kernels import accuracy
 
