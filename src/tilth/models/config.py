@@ -21,7 +21,12 @@ class ModelConfig:
     """One decoder. None means "derive it": the derived value replaces it, so a saved config is explicit.
 
     n_heads may be 0 only in a model without attention. d_ff=0 means blocks without an MLP.
-    rope_theta=None means no positions (the mamba2 layers carry the order). Raises RecipeError.
+    rope_theta=None means no positions (the mamba2 layers carry the order); rope_share is the part of a head's channels
+    that is rotated, and rope_scaling stretches the positions (see layout.py). dt_rank belongs to mamba1.
+    residual is a topology of residual.py, which holds from layer residual_from on; desync_ranks is the number of ranks
+    that a desync model is cut into. A bidirectional model reads both ways, so it cannot generate. complement gives
+    the id that pairs with each id on the other strand of DNA; with rcps the model shares its parameters between the
+    strands (Caduceus-PS), and rcps_swap is the form of its released weights. Raises RecipeError.
     """
 
     vocab_size: int
@@ -37,10 +42,19 @@ class ModelConfig:
     n_groups: int = 1
     d_conv: int = 4
     chunk_size: int = 64
+    dt_rank: int | None = None
     rope_theta: float | None = 10_000.0
+    rope_share: float = 1.0
+    rope_scaling: Mapping[str, float] | None = None
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
     residual: str = "standard"
+    residual_from: int = 0
+    desync_ranks: int = 1
+    bidirectional: bool = False
+    complement: tuple[int, ...] | None = None
+    rcps: bool = False
+    rcps_swap: bool = False
 
     def __post_init__(self) -> None:
         """Check every field, and replace None by what it stands for."""
@@ -53,14 +67,18 @@ class ModelConfig:
             object.__setattr__(self, "d_ff", width)
         _require_int("d_ff", self.d_ff, minimum=0)
         self._resolve_attention(needed="A" in pattern)
-        if "M" in pattern:
+        if "M" in pattern or "D" in pattern:
             self._check_mamba2()
+        if self.dt_rank is None:
+            object.__setattr__(self, "dt_rank", -(-self.d_model // 16))
+        _require_int("dt_rank", self.dt_rank, minimum=1)
         if not _is_number(self.norm_eps) or not 0 < self.norm_eps < 1:
             raise _bad("norm_eps", repr(self.norm_eps), "must be a number between 0 and 1")
-        if not isinstance(self.tie_embeddings, bool):
-            raise _bad("tie_embeddings", repr(self.tie_embeddings), "must be True or False")
-        if not isinstance(self.residual, str) or self.residual not in RESIDUALS:
-            raise _bad("residual", repr(self.residual), did_you_mean(str(self.residual), RESIDUALS))
+        for name in ("tie_embeddings", "bidirectional", "rcps", "rcps_swap"):
+            if not isinstance(getattr(self, name), bool):
+                raise _bad(name, repr(getattr(self, name)), "must be True or False")
+        self._check_residual()
+        self._check_strands()
 
     def _resolve_attention(self, *, needed: bool) -> None:
         if needed and self.n_heads == 0:
@@ -81,14 +99,41 @@ class ModelConfig:
             return
         if not _is_number(self.rope_theta) or not 0 < self.rope_theta < math.inf:
             raise _bad("rope_theta", repr(self.rope_theta), "must be a positive number, or None for no positions")
-        if self.attention_head_dim % 2:
-            raise _bad("head_dim", self.head_dim, "must be even to be rotated (or rope_theta=None)")
+        if not _is_number(self.rope_share) or not 0 < self.rope_share <= 1:
+            raise _bad("rope_share", repr(self.rope_share), "must be above 0 and at most 1")
+        if self.rotated_dim % 2 or not self.rotated_dim:
+            raise _bad("head_dim", self.head_dim, "times rope_share must be even to be rotated (or rope_theta=None)")
 
     def _check_mamba2(self) -> None:
         if self.d_inner % self.ssm_head_dim:
             raise _bad("ssm_head_dim", self.ssm_head_dim, f"must divide expand * d_model = {self.d_inner}")
         if self.n_ssm_heads % self.n_groups:
             raise _bad("n_groups", self.n_groups, f"must divide the {self.n_ssm_heads} SSM heads")
+
+    def _check_residual(self) -> None:
+        if not isinstance(self.residual, str) or self.residual not in RESIDUALS:
+            raise _bad("residual", repr(self.residual), did_you_mean(str(self.residual), RESIDUALS))
+        _require_int("residual_from", self.residual_from, minimum=0)
+        if self.residual_from >= len(self.pattern):
+            raise _bad("residual_from", self.residual_from, f"must be one of the {len(self.pattern)} layers, counted from 0")
+        _require_int("desync_ranks", self.desync_ranks, minimum=1)
+        if self.residual.startswith("desync") != (self.desync_ranks > 1):
+            raise _bad("desync_ranks", self.desync_ranks, "must be 2 or more with a desync residual, and 1 with any other")
+        if self.desync_ranks > 1 and self.residual_from:
+            raise _bad("residual_from", self.residual_from, "must be 0 with a desync residual")
+
+    def _check_strands(self) -> None:
+        if self.complement is None:
+            if self.rcps:
+                raise _bad("rcps", True, "needs complement: the id that pairs with each id")
+        else:
+            object.__setattr__(self, "complement", tuple(self.complement))
+            ids = self.complement
+            paired = len(ids) == self.vocab_size and all(isinstance(i, int) and 0 <= i < len(ids) for i in ids)
+            if not paired or any(ids[ids[i]] != i for i in range(len(ids))):
+                raise _bad("complement", list(ids), f"must pair each of the {self.vocab_size} ids with one, both ways")
+        if self.rcps_swap and not self.rcps:
+            raise _bad("rcps_swap", True, "is a form of rcps, which is False")
 
     @property
     def pattern(self) -> str:
@@ -104,6 +149,11 @@ class ModelConfig:
     def attention_head_dim(self) -> int:
         """Channels of one attention head."""
         return cast(int, self.head_dim)
+
+    @property
+    def rotated_dim(self) -> int:
+        """Channels of a head that are rotated, from the first on."""
+        return int(self.attention_head_dim * self.rope_share)
 
     @property
     def mlp_width(self) -> int:

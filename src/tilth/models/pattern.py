@@ -6,7 +6,7 @@ import re
 
 from tilth.errors import RecipeError
 
-MIXERS = {"M": "mamba2", "A": "attention"}
+MIXERS = {"M": "mamba2", "A": "attention", "S": "mamba1", "D": "discrete mamba2"}
 MAX_LAYERS = 4096
 _GROUP = re.compile(r"(?P<mixers>[^*]*)(?:\*(?P<times>.*))?")
 

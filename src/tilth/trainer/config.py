@@ -28,6 +28,9 @@ class TrainConfig:
     seq_len: int
     global_batch: int
     micro_batch: int | None = None
+    objective: str = "next_token"
+    reverse_complement: float = 0.0
+    optimizer: str = "adamw"
     lr: float = 1e-3
     min_lr_ratio: float = 0.1
     warmup_steps: int = 0
@@ -37,6 +40,13 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     clip_norm: float = 1.0
+    skip_spikes: float = 0.0
+    precision: str = "float32"
+    recompute: bool = False
+    compile: bool = False
+    tensor_parallel: int = 1
+    shard: bool = False
+    document_losses: bool = False
     seed: int = 0
     checkpoint_every: int = 100
     eval_every: int = 0
