@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tilth.models.states import AttentionState, DecoderStates, Mamba2State
+from tilth.models.states import DecoderStates, MixerState
 
 
 def select_rows(states: DecoderStates, rows: Tensor) -> DecoderStates:
     """New states whose row i is row rows[i] of states (int64 indices, may repeat); shares no memory with it."""
-    layers: list[AttentionState | Mamba2State] = []
+    layers: list[MixerState] = []
     for layer in states.layers:
         changed = {name: tensor.index_select(0, rows) for name, tensor in _tensors(layer)}
         layers.append(dataclasses.replace(layer, **changed))
@@ -31,7 +31,7 @@ def size_bytes(states: DecoderStates) -> int:
     return sum(tensor.nbytes for layer in states.layers for _, tensor in _tensors(layer))
 
 
-def _tensors(layer: AttentionState | Mamba2State) -> Iterator[tuple[str, Tensor]]:
+def _tensors(layer: MixerState) -> Iterator[tuple[str, Tensor]]:
     for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)
         if isinstance(value, Tensor):

@@ -166,8 +166,13 @@ class ModelConfig:
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
     @property
+    def dt_width(self) -> int:
+        """Channels that a mamba1 mixer makes its time steps from."""
+        return cast(int, self.dt_rank)
+
+    @property
     def d_inner(self) -> int:
-        """Channels inside a mamba2 mixer."""
+        """Channels inside a mamba mixer."""
         return self.expand * self.d_model
 
     @property
@@ -181,9 +186,14 @@ class ModelConfig:
         return self.d_inner + 2 * self.n_groups * self.d_state
 
     @property
+    def sublayers_per_layer(self) -> int:
+        """A mixer, and an MLP if there is one."""
+        return 2 if self.mlp_width else 1
+
+    @property
     def n_sublayers(self) -> int:
         """Outputs added to the residual stream over the whole depth."""
-        return len(self.pattern) * (2 if self.mlp_width else 1)
+        return len(self.pattern) * self.sublayers_per_layer
 
     def n_parameters(self) -> int:
         """Number of trained values, the padding rows of the embedding included."""
