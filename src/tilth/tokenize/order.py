@@ -214,11 +214,12 @@ def shuffled(n: int, seed: int, epoch: int, of: int = 0) -> np.ndarray:
     Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
     """
     with np.errstate(over="ignore"):
-        key = _mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
-        return np.argsort(_mix(_mix(np.arange(n, dtype=np.uint64) + key)), kind="stable")
+        key = mix64(mix64(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
+        return np.argsort(mix64(mix64(np.arange(n, dtype=np.uint64) + key)), kind="stable")
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix64(x: np.ndarray) -> np.ndarray:
+    """The hash of each uint64 of `x`; one to one."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -25,7 +25,7 @@ from tilth.errors import StaleError, TrainError
 from tilth.trainer.config import differences
 
 log = logging.getLogger(__name__)
-FORMAT = "tilth.checkpoint/1"
+FORMAT = "tilth.checkpoint/2"
 N_KEPT = 2
 _PARTIAL = ".partial-"
 _FILES = ("model.safetensors", "optimizer.safetensors")
@@ -41,11 +41,18 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    work_dir: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any], place: dict[str, Any]
+    work_dir: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+    place: dict[str, Any],
+    ledger: dict[str, Any],
 ) -> Path:
     """Publish checkpoints/step-<step> at once and drop all but the last two.
 
-    `identity` is what a resumed run must share, `place` what its bits alone depend on.
+    `identity` is what a resumed run must share, `place` what its bits alone depend on, `ledger` what it must know of
+    the steps before (see SpikeGuard).
     Raises StoreError when the disk is full: what was published before stays.
     """
     parent = work_dir / "checkpoints"
@@ -66,6 +73,7 @@ def save_checkpoint(
                 "files": digests,
                 "rng": _rng_state(),
                 "place": place,
+                "ledger": ledger,
             }
             (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
             _synced_digest(partial / "state.json")

@@ -11,6 +11,16 @@ from tilth.errors import RecipeError, did_you_mean
 
 DECAYS = ("cosine", "wsd")
 DEVICES = ("auto", "cpu", "cuda")
+OBJECTIVES = ("next_token", "masked", "classify")
+OPTIMIZERS = ("adamw", "muon")
+PRECISIONS = ("float32", "bfloat16")
+_CHOICES = {
+    "decay": DECAYS,
+    "device": DEVICES,
+    "objective": OBJECTIVES,
+    "optimizer": OPTIMIZERS,
+    "precision": PRECISIONS,
+}
 # These say when to look and where to run, not what to compute: a resumed run may change them.
 _FREE = ("checkpoint_every", "eval_every", "eval_batches", "device")
 
@@ -71,7 +81,11 @@ class TrainConfig:
         self._require_number("weight_decay", above=None, at_most=float("inf"))
         for name in ("beta1", "beta2"):
             self._require_number(name, above=None, at_most=0.999999)
-        for name, known in (("decay", DECAYS), ("device", DEVICES)):
+        self._require_number("skip_spikes", above=None, at_most=float("inf"))
+        for name in ("recompute", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise _bad(name, repr(getattr(self, name)), "must be True or False")
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise _bad(name, repr(getattr(self, name)), did_you_mean(str(getattr(self, name)), known))
 

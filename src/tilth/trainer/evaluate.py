@@ -11,25 +11,33 @@ from tilth.models.decoder import Decoder
 from tilth.tokenize.order import RunOrder, SequencePlan
 from tilth.tokenize.shards import TokenSet
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.data import count_targets, micro_batches
+from tilth.trainer.data import micro_batches, require_targets
+from tilth.trainer.execution import autocast
+from tilth.trainer.objectives import Objective
 from tilth.trainer.parallel import World
 
 
 @torch.no_grad()
-def evaluate(model: Decoder, tokens: TokenSet, config: TrainConfig, world: World) -> float:
+def evaluate(model: Decoder, objective: Objective, tokens: TokenSet, config: TrainConfig, world: World) -> float:
     """Mean loss (nats per target token) over the same `eval_batches` global batches of `tokens` at every call.
 
     A smaller set is read once. Every process must call it. Raises TrainError when there is no target or no finite loss.
     """
-    plans = _plans(tokens, config)
-    n_targets = count_targets(plans, str(tokens.folder))
+    numbered = list(enumerate(_plans(tokens, config)))[world.rank :: world.size]
+    # What is asked of a sequence is the same at every evaluation: as of step 0.
+    batches = micro_batches(
+        tokens, numbered, config.micro_batch, world.device, lambda row, number: objective.arrange(row, 0, number)
+    )
     model.eval()
-    total = 0.0
-    for batch in micro_batches(tokens, plans[world.rank :: world.size], config.micro_batch, world.device):
-        loss, _ = model.loss(*batch)
+    total, n_targets = 0.0, 0
+    for batch in batches:
+        with autocast(config, world.device):
+            loss, count = objective.loss(model, batch)
         total += float(loss)
+        n_targets += int(count)
     model.train()
-    mean = world.add_up([total])[0] / n_targets
+    total, n_all = world.add_up([total, float(n_targets)])
+    mean = total / require_targets(n_all, str(tokens.folder))
     if not math.isfinite(mean):
         raise TrainError(f"the validation loss is {mean}", where=str(tokens.folder))
     return mean

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model, save_model, weights_digest
 from tilth.tokenize.order import RunOrder
 from tilth.tokenize.shards import TokenSet
-from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, published, restore, save_checkpoint
+from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore, save_checkpoint
 from tilth.trainer.config import TrainConfig, differences
-from tilth.trainer.data import count_targets, micro_batches, open_tokens
+from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
 from tilth.trainer.evaluate import evaluate
+from tilth.trainer.execution import autocast, wrap_sublayers
+from tilth.trainer.failures import memory_errors, not_finite
 from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
+from tilth.trainer.objectives import Objective, make_objective
 from tilth.trainer.optim import learning_rate, make_optimizer, set_learning_rate
 from tilth.trainer.parallel import World, join_world
+from tilth.trainer.spikes import SpikeGuard
+from tilth.trainer.throughput import peak_flops
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
@@ -44,6 +49,7 @@ class TrainResult:
     start_validation_loss: float | None  # before the first update
     validation_loss: float | None  # after the last update
     n_tokens: int  # targets over all steps
+    n_skipped: int  # steps whose update was left out, see TrainConfig.skip_spikes
     seconds: float  # of all steps, evaluations and checkpoints apart
     tokens_per_second: float  # input tokens of all processes
     weights_digest: str
@@ -68,8 +74,9 @@ def train(
     StoreError (disk full; the last checkpoint stays), RecipeError, ContractError, and KeyboardInterrupt after a
     checkpoint when asked to stop.
     """
-    with join_world(config.device) as world, _sole_use(Path(work_dir), world):
-        run = _prepare(model_config, config, Path(tokens), validation, Path(work_dir), initial, world)
+    work_dir = Path(work_dir)
+    with join_world(config.device) as world, _sole_use(work_dir, world), memory_errors(work_dir, config, world.size):
+        run = _prepare(model_config, config, Path(tokens), validation, work_dir, initial, world)
         if run.first_step < config.steps:
             _take_steps(run, on_step)
         return world.from_first(lambda: _finish(run))
@@ -98,14 +105,20 @@ class _Run:
     tokens: TokenSet
     validation: TokenSet | None
     order: RunOrder
+    objective: Objective
     model: Decoder
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
+    guard: SpikeGuard
     identity: dict[str, Any]
     resumed_from: int | None
 
     @property
     def first_step(self) -> int:
         return self.resumed_from or 0
+
+    @cached_property
+    def peak_flops(self) -> float | None:
+        return peak_flops(self.world.device)
 
 
 def _prepare(
@@ -123,6 +136,7 @@ def _prepare(
         raise StaleError("the validation set was made by another tokenizer", where=str(validation_folder))
     order = RunOrder(tokens.lengths, config.seq_len, config.global_batch, config.seed)
     order.batch(0, world.rank, world.size)  # an unequal share is refused before any work
+    objective = make_objective(config, model_config, tokens)
     torch.manual_seed(config.seed)
     model = _load_initial(initial, model_config, tokens) if initial else Decoder(model_config)
     identity = {
@@ -133,12 +147,14 @@ def _prepare(
     }
     checkpoint = world.from_first(lambda: _find_checkpoint(work_dir, identity))
     model.to(world.device)
+    wrap_sublayers(model, config)
     optimizer = make_optimizer(model, config)
     if checkpoint:
         log.info("resuming from %s", checkpoint.folder)
         restore(checkpoint, model, optimizer, world.place)
+    guard = SpikeGuard(config.skip_spikes, checkpoint.state["ledger"] if checkpoint else None)
     resumed_from = checkpoint.step if checkpoint else None
-    return _Run(config, work_dir, world, tokens, validation, order, model, optimizer, identity, resumed_from)
+    return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, identity, resumed_from)
 
 
 def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | None:
@@ -173,7 +189,7 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
             line |= at_start
             n_done = step + 1
             if run.validation and _is_due(n_done, config.eval_every, config.steps):
-                line["validation_loss"] = evaluate(run.model, run.validation, config, world)
+                line["validation_loss"] = evaluate(run.model, run.objective, run.validation, config, world)
             if metrics:
                 metrics.write(line)
                 if on_step:
@@ -181,7 +197,7 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
             if is_stopping or _is_due(n_done, config.checkpoint_every, config.steps):
                 if metrics:
                     metrics.sync()
-                    save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place)
+                    save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place, run.guard.ledger)
                 if is_stopping and n_done < config.steps:
                     log.info("stopped after step %d as asked", step)
                     raise KeyboardInterrupt
@@ -191,52 +207,66 @@ def _evaluate_start(run: _Run) -> dict[str, float]:
     """What a fine-tune, above all, is compared with."""
     if not run.validation:
         return {}
-    return {"start_validation_loss": evaluate(run.model, run.validation, run.config, run.world)}
+    return {"start_validation_loss": evaluate(run.model, run.objective, run.validation, run.config, run.world)}
 
 
 def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     """One update. Returns the line for the metrics, and whether any process was asked to stop."""
     began = time.perf_counter()
     config, world = run.config, run.world
-    # Every process knows the whole batch, so the count of all its targets needs no message.
-    n_targets = count_targets(run.order.sequences(step), f"step {step}")
-    share = run.order.batch(step, world.rank, world.size)
+    batches = _read_share(run, step)
+    n_targets = require_targets(world.add_up([float(count_targets(batches))])[0], f"step {step}")
+    loss_sum = _make_gradients(run, batches, n_targets)
+    world.add_up_gradients(run.model.parameters())
+    total, n_wishes = world.add_up([loss_sum, float(wish.is_set)])
+    loss = total / n_targets
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_norm))
+    is_skipped = run.guard.skips(step, loss, grad_norm)
+    if run.guard.gives_up:
+        raise not_finite(run.work_dir, step, loss, grad_norm)
+    lr = learning_rate(step, config)
+    if not is_skipped:
+        set_learning_rate(run.optimizer, lr)
+        run.optimizer.step()
+    line = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "n_tokens": n_targets}
+    if is_skipped:
+        log.warning("step %d is skipped: its loss is %.3f, its gradient norm %.3f", step, loss, grad_norm)
+        line["skipped"] = True
+    return line | _speed(run, time.perf_counter() - began), n_wishes > 0
+
+
+def _read_share(run: _Run, step: int) -> list[Batch]:
+    """This process's part of the batch of `step`, as micro-batches."""
+    config, world = run.config, run.world
+    plans = run.order.batch(step, world.rank, world.size)
+    numbered = list(enumerate(plans, start=world.rank * len(plans)))
+    return list(
+        micro_batches(
+            run.tokens, numbered, config.micro_batch, world.device, lambda row, number: run.objective.arrange(row, step, number)
+        )
+    )
+
+
+def _make_gradients(run: _Run, batches: list[Batch], n_targets: int) -> float:
+    """Leave the gradients of the mean loss over `n_targets` in the parameters; returns the sum of this process's losses."""
     run.optimizer.zero_grad()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
-    for batch in micro_batches(run.tokens, share, config.micro_batch, world.device):
-        loss, _ = run.model.loss(*batch)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=run.world.device)
+    for batch in batches:
+        with autocast(run.config, run.world.device):
+            loss, _ = run.objective.loss(run.model, batch)
         (loss / n_targets).backward()
         loss_sum += loss.detach()
-    world.add_up_gradients(run.model.parameters())
-    total, n_wishes = world.add_up([float(loss_sum), float(wish.is_set)])
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_norm))
-    _refuse_not_finite(run, step, total / n_targets, grad_norm)
-    lr = learning_rate(step, config)
-    set_learning_rate(run.optimizer, lr)
-    run.optimizer.step()
-    seconds = time.perf_counter() - began
-    line = {
-        "step": step,
-        "loss": total / n_targets,
-        "lr": lr,
-        "grad_norm": grad_norm,
-        "n_tokens": n_targets,
-        "seconds": seconds,
-        "tokens_per_second": config.global_batch * config.seq_len / seconds,
-    }
-    return line, n_wishes > 0
+    return float(loss_sum)
 
 
-def _refuse_not_finite(run: _Run, step: int, loss: float, grad_norm: float) -> None:
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
-    saved = published(run.work_dir)
-    last = f"The last good checkpoint is {saved[-1].name}." if saved else "There is no checkpoint yet."
-    raise TrainError(
-        f"the loss of step {step} is {loss} (gradient norm {grad_norm}); no update was made",
-        where=str(run.work_dir),
-        fix=f"{last} Lower lr, lengthen the warm-up, or look at the documents of step {step}.",
-    )
+def _speed(run: _Run, seconds: float) -> dict[str, float]:
+    """Seconds, input tokens a second of all processes, and the share of the peak FLOP/s (MFU) where the peak is known."""
+    config, world = run.config, run.world
+    tokens_per_second = config.global_batch * config.seq_len / seconds
+    speed = {"seconds": seconds, "tokens_per_second": tokens_per_second}
+    if run.peak_flops:
+        speed["mfu"] = tokens_per_second * run.model.config.flops_per_token(config.seq_len) / (run.peak_flops * world.size)
+    return speed
 
 
 def _is_due(n_done: int, every: int, n_steps: int) -> bool:
@@ -259,6 +289,7 @@ def _finish(run: _Run) -> TrainResult:
         start_validation_loss=lines[0].get("start_validation_loss"),
         validation_loss=lines[-1].get("validation_loss"),
         n_tokens=sum(line["n_tokens"] for line in lines),
+        n_skipped=sum("skipped" in line for line in lines),
         seconds=seconds,
         tokens_per_second=len(lines) * run.config.global_batch * run.config.seq_len / seconds,
         weights_digest=digest,

@@ -12,7 +12,7 @@ from tilth.artifacts.atomic import disk_errors, write_atomically
 
 log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"
-_CURVES = ("loss", "validation_loss", "lr", "grad_norm", "tokens_per_second")
+_CURVES = ("loss", "validation_loss", "lr", "grad_norm", "tokens_per_second", "mfu")
 
 
 class Metrics:

@@ -1,0 +1,63 @@
+"""Speed against what the hardware can do, and what a run will cost, told before it begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tilth.models.config import ModelConfig
+from tilth.trainer.config import TrainConfig
+
+# Dense bf16 FLOP/s without sparsity, from the vendors' data sheets; the longest name that fits counts.
+_PEAKS = {
+    "A100": 312e12,
+    "A30": 165e12,
+    "A40": 149.7e12,
+    "A10": 125e12,
+    "L4": 121e12,
+    "L40": 181e12,
+    "L40S": 362e12,
+    "H100": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "B200": 2250e12,
+}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 FLOP/s of one device; None for a CPU or a GPU that is not in the table: no MFU is better than a wrong one."""
+    if device.type != "cuda":
+        return None
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """The peak of the GPU that calls itself `name`."""
+    words = f" {name.replace('-', ' ')} "
+    fitting = [known for known in _PEAKS if f" {known} " in words]
+    return _PEAKS[max(fitting, key=len)] if fitting else None
+
+
+def run_costs(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
+    """What the run takes, in numbers: parameters, FLOPs (see ModelConfig.flops_per_token), tokens, and bytes of state.
+
+    state_bytes: fp32 parameters, gradients and the optimiser's moments of one process, before any activation.
+    """
+    n_parameters = model.n_parameters()
+    n_embedding = model.padded_vocab_size * model.d_model * (1 if model.tie_embeddings else 2)
+    tokens_per_step = config.global_batch * config.seq_len
+    flops_per_token = model.flops_per_token(config.seq_len)
+    # AdamW keeps two moments of a parameter, Muon one, of which the embedding has no part
+    n_moments = 2 * n_parameters if config.optimizer == "adamw" else n_parameters + n_embedding
+    return {
+        "n_parameters": n_parameters,
+        "n_parameters_without_embedding": n_parameters - n_embedding,
+        "flops_per_token": flops_per_token,
+        "tokens_per_step": tokens_per_step,
+        "n_tokens": tokens_per_step * config.steps,
+        "flops": flops_per_token * tokens_per_step * config.steps,
+        "state_bytes": 4 * (2 * n_parameters + n_moments),
+    }
