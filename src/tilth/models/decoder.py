@@ -60,9 +60,14 @@ class Decoder(nn.Module):
         """Logits (B, T, vocab_size) of the next token; segments_BT (int) separates packed documents."""
         return self._predict(self.hidden(ids_BT, segments_BT))
 
-    def loss(self, ids_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cross entropy (sum, count) over the targets other than -100, without holding all logits."""
-        return linear_cross_entropy(self.hidden(ids_BT, segments_BT), self.head_weight, targets_BT)
+    def loss(
+        self, ids_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None, each_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy (sum, count) over the targets other than -100, without holding all logits.
+
+        `each_BT`, where given, is filled with the loss of each token, 0 where there is no target.
+        """
+        return linear_cross_entropy(self.hidden(ids_BT, segments_BT), self.head_weight, targets_BT, each_BT=each_BT)
 
     def hidden(self, ids_BT: Tensor, segments_BT: Tensor | None = None, states: DecoderStates | None = None) -> Tensor:
         """The normalised stream (B, T, d_model) before the head; states are advanced by T tokens."""
