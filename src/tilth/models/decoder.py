@@ -78,13 +78,18 @@ class Decoder(nn.Module):
         """
         return self._predict(self.hidden(ids_BT, segments_BT))
 
-    def loss(self, ids_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, ids_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None, each_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Cross entropy (sum, count) over the targets other than -100, without holding all logits.
 
-        A rank of several returns what its share of the tokens adds to both.
+        A rank of several returns what its share of the tokens adds to both. `each_BT`, where given, is filled with the
+        loss of each token of this rank's share, 0 where there is no target.
         """
         hidden_SD, targets_S = self.hidden(ids_BT, segments_BT).flatten(0, 1), targets_BT.flatten()
-        return linear_cross_entropy(self.ranks.share(hidden_SD), self.head_weight, self.ranks.share(targets_S))
+        share = self.ranks.share
+        each_S = None if each_BT is None else share(each_BT.zero_().view(-1))
+        return linear_cross_entropy(share(hidden_SD), self.head_weight, share(targets_S), each_BT=each_S)
 
     def hidden(self, ids_BT: Tensor, segments_BT: Tensor | None = None, states: DecoderStates | None = None) -> Tensor:
         """The normalised stream before the head (B, T, d_model), with rcps (B, T, 2 d_model); states are advanced by T tokens."""

@@ -22,7 +22,7 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 # These say when to look and where to run, not what to compute: a resumed run may change them.
-_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device")
+_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device", "max_repeats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class TrainConfig:
     `micro_batch` is how many sequences one process takes at a time (None = its whole share): it changes memory
     and speed, and the loss within rounding. `decay_share` is the part of all steps over which "wsd" decays.
     0 for `checkpoint_every` or `eval_every` means only at the end. One evaluation reads `eval_batches` global batches.
+    A run that would read one of its sources more often than `max_repeats` times (None = no limit) is refused.
+    `document_losses` writes the loss of each document in each step beside the metrics.
     """
 
     steps: int
@@ -57,6 +59,7 @@ class TrainConfig:
     tensor_parallel: int = 1
     shard: bool = False
     document_losses: bool = False
+    max_repeats: float | None = None
     seed: int = 0
     checkpoint_every: int = 100
     eval_every: int = 0
@@ -72,6 +75,10 @@ class TrainConfig:
             self._require_int("micro_batch", 1)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise _bad("seed", self.seed, "must be an integer from 0 to 2**63 - 1")
+        if self.max_repeats is not None:
+            self._require_number("max_repeats", above=0, at_most=float("inf"))
+        if self.document_losses and self.tensor_parallel > 1:
+            raise _bad("document_losses", True, "needs whole losses, which tensor_parallel shares among processes")
         if self.warmup_steps >= self.steps > 1:
             raise _bad("warmup_steps", self.warmup_steps, f"must be below steps={self.steps}")
         for name in ("lr", "clip_norm"):
