@@ -31,10 +31,14 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`."""
+    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`.
+
+    Where `is_turned`, they are read from the other strand: from the last token to the first, each as the one that pairs with it.
+    """
 
     pieces: tuple[Piece, ...]
     epochs: tuple[int, ...]
+    is_turned: bool = False
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)

@@ -21,6 +21,7 @@ class TrainConfig:
 
     `micro_batch` is how many sequences one process takes at a time (None = its whole share): it changes memory
     and speed, and the loss within rounding. `decay_share` is the part of all steps over which "wsd" decays.
+    `reverse_complement` is the share of sequences that are read from the other strand of DNA, for tokens of nucleotides.
     0 for `checkpoint_every` or `eval_every` means only at the end. One evaluation reads `eval_batches` global batches.
     """
 
@@ -67,6 +68,7 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             self._require_number(name, above=0, at_most=float("inf"))
         self._require_number("decay_share", above=0, at_most=1)
+        self._require_number("reverse_complement", above=None, at_most=1)
         self._require_number("min_lr_ratio", above=None, at_most=1)
         self._require_number("weight_decay", above=None, at_most=float("inf"))
         for name in ("beta1", "beta2"):

@@ -20,6 +20,7 @@ from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model, save_model, weights_digest
 from tilth.tokenize.order import RunOrder
 from tilth.tokenize.shards import TokenSet
+from tilth.tokenize.strands import mark_turned
 from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, published, restore, save_checkpoint
 from tilth.trainer.config import TrainConfig, differences
 from tilth.trainer.data import count_targets, micro_batches, open_tokens
@@ -201,6 +202,7 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     # Every process knows the whole batch, so the count of all its targets needs no message.
     n_targets = count_targets(run.order.sequences(step), f"step {step}")
     share = run.order.batch(step, world.rank, world.size)
+    share = mark_turned(share, config.reverse_complement, config.seed, step, world.rank * len(share))
     run.optimizer.zero_grad()
     loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
     for batch in micro_batches(run.tokens, share, config.micro_batch, world.device):
