@@ -118,7 +118,8 @@ def trace(what: str, step: int | None, sequence: int, position: int, as_data: bo
     document = {name: value for name, value in found.document.items() if value not in (None, [], "") and name != "text"}
     if document:
         document.setdefault("licence", "unknown: nothing in the source states one")
-    names = [name for name in ("context", "epoch", "offset", "kind", "part") if getattr(found, name, None) is not None]
+    names = [name for name in ("context", "epoch", "offset", "kind", "part", "locus") if getattr(found, name, None) is not None]
+    names += ["is_turned"] if getattr(found, "is_turned", False) else []
     ranges = {name: (getattr(found, first), getattr(found, last)) for name, first, last in _BYTES}
     told = {name: f"{first:,} to {last:,}" for name, (first, last) in ranges.items() if first is not None}
     print(record({"token": repr(found.token), **{name: getattr(found, name) for name in names}, **told, **document}))

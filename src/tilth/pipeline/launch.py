@@ -49,6 +49,7 @@ def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[st
     initial = store.artifact(store.get_named("run", recipe.initial).one("train")) if recipe.initial else None
     if initial is not None:
         _check_same_tokenizer(str(recipe.initial), initial, splits["train"])
+    _check_strands(config, splits["train"])
     model_config = _model_config(recipe, initial, splits["train"])
     spec = _train_spec(model_config, config, splits, initial)
     done = store.find(spec)
@@ -126,7 +127,22 @@ def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> 
 
     if initial is not None:
         return ModelConfig.from_dict(json.loads((initial.path / "config.json").read_text()))
-    return ModelConfig.from_dict({"vocab_size": Tokenizer.open(tokens.path).vocab_size, **(recipe.model or {})})
+    tokenizer = Tokenizer.open(tokens.path)
+    settings = {"vocab_size": tokenizer.vocab_size, **(recipe.model or {})}
+    if settings.get("complement") == "tokenizer" or (settings.get("rcps") and settings.get("complement") is None):
+        if tokenizer.complement is None:
+            fix = "Build the corpus with `tokenizer=Nucleotides()`, or give the model its `complement`."
+            raise RecipeError("the tokenizer of the subset knows no complement of its tokens", "Train(model=...)", fix)
+        settings["complement"] = tokenizer.complement
+    return ModelConfig.from_dict(settings)
+
+
+def _check_strands(config: Any, tokens: Artifact) -> None:
+    from tilth.tokenize.bpe import Tokenizer
+
+    if config.reverse_complement and Tokenizer.open(tokens.path).complement is None:
+        fix = "Leave it out, or build the corpus with `tokenizer=Nucleotides()`."
+        raise RecipeError("only DNA can be read from its other strand", "TrainConfig.reverse_complement", fix)
 
 
 def _train_spec(model_config: Any, config: Any, splits: dict[str, Artifact], initial: Artifact | None) -> Spec:
@@ -146,7 +162,7 @@ def _run_meta(recipe: Train, config: Any, model_config: Any, subset: Named) -> d
         "base": recipe.initial,
         "n_parameters": model_config.n_parameters(),
         "layers": model_config.layers,
-        **{key: getattr(config, key) for key in ("steps", "seq_len", "global_batch", "seed", "lr")},
+        **{key: getattr(config, key) for key in ("steps", "seq_len", "global_batch", "seed", "lr", "reverse_complement")},
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tilth.dedup.simhash.parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
 from tilth.tokenize.code_form import CodeForm as CodeForm
+from tilth.tokenize.nucleotides import Nucleotides as Nucleotides
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
@@ -277,7 +278,7 @@ class Corpus:
     near_duplicates: MinHashParameters | None = None
     duplicates: Sequence[Any] = ()  # "normal_text", "url", SimHash(...), Semantic(...)
     decontaminate: Decontaminate | None = None
-    tokenizer: Bpe | None = field(default_factory=Bpe)
+    tokenizer: Bpe | Nucleotides | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
     training_form: CodeForm | None = None
@@ -357,7 +358,8 @@ def _said(step: Any) -> str:
 class Train:
     """A training run on a subset: a new `model`, or the weights of the run `initial` to begin from.
 
-    `model` holds the settings of `tilth.models.ModelConfig` but `vocab_size`, which the tokenizer gives;
+    `model` holds the settings of `tilth.models.ModelConfig` but `vocab_size`, which the tokenizer gives, as it does
+    `complement` where that is "tokenizer" or `rcps` is True;
     `settings` holds those of `tilth.trainer.config.TrainConfig`.
     """
 

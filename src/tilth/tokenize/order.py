@@ -32,17 +32,26 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`, `source` that of a mixture."""
+    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`, `source` that of a mixture.
+
+    Where `is_turned`, they are read from the other strand: from the last token to the first, each as the one that pairs with it.
+    """
 
     pieces: tuple[Piece, ...]
     epochs: tuple[int, ...]
     source: int = 0
+    is_turned: bool = False
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+    @property
+    def read_order(self) -> tuple[Piece, ...]:
+        """The pieces as a model meets them: from the last when the sequence is turned."""
+        return self.pieces[::-1] if self.is_turned else self.pieces
 
     @property
     def n_targets(self) -> int:
@@ -236,6 +245,14 @@ def shuffled(n: int, seed: int, epoch: int, of: int = 0) -> np.ndarray:
         key = mix64(mix64(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
         # Without ties all kinds of sorting give the same; this one is the fastest.
         return np.argsort(mix64(mix64(np.arange(n, dtype=np.uint64) + key)), kind="quicksort")
+
+
+def hash_of(*numbers: int) -> np.ndarray:
+    """One uint64 (1,) that depends on all `numbers`, 0 or more each, and on their order."""
+    key = np.zeros(1, dtype=np.uint64)
+    for number in numbers:
+        key = mix64(key + np.uint64(number))
+    return key
 
 
 def mix64(x: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ class TrainConfig:
 
     `micro_batch` is how many sequences one process takes at a time (None = its whole share): it changes memory
     and speed, and the loss within rounding. `decay_share` is the part of all steps over which "wsd" decays.
+    `reverse_complement` is the share of sequences that are read from the other strand of DNA, for tokens of nucleotides.
     0 for `checkpoint_every` or `eval_every` means only at the end. One evaluation reads `eval_batches` global batches.
     A run that would read one of its sources more often than `max_repeats` times (None = no limit) is refused.
     `document_losses` writes the loss of each document in each step beside the metrics.
@@ -84,6 +85,7 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             self._require_number(name, above=0, at_most=float("inf"))
         self._require_number("decay_share", above=0, at_most=1)
+        self._require_number("reverse_complement", above=None, at_most=1)
         self._require_number("min_lr_ratio", above=None, at_most=1)
         self._require_number("weight_decay", above=None, at_most=float("inf"))
         for name in ("beta1", "beta2"):

@@ -78,7 +78,7 @@ class DocumentLosses:
                     *sums_P2[number * self._width + place],
                 )
                 for number, plan in enumerate(self._plans)
-                for place, piece in enumerate(plan.pieces)
+                for place, piece in enumerate(plan.read_order)
             ],
             _ROW,
         )

@@ -21,6 +21,7 @@ from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model, save_model, weights_digest
 from tilth.tokenize.mixed_order import MixedOrder
 from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
+from tilth.tokenize.strands import mark_turned
 from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore, save_checkpoint
 from tilth.trainer.config import TrainConfig, differences
 from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
@@ -249,6 +250,7 @@ def _read_share(run: _Run, step: int) -> list[Batch]:
     """This process's part of the batch of `step`, as micro-batches."""
     config, world = run.config, run.world
     plans = run.order.batch(step, world.rank, world.size)
+    plans = mark_turned(plans, config.reverse_complement, config.seed, step, world.rank * len(plans))
     if run.losses:
         run.losses.begin(plans, world.rank * len(plans))
     numbered = list(enumerate(plans, start=world.rank * len(plans)))

@@ -13,7 +13,7 @@ from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.tokenize.mixture import TokenMixture
-from tilth.tokenize.order import mix64
+from tilth.tokenize.order import hash_of, mix64
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
@@ -98,9 +98,7 @@ class Masked:
 
 def _hash(seed: int, step: int, sequence: int, n_positions: int) -> np.ndarray:
     """One number (n_positions,) uint64 for each position."""
-    key = np.zeros(1, dtype=np.uint64)
-    for number in (seed, step, sequence):
-        key = mix64(key + np.uint64(number))
+    key = hash_of(seed, step, sequence)
     return mix64(key + np.arange(n_positions, dtype=np.uint64))
 
 
