@@ -66,15 +66,15 @@ class Decoder(nn.Module):
 
     def hidden(self, ids_BT: Tensor, segments_BT: Tensor | None = None, states: DecoderStates | None = None) -> Tensor:
         """The normalised stream (B, T, d_model) before the head; states are advanced by T tokens."""
-        start = 0 if states is None else states.n_tokens
-        layout = lay_out(self.config, ids_BT, segments_BT, start)
+        start, lengths_B = (0, None) if states is None else (states.n_tokens, states.lengths_B)
+        layout = lay_out(self.config, ids_BT, segments_BT, start, lengths_B)
         layers = [None] * len(self.blocks) if states is None else states.layers
         sublayers = [
             sublayer for block, state in zip(self.blocks, layers, strict=True) for sublayer in block.sublayers(layout, state)
         ]
         hidden_BTD: Tensor = self.norm(self.residual.run(sublayers, self.embedding(ids_BT)))
         if states is not None:
-            states.n_tokens += ids_BT.shape[1]
+            states.advance(ids_BT.shape[1])
         return hidden_BTD
 
     def empty_states(self, batch: int, device: torch.device | str | None = None, capacity: int = 64) -> DecoderStates:
