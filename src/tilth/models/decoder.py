@@ -93,13 +93,13 @@ class Decoder(nn.Module):
 
     def hidden(self, ids_BT: Tensor, segments_BT: Tensor | None = None, states: DecoderStates | None = None) -> Tensor:
         """The normalised stream before the head (B, T, d_model), with rcps (B, T, 2 d_model); states are advanced by T tokens."""
-        start = 0 if states is None else states.n_tokens
+        start, lengths_B = (0, None) if states is None else (states.n_tokens, states.lengths_B)
         if self.config.rcps:
             ids_BT, segments_BT = both_strands(ids_BT, segments_BT, self.config)
-        layout = lay_out(self.config, ids_BT, segments_BT, start)
+        layout = lay_out(self.config, ids_BT, segments_BT, start, lengths_B)
         x_BTD = self.residual.run(self._shards(layout, states), self.embedding(ids_BT), self.ranks)
         if states is not None:
-            states.n_tokens += ids_BT.shape[1]
+            states.advance(ids_BT.shape[1])
         if self.config.rcps:
             return joined_strands(self.norm(settled(x_BTD, self.config)))
         hidden_BTD: Tensor = self.norm(x_BTD)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from tilth.kernels import attention, rope
+from tilth.kernels import attention, attention_decode, rope
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.sharding import Cuts
@@ -36,10 +38,17 @@ class Attention(nn.Module):
             cos_TR, sin_TR, rows_BT = layout.rotation
             q_BTHD = rope(q_BTHD, cos_TR, sin_TR, positions_BT=rows_BT)
             k_BTGD = rope(k_BTGD, cos_TR, sin_TR, positions_BT=rows_BT)
+        return self.out_proj(self._attend(q_BTHD, k_BTGD, v_BTGD, layout, state).flatten(-2))
+
+    def _attend(
+        self, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, layout: SequenceLayout, state: AttentionState | None
+    ) -> Tensor:
+        if state is not None and layout.lengths_B is not None:
+            keys, values, table_B1 = state.append_one(k_BTGD, v_BTGD, layout.lengths_B)
+            return cast(Tensor, attention_decode(q_BTHD, keys, values, block_table_BP=table_B1, lengths_B=layout.lengths_B))
         if state is not None:
             k_BTGD, v_BTGD = state.append(k_BTGD, v_BTGD)
-        o_BTHD = attention(q_BTHD, k_BTGD, v_BTGD, causal=self.is_causal, segments_BT=layout.segments_BT)
-        return self.out_proj(o_BTHD.flatten(-2))
+        return cast(Tensor, attention(q_BTHD, k_BTGD, v_BTGD, causal=self.is_causal, segments_BT=layout.segments_BT))
 
     @classmethod
     def cuts(cls, config: ModelConfig) -> Cuts:
