@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tilth.models.config import ModelConfig
+from tilth.models.rotary import frequencies
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class SequenceLayout:
 
     segments_BT: int32 document number inside the row, rising; None = one document per row.
     positions_BT: int64 position inside the document, (1, T) when all rows agree.
-    rotation: cosines and sines of the T positions from the first on, each (T, head_dim / 2) fp32, and the row of each
-        token (B, T) int32, None where that is its index; None without RoPE.
+    rotation: cosines and sines of the T positions from the first on, each (T, rotated_dim / 2) fp32, and the row of each
+        token (B, T) int32, None where that is its index; None without RoPE. The kernel leaves a head's other channels.
     """
 
     segments_BT: Tensor | None
@@ -45,7 +46,8 @@ def lay_out(config: ModelConfig, ids_BT: Tensor, segments_BT: Tensor | None, sta
     rotation = None
     if config.rope_theta is not None and "A" in config.pattern:
         rows_BT = None if segments_BT is None else positions_BT.to(torch.int32)
-        rotation = (*_rotation_tables(config.rope_theta, config.attention_head_dim // 2, index_T), rows_BT)
+        turns_R = frequencies(config.rope_theta, config.rotated_dim // 2, config.rope_scaling, ids_BT.device)
+        rotation = (*_rotation_tables(turns_R, index_T), rows_BT)
     return SequenceLayout(segments_BT, positions_BT, rotation)
 
 
@@ -57,8 +59,7 @@ def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
     return numbers_BT, index_T - first_BT
 
 
-def _rotation_tables(theta: float, n_pairs: int, index_T: Tensor) -> tuple[Tensor, Tensor]:
+def _rotation_tables(frequencies_R: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
     # fp64: in fp32 an angle at position 100,000 is off by 0.004; no buffer, which would follow the model into bf16
-    exponents_R = torch.arange(n_pairs, device=index_T.device, dtype=torch.float64) / n_pairs
-    angles_TR = index_T[:, None] * theta**-exponents_R
+    angles_TR = index_T[:, None] * frequencies_R
     return angles_TR.cos().float(), angles_TR.sin().float()
