@@ -62,7 +62,10 @@ def test_with_a_share_the_other_channels_know_no_position(make_model: Callable[.
         restarted = lay_out(model.config, moved, segments, 0)
         tables = [t[:1] for t in layout.rotation[:2]]  # type: ignore[index]
         x = model.embedding(moved)
-        flat = mixer(x, type(layout)(restarted.segments_BT, restarted.positions_BT, (*tables, torch.zeros_like(segments, dtype=torch.int32))))
+        flat = mixer(
+            x,
+            type(layout)(restarted.segments_BT, restarted.positions_BT, (*tables, torch.zeros_like(segments, dtype=torch.int32))),
+        )
         return torch.allclose(mixer(x, restarted), flat, atol=1e-6)
 
     assert not same_within_the_row()

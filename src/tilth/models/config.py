@@ -70,7 +70,9 @@ class ModelConfig:
         self._resolve_attention(needed="A" in pattern)
         if self.rope_scaling is not None:
             if self.rope_theta is None:
-                raise _bad("rope_scaling", self.rope_scaling, "stretches positions, but rope_theta=None means that there are none")
+                raise _bad(
+                    "rope_scaling", self.rope_scaling, "stretches positions, but rope_theta=None means that there are none"
+                )
             object.__setattr__(self, "rope_scaling", check_scaling(self.rope_scaling))
         if "M" in pattern or "D" in pattern:
             self._check_mamba2()

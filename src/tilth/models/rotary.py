@@ -1,4 +1,4 @@
-"""How fast each pair of channels turns with the position (RoPE), and what slows it down for longer texts; imports torch on use only."""
+"""How fast each pair of channels turns with the position (RoPE), and what slows it down for longer texts."""
 
 from __future__ import annotations
 
