@@ -64,7 +64,9 @@ def test_with_a_share_the_other_channels_know_no_position(make_model: Callable[.
         x = model.embedding(moved)
         flat = mixer(
             x,
-            type(layout)(restarted.segments_BT, restarted.positions_BT, (*tables, torch.zeros_like(segments, dtype=torch.int32))),
+            type(layout)(
+                restarted.segments_BT, restarted.positions_BT, None, (*tables, torch.zeros_like(segments, dtype=torch.int32))
+            ),
         )
         return torch.allclose(mixer(x, restarted), flat, atol=1e-6)
 
