@@ -1,4 +1,4 @@
-"""Validation by a predicate (held-out chromosomes, sites, years): with their duplicates, so that nothing of them is trained on."""
+"""Validation by a predicate (held-out chromosomes, sites, years): its duplicates go with it, so that none is trained on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 import duckdb
 
-from tilth.catalog.corpus_views import CorpusViews
-from tilth.catalog.policies import expand_policies
-from tilth.catalog.predicate import Predicate, check_binds, parse_predicate
 from tilth.errors import SubsetError
 
 # A cluster of duplicates goes as a whole: a copy of what is held out would be training on it.
@@ -24,14 +21,12 @@ class HeldOut:
     n_moved: int  # documents that do not satisfy it, but are duplicates of some that do
 
 
-def parse_held_out(
-    connection: duckdb.DuckDBPyConnection, relation: str, where: str, views: CorpusViews, corpus: str
-) -> Predicate:  # fmt: skip
-    """The predicate that says which documents are for validation. Raises QueryError."""
-    where = expand_policies(where, views.columns, corpus)
-    predicate = parse_predicate(connection, where)
-    check_binds(connection, relation, where, predicate, views.columns)
-    return predicate
+def check_split(share: float, where: str | None) -> None:
+    """Validation is told by a share of the clusters, or by a predicate. Raises SubsetError."""
+    if where is not None and share:
+        raise SubsetError("validation is told by a share and by a predicate", "validation_share, validation_where", "Give one.")
+    if not 0.0 <= share < 1.0:
+        raise SubsetError(f"validation_share is {share}", fix="Give a share from 0 up to, not including, 1.")
 
 
 def count_held_out(connection: duckdb.DuckDBPyConnection, where: str) -> HeldOut:

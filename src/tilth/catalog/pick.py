@@ -17,7 +17,7 @@ from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory, stopping
 from tilth.catalog.corpus_views import LICENCE_RULES, CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
-from tilth.catalog.held_out import IN_VALIDATION, count_held_out, parse_held_out
+from tilth.catalog.held_out import IN_VALIDATION, check_split, count_held_out
 from tilth.catalog.keepers import keeper_rule_of
 from tilth.catalog.mixture import Mixture, Share, judged, take_mixture
 from tilth.catalog.nearest import take_nearest
@@ -79,20 +79,13 @@ def pick(
     Raises NotFoundError (no such corpus), QueryError (the predicate), SubsetError (nothing selected, a
     document twice, no token counts where they are needed).
     """
-    if validation_where is not None and validation_share:
-        raise SubsetError("validation is told by a share and by a predicate", "validation_share, validation_where", "Give one.")
-    if not 0.0 <= validation_share < 1.0:
-        raise SubsetError(f"validation_share is {validation_share}", fix="Give a share from 0 up to, not including, 1.")
+    check_split(validation_share, validation_where)
     named = store.get_named("corpus", corpus)
     relation = relation_names(thing.name for thing in store.named("corpus"))[corpus]
     with open_in_memory(store.root / "catalog") as connection, stopping(connection):
         views = create_corpus_views(connection, store, named, relation)
-        where = expand_policies(where, views.columns, corpus)
-        predicate = parse_predicate(connection, where)
-        _refuse_bare_policies(predicate, views, where)
-        view = f"main.{identifier(relation)}"
-        check_binds(connection, view, where, predicate, views.columns)
-        held_out = parse_held_out(connection, view, validation_where, views, corpus) if validation_where is not None else None
+        predicate = _bound(connection, views, where)
+        held_out = _bound(connection, views, validation_where) if validation_where is not None else None
         parts = _parts_used(views, predicate.names | (held_out.names if held_out else frozenset()))
         params = {
             "where": predicate.sql,
@@ -229,6 +222,15 @@ class _Selection:
             f"select *, case when {IN_VALIDATION if self.held_out else by_share} then 'validation' else 'train' end as split "
             "from chosen)"
         )
+
+
+def _bound(connection: duckdb.DuckDBPyConnection, views: CorpusViews, where: str) -> Predicate:
+    """`where` as a predicate over the corpus, its policies spelled out. Raises QueryError."""
+    where = expand_policies(where, views.columns, views.named.name)
+    predicate = parse_predicate(connection, where)
+    _refuse_bare_policies(predicate, views, where)
+    check_binds(connection, f"main.{identifier(views.relation)}", where, predicate, views.columns)
+    return predicate
 
 
 def _refuse_bare_policies(predicate: Predicate, views: CorpusViews, where: str) -> None:
