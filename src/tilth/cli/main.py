@@ -47,6 +47,7 @@ for verb in (
     model_verbs.train,
     model_verbs.deploy,
     model_verbs.trace,
+    model_verbs.why,
     score_verbs.score,
     score_verbs.fit,
     dedup_verbs.dedup,

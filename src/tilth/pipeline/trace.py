@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tilth.artifacts import Named
 from tilth.errors import NotFoundError, StoreError, did_you_mean
 from tilth.pipeline.project import Project
+from tilth.pipeline.run_sources import RunSource, order_of, sources_of
 from tilth.pipeline.sources_of_texts import SourcesOfTexts
 from tilth.pipeline.tokenise import SPLITS
 
@@ -39,6 +40,7 @@ class Traced:
     """One token of a run and where it comes from."""
 
     run: str
+    subset: str
     step: int
     sequence: int
     position: int
@@ -81,11 +83,11 @@ class TokenShard:
         self._open(project, named, texts, split)
 
     @classmethod
-    def of_run(cls, project: Project, run: Named) -> TokenShard:
-        """What a run was trained on: it holds on to the parts of its tokens and of its subset."""
+    def of_run(cls, project: Project, source: RunSource) -> TokenShard:
+        """What a run was trained on: it holds on to the parts of its tokens and of its subsets."""
         shard = cls.__new__(cls)
-        shard.name = f"{run.meta['subset']}/train"
-        shard._open(project, run, run, "train")
+        shard.name = f"{source.subset}/train"
+        shard._open(project, source.named, source.named, "train")
         return shard
 
     def _open(self, project: Project, tokens: Named, texts: Named, split: str) -> None:
@@ -184,20 +186,21 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     Nothing was logged for this: the order of a run is a pure function of its settings.
     Raises NotFoundError where the run has no such step, sequence or position.
     """
-    from tilth.tokenize.order import RunOrder
-
     named = project.store.get_named("run", run)
-    meta = named.meta
-    for what, value, low, high in (
-        ("step", step, 0, meta["steps"] - 1),
-        ("sequence", sequence, 0, meta["global_batch"] - 1),
-        ("position", position, 0, meta["seq_len"] - 1),
-    ):
-        if not low <= value <= high:
-            raise NotFoundError(f"run `{run}` has no {what} {value}", f"run/{run}", f"Its {what}s go from {low} to {high}.")
-    shard = TokenShard.of_run(project, named)
-    order = RunOrder(shard.tokens.lengths, meta["seq_len"], meta["global_batch"], meta["seed"])
-    found = order.locate(step, sequence, position)
+    check_place(named, step=step, sequence=sequence, position=position)
+    sources = sources_of(named)
+    shards = [TokenShard.of_run(project, source) for source in sources]
+    number, found = order_of(named, sources, [shard.tokens for shard in shards]).locate(step, sequence, position)
+    shard = shards[number]
     at = shard.at(int(shard.tokens.offsets[found.document]) + found.offset, n_context)
     own = {name: getattr(at, name) for name in ("kind", "part", "start", "end", "source_start", "source_end", "document")}
-    return Traced(run, step, sequence, position, at.token, at.context, found.epoch, found.offset, **own)
+    return Traced(run, sources[number].subset, step, sequence, position, at.token, at.context, found.epoch, found.offset, **own)
+
+
+def check_place(run: Named, **place: int) -> None:
+    """Raise NotFoundError where a run has no such step, sequence or position."""
+    ends = {"step": run.meta["steps"], "sequence": run.meta["global_batch"], "position": run.meta["seq_len"]}
+    for what, value in place.items():
+        if not 0 <= value < ends[what]:
+            fix = f"Its {what}s go from 0 to {ends[what] - 1}."
+            raise NotFoundError(f"run `{run.name}` has no {what} {value}", f"run/{run.name}", fix)
