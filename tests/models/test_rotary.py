@@ -42,7 +42,8 @@ def test_linear_scaling_is_a_position_divided() -> None:
     ids = torch.zeros(1, 13, dtype=torch.long)
     plain = lay_out(ModelConfig(**config), ids, None, 0).rotation
     slow = lay_out(ModelConfig(**config, rope_scaling={"factor": 4}), ids, None, 0).rotation
-    assert plain and slow
+    assert plain
+    assert slow
     for fast_table, slow_table in zip(plain[:2], slow[:2], strict=True):
         torch.testing.assert_close(slow_table[::4], fast_table[:4])
         assert not torch.allclose(slow_table[1:4], fast_table[1:4])

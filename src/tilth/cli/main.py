@@ -59,6 +59,7 @@ for verb in (
     model_verbs.trace,
     foreign_verbs.import_hf,
     foreign_verbs.export_hf,
+    model_verbs.why,
     score_verbs.score,
     score_verbs.fit,
     dedup_verbs.dedup,
