@@ -181,7 +181,7 @@ def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenSet) -> 
 
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
-    record = Metrics(run.work_dir, run.first_step) if world.is_first else contextlib.nullcontext()
+    record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
     with record as metrics, stop_wish() as wish:
         for step in range(run.first_step, config.steps):
             at_start = _evaluate_start(run) if step == 0 else {}
