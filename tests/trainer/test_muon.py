@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -137,16 +138,13 @@ def test_its_state_can_be_saved_and_loaded_as_that_of_any_optimizer(model_config
     assert isinstance(first, MuonBesideAdamW)
     steps(models[0], first)
     models[1].load_state_dict(models[0].state_dict())
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))  # torch would share the tensors
     for model, optimizer in zip(models, (first, second), strict=True):
         steps(model, optimizer)
     for name, parameter in models[1].named_parameters():
         assert torch.equal(parameter, dict(models[0].named_parameters())[name]), name
 
 
-def test_a_run_learns_with_the_learning_rate_of_adamw(run: Callable[..., TrainResult]) -> None:
-    losses = {}
-    for optimizer in ("adamw", "muon"):
-        lines = read_metrics(run(optimizer, optimizer=optimizer, steps=30).folder)
-        losses[optimizer] = sum(line["loss"] for line in lines[-5:]) / 5
-    assert losses["muon"] < losses["adamw"] + 0.1
+def test_a_run_learns_with_it(run: Callable[..., TrainResult]) -> None:
+    lines = read_metrics(run(optimizer="muon").folder)
+    assert lines[-1]["loss"] < lines[0]["loss"] - 1
