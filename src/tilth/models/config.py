@@ -11,6 +11,7 @@ from typing import Any, cast
 from tilth.errors import RecipeError, did_you_mean
 from tilth.models.pattern import parse_pattern
 from tilth.models.residual import RESIDUALS
+from tilth.models.rotary import check_scaling
 
 VOCAB_MULTIPLE = 8
 MLP_MULTIPLE = 64
@@ -22,7 +23,7 @@ class ModelConfig:
 
     n_heads may be 0 only in a model without attention. d_ff=0 means blocks without an MLP.
     rope_theta=None means no positions (the mamba2 layers carry the order); rope_share is the part of a head's channels
-    that is rotated, and rope_scaling stretches the positions (see layout.py). dt_rank belongs to mamba1.
+    that is rotated, and rope_scaling stretches the positions (see rotary.py). dt_rank belongs to mamba1.
     residual is a topology of residual.py, which holds from layer residual_from on; desync_ranks is the number of ranks
     that a desync model is cut into. A bidirectional model reads both ways, so it cannot generate. complement gives
     the id that pairs with each id on the other strand of DNA; with rcps the model shares its parameters between the
@@ -67,6 +68,12 @@ class ModelConfig:
             object.__setattr__(self, "d_ff", width)
         _require_int("d_ff", self.d_ff, minimum=0)
         self._resolve_attention(needed="A" in pattern)
+        if self.rope_scaling is not None:
+            if self.rope_theta is None:
+                raise _bad(
+                    "rope_scaling", self.rope_scaling, "stretches positions, but rope_theta=None means that there are none"
+                )
+            object.__setattr__(self, "rope_scaling", check_scaling(self.rope_scaling))
         if "M" in pattern or "D" in pattern:
             self._check_mamba2()
         if self.dt_rank is None:
@@ -166,8 +173,13 @@ class ModelConfig:
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
     @property
+    def dt_width(self) -> int:
+        """Channels that a mamba1 mixer makes its time steps from."""
+        return cast(int, self.dt_rank)
+
+    @property
     def d_inner(self) -> int:
-        """Channels inside a mamba2 mixer."""
+        """Channels inside a mamba mixer."""
         return self.expand * self.d_model
 
     @property
@@ -181,9 +193,14 @@ class ModelConfig:
         return self.d_inner + 2 * self.n_groups * self.d_state
 
     @property
+    def sublayers_per_layer(self) -> int:
+        """A mixer, and an MLP if there is one."""
+        return 2 if self.mlp_width else 1
+
+    @property
     def n_sublayers(self) -> int:
         """Outputs added to the residual stream over the whole depth."""
-        return len(self.pattern) * (2 if self.mlp_width else 1)
+        return len(self.pattern) * self.sublayers_per_layer
 
     def n_parameters(self) -> int:
         """Number of trained values, the padding rows of the embedding included."""

@@ -8,8 +8,8 @@ import torch
 
 from tilth.errors import TrainError
 from tilth.models.decoder import Decoder
-from tilth.tokenize.order import RunOrder, SequencePlan
-from tilth.tokenize.shards import TokenSet
+from tilth.tokenize.mixture import TokenMixture
+from tilth.tokenize.order import SequencePlan
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import micro_batches, require_targets
 from tilth.trainer.execution import autocast
@@ -18,10 +18,11 @@ from tilth.trainer.parallel import World
 
 
 @torch.no_grad()
-def evaluate(model: Decoder, objective: Objective, tokens: TokenSet, config: TrainConfig, world: World) -> float:
+def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config: TrainConfig, world: World) -> float:
     """Mean loss (nats per target token) over the same `eval_batches` global batches of `tokens` at every call.
 
-    A smaller set is read once. Every process must call it. Raises TrainError when there is no target or no finite loss.
+    A set that has less is read once, a mixture until one of its sources is. Every process must call it.
+    Raises TrainError when there is no target or no finite loss.
     """
     numbered = list(enumerate(_plans(tokens, config)))[world.rank :: world.size]
     # What is asked of a sequence is the same at every evaluation: as of step 0.
@@ -43,7 +44,8 @@ def evaluate(model: Decoder, objective: Objective, tokens: TokenSet, config: Tra
     return mean
 
 
-def _plans(tokens: TokenSet, config: TrainConfig) -> list[SequencePlan]:
+def _plans(tokens: TokenMixture, config: TrainConfig) -> list[SequencePlan]:
+    order = tokens.order(config.seq_len, 1, config.seed)
     n_wanted = config.eval_batches * config.global_batch
-    n_sequences = min(n_wanted, max(1, tokens.n_tokens // config.seq_len))
-    return RunOrder(tokens.lengths, config.seq_len, n_sequences, config.seed).sequences(0)
+    n_sequences = int(min(n_wanted, max(1, order.n_steps_within(1))))
+    return [order.sequence(step, 0) for step in range(n_sequences)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +19,13 @@ from tilth.errors import StaleError, TrainError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model, save_model, weights_digest
-from tilth.tokenize.order import RunOrder
-from tilth.tokenize.shards import TokenSet
+from tilth.tokenize.mixed_order import MixedOrder
+from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
+from tilth.tokenize.strands import mark_turned
 from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore, save_checkpoint
 from tilth.trainer.config import TrainConfig, differences
 from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
+from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
 from tilth.trainer.failures import memory_errors, not_finite
@@ -59,13 +62,13 @@ class TrainResult:
 def train(
     model_config: ModelConfig,
     config: TrainConfig,
-    tokens: Path,
-    validation: Path | None,
+    tokens: Path | Sequence[Source],
+    validation: Path | Sequence[Source] | None,
     work_dir: Path,
     initial: Path | None = None,
     on_step: OnStep | None = None,
 ) -> TrainResult:
-    """Train on the token set `tokens`, or go on where an interrupted call with the same inputs stopped.
+    """Train on the token set `tokens`, or a mixture of several, or go on where an interrupted call with the same inputs stopped.
 
     Under `torchrun` every process calls this with the same arguments and a `work_dir` that all can read.
     `initial` is a saved model to start from; `on_step` gets the metrics of each step, in the first process.
@@ -76,7 +79,7 @@ def train(
     """
     work_dir = Path(work_dir)
     with join_world(config.device) as world, _sole_use(work_dir, world), memory_errors(work_dir, config, world.size):
-        run = _prepare(model_config, config, Path(tokens), validation, work_dir, initial, world)
+        run = _prepare(model_config, config, tokens, validation, work_dir, initial, world)
         if run.first_step < config.steps:
             _take_steps(run, on_step)
         return world.from_first(lambda: _finish(run))
@@ -102,15 +105,16 @@ class _Run:
     config: TrainConfig
     work_dir: Path
     world: World
-    tokens: TokenSet
-    validation: TokenSet | None
-    order: RunOrder
+    tokens: TokenMixture
+    validation: TokenMixture | None
+    order: MixedOrder
     objective: Objective
     model: Decoder
     optimizer: torch.optim.Optimizer
     guard: SpikeGuard
     identity: dict[str, Any]
     resumed_from: int | None
+    losses: DocumentLosses | None = None
 
     @property
     def first_step(self) -> int:
@@ -124,17 +128,18 @@ class _Run:
 def _prepare(
     model_config: ModelConfig,
     config: TrainConfig,
-    tokens_folder: Path,
-    validation_folder: Path | None,
+    sources: Path | Sequence[Source],
+    validation_sources: Path | Sequence[Source] | None,
     work_dir: Path,
     initial: Path | None,
     world: World,
 ) -> _Run:
-    tokens = open_tokens(tokens_folder, model_config)
-    validation = open_tokens(validation_folder, model_config) if validation_folder else None
+    tokens = open_tokens(sources, model_config)
+    validation = open_tokens(validation_sources, model_config) if validation_sources else None
     if validation and validation.tokenizer_digest != tokens.tokenizer_digest:
-        raise StaleError("the validation set was made by another tokenizer", where=str(validation_folder))
-    order = RunOrder(tokens.lengths, config.seq_len, config.global_batch, config.seed)
+        raise StaleError("the validation set was made by another tokenizer", where=str(validation.folder))
+    order = tokens.order(config.seq_len, config.global_batch, config.seed)
+    check_repeats(order, tokens.names, config.steps, config.max_repeats or math.inf)
     order.batch(0, world.rank, world.size)  # an unequal share is refused before any work
     objective = make_objective(config, model_config, tokens)
     torch.manual_seed(config.seed)
@@ -142,7 +147,7 @@ def _prepare(
     identity = {
         "model": model_config.to_dict(),
         "train": config.identity(),
-        "tokens_digest": tokens.digest,
+        "tokens": tokens.identity(),
         "initial_digest": weights_digest(model.state_dict()) if initial else None,
     }
     checkpoint = world.from_first(lambda: _find_checkpoint(work_dir, identity))
@@ -164,7 +169,7 @@ def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | N
     return checkpoint
 
 
-def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenSet) -> Decoder:
+def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenMixture) -> Decoder:
     model = load_model(folder)
     changed = differences(model.config.to_dict(), model_config.to_dict(), "model.")
     tokenizer = folder / "tokenizer.json"
@@ -182,6 +187,8 @@ def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenSet) -> 
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
     record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
+    if config.document_losses:
+        run.losses = DocumentLosses(run.work_dir, run.first_step, world)
     with record as metrics, stop_wish() as wish:
         for step in range(run.first_step, config.steps):
             at_start = _evaluate_start(run) if step == 0 else {}
@@ -195,6 +202,8 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
                 if on_step:
                     on_step(line)
             if is_stopping or _is_due(n_done, config.checkpoint_every, config.steps):
+                if run.losses:
+                    run.losses.sync()
                 if metrics:
                     metrics.sync()
                     save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place, run.guard.ledger)
@@ -217,6 +226,8 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     batches = _read_share(run, step)
     n_targets = require_targets(world.add_up([float(count_targets(batches))])[0], f"step {step}")
     loss_sum = _make_gradients(run, batches, n_targets)
+    if run.losses:
+        run.losses.write(step)
     world.add_up_gradients(run.model.parameters())
     total, n_wishes = world.add_up([loss_sum, float(wish.is_set)])
     loss = total / n_targets
@@ -239,6 +250,9 @@ def _read_share(run: _Run, step: int) -> list[Batch]:
     """This process's part of the batch of `step`, as micro-batches."""
     config, world = run.config, run.world
     plans = run.order.batch(step, world.rank, world.size)
+    plans = mark_turned(plans, config.reverse_complement, config.seed, step, world.rank * len(plans))
+    if run.losses:
+        run.losses.begin(plans, world.rank * len(plans))
     numbered = list(enumerate(plans, start=world.rank * len(plans)))
     return list(
         micro_batches(
@@ -253,9 +267,12 @@ def _make_gradients(run: _Run, batches: list[Batch], n_targets: int) -> float:
     loss_sum = torch.zeros((), dtype=torch.float64, device=run.world.device)
     for batch in batches:
         with autocast(run.config, run.world.device):
-            loss, _ = run.objective.loss(run.model, batch)
+            each_BT = torch.empty_like(batch[0], dtype=torch.float32) if run.losses else None
+            loss, _ = run.objective.loss(run.model, batch, each_BT)
         (loss / n_targets).backward()
         loss_sum += loss.detach()
+        if run.losses and each_BT is not None:
+            run.losses.add(batch, each_BT)
     return float(loss_sum)
 
 
@@ -280,6 +297,8 @@ def _finish(run: _Run) -> TrainResult:
     lines = read_metrics(run.work_dir)
     if not lines:
         raise TrainError("metrics.jsonl of a finished run is missing or empty", where=str(run.work_dir))
+    if run.config.document_losses:
+        write_table(run.work_dir, run.tokens.names, sum(line["n_tokens"] for line in lines))
     seconds = sum(line["seconds"] for line in lines)
     return TrainResult(
         folder=run.work_dir,

@@ -12,8 +12,9 @@ from torch import Tensor
 from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
-from tilth.tokenize.order import mix64
-from tilth.tokenize.shards import IGNORED, TokenSet
+from tilth.tokenize.mixture import TokenMixture
+from tilth.tokenize.order import hash_of, mix64
+from tilth.tokenize.shards import IGNORED
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
 
@@ -28,12 +29,15 @@ class Objective(Protocol):
         """The row (ids_T, targets_T, segments_T) of one sequence of a step as the model reads it; target -100: no loss."""
         ...
 
-    def loss(self, model: Decoder, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss as (sum in fp32, number of targets), so that micro-batches and processes add up exactly."""
+    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Loss as (sum in fp32, number of targets), so that micro-batches and processes add up exactly.
+
+        `each_BT`, where given, is filled with the loss of each target, 0 elsewhere.
+        """
         ...
 
 
-def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: TokenSet) -> Objective:
+def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: TokenMixture) -> Objective:
     """The objective of a run. Raises RecipeError where the model or the vocabulary does not fit it."""
     is_masked = config.objective == "masked"
     if is_masked != model_config.bidirectional:
@@ -58,9 +62,9 @@ class NextToken:
         """The row as it is."""
         return row
 
-    def loss(self, model: Decoder, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the next token."""
-        return model.loss(*batch)
+        return model.loss(*batch, each_BT)
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,14 @@ class Masked:
         shown_T = np.where(kind_T < MASKED, self.mask_id, np.where(kind_T < MASKED + RANDOM, random_T, ids_T))
         return np.where(asked_T, shown_T, ids_T), np.where(asked_T, ids_T, IGNORED), segments_T
 
-    def loss(self, model: Decoder, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the tokens that were asked for, each at its own place."""
-        return model.loss(*batch)
+        return model.loss(*batch, each_BT)
 
 
 def _hash(seed: int, step: int, sequence: int, n_positions: int) -> np.ndarray:
     """One number (n_positions,) uint64 for each position."""
-    key = np.zeros(1, dtype=np.uint64)
-    for number in (seed, step, sequence):
-        key = mix64(key + np.uint64(number))
+    key = hash_of(seed, step, sequence)
     return mix64(key + np.arange(n_positions, dtype=np.uint64))
 
 
@@ -105,7 +107,7 @@ def _share(numbers: np.ndarray) -> np.ndarray:
     return (numbers >> np.uint64(11)) * 2.0**-53
 
 
-def _special_ids(tokens: TokenSet) -> tuple[int, np.ndarray]:
+def _special_ids(tokens: TokenMixture) -> tuple[int, np.ndarray]:
     """The id of [MASK], and the ids that are never asked for."""
     described = json.loads((tokens.folder / "tokenizer.json").read_text(encoding="utf-8"))
     added = {token["content"]: token["id"] for token in described.get("added_tokens", ()) if token.get("special")}
@@ -115,4 +117,4 @@ def _special_ids(tokens: TokenSet) -> tuple[int, np.ndarray]:
             where=str(tokens.folder / "tokenizer.json"),
             fix="Tokenise the subset with a tokenizer that has one, such as that of nucleotides.",
         )
-    return added[MASK], np.array(sorted({tokens.separator_id, *added.values()}))
+    return added[MASK], np.array(sorted({tokens.sets[0].separator_id, *added.values()}))
