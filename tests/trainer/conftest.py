@@ -17,6 +17,7 @@ from tilth.models.config import ModelConfig
 from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.loop import TrainResult, train
 
 SCRIPT = Path(__file__).with_name("run_tiny.py")
 Setup = dict[str, Any]
@@ -91,6 +92,20 @@ def setup(
         "tokens": str(tokens),
         "validation": str(validation),
     }
+
+
+@pytest.fixture
+def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: Path) -> Callable[..., TrainResult]:
+    """Train into tmp_path/<name>; keyword arguments replace those of `train` or fields of the config."""
+
+    def call(name: str = "run", **changed: Any) -> TrainResult:
+        arguments = {
+            key: changed.pop(key) for key in ("model_config", "tokens", "validation", "initial", "on_step") if key in changed
+        }
+        values = {"model_config": model_config, "tokens": tokens, "validation": None, **arguments}
+        return train(config=TrainConfig.from_dict({**config.to_dict(), **changed}), work_dir=tmp_path / name, **values)
+
+    return call
 
 
 @pytest.fixture

@@ -31,7 +31,9 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     project = Project.find()
     loaded = load_recipe(recipe, overrides, Train, project.folder)
     with progress(f"train {loaded.name}", loaded.description.settings.get("steps", 0)) as advance:
-        launched = launch.train(project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"))
+        launched = launch.train(
+            project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"), _say_costs
+        )
     if os.environ.get("RANK", "0") != "0":
         return  # one process of a `torchrun` reports for all
     meta = launched.named.meta
@@ -51,6 +53,17 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
         "kernels": ", ".join(backends_used()),
     }
     print(record({name: value for name, value in fields.items() if value is not None}))
+
+
+def _say_costs(costs: dict[str, Any]) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
+    say(
+        f"{costs['n_parameters']:,} parameters, {costs['n_parameters_without_embedding']:,} of them not embedding; "
+        f"{size(costs['state_bytes'])} for parameters, gradients and optimiser\n"
+        f"{costs['n_tokens']:,} tokens, {costs['tokens_per_step']:,} a step; "
+        f"{costs['flops_per_token']:.3g} FLOPs a token, {costs['flops']:.3g} in all"
+    )
 
 
 @click.command()

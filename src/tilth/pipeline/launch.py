@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,8 +33,13 @@ class Launched:
     was_there: bool
 
 
-def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[str, Any]], None] | None = None) -> Launched:
+Told = Callable[[dict[str, Any]], None]
+
+
+def train(project: Project, name: str, recipe: Train, on_step: Told | None = None, on_start: Told | None = None) -> Launched:
     """Train `recipe` to its end as `run/<name>`, from where an earlier attempt stopped.
+
+    `on_start` gets what the run will cost (see `run_costs`) before anything is trained, `on_step` the metrics of each step.
 
     Under `torchrun` every process calls this; the store's locks let one of them make what all of them need.
     """
@@ -53,6 +59,10 @@ def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[st
     done = store.find(spec)
     was_there = done is not None
     if done is None:
+        if on_start:
+            from tilth.trainer.throughput import run_costs
+
+            on_start(run_costs(model_config, config))
         done, facts = _run_and_publish(store, spec, model_config, config, data, initial, on_step)
     else:
         facts = _measured_before(store, name, done)
@@ -116,8 +126,9 @@ def _final_folder(work: Path) -> tuple[Path, list[float]]:
 
 def _ends(losses: list[float]) -> dict[str, float]:
     """Where the loss began and ended: means over a twentieth of the steps, since one batch is noise."""
-    n = max(1, len(losses) // 20)
-    return {"start_loss": sum(losses[:n]) / n, "end_loss": sum(losses[-n:]) / n}
+    finite = [loss for loss in losses if math.isfinite(loss)]  # a skipped step may have had none
+    n = max(1, len(finite) // 20)
+    return {"start_loss": sum(finite[:n]) / n, "end_loss": sum(finite[-n:]) / n}
 
 
 def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> Any:

@@ -22,7 +22,7 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 # These say when to look and where to run, not what to compute: a resumed run may change them.
-_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device", "max_repeats")
+_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device", "max_repeats", "wandb_project")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,11 @@ class TrainConfig:
     and speed, and the loss within rounding. `decay_share` is the part of all steps over which "wsd" decays.
     `reverse_complement` is the share of sequences that are read from the other strand of DNA, for tokens of nucleotides.
     0 for `checkpoint_every` or `eval_every` means only at the end. One evaluation reads `eval_batches` global batches.
+    `objective` is described in objectives.py; "masked" needs a bidirectional model. `optimizer` "muon" is Muon on the
+    hidden matrices, which shares lr and weight_decay with AdamW on the rest. `skip_spikes` leaves out the update of a
+    step whose loss or gradient norm lies this many standard deviations above the last 128 steps (0 = never). `precision`
+    "bfloat16" makes the matrix products bf16, and nothing else. `recompute` keeps only the input of each sublayer for the
+    backward pass; `compile` compiles each sublayer. `wandb_project` shows the curves on Weights & Biases, too.
     A run that would read one of its sources more often than `max_repeats` times (None = no limit) is refused.
     `document_losses` writes the loss of each document in each step beside the metrics.
     """
@@ -66,6 +71,7 @@ class TrainConfig:
     eval_every: int = 0
     eval_batches: int = 8
     device: str = "auto"
+    wandb_project: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "seq_len", "global_batch", "eval_batches"):
@@ -91,6 +97,8 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             self._require_number(name, above=None, at_most=0.999999)
         self._require_number("skip_spikes", above=None, at_most=float("inf"))
+        if self.wandb_project is not None and (not isinstance(self.wandb_project, str) or not self.wandb_project):
+            raise _bad("wandb_project", repr(self.wandb_project), "must be the name of a project, or None")
         for name in ("recompute", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise _bad(name, repr(getattr(self, name)), "must be True or False")

@@ -186,7 +186,7 @@ def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenMixture)
 
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
-    record = Metrics(run.work_dir, run.first_step) if world.is_first else contextlib.nullcontext()
+    record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
     if config.document_losses:
         run.losses = DocumentLosses(run.work_dir, run.first_step, world)
     with record as metrics, stop_wish() as wish:
