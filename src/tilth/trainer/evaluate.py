@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -11,41 +12,49 @@ from tilth.models.decoder import Decoder
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.data import micro_batches, require_targets
+from tilth.trainer.data import count_targets, micro_batches, require_targets
 from tilth.trainer.execution import autocast
 from tilth.trainer.objectives import Objective
 from tilth.trainer.parallel import World
 
 
 @torch.no_grad()
-def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config: TrainConfig, world: World) -> float:
-    """Mean loss (nats per target token) over the same `eval_batches` global batches of `tokens` at every call.
+def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config: TrainConfig, world: World) -> dict[str, float]:
+    """`validation_loss` (nats per target) and what else the objective scores, each a mean over the targets.
 
-    A set that has less is read once, a mixture until one of its sources is. Every process must call it.
-    Raises TrainError when there is no target or no finite loss.
+    Over the same `eval_batches` global batches of `tokens` at every call: a set that has less is read once, a mixture until
+    one of its sources is, and all of several classes. Every process must call it. Raises TrainError when there is no target or no finite loss.
     """
-    numbered = list(enumerate(_plans(tokens, config)))[world.rank :: world.size]
+    numbered = list(enumerate(_plans(objective, tokens, config)))[world.rank :: world.size]
     # What is asked of a sequence is the same at every evaluation: as of step 0.
     batches = micro_batches(
-        tokens, numbered, config.micro_batch, world.device, lambda row, number: objective.arrange(row, 0, number)
+        tokens, numbered, config.micro_batch, world.device, lambda row, plan, number: objective.arrange(row, plan, 0, number)
     )
     model.eval()
-    total, n_targets = 0.0, 0
+    sums = dict.fromkeys(objective.scores, 0.0)
+    n_targets = 0
     for batch in batches:
         with autocast(config, world.device):
-            loss, count = objective.loss(model, batch)
-        total += float(loss)
-        n_targets += int(count)
+            scores = objective.score(model, batch)
+        sums = {name: total + float(scores[name]) for name, total in sums.items()}
+        n_targets += count_targets([batch])
     model.train()
-    total, n_all = world.add_up([total, float(n_targets)])
-    mean = total / require_targets(n_all, str(tokens.folder))
-    if not math.isfinite(mean):
-        raise TrainError(f"the validation loss is {mean}", where=str(tokens.folder))
-    return mean
+    n_all, *totals = world.add_up([float(n_targets), *sums.values()])
+    n_all = require_targets(n_all, str(tokens.folder))
+    means = {f"validation_{name}": total / n_all for name, total in zip(sums, totals, strict=True)}
+    if not math.isfinite(means["validation_loss"]):
+        raise TrainError(f"the validation loss is {means['validation_loss']}", where=str(tokens.folder))
+    return means
 
 
-def _plans(tokens: TokenMixture, config: TrainConfig) -> list[SequencePlan]:
-    order = tokens.order(config.seq_len, 1, config.seed)
+def _plans(objective: Objective, tokens: TokenMixture, config: TrainConfig) -> list[SequencePlan]:
     n_wanted = config.eval_batches * config.global_batch
+    order = tokens.order(config.seq_len, 1, config.seed, objective.reads_whole_documents)
+    if objective.reads_whole_documents:
+        # of each class its share, whatever the mixture's weights are: a mean over the documents as they are
+        plans = [
+            replace(one.sequence(i, 0), source=source) for source, one in enumerate(order.orders) for i in range(one.n_tokens)
+        ]
+        return plans[:: -(-len(plans) // n_wanted)]
     n_sequences = int(min(n_wanted, max(1, order.n_steps_within(1))))
     return [order.sequence(step, 0) for step in range(n_sequences)]

@@ -18,17 +18,18 @@ from tilth.artifacts.atomic import disk_errors, is_locked, locked
 from tilth.errors import StaleError, TrainError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
-from tilth.models.weights import load_model, save_model, weights_digest
+from tilth.models.weights import save_model, weights_digest
 from tilth.tokenize.mixed_order import MixedOrder
 from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
 from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore, save_checkpoint
-from tilth.trainer.config import TrainConfig, differences
+from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
 from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
 from tilth.trainer.failures import memory_errors, not_finite
+from tilth.trainer.initial import initial_model
 from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
 from tilth.trainer.objectives import Objective, make_objective
@@ -51,6 +52,7 @@ class TrainResult:
     final_loss: float  # of the last step, before its update
     start_validation_loss: float | None  # before the first update
     validation_loss: float | None  # after the last update
+    validation_accuracy: float | None  # of documents whose class is right, after the last update
     n_tokens: int  # targets over all steps
     n_skipped: int  # steps whose update was left out, see TrainConfig.skip_spikes
     seconds: float  # of all steps, evaluations and checkpoints apart
@@ -138,12 +140,12 @@ def _prepare(
     validation = open_tokens(validation_sources, model_config) if validation_sources else None
     if validation and validation.tokenizer_digest != tokens.tokenizer_digest:
         raise StaleError("the validation set was made by another tokenizer", where=str(validation.folder))
-    order = tokens.order(config.seq_len, config.global_batch, config.seed)
+    objective = make_objective(config, model_config, tokens)
+    order = tokens.order(config.seq_len, config.global_batch, config.seed, objective.reads_whole_documents)
     check_repeats(order, tokens.names, config.steps, config.max_repeats or math.inf)
     order.batch(0, world.rank, world.size)  # an unequal share is refused before any work
-    objective = make_objective(config, model_config, tokens)
     torch.manual_seed(config.seed)
-    model = _load_initial(initial, model_config, tokens) if initial else Decoder(model_config)
+    model = initial_model(initial, model_config, tokens)
     identity = {
         "model": model_config.to_dict(),
         "train": config.identity(),
@@ -169,21 +171,6 @@ def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | N
     return checkpoint
 
 
-def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenMixture) -> Decoder:
-    model = load_model(folder)
-    changed = differences(model.config.to_dict(), model_config.to_dict(), "model.")
-    tokenizer = folder / "tokenizer.json"
-    if tokenizer.exists() and tokenizer.read_bytes() != (tokens.folder / "tokenizer.json").read_bytes():
-        changed.append("tokenizer.json: the vocabulary differs, so the same id would mean another token")
-    if changed:
-        raise StaleError(
-            "the initial model is not the one to train: " + "; ".join(changed),
-            where=str(folder),
-            fix="Use its config, and tokenise the subset with its tokenizer.json.",
-        )
-    return model
-
-
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
     record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
@@ -196,7 +183,7 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
             line |= at_start
             n_done = step + 1
             if run.validation and _is_due(n_done, config.eval_every, config.steps):
-                line["validation_loss"] = evaluate(run.model, run.objective, run.validation, config, world)
+                line |= evaluate(run.model, run.objective, run.validation, config, world)
             if metrics:
                 metrics.write(line)
                 if on_step:
@@ -216,7 +203,8 @@ def _evaluate_start(run: _Run) -> dict[str, float]:
     """What a fine-tune, above all, is compared with."""
     if not run.validation:
         return {}
-    return {"start_validation_loss": evaluate(run.model, run.objective, run.validation, run.config, run.world)}
+    found = evaluate(run.model, run.objective, run.validation, run.config, run.world)
+    return {f"start_{name}": value for name, value in found.items()}
 
 
 def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
@@ -254,9 +242,10 @@ def _read_share(run: _Run, step: int) -> list[Batch]:
     if run.losses:
         run.losses.begin(plans, world.rank * len(plans))
     numbered = list(enumerate(plans, start=world.rank * len(plans)))
+    arrange = run.objective.arrange
     return list(
         micro_batches(
-            run.tokens, numbered, config.micro_batch, world.device, lambda row, number: run.objective.arrange(row, step, number)
+            run.tokens, numbered, config.micro_batch, world.device, lambda row, plan, number: arrange(row, plan, step, number)
         )
     )
 
@@ -307,6 +296,7 @@ def _finish(run: _Run) -> TrainResult:
         final_loss=lines[-1]["loss"],
         start_validation_loss=lines[0].get("start_validation_loss"),
         validation_loss=lines[-1].get("validation_loss"),
+        validation_accuracy=lines[-1].get("validation_accuracy"),
         n_tokens=sum(line["n_tokens"] for line in lines),
         n_skipped=sum("skipped" in line for line in lines),
         seconds=seconds,
