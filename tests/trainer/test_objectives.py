@@ -17,7 +17,7 @@ from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.tokenize.bpe import Tokenizer
-from tilth.tokenize.order import RunOrder
+from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import TrainResult
@@ -108,13 +108,13 @@ def test_the_loss_is_the_mean_over_the_masked_tokens_of_the_batch(
         validation=dna_tokens,
         eval_batches=1,
     )
-    held = TokenSet.open(dna_tokens)
+    held = TokenMixture.open(dna_tokens)
     objective = make_objective(TrainConfig.from_dict({**config.to_dict(), "objective": "masked"}), both_ways, held)
     assert isinstance(objective, Masked)
-    assert objective.special_ids.tolist() == sorted([held.separator_id, 290])
+    assert objective.special_ids.tolist() == sorted([held.sets[0].separator_id, 290])
     torch.manual_seed(0)
     model = Decoder(both_ways)
-    rows = [objective.arrange(held.sequence(plan), 0, i) for i, plan in enumerate(RunOrder(held.lengths, 48, 4, 0).sequences(0))]
+    rows = [objective.arrange(held.sequence(plan), 0, i) for i, plan in enumerate(held.order(48, 4, 0).sequences(0))]
     ids, targets, segments = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
     assert 5 < (ids == 290).sum() < 48
     wanted = cross_entropy(model(ids, segments).flatten(0, 1), targets.flatten(), ignore_index=-100)
