@@ -13,6 +13,7 @@ from tilth.models.pattern import parse_pattern
 from tilth.models.residual import RESIDUALS
 from tilth.models.rotary import check_scaling
 
+POOLINGS = ("mean", "last", "echo")
 VOCAB_MULTIPLE = 8
 MLP_MULTIPLE = 64
 
@@ -27,7 +28,8 @@ class ModelConfig:
     residual is a topology of residual.py, which holds from layer residual_from on; desync_ranks is the number of ranks
     that a desync model is cut into. A bidirectional model reads both ways, so it cannot generate. complement gives
     the id that pairs with each id on the other strand of DNA; with rcps the model shares its parameters between the
-    strands (Caduceus-PS), and rcps_swap is the form of its released weights. Raises RecipeError.
+    strands (Caduceus-PS), and rcps_swap is the form of its released weights. With n_classes it also tells what a document is, from
+    the pooling of its tokens (pooling.py). Raises RecipeError.
     """
 
     vocab_size: int
@@ -56,6 +58,8 @@ class ModelConfig:
     complement: tuple[int, ...] | None = None
     rcps: bool = False
     rcps_swap: bool = False
+    n_classes: int = 0
+    pooling: str = "mean"
 
     def __post_init__(self) -> None:
         """Check every field, and replace None by what it stands for."""
@@ -86,6 +90,9 @@ class ModelConfig:
                 raise _bad(name, repr(getattr(self, name)), "must be True or False")
         self._check_residual()
         self._check_strands()
+        _require_int("n_classes", self.n_classes, minimum=0)
+        if self.pooling not in POOLINGS:
+            raise _bad("pooling", repr(self.pooling), did_you_mean(str(self.pooling), POOLINGS))
 
     def _resolve_attention(self, *, needed: bool) -> None:
         if needed and self.n_heads == 0:

@@ -14,6 +14,7 @@ from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout, lay_out
 from tilth.models.losses import linear_cross_entropy
 from tilth.models.norm import RMSNorm
+from tilth.models.pooling import pooled
 from tilth.models.residual import RESIDUALS, Sublayer
 from tilth.models.sharding import check_cuts
 from tilth.models.states import DecoderStates
@@ -41,6 +42,7 @@ class Decoder(nn.Module):
         self.head = None
         if not config.tie_embeddings:
             self.head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
+        self.classes = nn.Linear(config.d_model, config.n_classes) if config.n_classes else None
         self.residual = RESIDUALS[config.residual](config.residual_from * config.sublayers_per_layer)
         self._initialise()
         mark_parameters(self)
@@ -90,6 +92,13 @@ class Decoder(nn.Module):
         share = self.ranks.share
         each_S = None if each_BT is None else share(each_BT.zero_().view(-1))
         return linear_cross_entropy(share(hidden_SD), self.head_weight, share(targets_S), each_BT=each_S)
+
+    def classify(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Logits (B, n_classes) of what each document is, the first lengths_B tokens of its row."""
+        if self.classes is None:
+            raise RecipeError("this model has no classes", where="ModelConfig.n_classes", fix="Fine-tune it to classify.")
+        logits_BC: Tensor = self.classes(pooled(self.hidden, ids_BT, lengths_B, self.config))
+        return logits_BC
 
     def hidden(self, ids_BT: Tensor, segments_BT: Tensor | None = None, states: DecoderStates | None = None) -> Tensor:
         """The normalised stream before the head (B, T, d_model), with rcps (B, T, 2 d_model); states are advanced by T tokens."""

@@ -18,7 +18,8 @@ def count_parameters(config: ModelConfig) -> int:
     # one norm weight before each sublayer (in each shard of a desync model), and one before the head
     total += (config.n_sublayers * config.desync_ranks + 1) * config.d_model
     tables = 1 if config.tie_embeddings else 2
-    return total + tables * config.padded_vocab_size * config.d_model
+    classes = config.n_classes * (config.d_model + 1)
+    return total + tables * config.padded_vocab_size * config.d_model + classes
 
 
 def count_training_flops(config: ModelConfig, seq_len: int) -> float:
