@@ -110,15 +110,16 @@ def test_the_loss_is_the_mean_over_the_masked_tokens_of_the_batch(
         validation=dna_tokens,
         eval_batches=1,
     )
-    held = TokenSet.open(dna_tokens)
+    held = TokenMixture.open(dna_tokens)
     masked = TrainConfig.from_dict({**config.to_dict(), "objective": "masked"})
-    objective = make_objective(masked, both_ways, TokenMixture.open(dna_tokens))
+    objective = make_objective(masked, both_ways, held)
     assert isinstance(objective, Masked)
-    assert objective.special_ids.tolist() == sorted([held.separator_id, 290])
+    assert objective.special_ids.tolist() == sorted([held.sets[0].separator_id, 290])
     torch.manual_seed(0)
     model = Decoder(both_ways)
     rows = [
-        objective.arrange(held.sequence(plan), plan, 0, i) for i, plan in enumerate(RunOrder(held.lengths, 48, 4, 0).sequences(0))
+        objective.arrange(held.sequence(plan), plan, 0, i)
+        for i, plan in enumerate(RunOrder(held.sets[0].lengths, 48, 4, 0).sequences(0))
     ]
     ids, targets, segments = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
     assert 5 < (ids == 290).sum() < 48

@@ -48,17 +48,17 @@ class Classify:
             model.ranks.share(each_BT)[:, 0] = loss_B.detach()
         return loss_B.sum(), count
 
-    def score(self, model: Decoder, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the documents: of the loss, and of those that are right."""
+    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Of this rank's share of the documents the loss and how many are right, as sums, and their number."""
         ids_BT, lengths_B = _trimmed(batch)
         logits_BC = model.classify(ids_BT, lengths_B).float()
         complement = model.config.complement
         if complement is not None and not model.config.rcps:
             other_BC = model.classify(_other_strand(ids_BT, lengths_B, complement), lengths_B)
             logits_BC = (logits_BC + other_BC.float()) / 2
-        classes_B = batch[1][:, 0]
-        loss, _, _ = cross_entropy(logits_BC, classes_B)
-        return {"loss": loss, "accuracy": (logits_BC.argmax(-1) == classes_B).sum()}
+        logits_BC, classes_B = model.ranks.share(logits_BC), model.ranks.share(batch[1][:, 0])
+        loss, count, _ = cross_entropy(logits_BC, classes_B)
+        return {"loss": loss, "accuracy": (logits_BC.argmax(-1) == classes_B).sum()}, count
 
 
 def _trimmed(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 # These say when to look and where to run, not what to compute: a resumed run may change them.
-_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device", "max_repeats", "wandb_project")
+_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device", "shard", "max_repeats", "wandb_project")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,9 @@ class TrainConfig:
             self._require_int(name, 1)
         for name in ("warmup_steps", "checkpoint_every", "eval_every"):
             self._require_int(name, 0)
+        self._require_int("tensor_parallel", 1)
+        if self.tensor_parallel > 1 and self.optimizer == "muon":
+            raise _bad("tensor_parallel", self.tensor_parallel, "must be 1 with optimizer='muon', which needs whole matrices")
         if self.micro_batch is not None:
             self._require_int("micro_batch", 1)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
@@ -99,7 +102,7 @@ class TrainConfig:
         self._require_number("skip_spikes", above=None, at_most=float("inf"))
         if self.wandb_project is not None and (not isinstance(self.wandb_project, str) or not self.wandb_project):
             raise _bad("wandb_project", repr(self.wandb_project), "must be the name of a project, or None")
-        for name in ("recompute", "compile"):
+        for name in ("recompute", "compile", "shard"):
             if not isinstance(getattr(self, name), bool):
                 raise _bad(name, repr(getattr(self, name)), "must be True or False")
         for name, known in _CHOICES.items():

@@ -17,7 +17,7 @@ from tilth.artifacts.atomic import disk_errors
 from tilth.contracts import DOCUMENT_LOSSES, check
 from tilth.tokenize.order import SequencePlan
 from tilth.trainer.data import Batch
-from tilth.trainer.parallel import World
+from tilth.trainer.world import World
 
 log = logging.getLogger(__name__)
 TABLE = "document_losses.parquet"

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from tilth.errors import TrainError
 from tilth.models.decoder import Decoder
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
+from tilth.tokenize.shards import IGNORED
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.data import count_targets, micro_batches, require_targets
+from tilth.trainer.data import Row, micro_batches, require_targets
 from tilth.trainer.execution import autocast
 from tilth.trainer.objectives import Objective
-from tilth.trainer.parallel import World
+from tilth.trainer.world import World
+
+_SPARE = -1  # the number of a sequence that is read for company only
 
 
 @torch.no_grad()
@@ -23,21 +27,25 @@ def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config:
     """`validation_loss` (nats per target) and what else the objective scores, each a mean over the targets.
 
     Over the same `eval_batches` global batches of `tokens` at every call: a set that has less is read once, a mixture until
-    one of its sources is, and all of several classes. Every process must call it. Raises TrainError when there is no target or no finite loss.
+    one of its sources is, and all of several classes. Every process must call it. Raises TrainError when there is no target
+    or no finite loss.
     """
-    numbered = list(enumerate(_plans(objective, tokens, config)))[world.rank :: world.size]
-    # What is asked of a sequence is the same at every evaluation: as of step 0.
-    batches = micro_batches(
-        tokens, numbered, config.micro_batch, world.device, lambda row, plan, number: objective.arrange(row, plan, 0, number)
-    )
+    numbered = _share(list(enumerate(_plans(objective, tokens, config))), world)
+
+    def arrange(row: Row, plan: SequencePlan, number: int) -> Row:
+        # What is asked of a sequence is the same at every evaluation: as of step 0.
+        ids_T, targets_T, segments_T = objective.arrange(row, plan, 0, max(number, 0))
+        return ids_T, np.full_like(targets_T, IGNORED) if number == _SPARE else targets_T, segments_T
+
+    batches = micro_batches(tokens, numbered, config.micro_batch, world.device, arrange)
     model.eval()
     sums = dict.fromkeys(objective.scores, 0.0)
     n_targets = 0
     for batch in batches:
         with autocast(config, world.device):
-            scores = objective.score(model, batch)
+            scores, count = objective.score(model, batch)
         sums = {name: total + float(scores[name]) for name, total in sums.items()}
-        n_targets += count_targets([batch])
+        n_targets += int(count)
     model.train()
     n_all, *totals = world.add_up([float(n_targets), *sums.values()])
     n_all = require_targets(n_all, str(tokens.folder))
@@ -45,6 +53,13 @@ def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config:
     if not math.isfinite(means["validation_loss"]):
         raise TrainError(f"the validation loss is {means['validation_loss']}", where=str(tokens.folder))
     return means
+
+
+def _share(numbered: list[tuple[int, SequencePlan]], world: World) -> list[tuple[int, SequencePlan]]:
+    """This process's sequences: as many as any other's, for the parameters may lie in shards that all calls must gather."""
+    share = numbered[world.data_rank :: world.data_size]
+    n_each = math.ceil(len(numbered) / world.data_size)
+    return share + [(_SPARE, numbered[0][1])] * (n_each - len(share))
 
 
 def _plans(objective: Objective, tokens: TokenMixture, config: TrainConfig) -> list[SequencePlan]:

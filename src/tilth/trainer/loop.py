@@ -22,7 +22,7 @@ from tilth.models.weights import save_model, weights_digest
 from tilth.tokenize.mixed_order import MixedOrder
 from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
-from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore, save_checkpoint
+from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
 from tilth.trainer.document_losses import DocumentLosses, write_table
@@ -34,9 +34,11 @@ from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
 from tilth.trainer.objectives import Objective, make_objective
 from tilth.trainer.optim import learning_rate, make_optimizer, set_learning_rate
-from tilth.trainer.parallel import World, join_world
+from tilth.trainer.parallel import add_up_gradients, add_up_slices, clip_gradients, lay_out, whole_model
+from tilth.trainer.saving import Checkpointer
 from tilth.trainer.spikes import SpikeGuard
 from tilth.trainer.throughput import peak_flops
+from tilth.trainer.world import World, join_world
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
@@ -80,11 +82,16 @@ def train(
     checkpoint when asked to stop.
     """
     work_dir = Path(work_dir)
-    with join_world(config.device) as world, _sole_use(work_dir, world), memory_errors(work_dir, config, world.size):
+    with (
+        join_world(config.device, config.tensor_parallel) as world,
+        _sole_use(work_dir, world),
+        memory_errors(work_dir, config, world.data_size),
+    ):
         run = _prepare(model_config, config, tokens, validation, work_dir, initial, world)
         if run.first_step < config.steps:
             _take_steps(run, on_step)
-        return world.from_first(lambda: _finish(run))
+        model = whole_model(run.model, world)
+        return world.from_first(lambda: _finish(run, model))
 
 
 @contextlib.contextmanager
@@ -114,7 +121,7 @@ class _Run:
     model: Decoder
     optimizer: torch.optim.Optimizer
     guard: SpikeGuard
-    identity: dict[str, Any]
+    saver: Checkpointer
     resumed_from: int | None
     losses: DocumentLosses | None = None
 
@@ -143,7 +150,7 @@ def _prepare(
     objective = make_objective(config, model_config, tokens)
     order = tokens.order(config.seq_len, config.global_batch, config.seed, objective.reads_whole_documents)
     check_repeats(order, tokens.names, config.steps, config.max_repeats or math.inf)
-    order.batch(0, world.rank, world.size)  # an unequal share is refused before any work
+    order.batch(0, world.data_rank, world.data_size)  # an unequal share is refused before any work
     torch.manual_seed(config.seed)
     model = initial_model(initial, model_config, tokens)
     identity = {
@@ -153,15 +160,18 @@ def _prepare(
         "initial_digest": weights_digest(model.state_dict()) if initial else None,
     }
     checkpoint = world.from_first(lambda: _find_checkpoint(work_dir, identity))
-    model.to(world.device)
+    model = lay_out(model, world, config.shard)
     wrap_sublayers(model, config)
     optimizer = make_optimizer(model, config)
+    # What the rounding of sums depends on, the settings that a resumed run may change included.
+    place = {**world.place, "shard": config.shard and world.data_size > 1}
     if checkpoint:
         log.info("resuming from %s", checkpoint.folder)
-        restore(checkpoint, model, optimizer, world.place)
+        restore(checkpoint, model, optimizer, world, place)
     guard = SpikeGuard(config.skip_spikes, checkpoint.state["ledger"] if checkpoint else None)
+    saver = Checkpointer(work_dir, model, optimizer, world, identity, place)
     resumed_from = checkpoint.step if checkpoint else None
-    return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, identity, resumed_from)
+    return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from)
 
 
 def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | None:
@@ -174,11 +184,12 @@ def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | N
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
     record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
-    if config.document_losses:
+    if config.document_losses and world.tensor_rank == 0:
         run.losses = DocumentLosses(run.work_dir, run.first_step, world)
-    with record as metrics, stop_wish() as wish:
+    with record as metrics, run.saver, stop_wish() as wish:
         for step in range(run.first_step, config.steps):
             at_start = _evaluate_start(run) if step == 0 else {}
+            run.saver.check()
             line, is_stopping = _take_step(run, step, wish)
             line |= at_start
             n_done = step + 1
@@ -189,12 +200,9 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
                 if on_step:
                     on_step(line)
             if is_stopping or _is_due(n_done, config.checkpoint_every, config.steps):
-                if run.losses:
-                    run.losses.sync()
-                if metrics:
-                    metrics.sync()
-                    save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place, run.guard.ledger)
+                run.saver.save(n_done, run.guard.ledger, [record.sync for record in (metrics, run.losses) if record])
                 if is_stopping and n_done < config.steps:
+                    run.saver.wait()
                     log.info("stopped after step %d as asked", step)
                     raise KeyboardInterrupt
 
@@ -212,16 +220,17 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     began = time.perf_counter()
     config, world = run.config, run.world
     batches = _read_share(run, step)
-    n_targets = require_targets(world.add_up([float(count_targets(batches))])[0], f"step {step}")
+    n_targets = require_targets(world.add_up([count_targets(batches) / world.tensor_size])[0], f"step {step}")
     loss_sum = _make_gradients(run, batches, n_targets)
     if run.losses:
         run.losses.write(step)
-    world.add_up_gradients(run.model.parameters())
+    add_up_gradients(run.model, world)
     total, n_wishes = world.add_up([loss_sum, float(wish.is_set)])
     loss = total / n_targets
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_norm))
+    grad_norm = clip_gradients(run.model, config.clip_norm, world)
     is_skipped = run.guard.skips(step, loss, grad_norm)
     if run.guard.gives_up:
+        run.saver.wait()  # the error names the last checkpoint
         raise not_finite(run.work_dir, step, loss, grad_norm)
     lr = learning_rate(step, config)
     if not is_skipped:
@@ -237,11 +246,11 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
 def _read_share(run: _Run, step: int) -> list[Batch]:
     """This process's part of the batch of `step`, as micro-batches."""
     config, world = run.config, run.world
-    plans = run.order.batch(step, world.rank, world.size)
-    plans = mark_turned(plans, config.reverse_complement, config.seed, step, world.rank * len(plans))
+    plans = run.order.batch(step, world.data_rank, world.data_size)
+    plans = mark_turned(plans, config.reverse_complement, config.seed, step, world.data_rank * len(plans))
     if run.losses:
-        run.losses.begin(plans, world.rank * len(plans))
-    numbered = list(enumerate(plans, start=world.rank * len(plans)))
+        run.losses.begin(plans, world.data_rank * len(plans))
+    numbered = list(enumerate(plans, start=world.data_rank * len(plans)))
     arrange = run.objective.arrange
     return list(
         micro_batches(
@@ -256,12 +265,14 @@ def _make_gradients(run: _Run, batches: list[Batch], n_targets: int) -> float:
     loss_sum = torch.zeros((), dtype=torch.float64, device=run.world.device)
     for batch in batches:
         with autocast(run.config, run.world.device):
-            each_BT = torch.empty_like(batch[0], dtype=torch.float32) if run.losses else None
+            each_BT = torch.empty_like(batch[0], dtype=torch.float32) if run.config.document_losses else None
             loss, _ = run.objective.loss(run.model, batch, each_BT)
         (loss / n_targets).backward()
         loss_sum += loss.detach()
-        if run.losses and each_BT is not None:
-            run.losses.add(batch, each_BT)
+        if each_BT is not None:
+            add_up_slices(each_BT, run.world)
+            if run.losses:
+                run.losses.add(batch, each_BT)
     return float(loss_sum)
 
 
@@ -279,10 +290,10 @@ def _is_due(n_done: int, every: int, n_steps: int) -> bool:
     return n_done == n_steps or (every > 0 and n_done % every == 0)
 
 
-def _finish(run: _Run) -> TrainResult:
+def _finish(run: _Run, model: Decoder) -> TrainResult:
     """Publish the model of the last step. Every part can be repeated: a kill here is made good by the next call."""
     with disk_errors(run.work_dir):
-        digest = save_model(run.work_dir, run.model, (run.tokens.folder / "tokenizer.json").read_bytes())
+        digest = save_model(run.work_dir, model, (run.tokens.folder / "tokenizer.json").read_bytes())
     lines = read_metrics(run.work_dir)
     if not lines:
         raise TrainError("metrics.jsonl of a finished run is missing or empty", where=str(run.work_dir))

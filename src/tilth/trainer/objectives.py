@@ -40,8 +40,8 @@ class Objective(Protocol):
         """
         ...
 
-    def score(self, model: Decoder, batch: Batch) -> dict[str, Tensor]:
-        """What an evaluation tells the mean of, "loss" first, as sums over the targets."""
+    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """What an evaluation tells the mean of, "loss" first, as sums over the targets, and their number."""
         ...
 
 
@@ -74,9 +74,10 @@ class _OfTokens:
         """Cross entropy of the targets."""
         return model.loss(*batch, each_BT)
 
-    def score(self, model: Decoder, batch: Batch) -> dict[str, Tensor]:
+    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""
-        return {"loss": model.loss(*batch)[0]}
+        loss, count = model.loss(*batch)
+        return {"loss": loss}, count
 
 
 class NextToken(_OfTokens):
