@@ -7,10 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tilth.kernels import linear
 from tilth.models import states as decoder_states
 from tilth.models.block import Block
 from tilth.models.config import ModelConfig
 from tilth.models.layout import lay_out
+from tilth.models.linear import Linear
 from tilth.models.losses import linear_cross_entropy
 from tilth.models.norm import RMSNorm
 from tilth.models.residual import RESIDUALS
@@ -35,7 +37,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = None
         if not config.tie_embeddings:
-            self.head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
+            self.head = Linear(config.d_model, config.padded_vocab_size)
         self.residual = RESIDUALS[config.residual]()
         self._initialise()
         mark_parameters(self)
@@ -94,7 +96,7 @@ class Decoder(nn.Module):
         return self.prefill(ids_B.unsqueeze(1), states)
 
     def _predict(self, hidden: Tensor) -> Tensor:
-        return hidden @ self.head_weight.T
+        return linear(hidden, self.head_weight)
 
 
 def mark_parameters(model: nn.Module) -> None:

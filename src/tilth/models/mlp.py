@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from tilth.kernels import swiglu
 from tilth.models.config import ModelConfig
+from tilth.models.linear import Linear
 
 
 class SwiGLU(nn.Module):
@@ -13,8 +14,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up_proj = nn.Linear(config.d_model, 2 * config.mlp_width, bias=False)
-        self.out_proj = nn.Linear(config.mlp_width, config.d_model, bias=False)
+        self.gate_up_proj = Linear(config.d_model, 2 * config.mlp_width)
+        self.out_proj = Linear(config.mlp_width, config.d_model)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, d_model) -> (B, T, d_model)."""

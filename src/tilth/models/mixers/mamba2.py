@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tilth.kernels import causal_conv1d, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
+from tilth.models.linear import Linear
 from tilth.models.norm import RMSNorm
 from tilth.models.states import Mamba2State
 
@@ -32,14 +33,14 @@ class Mamba2(nn.Module):
         super().__init__()
         self.config = config
         n_rows = config.d_inner + config.conv_width + config.n_ssm_heads
-        self.in_proj = nn.Linear(config.d_model, n_rows, bias=False)
+        self.in_proj = Linear(config.d_model, n_rows)
         self.conv_weight = nn.Parameter(torch.empty(config.conv_width, config.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(config.conv_width))
         self.dt_bias = nn.Parameter(torch.empty(config.n_ssm_heads))
         self.A_log = nn.Parameter(torch.empty(config.n_ssm_heads))
         self.D = nn.Parameter(torch.ones(config.n_ssm_heads))
         self.norm = RMSNorm(config.d_inner, config.norm_eps, config.n_groups)
-        self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
+        self.out_proj = Linear(config.d_inner, config.d_model)
         self.reset_ssm_parameters()
 
     @torch.no_grad()
