@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tilth.kernels import causal_conv1d, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
+from tilth.models.linear import Linear
 from tilth.models.norm import RMSNorm
 from tilth.models.sharding import Cuts
 from tilth.models.states import Mamba2State
@@ -39,8 +40,8 @@ class Mamba2(nn.Module):
         self.conv_parts = [self.d_inner] + 2 * [self.n_groups * self.d_state]
         conv_width = sum(self.conv_parts)
         if projections:
-            self.in_proj = nn.Linear(config.d_model, self.d_inner + conv_width + self.n_heads, bias=False)
-            self.out_proj = nn.Linear(self.d_inner, config.d_model, bias=False)
+            self.in_proj = Linear(config.d_model, self.d_inner + conv_width + self.n_heads)
+            self.out_proj = Linear(self.d_inner, config.d_model)
         self.conv_weight = nn.Parameter(torch.empty(conv_width, config.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(conv_width))
         self.dt_bias = nn.Parameter(torch.empty(self.n_heads))
