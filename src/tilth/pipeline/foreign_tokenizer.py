@@ -12,7 +12,7 @@ FILES = (
 )  # fmt: skip
 # The names that tokenizers of Tilth give their special tokens
 _ROLES = {
-    "eos_token": ("<|endoftext|>",),
+    "eos_token": ("<|endoftext|>", "[SEP]"),
     "bos_token": ("[BOS]",),
     "pad_token": ("[PAD]",),
     "unk_token": ("[UNK]",),
