@@ -74,10 +74,11 @@ def export_model(checkpoint: Path, out: Path, context: int | None = None) -> Con
         copied = copy_tokenizer(checkpoint, folder)
         source = checkpoint / SOURCE_CONFIG_FILE
         tokens = token_settings(folder, json.loads(source.read_text()) if source.is_file() else {}, context)
+        tokens["use_cache"] = settings.get("use_cache", True)
         copied = sorted({*copied, *write_tokenizer_config(folder, tokens)})
         _write_weights(folder, model.state_dict(), form.rules(model.config, settings))
         dtypes = _dtypes(model)
-        text = json.dumps({"use_cache": True, **settings, **tokens, "dtype": dtypes[0], "torch_dtype": dtypes[0]}, indent=2)
+        text = json.dumps({**settings, **tokens, "dtype": dtypes[0], "torch_dtype": dtypes[0]}, indent=2)
         (folder / CONFIG_FILE).write_text(text + "\n")
     return Converted(out, form.title, model.config, dtypes, copied)
 
