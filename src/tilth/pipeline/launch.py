@@ -134,12 +134,13 @@ def _ends(losses: list[float]) -> dict[str, float]:
 
 def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> Any:
     from tilth.models.config import ModelConfig
+    from tilth.models.presets import with_preset
     from tilth.tokenize.bpe import Tokenizer
 
     if initial is not None:
         return _changed_config(json.loads((initial.path / "config.json").read_text()), recipe.model or {})
     tokenizer = Tokenizer.open(tokens.path)
-    settings = {"vocab_size": tokenizer.vocab_size, **(recipe.model or {})}
+    settings = with_preset({"vocab_size": tokenizer.vocab_size, **(recipe.model or {})})
     if settings.get("complement") == "tokenizer" or (settings.get("rcps") and settings.get("complement") is None):
         if tokenizer.complement is None:
             fix = "Build the corpus with `tokenizer=Nucleotides()`, or give the model its `complement`."

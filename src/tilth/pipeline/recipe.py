@@ -364,7 +364,8 @@ class Train:
     Several subsets are a mixture, `{"web": 0.8, "code": 0.2}`: these shares of the tokens, each subset read in epochs of its
     own; `settings={"max_repeats": 4}` refuses a run that would read one of them more often.
     `model` holds the settings of `tilth.models.ModelConfig` but `vocab_size`, which the tokenizer gives, as it does
-    `complement` where that is "tokenizer" or `rcps` is True;
+    `complement` where that is "tokenizer" or `rcps` is True; `preset` among them names a configuration of
+    tilth/models/presets.py that the others change;
     `settings` holds those of `tilth.trainer.config.TrainConfig`.
     """
 
