@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
-from tilth.trainer import loop, online
+from tilth.trainer import online, throughput
 from tilth.trainer.checkpoint import published
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import TrainResult
@@ -31,7 +31,7 @@ Run = Callable[..., TrainResult]
 
 def test_mfu_is_the_share_of_the_peak(run: Run, model_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("mfu" in line for line in read_metrics(run("cpu", steps=1, warmup_steps=0).folder))
-    monkeypatch.setattr(loop, "peak_flops", lambda device: 2e12)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 2e12)
     for line in read_metrics(run("known", steps=2, warmup_steps=0).folder):
         wanted = 4 * 48 / line["seconds"] * model_config.flops_per_token(48) / 2e12
         assert line["mfu"] == pytest.approx(wanted, rel=1e-9)

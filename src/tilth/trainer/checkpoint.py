@@ -65,8 +65,10 @@ def latest_checkpoint(work_dir: Path) -> Checkpoint | None:
     return None
 
 
-def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
-    """Raise StaleError, with each difference, unless the checkpoint was made by the same run."""
+def check_identity(checkpoint: Checkpoint | None, identity: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint, if there is one. Raises StaleError, with each difference, unless it was made by the same run."""
+    if checkpoint is None:
+        return None
     # through JSON, as the saved one went: tuples become lists
     changed = differences(checkpoint.state["identity"], json.loads(json.dumps(identity)))
     if changed:
@@ -75,9 +77,12 @@ def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
             where=str(checkpoint.folder),
             fix="Use the inputs it was begun with, or another work folder.",
         )
+    return checkpoint
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, place: dict[str, Any]) -> None:
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, place: dict[str, Any]
+) -> None:
     """Put model, optimiser and random state back, in whatever shards they lie now; every process must call it.
 
     At the same `place` the bits are those that were saved; at another the log says how it differs.

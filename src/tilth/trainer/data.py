@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tilth.errors import TrainError
-from tilth.models.config import ModelConfig
-from tilth.tokenize.mixture import Source, TokenMixture
+from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids_T, targets_T, segments_T of one sequence
 Batch = tuple[Tensor, Tensor, Tensor]  # ids_BT int64, targets_BT int64 (-100: no loss), segments_BT int32
-
-
-def open_tokens(sources: Path | Sequence[Source], model_config: ModelConfig) -> TokenMixture:
-    """The token sets of a run, as `TokenMixture.open`. Raises TrainError when the model cannot read them."""
-    tokens = TokenMixture.open(sources)
-    if tokens.vocab_size > model_config.vocab_size:
-        raise TrainError(
-            f"the tokens use a vocabulary of {tokens.vocab_size}, the model knows {model_config.vocab_size}",
-            where=str(tokens.folder),
-            fix=f"Set the model's vocab_size to {tokens.vocab_size} or more.",
-        )
-    return tokens
 
 
 def micro_batches(

@@ -41,6 +41,15 @@ def peak_of(name: str) -> float | None:
     return _PEAKS[max(fitting, key=len)] if fitting else None
 
 
+def speed(model: ModelConfig, config: TrainConfig, seconds: float, device: torch.device, n_processes: int) -> dict[str, float]:
+    """Seconds of a step, input tokens a second, and the share of all devices' peak (MFU) where the peak is known."""
+    tokens_per_second = config.global_batch * config.seq_len / seconds
+    found = {"seconds": seconds, "tokens_per_second": tokens_per_second}
+    if peak := peak_flops(device):
+        found["mfu"] = tokens_per_second * model.flops_per_token(config.seq_len) / (peak * n_processes)
+    return found
+
+
 def run_costs(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
     """What the run takes, in numbers: parameters, FLOPs (see ModelConfig.flops_per_token), tokens, and bytes of state.
 
