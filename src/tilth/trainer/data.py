@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tilth.errors import TrainError
-from tilth.tokenize.mixture import TokenMixture
+from tilth.models.config import ModelConfig
+from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 
@@ -17,17 +19,29 @@ Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids_T, targets_T, segments_T 
 Batch = tuple[Tensor, Tensor, Tensor]  # ids_BT int64, targets_BT int64 (-100: no loss), segments_BT int32
 
 
+def open_tokens(sources: Path | Sequence[Source], model_config: ModelConfig) -> TokenMixture:
+    """The token sets of a run, as `TokenMixture.open`. Raises TrainError when the model cannot read them."""
+    tokens = TokenMixture.open(sources)
+    if tokens.vocab_size > model_config.vocab_size:
+        raise TrainError(
+            f"the tokens use a vocabulary of {tokens.vocab_size}, the model knows {model_config.vocab_size}",
+            where=str(tokens.folder),
+            fix=f"Set the model's vocab_size to {tokens.vocab_size} or more.",
+        )
+    return tokens
+
+
 def micro_batches(
     tokens: TokenMixture,
     plans: Sequence[tuple[int, SequencePlan]],
     size: int | None,
     device: torch.device,
-    arrange: Callable[[Row, int], Row],
+    arrange: Callable[[Row, SequencePlan, int], Row],
 ) -> Iterator[Batch]:
-    """The numbered sequences of `plans`, `size` at a time (None = all at once), each as `arrange(row, number)` makes it."""
+    """The numbered sequences of `plans`, `size` at a time (None = all at once), each as `arrange(row, plan, number)` makes it."""
     size = size or max(1, len(plans))
     for start in range(0, len(plans), size):
-        rows = [arrange(tokens.sequence(plan), number) for number, plan in plans[start : start + size]]
+        rows = [arrange(tokens.sequence(plan), plan, number) for number, plan in plans[start : start + size]]
         ids_BT, targets_BT, segments_BT = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*rows, strict=True))
         yield ids_BT, targets_BT, segments_BT
 

@@ -23,12 +23,12 @@ from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
 from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.data import Batch, count_targets, micro_batches, require_targets
+from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
 from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
 from tilth.trainer.failures import memory_errors, not_finite
-from tilth.trainer.inputs import load_initial, open_tokens
+from tilth.trainer.initial import initial_model
 from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
 from tilth.trainer.objectives import Objective, make_objective
@@ -53,6 +53,7 @@ class TrainResult:
     final_loss: float  # of the last step, before its update
     start_validation_loss: float | None  # before the first update
     validation_loss: float | None  # after the last update
+    validation_accuracy: float | None  # of documents whose class is right, after the last update
     n_tokens: int  # targets over all steps
     n_skipped: int  # steps whose update was left out, see TrainConfig.skip_spikes
     seconds: float  # of all steps, evaluations and checkpoints apart
@@ -141,12 +142,12 @@ def _prepare(
     validation = open_tokens(validation_sources, model_config) if validation_sources else None
     if validation and validation.tokenizer_digest != tokens.tokenizer_digest:
         raise StaleError("the validation set was made by another tokenizer", where=str(validation.folder))
-    order = tokens.order(config.seq_len, config.global_batch, config.seed)
+    objective = make_objective(config, model_config, tokens)
+    order = tokens.order(config.seq_len, config.global_batch, config.seed, objective.reads_whole_documents)
     check_repeats(order, tokens.names, config.steps, config.max_repeats or math.inf)
     order.batch(0, world.data_rank, world.data_size)  # an unequal share is refused before any work
-    objective = make_objective(config, model_config, tokens)
     torch.manual_seed(config.seed)
-    model = load_initial(initial, model_config, tokens) if initial else Decoder(model_config)
+    model = initial_model(initial, model_config, tokens)
     identity = {
         "model": model_config.to_dict(),
         "train": config.identity(),
@@ -176,13 +177,13 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     with record as metrics, run.saver, stop_wish() as wish:
         for step in range(run.first_step, config.steps):
             # what a fine-tune, above all, is compared with
-            at_start = _validate(run, "start_validation_loss") if step == 0 else {}
+            at_start = _validate(run, "start_") if step == 0 else {}
             run.saver.check()
             line, is_stopping = _take_step(run, step, wish)
             line |= at_start
             n_done = step + 1
             if _is_due(n_done, config.eval_every, config.steps):
-                line |= _validate(run, "validation_loss")
+                line |= _validate(run)
             if metrics:
                 metrics.write(line)
                 if on_step:
@@ -231,9 +232,10 @@ def _read_share(run: _Run, step: int) -> list[Batch]:
     if run.losses:
         run.losses.begin(plans, world.data_rank * len(plans))
     numbered = list(enumerate(plans, start=world.data_rank * len(plans)))
+    arrange = run.objective.arrange
     return list(
         micro_batches(
-            run.tokens, numbered, config.micro_batch, world.device, lambda row, number: run.objective.arrange(row, step, number)
+            run.tokens, numbered, config.micro_batch, world.device, lambda row, plan, number: arrange(row, plan, step, number)
         )
     )
 
@@ -255,10 +257,11 @@ def _make_gradients(run: _Run, batches: list[Batch], n_targets: int) -> float:
     return float(loss_sum)
 
 
-def _validate(run: _Run, name: str) -> dict[str, float]:
+def _validate(run: _Run, prefix: str = "") -> dict[str, float]:
     if not run.validation:
         return {}
-    return {name: evaluate(run.model, run.objective, run.validation, run.config, run.world)}
+    found = evaluate(run.model, run.objective, run.validation, run.config, run.world)
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def _is_due(n_done: int, every: int, n_steps: int) -> bool:
@@ -282,6 +285,7 @@ def _finish(run: _Run, model: Decoder) -> TrainResult:
         final_loss=lines[-1]["loss"],
         start_validation_loss=lines[0].get("start_validation_loss"),
         validation_loss=lines[-1].get("validation_loss"),
+        validation_accuracy=lines[-1].get("validation_accuracy"),
         n_tokens=sum(line["n_tokens"] for line in lines),
         n_skipped=sum("skipped" in line for line in lines),
         seconds=seconds,
