@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
 
 from tilth.models.config import ModelConfig
 from tilth.tokenize.bpe import Tokenizer, train_bpe
@@ -108,6 +111,20 @@ def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: 
         return train(config=TrainConfig.from_dict({**config.to_dict(), **changed}), work_dir=tmp_path / name, **values)
 
     return call
+
+
+@pytest.fixture
+def saved_tensors() -> Callable[[Path], dict[str, Tensor]]:
+    """Read all tensors of a checkpoint's folder."""
+
+    def read(folder: Path) -> dict[str, Tensor]:
+        reader = dcp.FileSystemReader(folder)
+        entries = reader.read_metadata().state_dict_metadata
+        tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
+        return tensors
+
+    return read
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ from tilth.trainer.metrics import read_metrics
 from tilth.trainer.objectives import Masked, make_objective
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch.utils.tensorboard", "ignore::DeprecationWarning:tensorboard"
+    "ignore::DeprecationWarning:torch.utils.tensorboard",
+    "ignore::DeprecationWarning:tensorboard",
+    "ignore:torch.distributed is disabled",
 )
 SPECIAL = np.array([0, 5, 9])
 OBJECTIVE = Masked(seed=3, mask_id=5, special_ids=SPECIAL, vocab_size=40)

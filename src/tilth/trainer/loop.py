@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tilth.models.weights import save_model, weights_digest
 from tilth.tokenize.mixed_order import MixedOrder
 from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
-from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore
+from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
 from tilth.trainer.document_losses import DocumentLosses, write_table
@@ -37,7 +36,7 @@ from tilth.trainer.optim import learning_rate, make_optimizer, set_learning_rate
 from tilth.trainer.parallel import add_up_gradients, add_up_slices, clip_gradients, lay_out, whole_model
 from tilth.trainer.saving import Checkpointer
 from tilth.trainer.spikes import SpikeGuard
-from tilth.trainer.throughput import peak_flops
+from tilth.trainer.throughput import speed
 from tilth.trainer.world import World, join_world
 
 log = logging.getLogger(__name__)
@@ -129,10 +128,6 @@ class _Run:
     def first_step(self) -> int:
         return self.resumed_from or 0
 
-    @cached_property
-    def peak_flops(self) -> float | None:
-        return peak_flops(self.world.device)
-
 
 def _prepare(
     model_config: ModelConfig,
@@ -159,7 +154,7 @@ def _prepare(
         "tokens": tokens.identity(),
         "initial_digest": weights_digest(model.state_dict()) if initial else None,
     }
-    checkpoint = world.from_first(lambda: _find_checkpoint(work_dir, identity))
+    checkpoint = world.from_first(lambda: check_identity(latest_checkpoint(work_dir), identity))
     model = lay_out(model, world, config.shard)
     wrap_sublayers(model, config)
     optimizer = make_optimizer(model, config)
@@ -174,13 +169,6 @@ def _prepare(
     return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from)
 
 
-def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    checkpoint = latest_checkpoint(work_dir)
-    if checkpoint:
-        check_identity(checkpoint, identity)
-    return checkpoint
-
-
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
     record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
@@ -188,13 +176,14 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
         run.losses = DocumentLosses(run.work_dir, run.first_step, world)
     with record as metrics, run.saver, stop_wish() as wish:
         for step in range(run.first_step, config.steps):
-            at_start = _evaluate_start(run) if step == 0 else {}
+            # what a fine-tune, above all, is compared with
+            at_start = _validate(run, "start_") if step == 0 else {}
             run.saver.check()
             line, is_stopping = _take_step(run, step, wish)
             line |= at_start
             n_done = step + 1
-            if run.validation and _is_due(n_done, config.eval_every, config.steps):
-                line |= evaluate(run.model, run.objective, run.validation, config, world)
+            if _is_due(n_done, config.eval_every, config.steps):
+                line |= _validate(run)
             if metrics:
                 metrics.write(line)
                 if on_step:
@@ -205,14 +194,6 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
                     run.saver.wait()
                     log.info("stopped after step %d as asked", step)
                     raise KeyboardInterrupt
-
-
-def _evaluate_start(run: _Run) -> dict[str, float]:
-    """What a fine-tune, above all, is compared with."""
-    if not run.validation:
-        return {}
-    found = evaluate(run.model, run.objective, run.validation, run.config, run.world)
-    return {f"start_{name}": value for name, value in found.items()}
 
 
 def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
@@ -240,7 +221,7 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     if is_skipped:
         log.warning("step %d is skipped: its loss is %.3f, its gradient norm %.3f", step, loss, grad_norm)
         line["skipped"] = True
-    return line | _speed(run, time.perf_counter() - began), n_wishes > 0
+    return line | speed(run.model.config, config, time.perf_counter() - began, world.device, world.size), n_wishes > 0
 
 
 def _read_share(run: _Run, step: int) -> list[Batch]:
@@ -276,14 +257,11 @@ def _make_gradients(run: _Run, batches: list[Batch], n_targets: int) -> float:
     return float(loss_sum)
 
 
-def _speed(run: _Run, seconds: float) -> dict[str, float]:
-    """Seconds, input tokens a second of all processes, and the share of the peak FLOP/s (MFU) where the peak is known."""
-    config, world = run.config, run.world
-    tokens_per_second = config.global_batch * config.seq_len / seconds
-    speed = {"seconds": seconds, "tokens_per_second": tokens_per_second}
-    if run.peak_flops:
-        speed["mfu"] = tokens_per_second * run.model.config.flops_per_token(config.seq_len) / (run.peak_flops * world.size)
-    return speed
+def _validate(run: _Run, prefix: str = "") -> dict[str, float]:
+    if not run.validation:
+        return {}
+    found = evaluate(run.model, run.objective, run.validation, run.config, run.world)
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def _is_due(n_done: int, every: int, n_steps: int) -> bool:
