@@ -46,7 +46,7 @@ def outer_product(a_SM: Tensor, b_SN: Tensor) -> Tensor:
 
 @torch.library.custom_op("tilth::linear", mutates_args=())
 def _linear(x_K: Tensor, weight_NK: Tensor) -> Tensor:
-    return _by_onednn(x_K, weight_NK)
+    return _by_onednn_here(x_K, weight_NK)
 
 
 @_linear.register_fake
@@ -79,5 +79,12 @@ def _gains(left: Tensor, right: Tensor, n_columns: int) -> bool:
 
 
 def _by_onednn(x_K: Tensor, weight_NK: Tensor) -> Tensor:
+    # Inductor knows this operator, but only for a weight that never changes: what it traces it must not see.
+    run = _linear if torch.compiler.is_compiling() else _by_onednn_here
+    found: Tensor = run(x_K, weight_NK)
+    return found
+
+
+def _by_onednn_here(x_K: Tensor, weight_NK: Tensor) -> Tensor:
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x_K, weight_NK, None, "none", [], "")
     return found
