@@ -58,7 +58,9 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def validation(tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = TokenSet.open(tokens).tokenizer()
-    return write_set(tmp_path_factory.mktemp("sets") / "validation", make_texts(21, seed=1), tokenizer)  # 15 sequences: no equal shares
+    return write_set(
+        tmp_path_factory.mktemp("sets") / "validation", make_texts(21, seed=1), tokenizer
+    )  # 15 sequences: no equal shares
 
 
 @pytest.fixture(scope="session")

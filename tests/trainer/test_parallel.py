@@ -79,7 +79,10 @@ def test_a_run_moves_between_one_process_and_two_with_shards(
 
 @pytest.mark.parametrize(
     ("residual", "size", "shard"),
-    [("ladder", 2, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("standard", 2, False), ("ladder", 4, True)))],
+    [
+        ("ladder", 2, False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("standard", 2, False), ("ladder", 4, True))),
+    ],
 )
 def test_slices_of_the_layers_give_the_curve_of_the_whole(
     residual: str, size: int, shard: bool, run_tiny: RunTiny, setup: dict[str, Any], tmp_path: Path

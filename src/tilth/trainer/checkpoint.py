@@ -77,7 +77,9 @@ def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
         )
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, place: dict[str, Any]) -> None:
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, place: dict[str, Any]
+) -> None:
     """Put model, optimiser and random state back, in whatever shards they lie now; every process must call it.
 
     At the same `place` the bits are those that were saved; at another the log says how it differs.
