@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,19 +79,24 @@ def test_the_curves_are_in_tensorboard(uninterrupted: Path) -> None:
     assert written == [(line["step"], line["loss"]) for line in read_metrics(uninterrupted)]
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bits(run_tiny: RunTiny, uninterrupted: Path, tmp_path: Path) -> None:
-    rng = random.Random(time.time_ns())
-    moments = sorted(rng.sample(range(1, 19), 3))
-    for n_lines in moments:
-        process = run_tiny(tmp_path / "run")
-        while process.poll() is None and len(read_metrics(tmp_path / "run")) < n_lines:
-            time.sleep(0.001)
-        time.sleep(rng.random() * 0.02)
-        process.kill()
-        finish(process)
-    code, _, err = finish(run_tiny(tmp_path / "run"))
-    assert code == 0, f"killed at {moments}: {err}"
-    assert_same_run(tmp_path / "run", uninterrupted)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(setup: dict[str, Any], uninterrupted: Path, tmp_path: Path) -> None:
+    path, seed = tmp_path / "setup.json", time.time_ns()
+    path.write_text(json.dumps({**setup, "work_dir": str(tmp_path)}))
+    out = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_killed.py")), str(path), "10", str(seed)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert out.returncode == 0, f"seed {seed}: {out.stderr}"
+    found = json.loads(out.stdout)
+    print(found["moments"])
+    assert len(found["moments"]) == 10
+    for run in found["runs"]:
+        assert_same_run(Path(run), uninterrupted)
+        assert not list((Path(run) / "checkpoints").glob(".*")), f"seed {seed}"
 
 
 @pytest.mark.parametrize(
