@@ -24,7 +24,7 @@ RECIPE = '''
 """A genome, its sites, labelled sequences."""
 from pathlib import Path
 
-from tilth import Corpus
+from tilth import Corpus, MinHashParameters
 from tilth.corpus.sources.bed import Bed
 from tilth.corpus.sources.fasta import Fasta
 from tilth.corpus.sources.sequence_tables import SequenceTables
@@ -42,6 +42,7 @@ def dna(window: int = 100) -> Corpus:
         ],
         signals=("nucleotides",),
         tokenizer=Nucleotides(),
+        near_duplicates=MinHashParameters(n=21, unit="nucleotides"),
     )
 '''
 MODEL = {"layers": "MA", "d_model": 32, "n_heads": 2, "d_state": 16, "ssm_head_dim": 32, "chunk_size": 16}
@@ -55,6 +56,8 @@ def genome() -> dict[str, str]:
     found["chr1"] = found["chr1"][:700] + "N" * 120 + found["chr1"][820:]
     copied = found["chrX"][100:200]  # the second window of chrX, byte for byte, as the fourth of chr2
     found["chr2"] = found["chr2"][:300] + copied + found["chr2"][400:]
+    turned = "".join(PAIRS[letter] for letter in reversed(found["chrX"][200:300].upper()))  # the third, on the other strand
+    found["chr1"] = found["chr1"][:1000] + turned + found["chr1"][1100:]
     return found
 
 
@@ -92,14 +95,14 @@ def test_a_held_out_chromosome_takes_its_copies_with_it(dna: Path, tilth: Callab
     done = tilth(
         "pick", "held", "source = 'genome'", "--validation-where", "meta['sequence'] = 'chrX'", cwd=dna,
     )  # fmt: skip
-    assert "24 train, 6 validation" in done.stdout
-    assert "1 more documents that are duplicates" in done.stdout
+    assert "23 train, 7 validation" in done.stdout
+    assert "2 more documents that are duplicates" in done.stdout
     meta = json.loads(
         tilth(
             "pick", "held", "source = 'genome'", "--validation-where", "meta['sequence'] = 'chrX'", "--json", cwd=dna,
         ).stdout
     )  # fmt: skip
-    assert (meta["validation_where"], meta["n_moved_to_validation"]) == ("meta['sequence'] = 'chrX'", 1)
+    assert (meta["validation_where"], meta["n_moved_to_validation"]) == ("meta['sequence'] = 'chrX'", 2)
     project = Project(dna)
     named = project.store.get_named("subset", "held")
     picked = pq.read_table(
@@ -108,7 +111,7 @@ def test_a_held_out_chromosome_takes_its_copies_with_it(dna: Path, tilth: Callab
     places = sql(project, "select \"row\", meta['sequence'] as name, meta['start'] as start from dna where source = 'genome'")
     place_of = {row["row"]: (row["name"], row["start"]) for row in places.to_pylist()}
     held = sorted(place_of[row["row"]] for row in picked if row["split"] == "validation")
-    assert held == [("chr2", "300"), *(("chrX", str(start)) for start in (0, 100, 200, 300, 400))]
+    assert held == [("chr1", "1000"), ("chr2", "300"), *(("chrX", str(start)) for start in (0, 100, 200, 300, 400))]
 
 
 def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_thread: None) -> None:
@@ -118,7 +121,7 @@ def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_th
     shard = TokenShard.of_run(project, launched.named)
     tokens: TokenSet = shard.tokens
     assert tokens.vocab_size == 12
-    assert tokens.n_tokens == sum(map(len, text.values())) - 420 - 100 + 24  # chrX and its copy are held out; a separator each
+    assert tokens.n_tokens == sum(map(len, text.values())) - 420 - 200 + 23  # chrX and its copies are held out; a separator each
     turned_seen = set()
     for sequence in range(SETTINGS["global_batch"]):
         positions = [trace(project, "small", 1, sequence, position) for position in range(0, SETTINGS["seq_len"], 5)]
