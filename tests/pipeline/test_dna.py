@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,3 +220,41 @@ def real() -> Corpus:
         assert tokens.tokenizer().decode(ids[ids != tokens.separator_id]) == expected
     (gc,) = sql(project, "select avg(dna_gc_fraction) as gc from real where source = 'phage'").to_pylist()
     assert 0.45 < gc["gc"] < 0.55
+
+
+def test_the_page_on_dna_runs_as_it_stands_there(repository: Path, tmp_path: Path, tilth: Callable[..., Any]) -> None:
+    page = (repository / "docs" / "dna.md").read_text()
+    python, console = (part.split("```")[0] for part in (page.split("```python\n")[1], page.split("```\n$ tilth build")[1]))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "dna.py").write_text(f'"""As docs/dna.md has it."""\n{python}')
+    (tmp_path / "ce11").mkdir()
+    rng = random.Random(4)
+    for name in ("chrI", "chrX"):
+        text = "".join(rng.choices("ACGTacgt", k=20_000))
+        (tmp_path / "ce11" / f"{name}.fa.gz").write_bytes(gzip.compress(f">{name} ce11\n{text}\n".encode()))
+    letters = "".join(rng.choices("acgt", k=60))
+    record = (
+        "LOCUS       P1   60 bp    DNA     circular PLN 11-OCT-2001\nDEFINITION  x\nVERSION     P1.1\nFEATURES             L\n"
+        f"     CDS             complement(join(51..60,1..5))\nORIGIN\n        1 {letters}\n//\n"
+    )
+    (tmp_path / "plastid.gbff.gz").write_bytes(gzip.compress(record.encode()))
+    (tmp_path / "promoters.bed").write_text("chrI\t100\t400\tp1\t0\t-\n")
+    names = "".join(f"@attribute 'attribute_{i}' {{A,C,G,T}}\n" for i in range(1, 5))
+    (tmp_path / "splice.arff").write_text(
+        f"@relation s\n@attribute name string\n{names}@attribute Class {{EI,N}}\n@data\nx,A,C,G,T,EI\n"
+    )
+    tilth("build", "dna", cwd=tmp_path)
+    commands = [line.removeprefix("$ tilth ") for line in console.splitlines() if line.startswith("$ tilth ")]
+    assert len(commands) == 2
+    outputs = [tilth(*shlex.split(command), cwd=tmp_path).stdout for command in commands]
+    assert "6 of 9 documents (3 train, 3 validation)" in outputs[0]
+    assert "chrX" in outputs[1]
+    found = sql(Project(tmp_path), "select source, text, meta['label'] as label from dna where source <> 'worm' order by source")
+    assert [(row["source"], row["label"]) for row in found.to_pylist()] == [
+        ("plastids", None),
+        ("promoters", "promoter"),
+        ("splice", "EI"),
+    ]
+    assert found.to_pylist()[2]["text"] == "ACGT"
+    turned = "".join(PAIRS[letter] for letter in reversed((letters[50:60] + letters[:5]).upper()))
+    assert found.to_pylist()[0]["text"] == turned
