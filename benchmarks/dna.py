@@ -133,6 +133,7 @@ def main() -> None:
             f"21-mers as shingles, {unit}",
             lambda unit=unit: shingle(pa.array(few, pa.large_string()), 21, unit),
             of=f"{n_mega / 20:g} Mb",
+            mega=n_mega / 20,
         )
     append(rows)
 
