@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tilth.corpus.sources.fasta import Fasta
 from tilth.errors import RecipeError
+from tilth.pipeline.corpus_graph import _tokenizer_node
 from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
-from tilth.pipeline.recipe import Train
+from tilth.pipeline.recipe import CodeForm, Corpus, Nucleotides, Train
 from tilth.pipeline.trace import TokenShard, trace
 from tilth.tokenize.shards import TokenSet
 
@@ -147,6 +149,8 @@ def test_an_interval_on_the_other_strand_traces_to_its_place(dna: Path) -> None:
     pick(project, "sites", "source = 'sites'", corpus="dna", validation_share=0.0)
     tokenise_subset(project.store, project.store.get_named("subset", "sites"))
     shard = TokenShard(project, "sites/train")
+    with TokenShard(project, "sites/train") as session:
+        assert [session.at(offset).locus for offset in (0, 49)] == ["chr1:59 (-)", "chr1:10 (-)"]
     for offset in (0, 17, 49):
         found = shard.at(offset)
         assert found.locus == f"chr1:{59 - offset} (-)"
@@ -176,6 +180,12 @@ def test_text_has_no_other_strand(built: Path) -> None:
     settings = {**SETTINGS, "reverse_complement": 0.0}
     with pytest.raises(RecipeError, match="complement"):
         train(project, "x", Train(subset="texts", settings=settings, model={**MODEL, "complement": "tokenizer"}))
+
+
+def test_dna_and_markers_of_text_exclude_each_other() -> None:
+    corpus = Corpus(sources=[Fasta(name="x", path="nowhere.fa")], tokenizer=Nucleotides(), training_form=CodeForm())
+    with pytest.raises(RecipeError, match="nucleotides has no"):
+        _tokenizer_node(corpus, [])
 
 
 @pytest.mark.data

@@ -32,15 +32,17 @@ class Provenance:
     """The provenance of all documents of a subset in the order of their places, in a file that is mapped until `close`.
 
     A query of the catalog costs milliseconds and more with every document; a look-up here is two searches in sorted arrays.
-    Columns as `documents_at` has them, and `encoding`. Memory: 4 bytes a document; the file has some hundred, and no name.
+    Columns as `documents_at` has them, `encoding`, and `more` of the catalog's. Memory: 4 bytes a document; the file has some
+    hundred, and no name.
     """
 
-    def __init__(self, store: Store, named: Named) -> None:
+    def __init__(self, store: Store, named: Named, more: tuple[str, ...] = ()) -> None:
+        columns = (*_COLUMNS, *more)
         self.named = named
         with open_in_memory(store.root / "catalog") as connection:
             try:
                 views = create_corpus_views(connection, store, named, "corpus")
-                query = provenance_query(views.select({name.lower() for name in _COLUMNS}), "corpus", _COLUMNS)
+                query = provenance_query(views.select({name.lower() for name in columns}), "corpus", columns)
                 found = connection.execute(f'{query} order by shard, "row"').to_arrow_reader(_ROWS_A_BATCH)
                 tables = chain([found.schema.empty_table()], (pa.Table.from_batches([batch]) for batch in found))
                 self._map, self._batches = _mapped(map(plain_table, tables), store.root / "catalog")
