@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilth.artifacts import Named
 from tilth.errors import NotFoundError, StoreError, did_you_mean
 from tilth.pipeline.project import Project
+from tilth.pipeline.run_sources import RunSource, order_of, sources_of
 from tilth.pipeline.sources_of_texts import SourcesOfTexts
 from tilth.pipeline.tokenise import SPLITS
 
@@ -41,6 +42,7 @@ class Traced:
     """One token of a run and where it comes from."""
 
     run: str
+    subset: str
     step: int
     sequence: int
     position: int
@@ -85,11 +87,11 @@ class TokenShard:
         self._open(project, named, texts, split)
 
     @classmethod
-    def of_run(cls, project: Project, run: Named) -> TokenShard:
-        """What a run was trained on: it holds on to the parts of its tokens and of its subset."""
+    def of_run(cls, project: Project, source: RunSource) -> TokenShard:
+        """What a run was trained on: it holds on to the parts of its tokens and of its subsets."""
         shard = cls.__new__(cls)
-        shard.name = f"{run.meta['subset']}/train"
-        shard._open(project, run, run, "train")
+        shard.name = f"{source.subset}/train"
+        shard._open(project, source.named, source.named, "train")
         return shard
 
     def _open(self, project: Project, tokens: Named, texts: Named, split: str) -> None:
@@ -214,25 +216,28 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     Nothing was logged for this: the order of a run is a pure function of its settings.
     Raises NotFoundError where the run has no such step, sequence or position.
     """
-    from tilth.tokenize.order import RunOrder
     from tilth.tokenize.strands import is_turned
 
     named = project.store.get_named("run", run)
-    meta = named.meta
-    for what, value, low, high in (
-        ("step", step, 0, meta["steps"] - 1),
-        ("sequence", sequence, 0, meta["global_batch"] - 1),
-        ("position", position, 0, meta["seq_len"] - 1),
-    ):
-        if not low <= value <= high:
-            raise NotFoundError(f"run `{run}` has no {what} {value}", f"run/{run}", f"Its {what}s go from {low} to {high}.")
-    shard = TokenShard.of_run(project, named)
-    order = RunOrder(shard.tokens.lengths, meta["seq_len"], meta["global_batch"], meta["seed"])
-    turned = is_turned(meta.get("reverse_complement", 0.0), meta["seed"], step, sequence)
-    found = order.locate(step, sequence, meta["seq_len"] - position if turned else position)
+    check_place(named, step=step, sequence=sequence, position=position)
+    sources = sources_of(named)
+    shards = [TokenShard.of_run(project, source) for source in sources]
+    turned = is_turned(named.meta.get("reverse_complement", 0.0), named.meta["seed"], step, sequence)
+    within = named.meta["seq_len"] - position if turned else position
+    number, found = order_of(named, sources, [shard.tokens for shard in shards]).locate(step, sequence, within)
+    shard = shards[number]
     at = shard.at(int(shard.tokens.offsets[found.document]) + found.offset, n_context)
     token, context = shard.shown(at.offset, n_context, turned)
-    own = {
-        name: getattr(at, name) for name in ("kind", "part", "start", "end", "source_start", "source_end", "document", "locus")
-    }
-    return Traced(run, step, sequence, position, token, context, found.epoch, found.offset, **own, is_turned=turned)
+    names = ("kind", "part", "start", "end", "source_start", "source_end", "document", "locus")
+    own = {name: getattr(at, name) for name in names}
+    place = (run, sources[number].subset, step, sequence, position)
+    return Traced(*place, token, context, found.epoch, found.offset, **own, is_turned=turned)
+
+
+def check_place(run: Named, **place: int) -> None:
+    """Raise NotFoundError where a run has no such step, sequence or position."""
+    ends = {"step": run.meta["steps"], "sequence": run.meta["global_batch"], "position": run.meta["seq_len"]}
+    for what, value in place.items():
+        if not 0 <= value < ends[what]:
+            fix = f"Its {what}s go from 0 to {ends[what] - 1}."
+            raise NotFoundError(f"run `{run.name}` has no {what} {value}", f"run/{run.name}", fix)

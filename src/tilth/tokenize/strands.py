@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tilth.tokenize.order import SequencePlan
-
-_MASK = 2**64 - 1
+from tilth.tokenize.order import SequencePlan, hash_of
 
 
 def is_turned(share: float, seed: int, step: int, sequence: int) -> bool:
@@ -17,8 +15,7 @@ def is_turned(share: float, seed: int, step: int, sequence: int) -> bool:
 
     Source of the hash: the finaliser of SplitMix64 (Steele, Lea and Flood 2014), as in `order.shuffled`.
     """
-    key = _mix(_mix(_mix(seed) + step) + sequence)
-    return key < share * 2**64
+    return int(hash_of(seed, step, sequence)[0]) < share * 2**64
 
 
 def mark_turned(plans: Sequence[SequencePlan], share: float, seed: int, step: int, first: int = 0) -> list[SequencePlan]:
@@ -34,10 +31,3 @@ def other_strand(tokens: np.ndarray, complement: np.ndarray) -> np.ndarray:
     `complement` (vocab_size,) has the id that pairs with each id.
     """
     return complement[tokens[::-1]]
-
-
-def _mix(x: int) -> int:
-    x = (x + 0x9E3779B97F4A7C15) & _MASK
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return x ^ (x >> 31)
