@@ -111,7 +111,8 @@ class TokenShard:
         """Open for many tokens: the provenance of all documents is looked up once."""
         from tilth.catalog.provenance import Provenance
 
-        self._provenance = Provenance(self._store, self._texts)
+        # n_bytes and meta tell the place of a nucleotide.
+        self._provenance = Provenance(self._store, self._texts, ("n_bytes", "meta") if self.tokenizer.complement else ())
         return self
 
     def __exit__(self, *error: object) -> None:
