@@ -7,13 +7,13 @@ from typing import Any, NoReturn
 from tilth.errors import SourceError, did_you_mean
 from tilth.models.config import ModelConfig
 from tilth.models.convert.caduceus import CADUCEUS
-from tilth.models.convert.format import Format, Settings
 from tilth.models.convert.hf_hybrid import BAMBA, GRANITE, write_bamba, write_granite
 from tilth.models.convert.hf_llama import LLAMA, write_llama
 from tilth.models.convert.hf_mamba2 import MAMBA2, write_mamba2
 from tilth.models.convert.llamba import LLAMBA
 from tilth.models.convert.mamba_in_llama import MAMBA_IN_LLAMA
 from tilth.models.convert.mamba_ssm import MAMBA_SSM
+from tilth.models.convert.parts import Format, Settings
 from tilth.models.pattern import MIXERS
 
 # Under their model_type, where they have one
