@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tilth.kernels import causal_conv1d, ssd_scan, ssd_step
+from tilth.kernels import causal_conv1d, causal_conv1d_update, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.linear import Linear
@@ -61,6 +61,19 @@ class Mamba2(nn.Module):
         config = self.config
         sizes = [config.d_inner, config.conv_width, config.n_ssm_heads]
         z_BTI, xBC_BTC, dt_BTH = self.in_proj(x_BTD).split(sizes, dim=-1)
+        mixed_BTC = self._convolve(xBC_BTC, layout, state)
+        x, B, C = mixed_BTC.split([config.d_inner] + 2 * [config.n_groups * config.d_state], dim=-1)
+        x_BTHP = x.unflatten(-1, (config.n_ssm_heads, config.ssm_head_dim))
+        B_BTGN, C_BTGN = (t.unflatten(-1, (config.n_groups, config.d_state)) for t in (B, C))
+        # exp(dt A) over a long document: bf16 would round decays near 1 to 1, so the kernels take A and dt in fp32 at least
+        A_H = -torch.exp(self.A_log.to(torch.promote_types(x_BTD.dtype, torch.float32)))
+        y_BTHP = self._scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state)
+        return self.out_proj(self.norm(y_BTHP.flatten(-2), gate=z_BTI))
+
+    def _convolve(self, xBC_BTC: Tensor, layout: SequenceLayout, state: Mamba2State | None) -> Tensor:
+        """silu(conv(xBC)); a state becomes the inputs that the next token will see."""
+        if state is not None and xBC_BTC.shape[1] == 1 and self.config.d_conv > 1:
+            return causal_conv1d_update(xBC_BTC, state.conv_inputs, self.conv_weight, self.conv_bias, activation="silu")
         mixed_BTC, conv_inputs_BKC = causal_conv1d(
             xBC_BTC,
             self.conv_weight,
@@ -70,15 +83,9 @@ class Mamba2(nn.Module):
             initial_state_BKC=None if state is None else state.conv_inputs,
             return_final_state=True,
         )
-        x, B, C = mixed_BTC.split([config.d_inner] + 2 * [config.n_groups * config.d_state], dim=-1)
-        x_BTHP = x.unflatten(-1, (config.n_ssm_heads, config.ssm_head_dim))
-        B_BTGN, C_BTGN = (t.unflatten(-1, (config.n_groups, config.d_state)) for t in (B, C))
-        # exp(dt A) over a long document: bf16 would round decays near 1 to 1, so the kernels take A and dt in fp32 at least
-        A_H = -torch.exp(self.A_log.to(torch.promote_types(x_BTD.dtype, torch.float32)))
-        y_BTHP = self._scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state)
         if state is not None:
             state.conv_inputs = conv_inputs_BKC
-        return self.out_proj(self.norm(y_BTHP.flatten(-2), gate=z_BTI))
+        return mixed_BTC
 
     def _scan(
         self,
