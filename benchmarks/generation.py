@@ -3,9 +3,8 @@
     python benchmarks/generation.py [--threads 1] [--rounds 5] [--new 64] [--quick]
 
 8 and 64 prompts of 32 to 128 tokens, drawn evenly, and 64 new tokens for each; both keep states. Ours is generate_batch, which
-reads prompts by length; the peer pads them on the left, as transformers asks for. Told besides: how many rows get, in the batch,
-the tokens that they get alone (padding enters the peer's convolution, whose bias makes something of nothing), and one
-batch of prompts of equal length, where the tokens of the two must be the same. In turns in one process; medians of CPU time of
+reads prompts by length; the peer pads them on the left, as transformers asks for. Then a batch of prompts of equal length, which
+nobody pads. Told besides: how many rows have the same tokens in both. In turns in one process; medians of CPU time of
 the process, and of wall time. Needs benchmarks/peers_models.txt.
 """
 
@@ -47,7 +46,10 @@ def main() -> None:
     for n_prompts in (8, 64):
         lengths = torch.randint(SHORTEST, LONGEST + 1, (n_prompts,)).tolist()
         for name, prompts in (("32-128", draw(lengths)), ("64", draw([64] * n_prompts))):
-            calls = {"ours": lambda p=prompts: generate_batch(model, p, options.new), "hf": lambda p=prompts: by_hf(peer, p, options.new)}
+            calls = {
+                "ours": lambda p=prompts: generate_batch(model, p, options.new),
+                "hf": lambda p=prompts: by_hf(peer, p, options.new),
+            }
             rows += measure(name, prompts, calls, options)
     if not options.quick:
         append(rows)
@@ -83,8 +85,8 @@ def measure(
         n_tokens = len(prompts) * options.new
         notes = (
             f"peer: transformers {transformers.__version__}, GraniteMoeHybrid, left padding; new tokens/s "
-            f"{n_tokens / medians['ours']:.0f} and {n_tokens / medians['hf']:.0f}; {same} of {len(prompts)} rows have the peer's tokens; "
-            f"p10-p90 ours {spread(found['ours'])}, peer {spread(found['hf'])}; torch {torch.__version__}"
+            f"{n_tokens / medians['ours']:.0f} and {n_tokens / medians['hf']:.0f}; "
+            f"{same} of {len(prompts)} rows have the peer's tokens; p10-p90 ours {spread(found['ours'])}, peer {spread(found['hf'])}; torch {torch.__version__}"
         )
         size = f"B{len(prompts)}, prompts of {name}, {options.new} new, d256 MMMA fp32"
         rows.append(row(f"generation, {which}", size, medians["ours"], "s", medians["hf"], notes, threads=options.threads))

@@ -18,7 +18,7 @@ def forward(
     """Return (o_BTHD, lse_BHT). A row at a time, so that no row's result depends on another; `n_splits` changes nothing."""
     n_tokens, n_heads = q_BTHD.shape[1:3]
     lengths = pages.lengths_B.tolist()
-    if n_tokens == 1 and left < 0 and not softcap and 0 < min(lengths, default=0) and max(lengths) <= pages.page_size:
+    if n_tokens == 1 and left < 0 and not softcap and min(lengths, default=0) > 0 and max(lengths) <= pages.page_size:
         return _forward_in_one_page(q_BTHD, pages, lengths, scale)
     o_BTHD = torch.zeros_like(q_BTHD, memory_format=torch.contiguous_format)
     lse_BHT = q_BTHD.new_full((len(q_BTHD), n_heads, n_tokens), float("-inf"), dtype=compute_dtype(q_BTHD))
