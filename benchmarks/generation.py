@@ -86,7 +86,8 @@ def measure(
         notes = (
             f"peer: transformers {transformers.__version__}, GraniteMoeHybrid, left padding; new tokens/s "
             f"{n_tokens / medians['ours']:.0f} and {n_tokens / medians['hf']:.0f}; "
-            f"{same} of {len(prompts)} rows have the peer's tokens; p10-p90 ours {spread(found['ours'])}, peer {spread(found['hf'])}; torch {torch.__version__}"
+            f"{same} of {len(prompts)} rows have the peer's tokens; "
+            f"p10-p90 ours {spread(found['ours'])}, peer {spread(found['hf'])}; torch {torch.__version__}"
         )
         size = f"B{len(prompts)}, prompts of {name}, {options.new} new, d256 MMMA fp32"
         rows.append(row(f"generation, {which}", size, medians["ours"], "s", medians["hf"], notes, threads=options.threads))
