@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tilth.kernels import causal_conv1d, ssd_scan, ssd_step
+from tilth.kernels import causal_conv1d, causal_conv1d_update, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.linear import Linear
@@ -80,6 +80,9 @@ class Mamba2(nn.Module):
         self, xBC_BTC: Tensor, layout: SequenceLayout, state: Mamba2State | None, reverse: bool, activation: str | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x, B and C by heads and groups after the convolution; a state gets its last inputs."""
+        if state is not None and xBC_BTC.shape[1] == 1 and self.conv_weight.shape[1] > 1:
+            mixed_BTC = causal_conv1d_update(xBC_BTC, state.conv_inputs, self.conv_weight, self.conv_bias, activation=activation)
+            return self._by_heads(mixed_BTC)
         mixed_BTC, conv_inputs_BKC = causal_conv1d(
             xBC_BTC,
             self.conv_weight,
@@ -92,6 +95,9 @@ class Mamba2(nn.Module):
         )
         if state is not None:
             state.conv_inputs = conv_inputs_BKC
+        return self._by_heads(mixed_BTC)
+
+    def _by_heads(self, mixed_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, B, C = mixed_BTC.split(self.conv_parts, dim=-1)
         B_BTGN, C_BTGN = (t.unflatten(-1, (self.n_groups, self.d_state)) for t in (B, C))
         return x.unflatten(-1, (self.n_heads, self.head_dim)), B_BTGN, C_BTGN
