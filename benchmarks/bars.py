@@ -28,7 +28,7 @@ NOT_BARS = {
 }
 ON_A_GPU = {"gpu", "gpu_check", "gpu_bench", "gpu_tune"}
 OF_FILES, OF_REPOSITORIES, OF_FOLDER = {"code_secrets", "code_signals"}, {"code_trace", "git_read"}, {"code_build"}
-BY_HAND = {"documentation", "languages", "licences", "mamba2_mixer"}
+BY_HAND = {"documentation", "languages", "licences", "lm_eval_export", "mamba2_mixer"}
 
 
 def arguments(name: str) -> list[str] | None:
