@@ -50,6 +50,8 @@ def choose_export(config: ModelConfig) -> tuple[Format, dict[str, Any]]:
         _refuse(f"the residual is {config.residual!r}", "a class whose sublayers read an older stream")
     if config.bidirectional or config.rcps:
         _refuse("it reads both ways", "a masked language model over Mamba (Caduceus is remote code)")
+    if config.n_classes:
+        _refuse("it has a head of classes", "that head left out: export the run that it was fine-tuned from")
     if other := sorted(set(config.pattern) - {"M", "A"}):
         _refuse(f"it has {' and '.join(MIXERS[letter] for letter in other)} layers", "a class that holds these layers")
     letters = set(config.pattern)
