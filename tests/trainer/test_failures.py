@@ -14,7 +14,9 @@ from tilth.models.decoder import Decoder
 from tilth.trainer.loop import TrainResult
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch.utils.tensorboard", "ignore::DeprecationWarning:tensorboard"
+    "ignore::DeprecationWarning:torch.utils.tensorboard",
+    "ignore::DeprecationWarning:tensorboard",
+    "ignore:torch.distributed is disabled",
 )
 
 

@@ -17,7 +17,9 @@ from tilth.trainer.metrics import read_metrics
 from tilth.trainer.optim import MuonBesideAdamW, hidden_matrices, make_optimizer
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch.utils.tensorboard", "ignore::DeprecationWarning:tensorboard"
+    "ignore::DeprecationWarning:torch.utils.tensorboard",
+    "ignore::DeprecationWarning:tensorboard",
+    "ignore:torch.distributed is disabled",
 )
 LR, DECAY, MOMENTUM = 0.01, 0.1, 0.95
 N_STEPS = 3

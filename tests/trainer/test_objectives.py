@@ -17,7 +17,8 @@ from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.tokenize.bpe import Tokenizer
-from tilth.tokenize.order import RunOrder
+from tilth.tokenize.mixture import TokenMixture
+from tilth.tokenize.order import RunOrder, SequencePlan
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import TrainResult
@@ -25,10 +26,13 @@ from tilth.trainer.metrics import read_metrics
 from tilth.trainer.objectives import Masked, make_objective
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch.utils.tensorboard", "ignore::DeprecationWarning:tensorboard"
+    "ignore::DeprecationWarning:torch.utils.tensorboard",
+    "ignore::DeprecationWarning:tensorboard",
+    "ignore:torch.distributed is disabled",
 )
 SPECIAL = np.array([0, 5, 9])
 OBJECTIVE = Masked(seed=3, mask_id=5, special_ids=SPECIAL, vocab_size=40)
+PLAN = SequencePlan((), ())
 
 
 def row(n_tokens: int = 512) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +64,7 @@ def test_the_shares_are_the_published_ones() -> None:
     n_asked = n_masked = n_kept = 0
     drawn = []
     for sequence in range(400):
-        shown, targets, same = OBJECTIVE.arrange(row(), 0, sequence)
+        shown, targets, same = OBJECTIVE.arrange(row(), PLAN, 0, sequence)
         asked = targets != -100
         assert same is not ids
         np.testing.assert_array_equal(same, segments)
@@ -84,7 +88,7 @@ def test_the_shares_are_the_published_ones() -> None:
 
 def test_a_mask_depends_on_its_place_alone() -> None:
     def mask(objective: Masked, step: int, sequence: int, n_tokens: int = 512) -> np.ndarray:
-        return objective.arrange(row(n_tokens), step, sequence)[1]
+        return objective.arrange(row(n_tokens), PLAN, step, sequence)[1]
 
     first = mask(OBJECTIVE, 4, 2)
     np.testing.assert_array_equal(mask(OBJECTIVE, 4, 2), first)
@@ -108,13 +112,17 @@ def test_the_loss_is_the_mean_over_the_masked_tokens_of_the_batch(
         validation=dna_tokens,
         eval_batches=1,
     )
-    held = TokenSet.open(dna_tokens)
-    objective = make_objective(TrainConfig.from_dict({**config.to_dict(), "objective": "masked"}), both_ways, held)
+    held = TokenMixture.open(dna_tokens)
+    masked = TrainConfig.from_dict({**config.to_dict(), "objective": "masked"})
+    objective = make_objective(masked, both_ways, held)
     assert isinstance(objective, Masked)
-    assert objective.special_ids.tolist() == sorted([held.separator_id, 290])
+    assert objective.special_ids.tolist() == sorted([held.sets[0].separator_id, 290])
     torch.manual_seed(0)
     model = Decoder(both_ways)
-    rows = [objective.arrange(held.sequence(plan), 0, i) for i, plan in enumerate(RunOrder(held.lengths, 48, 4, 0).sequences(0))]
+    rows = [
+        objective.arrange(held.sequence(plan), plan, 0, i)
+        for i, plan in enumerate(RunOrder(held.sets[0].lengths, 48, 4, 0).sequences(0))
+    ]
     ids, targets, segments = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
     assert 5 < (ids == 290).sum() < 48
     wanted = cross_entropy(model(ids, segments).flatten(0, 1), targets.flatten(), ignore_index=-100)

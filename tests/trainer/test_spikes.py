@@ -20,7 +20,9 @@ from tilth.trainer.metrics import read_metrics
 from tilth.trainer.spikes import MAX_NOT_FINITE, MIN_HISTORY, WINDOW, SpikeGuard
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch.utils.tensorboard", "ignore::DeprecationWarning:tensorboard"
+    "ignore::DeprecationWarning:torch.utils.tensorboard",
+    "ignore::DeprecationWarning:tensorboard",
+    "ignore:torch.distributed is disabled",
 )
 NAN = float("nan")
 

@@ -10,6 +10,7 @@ from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.mixers.attention import Attention
 from tilth.models.mixers.bidirectional import Bidirectional
+from tilth.models.mixers.discrete_mamba2 import DiscreteMamba2
 from tilth.models.mixers.mamba1 import Mamba1
 from tilth.models.mixers.mamba2 import Mamba2
 from tilth.models.mlp import SwiGLU
@@ -17,7 +18,7 @@ from tilth.models.norm import RMSNorm
 from tilth.models.residual import Sublayer
 from tilth.models.states import MixerState
 
-RECURRENT: dict[str, type[Mamba1] | type[Mamba2]] = {"M": Mamba2, "S": Mamba1}
+RECURRENT: dict[str, type[Mamba1] | type[Mamba2]] = {"M": Mamba2, "S": Mamba1, "D": DiscreteMamba2}
 
 
 class Block(nn.Module):

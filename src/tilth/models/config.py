@@ -28,8 +28,8 @@ class ModelConfig:
     residual is a topology of residual.py, which holds from layer residual_from on; desync_ranks is the number of ranks
     that a desync model is cut into. A bidirectional model reads both ways, so it cannot generate. complement gives
     the id that pairs with each id on the other strand of DNA; with rcps the model shares its parameters between the
-    strands (Caduceus-PS), and rcps_swap is the form of its released weights. With n_classes it also tells what a document is, from
-    the pooling of its tokens (pooling.py). Raises RecipeError.
+    strands (Caduceus-PS), and rcps_swap is the form of its released weights. With n_classes it also tells what a document
+    is, from the pooling of its tokens (pooling.py). Raises RecipeError.
     """
 
     vocab_size: int

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tilth.errors import RecipeError
+from tilth.kernels import linear
 from tilth.models import states as decoder_states
 from tilth.models.block import Block
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout, lay_out
+from tilth.models.linear import Linear
 from tilth.models.losses import linear_cross_entropy
 from tilth.models.norm import RMSNorm
 from tilth.models.pooling import pooled
@@ -41,7 +43,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = None
         if not config.tie_embeddings:
-            self.head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
+            self.head = Linear(config.d_model, config.padded_vocab_size)
         self.classes = nn.Linear(config.d_model, config.n_classes) if config.n_classes else None
         self.residual = RESIDUALS[config.residual](config.residual_from * config.sublayers_per_layer)
         self._initialise()
@@ -150,10 +152,10 @@ class Decoder(nn.Module):
 
     def _predict(self, hidden: Tensor) -> Tensor:
         if not self.config.rcps:
-            return hidden @ self.head_weight.T
+            return linear(hidden, self.head_weight)
         # a product a strand: the sum of two does not depend on their order, so turned DNA gives the same bits
         parts = zip(hidden.chunk(2, -1), self.head_weight.chunk(2, -1), strict=True)
-        own, other = (part @ weight.T for part, weight in parts)
+        own, other = (linear(part, weight) for part, weight in parts)
         return own + other
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from tilth.kernels import swiglu
 from tilth.models.config import ModelConfig
+from tilth.models.linear import Linear
 from tilth.models.sharding import Cuts
 
 
@@ -18,8 +19,8 @@ class SwiGLU(nn.Module):
     def __init__(self, config: ModelConfig, n_shards: int = 1) -> None:
         super().__init__()
         width = config.mlp_width // n_shards
-        self.gate_up_proj = nn.Linear(config.d_model, 2 * width, bias=False)
-        self.out_proj = nn.Linear(width, config.d_model, bias=False)
+        self.gate_up_proj = Linear(config.d_model, 2 * width)
+        self.out_proj = Linear(width, config.d_model)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, d_model) -> (B, T, d_model)."""

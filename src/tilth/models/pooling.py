@@ -27,5 +27,7 @@ def pooled(hidden: Callable[[Tensor, Tensor], Tensor], ids_BT: Tensor, lengths_B
     # padding is a document of its own: neither attention nor convolution nor state reaches over from it
     hidden_BTD = hidden(ids_BT, (place_1T >= end_B1).int())
     is_taken_BT1 = ((place_1T >= first_B1) & (place_1T < end_B1)).unsqueeze(-1)
-    mean_BD = torch.where(is_taken_BT1, hidden_BTD, 0.0).sum(1) / (end_B1 - first_B1)
+    mean_BD = torch.where(is_taken_BT1, hidden_BTD, 0.0).sum(1, dtype=torch.promote_types(hidden_BTD.dtype, torch.float32)) / (
+        end_B1 - first_B1
+    )
     return (mean_BD.chunk(2, -1)[0] + mean_BD.chunk(2, -1)[1]) / 2 if config.rcps else mean_BD

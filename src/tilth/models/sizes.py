@@ -34,6 +34,7 @@ def count_training_flops(config: ModelConfig, seq_len: int) -> float:
     sequence = {
         "A": _attention_products(config, seq_len),
         "M": _directions(config) * _ssd_products(config, seq_len),
+        "D": _directions(config) * _ssd_products(config, seq_len),
         "S": _directions(config) * 6 * config.d_inner * config.d_state,
     }
     forward = sum(2 * matrices[letter] + sequence[letter] for letter in config.pattern)
@@ -47,9 +48,11 @@ def _matrices(config: ModelConfig) -> dict[str, int]:
     heads = 2 * config.n_heads + 2 * config.kv_heads
     mamba1 = config.d_inner * (config.d_conv + 2 * config.dt_width + 2 * config.d_state)
     mamba2_rows = config.d_inner + config.conv_width + config.n_ssm_heads
+    mamba2 = config.d_model * (mamba2_rows + config.d_inner) + _directions(config) * config.conv_width * config.d_conv
     return {
         "A": config.d_model * heads * config.attention_head_dim,
-        "M": config.d_model * (mamba2_rows + config.d_inner) + _directions(config) * config.conv_width * config.d_conv,
+        "M": mamba2,
+        "D": mamba2,
         "S": 3 * config.d_model * config.d_inner + _directions(config) * mamba1,
     }
 
@@ -58,7 +61,9 @@ def _vectors(config: ModelConfig) -> dict[str, int]:
     """The other values of a mixer: biases, gated norm, and what each head or channel has of its own."""
     mamba1 = config.d_inner * (3 + config.d_state)  # convolution bias, dt_bias, D, and A_log for each state
     mamba2 = config.conv_width + config.d_inner + 3 * config.n_ssm_heads
-    return {"A": 0, "M": _directions(config) * mamba2, "S": _directions(config) * mamba1}
+    discrete = config.conv_width + config.d_inner + config.n_ssm_heads  # convolution bias, z_bias, D
+    sizes = {"M": mamba2, "D": discrete, "S": mamba1}
+    return {"A": 0} | {letter: _directions(config) * size for letter, size in sizes.items()}
 
 
 def _directions(config: ModelConfig) -> int:

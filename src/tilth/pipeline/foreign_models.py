@@ -74,10 +74,11 @@ def export_model(checkpoint: Path, out: Path, context: int | None = None) -> Con
         copied = copy_tokenizer(checkpoint, folder)
         source = checkpoint / SOURCE_CONFIG_FILE
         tokens = token_settings(folder, json.loads(source.read_text()) if source.is_file() else {}, context)
+        tokens["use_cache"] = settings.get("use_cache", True)
         copied = sorted({*copied, *write_tokenizer_config(folder, tokens)})
         _write_weights(folder, model.state_dict(), form.rules(model.config, settings))
         dtypes = _dtypes(model)
-        text = json.dumps({"use_cache": True, **settings, **tokens, "dtype": dtypes[0], "torch_dtype": dtypes[0]}, indent=2)
+        text = json.dumps({**settings, **tokens, "dtype": dtypes[0], "torch_dtype": dtypes[0]}, indent=2)
         (folder / CONFIG_FILE).write_text(text + "\n")
     return Converted(out, form.title, model.config, dtypes, copied)
 
@@ -114,12 +115,11 @@ def _read_model(weights: ForeignWeights, form: Format, config: ModelConfig, sett
     with torch.device("meta"):
         model = Decoder(config)
     expected, rules = model.state_dict(), form.rules(config, settings)
-    _check_names(weights, rules, form.ignored)
+    _check_names(weights, rules, form)
     found: dict[str, Tensor] = {}
     for rule in rules:
         whole = expected[rule.ours]
-        shapes = [tuple(part.shape) for part in rule.write(whole)]
-        parts = [weights.read(name, shape) for name, shape in zip(rule.theirs, shapes, strict=True)]
+        parts = [weights.read(name, like) for name, like in zip(rule.theirs, rule.write(whole), strict=True)]
         zeros = torch.zeros(whole.shape, dtype=found["embedding.weight"].dtype) if not parts else None
         found[rule.ours] = rule.read(*parts).contiguous() if zeros is None else zeros
     model.load_state_dict(found, assign=True)
@@ -127,17 +127,20 @@ def _read_model(weights: ForeignWeights, form: Format, config: ModelConfig, sett
     return model
 
 
-def _check_names(weights: ForeignWeights, rules: Iterable[Rule], ignored: str) -> None:
+def _check_names(weights: ForeignWeights, rules: Iterable[Rule], form: Format) -> None:
     wanted = {rule.ours: rule.theirs for rule in rules}
     names = {name for theirs in wanted.values() for name in theirs}
     if missing := sorted(names - weights.names):
-        problem = f"the checkpoint lacks {_list(missing)}"
-        raise ContractError(problem, fix="copy all its files, and the config.json that came with them")
+        raise ContractError(
+            f"the checkpoint lacks {_list(missing)}", fix="copy all its files, and the config.json that came with them"
+        )
     for name in sorted(weights.names - names):
-        if name.endswith("lm_head.weight") and torch.equal(weights.read(name), weights.read(wanted["embedding.weight"][0])):
-            continue  # the table that is tied by the config, saved twice
-        if not re.fullmatch(ignored, name):
-            fix = "a bias or a tensor of another architecture; Tilth leaves out nothing that the original would compute with"
+        # a head that the config ties is often saved all the same
+        original = wanted["embedding.weight"][0] if name.endswith("lm_head.weight") else re.sub(*form.copies, name)
+        if original != name and original in names and torch.equal(weights.read(name), weights.read(original)):
+            continue
+        if not re.fullmatch(form.ignored, name):
+            fix = "a bias, a tied tensor with values of its own, or another architecture: Tilth would compute something else"
             raise ContractError("the config has no place for a tensor of the checkpoint", name, fix)
 
 

@@ -12,7 +12,7 @@ FILES = (
 )  # fmt: skip
 # The names that tokenizers of Tilth give their special tokens
 _ROLES = {
-    "eos_token": ("<|endoftext|>",),
+    "eos_token": ("<|endoftext|>", "[SEP]"),
     "bos_token": ("[BOS]",),
     "pad_token": ("[PAD]",),
     "unk_token": ("[UNK]",),
@@ -21,6 +21,7 @@ _ROLES = {
     "sep_token": ("[SEP]",),
 }
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_GENERATION = (*_IDS, "use_cache")
 DEFAULT_CONTEXT = 2048
 _NO_CONTEXT = 10**7  # transformers writes 10^30 for "no limit"
 
@@ -55,7 +56,9 @@ def write_tokenizer_config(folder: Path, tokens: dict[str, Any]) -> list[str]:
         plain = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         plain |= {"model_max_length": tokens["max_position_embeddings"]}
         written["tokenizer_config.json"] = plain | {role: token for role, (token, _) in special_tokens(folder).items()}
-    written["generation_config.json"] = {name: tokens[name] for name in _IDS if tokens[name] is not None}
+    written["generation_config.json"] = {
+        name: value for name, value in tokens.items() if name in _GENERATION and value is not None
+    }
     for name in [name for name in written if (folder / name).is_file()]:
         del written[name]
     for name, values in written.items():

@@ -32,24 +32,24 @@ class ForeignWeights:
         """Of all tensors."""
         return set(self._readers)
 
-    def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
-        """One tensor, of that shape if given, with finite numbers in it."""
+    def read(self, name: str, like: Tensor | None = None) -> Tensor:
+        """One tensor, with finite numbers in it; of like's shape, and of integers if those are."""
         path, read = self._readers[name]
         where = f"{path}, {name}"
         try:
             tensor = read(name)
         except (SafetensorError, RuntimeError, OSError) as error:
             raise ContractError(f"the weights are damaged: {error}", where, "copy the file again") from error
-        if tensor.dtype not in _DTYPES:
+        are_weights = like is None or like.is_floating_point()
+        if (tensor.dtype in _DTYPES) != are_weights:
             problem = f"the tensor is {tensor.dtype}: the checkpoint is quantised or holds no plain weights"
             raise ContractError(problem, where, "save it in bfloat16, float16 or float32 first")
-        if shape is not None and tuple(tensor.shape) != shape:
-            fix = "use the config.json that came with these weights"
-            raise ContractError(f"the tensor has shape {tuple(tensor.shape)}, the config asks for {shape}", where, fix)
+        if like is not None and tensor.shape != like.shape:
+            problem = f"the tensor has shape {tuple(tensor.shape)}, the config asks for {tuple(like.shape)}"
+            raise ContractError(problem, where, "use the config.json that came with these weights")
         if not torch.isfinite(tensor).all():
-            raise ContractError(
-                "the tensor has values that are no finite numbers", where, "copy the checkpoint again, or use an earlier one"
-            )
+            problem = "the tensor has values that are no finite numbers"
+            raise ContractError(problem, where, "copy the checkpoint again, or use an earlier one")
         return tensor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ def _run_and_publish(
                 **_ends(losses),
                 "start_validation_loss": result.start_validation_loss,
                 "validation_loss": result.validation_loss,
+                "validation_accuracy": result.validation_accuracy,
                 "weights_digest": result.weights_digest,
             }
             done = store.adopt(spec, folder, stats)
@@ -133,18 +134,29 @@ def _ends(losses: list[float]) -> dict[str, float]:
 
 def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> Any:
     from tilth.models.config import ModelConfig
+    from tilth.models.presets import with_preset
     from tilth.tokenize.bpe import Tokenizer
 
     if initial is not None:
-        return ModelConfig.from_dict(json.loads((initial.path / "config.json").read_text()))
+        return _changed_config(json.loads((initial.path / "config.json").read_text()), recipe.model or {})
     tokenizer = Tokenizer.open(tokens.path)
-    settings = {"vocab_size": tokenizer.vocab_size, **(recipe.model or {})}
+    settings = with_preset({"vocab_size": tokenizer.vocab_size, **(recipe.model or {})})
     if settings.get("complement") == "tokenizer" or (settings.get("rcps") and settings.get("complement") is None):
         if tokenizer.complement is None:
             fix = "Build the corpus with `tokenizer=Nucleotides()`, or give the model its `complement`."
             raise RecipeError("the tokenizer of the subset knows no complement of its tokens", "Train(model=...)", fix)
         settings["complement"] = tokenizer.complement
     return ModelConfig.from_dict(settings)
+
+
+def _changed_config(initial: dict[str, Any], changes: Mapping[str, Any]) -> Any:
+    from tilth.models.config import ModelConfig
+    from tilth.trainer.initial import CHANGEABLE
+
+    if others := sorted(set(changes) - set(CHANGEABLE)):
+        what = f"the initial run has a model already; `{others[0]}` cannot be another"
+        raise RecipeError(what, "Train(model=...)", f"With `initial`, give no more than {', '.join(CHANGEABLE)}.")
+    return ModelConfig.from_dict({**initial, **changes})
 
 
 def _check_strands(config: Any, tokens: Artifact) -> None:

@@ -136,7 +136,7 @@ class TokenShard:
         document = self._document(span.shard, span.row) if span.shard is not None and span.row is not None else {}
         token, context = self.shown(offset, n_context)
         ranges = (start, end, source_start, source_end)
-        locus = locus_of(document.pop("meta", None) or {}, source_start, document.get("n_bytes"))
+        locus = locus_of(dict(document.pop("meta", None) or {}), source_start, document.get("n_bytes"))
         return TracedToken(self.name, offset, token, context, span.kind, span.part, *ranges, document, locus)
 
     def shown(self, offset: int, n_context: int, is_turned: bool = False) -> tuple[str, str]:

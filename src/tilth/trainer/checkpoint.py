@@ -65,8 +65,10 @@ def latest_checkpoint(work_dir: Path) -> Checkpoint | None:
     return None
 
 
-def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
-    """Raise StaleError, with each difference, unless the checkpoint was made by the same run."""
+def check_identity(checkpoint: Checkpoint | None, identity: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint, if there is one. Raises StaleError, with each difference, unless it was made by the same run."""
+    if checkpoint is None:
+        return None
     # through JSON, as the saved one went: tuples become lists
     changed = differences(checkpoint.state["identity"], json.loads(json.dumps(identity)))
     if changed:
@@ -75,6 +77,7 @@ def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
             where=str(checkpoint.folder),
             fix="Use the inputs it was begun with, or another work folder.",
         )
+    return checkpoint
 
 
 def restore(

@@ -36,12 +36,12 @@ def micro_batches(
     plans: Sequence[tuple[int, SequencePlan]],
     size: int | None,
     device: torch.device,
-    arrange: Callable[[Row, int], Row],
+    arrange: Callable[[Row, SequencePlan, int], Row],
 ) -> Iterator[Batch]:
-    """The numbered sequences of `plans`, `size` at a time (None = all at once), each as `arrange(row, number)` makes it."""
+    """The numbered sequences of `plans`, `size` at a time (None = all at once), each as `arrange(row, plan, number)` makes it."""
     size = size or max(1, len(plans))
     for start in range(0, len(plans), size):
-        rows = [arrange(tokens.sequence(plan), number) for number, plan in plans[start : start + size]]
+        rows = [arrange(tokens.sequence(plan), plan, number) for number, plan in plans[start : start + size]]
         ids_BT, targets_BT, segments_BT = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*rows, strict=True))
         yield ids_BT, targets_BT, segments_BT
 

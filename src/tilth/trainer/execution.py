@@ -26,7 +26,7 @@ def wrap_sublayers(model: Decoder, config: TrainConfig) -> None:
     A sublayer is a function (B, T, D) -> (B, T, D) whose output the residual may add later, after an all-reduce of its
     own: what is recomputed is the sublayer alone, from the input that it had, whatever the topology.
     """
-    for block in [module for module in model.modules() if isinstance(module, Block)]:
+    for block in (module for module in model.modules() if isinstance(module, Block)):
         if config.compile:
             for layer in (block.mixer, block.mlp) if block.has_mlp else (block.mixer,):
                 # not the module: what gathers its shards, before and after, cannot be part of a graph

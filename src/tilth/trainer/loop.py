@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,18 @@ from tilth.artifacts.atomic import disk_errors, is_locked, locked
 from tilth.errors import StaleError, TrainError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
-from tilth.models.weights import load_model, save_model, weights_digest
+from tilth.models.weights import save_model, weights_digest
 from tilth.tokenize.mixed_order import MixedOrder
 from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
-from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, restore
-from tilth.trainer.config import TrainConfig, differences
+from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
+from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
 from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
 from tilth.trainer.failures import memory_errors, not_finite
+from tilth.trainer.initial import initial_model
 from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
 from tilth.trainer.objectives import Objective, make_objective
@@ -36,7 +36,7 @@ from tilth.trainer.optim import learning_rate, make_optimizer, set_learning_rate
 from tilth.trainer.parallel import add_up_gradients, add_up_slices, clip_gradients, lay_out, whole_model
 from tilth.trainer.saving import Checkpointer
 from tilth.trainer.spikes import SpikeGuard
-from tilth.trainer.throughput import peak_flops
+from tilth.trainer.throughput import speed
 from tilth.trainer.world import World, join_world
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class TrainResult:
     final_loss: float  # of the last step, before its update
     start_validation_loss: float | None  # before the first update
     validation_loss: float | None  # after the last update
+    validation_accuracy: float | None  # of documents whose class is right, after the last update
     n_tokens: int  # targets over all steps
     n_skipped: int  # steps whose update was left out, see TrainConfig.skip_spikes
     seconds: float  # of all steps, evaluations and checkpoints apart
@@ -127,10 +128,6 @@ class _Run:
     def first_step(self) -> int:
         return self.resumed_from or 0
 
-    @cached_property
-    def peak_flops(self) -> float | None:
-        return peak_flops(self.world.device)
-
 
 def _prepare(
     model_config: ModelConfig,
@@ -145,19 +142,19 @@ def _prepare(
     validation = open_tokens(validation_sources, model_config) if validation_sources else None
     if validation and validation.tokenizer_digest != tokens.tokenizer_digest:
         raise StaleError("the validation set was made by another tokenizer", where=str(validation.folder))
-    order = tokens.order(config.seq_len, config.global_batch, config.seed)
+    objective = make_objective(config, model_config, tokens)
+    order = tokens.order(config.seq_len, config.global_batch, config.seed, objective.reads_whole_documents)
     check_repeats(order, tokens.names, config.steps, config.max_repeats or math.inf)
     order.batch(0, world.data_rank, world.data_size)  # an unequal share is refused before any work
-    objective = make_objective(config, model_config, tokens)
     torch.manual_seed(config.seed)
-    model = _load_initial(initial, model_config, tokens) if initial else Decoder(model_config)
+    model = initial_model(initial, model_config, tokens)
     identity = {
         "model": model_config.to_dict(),
         "train": config.identity(),
         "tokens": tokens.identity(),
         "initial_digest": weights_digest(model.state_dict()) if initial else None,
     }
-    checkpoint = world.from_first(lambda: _find_checkpoint(work_dir, identity))
+    checkpoint = world.from_first(lambda: check_identity(latest_checkpoint(work_dir), identity))
     model = lay_out(model, world, config.shard)
     wrap_sublayers(model, config)
     optimizer = make_optimizer(model, config)
@@ -172,28 +169,6 @@ def _prepare(
     return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from)
 
 
-def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    checkpoint = latest_checkpoint(work_dir)
-    if checkpoint:
-        check_identity(checkpoint, identity)
-    return checkpoint
-
-
-def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenMixture) -> Decoder:
-    model = load_model(folder)
-    changed = differences(model.config.to_dict(), model_config.to_dict(), "model.")
-    tokenizer = folder / "tokenizer.json"
-    if tokenizer.exists() and tokenizer.read_bytes() != (tokens.folder / "tokenizer.json").read_bytes():
-        changed.append("tokenizer.json: the vocabulary differs, so the same id would mean another token")
-    if changed:
-        raise StaleError(
-            "the initial model is not the one to train: " + "; ".join(changed),
-            where=str(folder),
-            fix="Use its config, and tokenise the subset with its tokenizer.json.",
-        )
-    return model
-
-
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
     record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
@@ -201,13 +176,14 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
         run.losses = DocumentLosses(run.work_dir, run.first_step, world)
     with record as metrics, run.saver, stop_wish() as wish:
         for step in range(run.first_step, config.steps):
-            at_start = _evaluate_start(run) if step == 0 else {}
+            # what a fine-tune, above all, is compared with
+            at_start = _validate(run, "start_") if step == 0 else {}
             run.saver.check()
             line, is_stopping = _take_step(run, step, wish)
             line |= at_start
             n_done = step + 1
-            if run.validation and _is_due(n_done, config.eval_every, config.steps):
-                line["validation_loss"] = evaluate(run.model, run.objective, run.validation, config, world)
+            if _is_due(n_done, config.eval_every, config.steps):
+                line |= _validate(run)
             if metrics:
                 metrics.write(line)
                 if on_step:
@@ -218,13 +194,6 @@ def _take_steps(run: _Run, on_step: OnStep | None) -> None:
                     run.saver.wait()
                     log.info("stopped after step %d as asked", step)
                     raise KeyboardInterrupt
-
-
-def _evaluate_start(run: _Run) -> dict[str, float]:
-    """What a fine-tune, above all, is compared with."""
-    if not run.validation:
-        return {}
-    return {"start_validation_loss": evaluate(run.model, run.objective, run.validation, run.config, run.world)}
 
 
 def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
@@ -252,7 +221,7 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     if is_skipped:
         log.warning("step %d is skipped: its loss is %.3f, its gradient norm %.3f", step, loss, grad_norm)
         line["skipped"] = True
-    return line | _speed(run, time.perf_counter() - began), n_wishes > 0
+    return line | speed(run.model.config, config, time.perf_counter() - began, world.device, world.size), n_wishes > 0
 
 
 def _read_share(run: _Run, step: int) -> list[Batch]:
@@ -263,9 +232,10 @@ def _read_share(run: _Run, step: int) -> list[Batch]:
     if run.losses:
         run.losses.begin(plans, world.data_rank * len(plans))
     numbered = list(enumerate(plans, start=world.data_rank * len(plans)))
+    arrange = run.objective.arrange
     return list(
         micro_batches(
-            run.tokens, numbered, config.micro_batch, world.device, lambda row, number: run.objective.arrange(row, step, number)
+            run.tokens, numbered, config.micro_batch, world.device, lambda row, plan, number: arrange(row, plan, step, number)
         )
     )
 
@@ -287,14 +257,11 @@ def _make_gradients(run: _Run, batches: list[Batch], n_targets: int) -> float:
     return float(loss_sum)
 
 
-def _speed(run: _Run, seconds: float) -> dict[str, float]:
-    """Seconds, input tokens a second of all processes, and the share of the peak FLOP/s (MFU) where the peak is known."""
-    config, world = run.config, run.world
-    tokens_per_second = config.global_batch * config.seq_len / seconds
-    speed = {"seconds": seconds, "tokens_per_second": tokens_per_second}
-    if run.peak_flops:
-        speed["mfu"] = tokens_per_second * run.model.config.flops_per_token(config.seq_len) / (run.peak_flops * world.size)
-    return speed
+def _validate(run: _Run, prefix: str = "") -> dict[str, float]:
+    if not run.validation:
+        return {}
+    found = evaluate(run.model, run.objective, run.validation, run.config, run.world)
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def _is_due(n_done: int, every: int, n_steps: int) -> bool:
@@ -318,6 +285,7 @@ def _finish(run: _Run, model: Decoder) -> TrainResult:
         final_loss=lines[-1]["loss"],
         start_validation_loss=lines[0].get("start_validation_loss"),
         validation_loss=lines[-1].get("validation_loss"),
+        validation_accuracy=lines[-1].get("validation_accuracy"),
         n_tokens=sum(line["n_tokens"] for line in lines),
         n_skipped=sum("skipped" in line for line in lines),
         seconds=seconds,

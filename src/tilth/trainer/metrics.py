@@ -13,7 +13,7 @@ from tilth.trainer.online import OnlineCurves
 
 log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"
-_CURVES = ("loss", "validation_loss", "lr", "grad_norm", "tokens_per_second", "mfu")
+_CURVES = ("loss", "validation_loss", "validation_accuracy", "lr", "grad_norm", "tokens_per_second", "mfu")
 
 
 class Metrics:

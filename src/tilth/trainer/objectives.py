@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -13,8 +13,9 @@ from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.tokenize.mixture import TokenMixture
-from tilth.tokenize.order import hash_of, mix64
+from tilth.tokenize.order import SequencePlan, hash_of, mix64
 from tilth.tokenize.shards import IGNORED
+from tilth.trainer.classification import Classify
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
 
@@ -23,9 +24,12 @@ ASKED, MASKED, RANDOM = 0.15, 0.8, 0.1  # shares of positions, and of those aske
 
 
 class Objective(Protocol):
-    """Both functions are pure: what is asked of a sequence depends on its place in the run, never on who reads it."""
+    """All functions are pure: what is asked of a sequence depends on its place in the run, never on who reads it."""
 
-    def arrange(self, row: Row, step: int, sequence: int) -> Row:
+    reads_whole_documents: ClassVar[bool]
+    scores: ClassVar[tuple[str, ...]]  # what `score` tells
+
+    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
         """The row (ids_T, targets_T, segments_T) of one sequence of a step as the model reads it; target -100: no loss."""
         ...
 
@@ -36,9 +40,16 @@ class Objective(Protocol):
         """
         ...
 
+    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """What an evaluation tells the mean of, "loss" first, as sums over the targets, and their number."""
+        ...
+
 
 def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: TokenMixture) -> Objective:
     """The objective of a run. Raises RecipeError where the model or the vocabulary does not fit it."""
+    if config.objective == "classify":
+        _check_classes(model_config, tokens)
+        return Classify(config.seq_len)
     is_masked = config.objective == "masked"
     if is_masked != model_config.bidirectional:
         reads = "both ways" if model_config.bidirectional else "only what is to the left"
@@ -49,26 +60,36 @@ def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: Token
         )
     if config.objective == "next_token":
         return NextToken()
-    if is_masked:
-        mask_id, special_ids = _special_ids(tokens)
-        return Masked(config.seed, mask_id, special_ids, tokens.vocab_size)
-    raise RecipeError(f"the objective {config.objective} cannot be trained yet", where="TrainConfig.objective")
+    mask_id, special_ids = _special_ids(tokens)
+    return Masked(config.seed, mask_id, special_ids, tokens.vocab_size)
 
 
-class NextToken:
+class _OfTokens:
+    """What both objectives share that predict tokens."""
+
+    reads_whole_documents: ClassVar[bool] = False
+    scores: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the targets."""
+        return model.loss(*batch, each_BT)
+
+    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The loss alone."""
+        loss, count = model.loss(*batch)
+        return {"loss": loss}, count
+
+
+class NextToken(_OfTokens):
     """Predict each token from those before it, within its document: what the token set's rows ask already."""
 
-    def arrange(self, row: Row, step: int, sequence: int) -> Row:
+    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
         """The row as it is."""
         return row
 
-    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the next token."""
-        return model.loss(*batch, each_BT)
-
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(_OfTokens):
     """Predict 15 % of the tokens: 80 % of those are read as [MASK], 10 % as a random token, 10 % as they are.
 
     The random token is drawn from the whole vocabulary, specials included, as Caduceus did (Schiff et al. 2024).
@@ -81,7 +102,7 @@ class Masked:
     special_ids: np.ndarray
     vocab_size: int
 
-    def arrange(self, row: Row, step: int, sequence: int) -> Row:
+    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
         """Masked ids; the targets are the tokens that were asked for."""
         ids_T, _, segments_T = row
         draws_T = _hash(self.seed, step, sequence, len(ids_T))
@@ -91,9 +112,14 @@ class Masked:
         shown_T = np.where(kind_T < MASKED, self.mask_id, np.where(kind_T < MASKED + RANDOM, random_T, ids_T))
         return np.where(asked_T, shown_T, ids_T), np.where(asked_T, ids_T, IGNORED), segments_T
 
-    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the tokens that were asked for, each at its own place."""
-        return model.loss(*batch, each_BT)
+
+def _check_classes(model_config: ModelConfig, tokens: TokenMixture) -> None:
+    if model_config.n_classes != len(tokens.names) or len(tokens.names) < 2:
+        raise RecipeError(
+            f"the model has {model_config.n_classes} classes, the run {len(tokens.names)} subsets ({', '.join(tokens.names)})",
+            where="TrainConfig.objective",
+            fix="Give one subset for each class, two at least, and n_classes=their number.",
+        )
 
 
 def _hash(seed: int, step: int, sequence: int, n_positions: int) -> np.ndarray:

@@ -31,8 +31,12 @@ def make_optimizer(model: Decoder, config: TrainConfig) -> torch.optim.Optimizer
 
 
 def hidden_matrices(model: Decoder) -> list[nn.Parameter]:
-    """The weights of the linear maps inside the blocks: neither embedding nor head, taps of a convolution or vectors."""
-    return [module.weight for module in model.blocks.modules() if isinstance(module, nn.Linear)]
+    """The weights of the linear maps inside the blocks but dt's: neither embedding nor head, taps of a convolution or vectors.
+
+    A fused one, such as [q, k, v], is orthogonalised whole: by its parts the loss was the same (benchmarks/muon.py).
+    """
+    maps = ((name, module) for name, module in model.blocks.named_modules() if isinstance(module, nn.Linear))
+    return [module.weight for name, module in maps if not name.endswith("dt_proj")]
 
 
 class MuonBesideAdamW(torch.optim.Optimizer):

@@ -9,22 +9,9 @@ import torch
 from tilth.models.config import ModelConfig
 from tilth.trainer.config import TrainConfig
 
-# Dense bf16 FLOP/s without sparsity, from the vendors' data sheets; the longest name that fits counts.
-_PEAKS = {
-    "A100": 312e12,
-    "A30": 165e12,
-    "A40": 149.7e12,
-    "A10": 125e12,
-    "L4": 121e12,
-    "L40": 181e12,
-    "L40S": 362e12,
-    "H100": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "B200": 2250e12,
-}
+# Dense bf16 TFLOP/s without sparsity, from the vendors' data sheets; the longest name that fits counts.
+_PEAKS = "A10 125, A100 312, L4 121, L40S 362, H100 989, H100 PCIe 756, H100 NVL 835, H200 989, GH200 989, B200 2250"
+_TERA_FLOPS = {name: float(peak) for name, peak in (entry.rsplit(" ", 1) for entry in _PEAKS.split(", "))}
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -37,8 +24,17 @@ def peak_flops(device: torch.device) -> float | None:
 def peak_of(name: str) -> float | None:
     """The peak of the GPU that calls itself `name`."""
     words = f" {name.replace('-', ' ')} "
-    fitting = [known for known in _PEAKS if f" {known} " in words]
-    return _PEAKS[max(fitting, key=len)] if fitting else None
+    fitting = [known for known in _TERA_FLOPS if f" {known} " in words]
+    return _TERA_FLOPS[max(fitting, key=len)] * 1e12 if fitting else None
+
+
+def speed(model: ModelConfig, config: TrainConfig, seconds: float, device: torch.device, n_processes: int) -> dict[str, float]:
+    """Seconds of a step, input tokens a second, and the share of all devices' peak (MFU) where the peak is known."""
+    tokens_per_second = config.global_batch * config.seq_len / seconds
+    found = {"seconds": seconds, "tokens_per_second": tokens_per_second}
+    if peak := peak_flops(device):
+        found["mfu"] = tokens_per_second * model.flops_per_token(config.seq_len) / (peak * n_processes)
+    return found
 
 
 def run_costs(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:

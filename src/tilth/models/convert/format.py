@@ -35,13 +35,15 @@ class Rule:
 class Format:
     """A format; title is its name for users.
 
-    ignored is a pattern of names that hold nothing a model needs (buffers that follow from the config).
+    ignored is a pattern of names that hold nothing a model needs (buffers that follow from the config). copies says of
+    names, by a pattern and what it becomes, that they must hold the same as another: a tied tensor, saved twice.
     """
 
     title: str
     read_config: Callable[[Settings], ModelConfig]
     rules: Callable[[ModelConfig, Settings], list[Rule]]
     ignored: str = r".*rotary_emb\.inv_freq"
+    copies: tuple[str, str] = (r"$^", "")
 
 
 def read_fields(settings: Settings, fields: Fields) -> dict[str, Any]:

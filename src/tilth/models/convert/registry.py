@@ -6,18 +6,26 @@ from typing import Any, NoReturn
 
 from tilth.errors import SourceError, did_you_mean
 from tilth.models.config import ModelConfig
+from tilth.models.convert.caduceus import CADUCEUS
 from tilth.models.convert.format import Format, Settings
 from tilth.models.convert.hf_hybrid import BAMBA, GRANITE, write_bamba, write_granite
 from tilth.models.convert.hf_llama import LLAMA, write_llama
 from tilth.models.convert.hf_mamba2 import MAMBA2, write_mamba2
+from tilth.models.convert.llamba import LLAMBA
+from tilth.models.convert.mamba_in_llama import MAMBA_IN_LLAMA
+from tilth.models.convert.mamba_ssm import MAMBA_SSM
 from tilth.models.pattern import MIXERS
 
-# HF's formats under their model_type
+# Under their model_type, where they have one
 FORMATS: dict[str, Format] = {
     "llama": LLAMA,
     "mamba2": MAMBA2,
     "bamba": BAMBA,
     "granitemoehybrid": GRANITE,
+    "llamba": LLAMBA,
+    "caduceus": CADUCEUS,
+    "mamba_ssm": MAMBA_SSM,
+    "mamba_in_llama": MAMBA_IN_LLAMA,
 }
 
 
@@ -27,6 +35,10 @@ def recognise(settings: Settings) -> Format:
         fix = "save it dequantised first; in transformers: `model.dequantize()`, then `model.save_pretrained(DIR)`"
         raise SourceError("the checkpoint is quantised", "config.json", fix)
     name = settings.get("model_type")
+    if "mamba_config" in settings:
+        name = "mamba_in_llama"
+    elif name in (None, "mamba") and "d_model" in settings:
+        name = "mamba_ssm"
     if name not in FORMATS:
         raise SourceError(f"no format here reads model_type = {name!r}", "config.json", did_you_mean(str(name), FORMATS))
     return FORMATS[str(name)]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tilth.kernels import attention, attention_decode, rope
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
+from tilth.models.linear import Linear
 from tilth.models.sharding import Cuts
 from tilth.models.states import AttentionState
 
@@ -26,8 +27,8 @@ class Attention(nn.Module):
         self.n_kv_heads = config.kv_heads // n_shards
         self.head_dim = config.attention_head_dim
         n_rows = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
-        self.qkv_proj = nn.Linear(config.d_model, n_rows, bias=False)
-        self.out_proj = nn.Linear(self.n_heads * self.head_dim, config.d_model, bias=False)
+        self.qkv_proj = Linear(config.d_model, n_rows)
+        self.out_proj = Linear(self.n_heads * self.head_dim, config.d_model)
 
     def forward(self, x_BTD: Tensor, layout: SequenceLayout, state: AttentionState | None = None) -> Tensor:
         """(B, T, d_model) -> (B, T, d_model); with a state, the T tokens follow those it holds, and join them."""

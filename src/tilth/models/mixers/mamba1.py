@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tilth.kernels import causal_conv1d, selective_scan, selective_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
+from tilth.models.linear import Linear
 from tilth.models.mixers.mamba2 import draw_dt_bias
 from tilth.models.states import Mamba1State
 
@@ -29,12 +30,12 @@ class Mamba1(nn.Module):
         assert n_shards == 1, "x_proj reads all channels, so ModelConfig cuts no Mamba-1"
         self.parts = [config.dt_width, config.d_state, config.d_state]
         if projections:
-            self.in_proj = nn.Linear(config.d_model, 2 * config.d_inner, bias=False)
-            self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
+            self.in_proj = Linear(config.d_model, 2 * config.d_inner)
+            self.out_proj = Linear(config.d_inner, config.d_model)
         self.conv_weight = nn.Parameter(torch.empty(config.d_inner, config.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(config.d_inner))
-        self.x_proj = nn.Linear(config.d_inner, sum(self.parts), bias=False)
-        self.dt_proj = nn.Linear(config.dt_width, config.d_inner, bias=False)
+        self.x_proj = Linear(config.d_inner, sum(self.parts))
+        self.dt_proj = Linear(config.dt_width, config.d_inner)
         self.dt_bias = nn.Parameter(torch.empty(config.d_inner))
         self.A_log = nn.Parameter(torch.empty(config.d_inner, config.d_state))
         self.D = nn.Parameter(torch.ones(config.d_inner))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from tilth.kernels import causal_conv1d, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
+from tilth.models.linear import Linear
 from tilth.models.norm import RMSNorm
 from tilth.models.sharding import Cuts
 from tilth.models.states import Mamba2State
@@ -27,8 +29,8 @@ class Mamba2(nn.Module):
     whose outputs add up to the mixer's. Without `projections` it is what lies between them, for another mixer to use.
     """
 
-    no_weight_decay = ("A_log", "dt_bias", "D", "conv_bias")
-    keep_fp32 = ("A_log", "dt_bias", "D")
+    no_weight_decay: tuple[str, ...] = ("A_log", "dt_bias", "D", "conv_bias")
+    keep_fp32: tuple[str, ...] = ("A_log", "dt_bias", "D")
 
     def __init__(self, config: ModelConfig, n_shards: int = 1, projections: bool = True) -> None:
         super().__init__()
@@ -39,8 +41,8 @@ class Mamba2(nn.Module):
         self.conv_parts = [self.d_inner] + 2 * [self.n_groups * self.d_state]
         conv_width = sum(self.conv_parts)
         if projections:
-            self.in_proj = nn.Linear(config.d_model, self.d_inner + conv_width + self.n_heads, bias=False)
-            self.out_proj = nn.Linear(self.d_inner, config.d_model, bias=False)
+            self.in_proj = Linear(config.d_model, self.d_inner + conv_width + self.n_heads)
+            self.out_proj = Linear(self.d_inner, config.d_model)
         self.conv_weight = nn.Parameter(torch.empty(conv_width, config.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(conv_width))
         self.dt_bias = nn.Parameter(torch.empty(self.n_heads))
@@ -81,13 +83,14 @@ class Mamba2(nn.Module):
         B_BTGN, C_BTGN = (t.unflatten(-1, (self.n_groups, self.d_state)) for t in (B, C))
         # exp(dt A) over a long document: bf16 would round decays near 1 to 1, so the kernels take A and dt in fp32 at least
         A_H = -torch.exp(self.A_log.to(torch.promote_types(rows_BTR.dtype, torch.float32)))
-        y_BTHP = self._scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state, reverse)
+        options = {"D_H": self.D, "dt_bias_H": self.dt_bias, "dt_softplus": True}
+        y_BTHP = self.scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state, reverse, **options)
         if state is not None:
             state.conv_inputs = conv_inputs_BKC
         mixed: Tensor = self.norm(y_BTHP.flatten(-2), gate=z_BTI)
         return mixed
 
-    def _scan(
+    def scan(
         self,
         x_BTHP: Tensor,
         dt_BTH: Tensor,
@@ -97,9 +100,9 @@ class Mamba2(nn.Module):
         layout: SequenceLayout,
         state: Mamba2State | None,
         reverse: bool,
+        **options: Any,
     ) -> Tensor:
         """The scan's y; a state becomes the one after the last token."""
-        options = {"D_H": self.D, "dt_bias_H": self.dt_bias, "dt_softplus": True}
         # autocast would make the scan's own products, and so its fp32 states, bf16
         with torch.autocast(x_BTHP.device.type, enabled=False):
             if state is not None and x_BTHP.shape[1] == 1:
