@@ -30,7 +30,7 @@ def wrap_sublayers(model: Decoder, config: TrainConfig) -> None:
         if config.compile:
             for layer in (block.mixer, block.mlp) if block.has_mlp else (block.mixer,):
                 # not the module: what gathers its shards, before and after, cannot be part of a graph
-                layer.forward = torch.compile(layer.forward, fullgraph=True)
+                layer.forward = torch.compile(layer.forward, fullgraph=True)  # type: ignore[method-assign]
         if config.recompute:
             for name in ("_mix", "_transform"):
                 # no dropout, so no random state to keep
