@@ -1,4 +1,4 @@
-"""A hundred kills at random moments, of a build and of a training run: ten times the test, each of ten kills, compared at its end."""
+"""A hundred kills at random moments, of a build and of a training run: ten times the test of ten kills, compared in bytes."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def draw(scope: Scope) -> Iterable[Block]:
     the loss on the validation split. Below it, the predicate that chose the documents."""
     scope.need("runs", ("name", "meta"), "No model has been trained yet: `tilth train RECIPE` does.")
     runs = scope.rows(
-        f"""select r.name, r.subset, r.base, s."where" as predicate, r.steps, r.seq_len, r.global_batch,
+        """select r.name, r.subset, r.base, s."where" as predicate, r.steps, r.seq_len, r.global_batch,
                    (r.meta ->> '$.n_parameters')::bigint as n_parameters,
                    (r.meta ->> '$.tokens_per_second')::double as tokens_per_second,
                    (r.meta ->> '$.validation_accuracy')::double as accuracy,
