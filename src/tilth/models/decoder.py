@@ -29,7 +29,8 @@ class Decoder(nn.Module):
 
     Initialised from torch's global generator as the Mamba-2 reference is: matrices uniform(+-1/sqrt(fan_in)), those
     that write to the residual stream divided by the square root of the number of writes. The embedding is N(0, 1/d_model),
-    which is the reference's 0.02 at 2560 channels: at fewer, 0.02 is drowned by what the first layers write. A slice is made of a whole model by sharding.shard.
+    which is the reference's 0.02 at 2560 channels: at fewer, 0.02 is drowned by what the first layers write.
+    A slice is made of a whole model by sharding.shard.
     """
 
     def __init__(self, config: ModelConfig, ranks: TensorRanks | None = None) -> None:
