@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tilth
 from tilth.errors import SourceError
 from tilth.inference.generate import generate
+from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.models.weights import save_model
 from tilth.pipeline import foreign_models
@@ -44,6 +47,8 @@ GRANITE = HYBRID | {
     "layer_types": ["mamba", "attention"],
 }
 MULTIPLIERS = {"attention_multiplier": 0.1, "embedding_multiplier": 12.0, "logits_scaling": 3.0, "residual_multiplier": 0.22}
+
+MAMBA = {"d_state", "expand", "ssm_head_dim", "n_groups", "d_conv", "chunk_size"}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", COMMON | {"num_hidden_layers": 2, "intermediate_size": 40, "rope_parameters": ROPE}),
@@ -187,6 +192,58 @@ def test_ours_as_theirs(name: str, tmp_path: Path, make_model: Callable[..., Dec
     import_model(tmp_path / "hf", tmp_path / "back")
     back = tilth.load_model(tmp_path / "back")
     assert all(torch.equal(tensor, back.state_dict()[key]) for key, tensor in ours.state_dict().items())
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    """Any standard decoder of Mamba-2 and attention."""
+    heads = draw(st.sampled_from([1, 2, 4]))
+    rope = draw(
+        st.sampled_from(
+            [{"rope_theta": None}, {}, {"rope_scaling": STRETCH}, {"rope_scaling": {"factor": 3.0}}, {"rope_share": 0.5}]
+        )
+    )
+    return ModelConfig(
+        vocab_size=draw(st.integers(9, 40)),
+        d_model=draw(st.sampled_from([16, 24])),
+        layers=draw(st.text("MA", min_size=1, max_size=4)),
+        n_heads=heads,
+        n_kv_heads=draw(st.sampled_from([n for n in (1, 2, 4) if heads % n == 0])),
+        head_dim=draw(st.sampled_from([4, 8, 12])),
+        d_ff=draw(st.sampled_from([0, 20])),
+        d_state=draw(st.sampled_from([4, 8])),
+        expand=draw(st.sampled_from([1, 2])),
+        ssm_head_dim=4,
+        n_groups=draw(st.sampled_from([1, 2])),
+        d_conv=draw(st.sampled_from([2, 4])),
+        chunk_size=draw(st.sampled_from([3, 64])),
+        norm_eps=draw(st.sampled_from([1e-5, 1e-6])),
+        tie_embeddings=draw(st.booleans()),
+        **rope,
+    )
+
+
+@given(config=configs())
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_any_decoder_goes_out_and_comes_back(config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    ours = Decoder(config)
+    stir(ours)
+    for table in (ours.embedding, ours.head):
+        if table is not None:
+            table.weight.data[config.vocab_size :] = 0
+    save_model(folder / "ours", ours)
+    export_model(folder / "ours", folder / "hf")
+    assert difference(ours, hf_load(folder / "hf")) < 1e-5
+    import_model(folder / "hf", folder / "back")
+    back = tilth.load_model(folder / "back")
+    assert all(torch.equal(tensor, back.state_dict()[key]) for key, tensor in ours.state_dict().items())
+    used = set(config.pattern)
+    unused = {"A": {"n_heads", "n_kv_heads", "head_dim", "rope_theta", "rope_share", "rope_scaling"}, "M": MAMBA}
+    left_out = set().union(*(names for letter, names in unused.items() if letter not in used)) | {"layers"}
+    kept = {name: value for name, value in config.to_dict().items() if name not in left_out}
+    assert kept.items() <= back.config.to_dict().items()
+    assert back.config.pattern == config.pattern
 
 
 @pytest.mark.parametrize(
