@@ -21,6 +21,7 @@ from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import CodeForm, Corpus, Nucleotides, Train
+from tilth.pipeline.run_sources import sources_of
 from tilth.pipeline.trace import TokenShard, trace
 from tilth.tokenize.shards import TokenSet
 
@@ -122,7 +123,7 @@ def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_th
     project, text = Project(dna), {name: text.upper() for name, text in genome().items()}
     pick(project, "run", "source = 'genome'", corpus="dna", validation_where="meta['sequence'] = 'chrX'")
     launched = train(project, "small", Train(subset="run", settings=SETTINGS, model=MODEL))
-    shard = TokenShard.of_run(project, launched.named)
+    shard = TokenShard.of_run(project, sources_of(launched.named)[0])
     tokens: TokenSet = shard.tokens
     assert tokens.vocab_size == 12
     assert tokens.n_tokens == sum(map(len, text.values())) - 420 - 200 + 23  # chrX and its copies are held out; a separator each
