@@ -23,7 +23,7 @@ from tilth.tokenize.order import Piece, SequencePlan
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.document_losses import TABLE, DocumentLosses, write_table
 from tilth.trainer.metrics import read_metrics
-from tilth.trainer.parallel import World
+from tilth.trainer.world import World
 
 RunTiny = Callable[..., subprocess.Popen[str]]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -21,17 +21,18 @@ def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
 
 
 def wrap_sublayers(model: Decoder, config: TrainConfig) -> None:
-    """Compile, or recompute in the backward pass, each sublayer of `model` as `config` asks.
+    """Compile each mixer and MLP of `model`, recompute each sublayer in the backward pass, as `config` asks.
 
     A sublayer is a function (B, T, D) -> (B, T, D) whose output the residual may add later, after an all-reduce of its
     own: what is recomputed is the sublayer alone, from the input that it had, whatever the topology.
     """
     for block in (module for module in model.modules() if isinstance(module, Block)):
-        for name in ("_mix", "_transform"):
-            run = getattr(block, name)
-            if config.compile:
-                run = torch.compile(run, fullgraph=True)
-            if config.recompute:
+        if config.compile:
+            for layer in (block.mixer, block.mlp) if block.has_mlp else (block.mixer,):
+                # not the module: what gathers its shards, before and after, cannot be part of a graph
+                layer.forward = torch.compile(layer.forward, fullgraph=True)  # type: ignore[method-assign]
+        if config.recompute:
+            for name in ("_mix", "_transform"):
                 # no dropout, so no random state to keep
-                run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
-            setattr(block, name, run)
+                run = partial(checkpoint, getattr(block, name), use_reentrant=False, preserve_rng_state=False)
+                setattr(block, name, run)
