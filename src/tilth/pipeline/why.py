@@ -11,7 +11,7 @@ from tilth.artifacts import Named
 from tilth.errors import UserError, did_you_mean
 from tilth.pipeline.launch import DOCUMENT_LOSSES_FILE
 from tilth.pipeline.project import Project
-from tilth.pipeline.run_sources import RunSource, order_of, sources_of
+from tilth.pipeline.run_sources import RunSource, order_of, plan_of, sources_of
 from tilth.pipeline.trace import check_place
 
 if TYPE_CHECKING:
@@ -87,13 +87,15 @@ class Why:
 
     def _reads(self, step: int, sequence: int) -> Iterator[tuple[int, Place | None, Read]]:
         """What a sequence read, with the number of its source and the place of the document in its corpus."""
-        plan, losses = self._order.sequence(step, sequence), self._losses_of(step)
+        plan, losses = plan_of(self.run, self._order, step, sequence), self._losses_of(step)
         source, missing = self._sources[plan.source], self._order.seq_len
         n_of_step = self._order.seq_len * self._order.global_batch
-        for number, (piece, epoch) in enumerate(zip(plan.pieces, plan.epochs, strict=True)):
+        epochs = plan.epochs[::-1] if plan.is_turned else plan.epochs
+        for number, (piece, epoch) in enumerate(zip(plan.read_order, epochs, strict=True)):
             length = min(piece.length, missing)  # the last token of a sequence is a target only
             missing -= length
-            for place, start, end, n_tokens in source.documents(piece.document, piece.start, piece.start + length):
+            begin = piece.start + (piece.length - length if plan.is_turned else 0)
+            for place, start, end, n_tokens in source.documents(piece.document, begin, begin + length):
                 loss = losses.get((sequence, number))
                 share = n_tokens / n_of_step
                 read = Read(step, sequence, source.source.subset, epoch, start, end, n_tokens, share, loss, {})
