@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from tilth.cli.main import cli
 from tilth.corpus.optout.requests import Request
 from tilth.corpus.sources.folder import Folder
-from tilth.errors import NotFoundError, QueryError, RecipeError, UserError
+from tilth.errors import ContractError, NotFoundError, QueryError, RecipeError, UserError
 from tilth.pipeline.build import build
+from tilth.pipeline.checking import check_project
 from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.deploy import deploy
 from tilth.pipeline.forget import forget
@@ -219,3 +220,15 @@ def test_what_was_forgotten_is_found_in_a_mixture_and_goes(trained: Path, tmp_pa
     )
     counts = {row["subset"]: (row["n"], row["rows"]) for row in told.to_pylist()}
     assert counts["code"][0] == 0 < counts["code"][1]
+
+
+def test_a_token_shard_cut_short_is_named_and_made_again(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "copy", symlinks=True)
+    project = Project(tmp_path / "copy" / "project")
+    folder = project.store.artifact(project.store.get_named("tokens", "code").one("tokens.train")).path
+    (folder / "tokens.bin").write_bytes((folder / "tokens.bin").read_bytes()[:-8])
+    anew = Train(MIX, {**SETTINGS, "seed": 9}, model=MODEL)
+    with pytest.raises(ContractError, match=r"8 bytes too short[\s\S]*fix: .*`tilth check --repair`, and train again"):
+        train(project, "again", anew)
+    assert any(finding.state == "bad" for finding in check_project(project, repair=True))
+    assert not train(project, "again", anew).was_there

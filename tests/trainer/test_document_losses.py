@@ -129,8 +129,11 @@ def _world(rank: int, size: int) -> World:
 
 def _step(losses: DocumentLosses, step: int, first: int, lengths: list[list[int]]) -> None:
     """Write a step of sequences whose pieces are documents 0, 1, ... of these lengths, each token losing 0.5."""
-    plans = [SequencePlan(tuple(Piece(i, 0, n) for i, n in enumerate(own)), (0,) * len(own)) for own in lengths]
-    losses.begin(plans, first)
+    plans = [
+        SequencePlan(tuple(Piece(i, 0, n) for i, n in enumerate(own)), (0,) * len(own), first + at)
+        for at, own in enumerate(lengths)
+    ]
+    losses.begin(plans)
     for own in lengths:  # micro-batches of one
         segments = torch.cat([torch.full((n,), i, dtype=torch.int32) for i, n in enumerate(own)])[None, :-1]
         targets = torch.cat([torch.tensor([7] * (n - 1) + [-100]) for n in own])[None, :-1]

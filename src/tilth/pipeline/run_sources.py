@@ -57,6 +57,13 @@ class RunData:
         tokens, weights = self.artifacts(store, split), {source.subset: source.weight for source in self.sources}
         return [Source(subset, artifact.path, weights[subset]) for subset, artifact in tokens.items()]
 
+    def sequences_of_block(self) -> dict[str, int]:
+        """What of the weights the order of a run depends on. Raises RecipeError for weights that cannot be met."""
+        from tilth.tokenize.mixed_order import sequences_of_block
+
+        counts = sequences_of_block([source.weight for source in self.sources])
+        return {source.subset: count for source, count in zip(self.sources, counts, strict=True)}
+
     @property
     def parts(self) -> list[Part]:
         """The parts of all sources, each once."""

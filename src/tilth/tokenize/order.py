@@ -32,11 +32,12 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`, `source` that of a mixture."""
+    """The pieces of one sequence, T+1 tokens in all, and its number in the step; `epochs[i]` is the epoch of `pieces[i]`."""
 
     pieces: tuple[Piece, ...]
     epochs: tuple[int, ...]
-    source: int = 0
+    number: int = 0
+    source: int = 0  # of a mixture
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
@@ -111,7 +112,7 @@ class RunOrder:
                 epochs.append(epoch)
                 missing -= piece.length
                 at += piece.length
-        return SequencePlan(tuple(pieces), tuple(epochs))
+        return SequencePlan(tuple(pieces), tuple(epochs), sequence)
 
     def locate(self, step: int, sequence: int, position: int) -> Location:
         """The document, the offset in it and the epoch of a token; position `seq_len` is the last target."""

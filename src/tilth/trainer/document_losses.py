@@ -40,7 +40,7 @@ class DocumentLosses:
 
     def __init__(self, work_dir: Path, first_step: int, world: World) -> None:
         folder = work_dir / _FOLDER
-        self.path, self._plans, self._first = folder / f"{world.rank:05d}.rows", list[SequencePlan](), 0
+        self.path, self._plans = folder / f"{world.rank:05d}.rows", list[SequencePlan]()
         self._sums: list[Tensor] = []
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -49,9 +49,9 @@ class DocumentLosses:
                 if int(path.stem) % world.size == world.rank:
                     _cut_back(path, first_step)
 
-    def begin(self, plans: Sequence[SequencePlan], first: int) -> None:
-        """Say what the micro-batches of this process will hold: `plans`, from sequence `first` of the step on."""
-        self._plans, self._first = list(plans), first
+    def begin(self, plans: Sequence[SequencePlan]) -> None:
+        """Say what the micro-batches of this process will hold together: `plans`, in this order."""
+        self._plans = list(plans)
         self._sums.clear()
 
     def add(self, batch: Batch, loss_BT: Tensor) -> None:
@@ -66,22 +66,13 @@ class DocumentLosses:
     def write(self, step: int) -> None:
         """Write the rows of `step`."""
         sums_P2 = torch.cat(self._sums).cpu().numpy()
-        rows = np.array(
-            [
-                (
-                    step,
-                    self._first + number,
-                    place,
-                    plan.source,
-                    piece.document,
-                    piece.start,
-                    *sums_P2[number * self._width + place],
-                )
-                for number, plan in enumerate(self._plans)
-                for place, piece in enumerate(plan.pieces)
-            ],
-            _ROW,
-        )
+        width = self._width
+        found = [
+            (step, plan.number, place, plan.source, piece.document, piece.start, *sums_P2[row * width + place])
+            for row, plan in enumerate(self._plans)
+            for place, piece in enumerate(plan.pieces)
+        ]
+        rows = np.array(found, _ROW)
         with disk_errors(self.path), open(self.path, "ab", buffering=0) as file:
             file.write(rows[rows["n_targets"] > 0].tobytes())
 

@@ -209,7 +209,7 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     n_targets = count_targets(run.order.sequences(step), f"step {step}")
     share = run.order.batch(step, world.rank, world.size)
     if run.losses:
-        run.losses.begin(share, world.rank * len(share))
+        run.losses.begin(share)
     run.optimizer.zero_grad()
     loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
     for batch in micro_batches(run.tokens, share, config.micro_batch, world.device):
