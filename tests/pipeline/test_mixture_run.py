@@ -30,6 +30,7 @@ from tilth.pipeline.run_sources import sources_of
 from tilth.pipeline.trace import trace
 from tilth.pipeline.why import Why
 
+pytestmark = pytest.mark.slow
 WORDS = ["soil", "seed", "root", "leaf", "rain", "field", "barn", "clover", "rye", "oat", "meadow", "hedge"]
 MODEL = {"layers": "MA", "d_model": 16, "n_heads": 2, "d_state": 8, "ssm_head_dim": 16, "chunk_size": 16}
 SETTINGS = {"steps": 4, "seq_len": 48, "global_batch": 6, "lr": 0.01, "checkpoint_every": 2, "seed": 0, "document_losses": True}
@@ -145,6 +146,16 @@ def test_sql_joins_losses_with_signals(project: Project) -> None:
     (documents,) = sql(project, "select count(*) n, count(distinct subset) s from run_documents where run = 'mixed'").to_pylist()
     assert documents == {"n": 30 + 12, "s": 2}
     assert sql(project, "select count(*) as n from document_losses where run = 'plain'").to_pylist() == [{"n": 0}]
+
+
+def test_the_documented_sql_is_answered(project: Project) -> None:
+    shipped = (Path(__file__).parents[2] / "docs" / "order.md").read_text()
+    query = shipped.split("```sql\n")[1].split("```")[0].replace("join demo", "join farm").replace("'base'", "'mixed'")
+    rows = sql(project, query).to_pylist()
+    assert {row["source"] for row in rows} == {"web", "code"}
+    (last,) = sql(project, "select n_tokens as n from losses where run = 'mixed' and step = 3").to_pylist()
+    assert sum(row["n_tokens"] for row in rows) == last["n"]
+    assert [row["loss"] for row in rows] == sorted((row["loss"] for row in rows), reverse=True)
 
 
 def test_the_verb_lists_a_step(project: Project) -> None:

@@ -29,9 +29,4 @@ class Standard:
         return x_BTD
 
 
-RESIDUALS: Mapping[str, Callable[[], Residual]] = {
-    "standard": Standard,
-    "ladder": Standard,
-    "desync-2x": Standard,
-    "desync-4x": Standard,
-}
+RESIDUALS: Mapping[str, Callable[[], Residual]] = {"standard": Standard, "ladder": Standard, "desync-2x": Standard, "desync-4x": Standard}
