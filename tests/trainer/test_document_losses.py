@@ -23,7 +23,7 @@ from tilth.tokenize.order import Piece, SequencePlan
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.document_losses import TABLE, DocumentLosses, write_table
 from tilth.trainer.metrics import read_metrics
-from tilth.trainer.parallel import World
+from tilth.trainer.world import World
 
 RunTiny = Callable[..., subprocess.Popen[str]]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -131,7 +131,7 @@ def _world(rank: int, size: int) -> World:
 def _step(losses: DocumentLosses, step: int, first: int, lengths: list[list[int]]) -> None:
     """Write a step of sequences whose pieces are documents 0, 1, ... of these lengths, each token losing 0.5."""
     plans = [
-        SequencePlan(tuple(Piece(i, 0, n) for i, n in enumerate(own)), (0,) * len(own), first + at)
+        SequencePlan(tuple(Piece(i, 0, n) for i, n in enumerate(own)), (0,) * len(own), number=first + at)
         for at, own in enumerate(lengths)
     ]
     losses.begin(plans)

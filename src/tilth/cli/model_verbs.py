@@ -31,7 +31,9 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     project = Project.find()
     loaded = load_recipe(recipe, overrides, Train, project.folder)
     with progress(f"train {loaded.name}", loaded.description.settings.get("steps", 0)) as advance:
-        launched = launch.train(project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"))
+        launched = launch.train(
+            project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"), _say_costs
+        )
     if os.environ.get("RANK", "0") != "0":
         return  # one process of a `torchrun` reports for all
     meta = launched.named.meta
@@ -51,6 +53,17 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
         "kernels": ", ".join(backends_used()),
     }
     print(record({name: value for name, value in fields.items() if value is not None}))
+
+
+def _say_costs(costs: dict[str, Any]) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
+    say(
+        f"{costs['n_parameters']:,} parameters, {costs['n_parameters_without_embedding']:,} of them not embedding; "
+        f"{size(costs['state_bytes'])} for parameters, gradients and optimiser\n"
+        f"{costs['n_tokens']:,} tokens, {costs['tokens_per_step']:,} a step; "
+        f"{costs['flops_per_token']:.3g} FLOPs a token, {costs['flops']:.3g} in all"
+    )
 
 
 @click.command()
@@ -118,7 +131,8 @@ def trace(what: str, step: int | None, sequence: int, position: int, as_data: bo
     document = {name: value for name, value in found.document.items() if value not in (None, [], "") and name != "text"}
     if document:
         document.setdefault("licence", "unknown: nothing in the source states one")
-    names = [name for name in ("context", "epoch", "offset", "kind", "part") if getattr(found, name, None) is not None]
+    names = [name for name in ("context", "epoch", "offset", "kind", "part", "locus") if getattr(found, name, None) is not None]
+    names += ["is_turned"] if getattr(found, "is_turned", False) else []
     ranges = {name: (getattr(found, first), getattr(found, last)) for name, first, last in _BYTES}
     told = {name: f"{first:,} to {last:,}" for name, (first, last) in ranges.items() if first is not None}
     print(record({"token": repr(found.token), **{name: getattr(found, name) for name in names}, **told, **document}))

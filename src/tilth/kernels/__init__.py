@@ -17,6 +17,7 @@ from tilth.kernels.backend import BACKENDS, choose_backend, use_backend
 from tilth.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
 from tilth.kernels.embedding import embedding
 from tilth.kernels.linear_cross_entropy import cross_entropy, linear_cross_entropy
+from tilth.kernels.products import linear
 from tilth.kernels.rms_norm import rms_norm
 from tilth.kernels.rope import rope
 from tilth.kernels.selective_scan import selective_scan, selective_step
@@ -40,6 +41,7 @@ __all__ = [
     "choose_backend",
     "cross_entropy",
     "embedding",
+    "linear",
     "linear_cross_entropy",
     "quantize_blocks",
     "rms_norm",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from tilth.pipeline.tokenise import SPLITS
 
 DOCUMENT_LOSSES_FILE = "document_losses.parquet"
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
+_OF_RUN = ("steps", "seq_len", "global_batch", "seed", "lr", "reverse_complement", "objective")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ class Launched:
     was_there: bool
 
 
-def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[str, Any]], None] | None = None) -> Launched:
+Told = Callable[[dict[str, Any]], None]
+
+
+def train(project: Project, name: str, recipe: Train, on_step: Told | None = None, on_start: Told | None = None) -> Launched:
     """Train `recipe` to its end as `run/<name>`, from where an earlier attempt stopped.
+
+    `on_start` gets what the run will cost (see `run_costs`) before anything is trained, `on_step` the metrics of each step.
 
     Under `torchrun` every process calls this; the store's locks let one of them make what all of them need.
     """
@@ -47,11 +54,16 @@ def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[st
     initial = store.artifact(store.get_named("run", recipe.initial).one("train")) if recipe.initial else None
     if initial is not None:
         _check_same_tokenizer(str(recipe.initial), initial, tokens)
+    _check_strands(config, tokens)
     model_config = _model_config(recipe, initial, tokens)
     spec = _train_spec(store, model_config, config, data, initial)
     done = store.find(spec)
     was_there = done is not None
     if done is None:
+        if on_start:
+            from tilth.trainer.throughput import run_costs
+
+            on_start(run_costs(model_config, config))
         done, facts = _run_and_publish(store, spec, model_config, config, data, initial, on_step)
     else:
         facts = _measured_before(store, name, done)
@@ -85,6 +97,7 @@ def _run_and_publish(
                 **_ends(losses),
                 "start_validation_loss": result.start_validation_loss,
                 "validation_loss": result.validation_loss,
+                "validation_accuracy": result.validation_accuracy,
                 "weights_digest": result.weights_digest,
             }
             done = store.adopt(spec, folder, stats)
@@ -115,17 +128,44 @@ def _final_folder(work: Path) -> tuple[Path, list[float]]:
 
 def _ends(losses: list[float]) -> dict[str, float]:
     """Where the loss began and ended: means over a twentieth of the steps, since one batch is noise."""
-    n = max(1, len(losses) // 20)
-    return {"start_loss": sum(losses[:n]) / n, "end_loss": sum(losses[-n:]) / n}
+    finite = [loss for loss in losses if math.isfinite(loss)]  # a skipped step may have had none
+    n = max(1, len(finite) // 20)
+    return {"start_loss": sum(finite[:n]) / n, "end_loss": sum(finite[-n:]) / n}
 
 
 def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> Any:
     from tilth.models.config import ModelConfig
+    from tilth.models.presets import with_preset
     from tilth.tokenize.bpe import Tokenizer
 
     if initial is not None:
-        return ModelConfig.from_dict(json.loads((initial.path / "config.json").read_text()))
-    return ModelConfig.from_dict({"vocab_size": Tokenizer.open(tokens.path).vocab_size, **(recipe.model or {})})
+        return _changed_config(json.loads((initial.path / "config.json").read_text()), recipe.model or {})
+    tokenizer = Tokenizer.open(tokens.path)
+    settings = with_preset({"vocab_size": tokenizer.vocab_size, **(recipe.model or {})})
+    if settings.get("complement") == "tokenizer" or (settings.get("rcps") and settings.get("complement") is None):
+        if tokenizer.complement is None:
+            fix = "Build the corpus with `tokenizer=Nucleotides()`, or give the model its `complement`."
+            raise RecipeError("the tokenizer of the subset knows no complement of its tokens", "Train(model=...)", fix)
+        settings["complement"] = tokenizer.complement
+    return ModelConfig.from_dict(settings)
+
+
+def _changed_config(initial: dict[str, Any], changes: Mapping[str, Any]) -> Any:
+    from tilth.models.config import ModelConfig
+    from tilth.trainer.initial import CHANGEABLE
+
+    if others := sorted(set(changes) - set(CHANGEABLE)):
+        what = f"the initial run has a model already; `{others[0]}` cannot be another"
+        raise RecipeError(what, "Train(model=...)", f"With `initial`, give no more than {', '.join(CHANGEABLE)}.")
+    return ModelConfig.from_dict({**initial, **changes})
+
+
+def _check_strands(config: Any, tokens: Artifact) -> None:
+    from tilth.tokenize.bpe import Tokenizer
+
+    if config.reverse_complement and Tokenizer.open(tokens.path).complement is None:
+        fix = "Leave it out, or build the corpus with `tokenizer=Nucleotides()`."
+        raise RecipeError("only DNA can be read from its other strand", "TrainConfig.reverse_complement", fix)
 
 
 def _train_spec(store: Store, model_config: Any, config: Any, data: RunData, initial: Artifact | None) -> Spec:
@@ -145,7 +185,7 @@ def _run_meta(recipe: Train, config: Any, model_config: Any, data: RunData) -> d
         "base": recipe.initial,
         "n_parameters": model_config.n_parameters(),
         "layers": model_config.layers,
-        **{key: getattr(config, key) for key in ("steps", "seq_len", "global_batch", "seed", "lr")},
+        **{key: getattr(config, key) for key in _OF_RUN},
     }
 
 

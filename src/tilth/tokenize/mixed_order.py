@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tilth.errors import RecipeError
+from tilth.tokenize.document_order import DocumentOrder
 from tilth.tokenize.order import Location, RunOrder, SequencePlan, Use, share_of, shuffled, slot_of
 
 BLOCK = 1_000  # sequences after which every source has had its share
@@ -32,20 +33,28 @@ class MixedOrder:
     """The order in which a run reads several sources; with one it is `RunOrder`.
 
     `lengths` has a row of document lengths (n_documents,) for each source, `weights` a number above 0. A sequence costs
-    what it costs in its own order; a block's pattern is made once. Raises RecipeError for weights that cannot be met in a
-    block, and what RunOrder raises.
+    what it costs in its own order; a block's pattern is made once. With `whole_documents` a sequence is a document, as
+    `DocumentOrder` says. Raises RecipeError for weights that cannot be met in a block, and what RunOrder raises.
     """
 
     def __init__(
-        self, lengths: Sequence[np.ndarray], weights: Sequence[float], seq_len: int, global_batch: int, seed: int
+        self,
+        lengths: Sequence[np.ndarray],
+        weights: Sequence[float],
+        seq_len: int,
+        global_batch: int,
+        seed: int,
+        whole_documents: bool = False,
     ) -> None:
         if global_batch < 1:
             raise RecipeError(f"global batch {global_batch} must be 1 or more", where="global_batch")
         self.counts = sequences_of_block(weights)
         if len(self.counts) != len(lengths):
             raise RecipeError(f"there are {len(weights)} weights for {len(lengths)} sources", where="weights")
-        self.orders = [RunOrder(own, seq_len, 1, seed + number) for number, own in enumerate(lengths)]
+        kind = DocumentOrder if whole_documents else RunOrder
+        self.orders = [kind(own, seq_len, 1, seed + number) for number, own in enumerate(lengths)]
         self.seq_len, self.global_batch, self.seed = seq_len, global_batch, seed
+        self._n_read = 1 if whole_documents else seq_len  # of an order's n_tokens, by a sequence
         self._patterns: dict[int, _Pattern] = {}
 
     def sequences(self, step: int) -> list[SequencePlan]:
@@ -60,7 +69,7 @@ class MixedOrder:
         """The plan of one sequence: pieces of seq_len + 1 tokens in all, of one source."""
         source, number = self._place(slot_of(self.global_batch, step, sequence))
         plan = self.orders[source].sequence(number, 0)
-        return SequencePlan(plan.pieces, plan.epochs, sequence, source)
+        return SequencePlan(plan.pieces, plan.epochs, source, number=sequence)
 
     def locate(self, step: int, sequence: int, position: int) -> tuple[int, Location]:
         """The source of a token, and where in it the token lies; position `seq_len` is the last target."""
@@ -75,13 +84,13 @@ class MixedOrder:
     def epochs(self, n_steps: int) -> list[float]:
         """How often the first `n_steps` steps read each source."""
         n_slots = n_steps * self.global_batch
-        return [self._n_before(source, n_slots) * self.seq_len / order.n_tokens for source, order in enumerate(self.orders)]
+        return [self._n_before(source, n_slots) * self._n_read / order.n_tokens for source, order in enumerate(self.orders)]
 
     def n_steps_within(self, max_repeats: float) -> float:
         """How many whole steps read no source more often than `max_repeats` times; infinity where there is no such limit."""
         if math.isinf(max_repeats):
             return math.inf
-        allowed = (int(max_repeats * order.n_tokens) // self.seq_len for order in self.orders)
+        allowed = (int(max_repeats * order.n_tokens) // self._n_read for order in self.orders)
         return min(self._slot(source, n) for source, n in enumerate(allowed)) // self.global_batch
 
     def _place(self, slot: int) -> tuple[int, int]:

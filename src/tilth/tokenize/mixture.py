@@ -76,10 +76,10 @@ class TokenMixture:
         """The sources' names, sorted: `SequencePlan.source` counts along them."""
         return [source.name for source in self.sources]
 
-    def order(self, seq_len: int, global_batch: int, seed: int) -> MixedOrder:
+    def order(self, seq_len: int, global_batch: int, seed: int, whole_documents: bool = False) -> MixedOrder:
         """The order in which a run with these settings reads the sets."""
         lengths = [tokens.lengths for tokens in self.sets]
-        return MixedOrder(lengths, [source.weight for source in self.sources], seq_len, global_batch, seed)
+        return MixedOrder(lengths, [source.weight for source in self.sources], seq_len, global_batch, seed, whole_documents)
 
     def sequence(self, plan: SequencePlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What a model reads for `plan`, as `TokenSet.sequence`."""

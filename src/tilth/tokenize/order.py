@@ -32,18 +32,33 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """The pieces of one sequence, T+1 tokens in all, and its number in the step; `epochs[i]` is the epoch of `pieces[i]`."""
+    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`, `source` that of a mixture,
+    and `number` the sequence's in its step.
+
+    Where `is_turned`, they are read from the other strand: from the last token to the first, each as the one that pairs with it.
+    """
 
     pieces: tuple[Piece, ...]
     epochs: tuple[int, ...]
+    source: int = 0
+    is_turned: bool = False
     number: int = 0
-    source: int = 0  # of a mixture
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+    @property
+    def read_order(self) -> tuple[Piece, ...]:
+        """The pieces as a model meets them: from the last when the sequence is turned."""
+        return self.pieces[::-1] if self.is_turned else self.pieces
+
+    @property
+    def epochs_read(self) -> tuple[int, ...]:
+        """The epoch of each piece of `read_order`."""
+        return self.epochs[::-1] if self.is_turned else self.epochs
 
     @property
     def n_targets(self) -> int:
@@ -112,7 +127,7 @@ class RunOrder:
                 epochs.append(epoch)
                 missing -= piece.length
                 at += piece.length
-        return SequencePlan(tuple(pieces), tuple(epochs), sequence)
+        return SequencePlan(tuple(pieces), tuple(epochs), number=sequence)
 
     def locate(self, step: int, sequence: int, position: int) -> Location:
         """The document, the offset in it and the epoch of a token; position `seq_len` is the last target."""
@@ -234,12 +249,21 @@ def shuffled(n: int, seed: int, epoch: int, of: int = 0) -> np.ndarray:
     Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
     """
     with np.errstate(over="ignore"):
-        key = _mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
+        key = mix64(mix64(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
         # Without ties all kinds of sorting give the same; this one is the fastest.
-        return np.argsort(_mix(_mix(np.arange(n, dtype=np.uint64) + key)), kind="quicksort")
+        return np.argsort(mix64(mix64(np.arange(n, dtype=np.uint64) + key)), kind="quicksort")
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def hash_of(*numbers: int) -> np.ndarray:
+    """One uint64 (1,) that depends on all `numbers`, 0 or more each, and on their order."""
+    key = np.zeros(1, dtype=np.uint64)
+    for number in numbers:
+        key = mix64(key + np.uint64(number))
+    return key
+
+
+def mix64(x: np.ndarray) -> np.ndarray:
+    """The hash of each uint64 of `x`; one to one."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -18,7 +18,7 @@ from tilth.artifacts.atomic import disk_errors
 from tilth.contracts import DOCUMENT_LOSSES, check
 from tilth.tokenize.order import SequencePlan
 from tilth.trainer.data import Batch
-from tilth.trainer.parallel import World
+from tilth.trainer.world import World
 
 log = logging.getLogger(__name__)
 TABLE = "document_losses.parquet"
@@ -42,13 +42,13 @@ class DocumentLosses:
 
     def __init__(self, work_dir: Path, first_step: int, world: World) -> None:
         folder = work_dir / _FOLDER
-        self.path, self._plans = folder / f"{world.rank:05d}.rows", list[SequencePlan]()
+        self.path, self._plans = folder / f"{world.data_rank:05d}.rows", list[SequencePlan]()
         self._sums: list[Tensor] = []
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # The files of an earlier, larger world are cut by those that are left.
             for path in folder.glob("*.rows"):
-                if int(path.stem) % world.size == world.rank:
+                if int(path.stem) % world.data_size == world.data_rank:
                     _cut_back(path, first_step)
 
     def begin(self, plans: Sequence[SequencePlan]) -> None:
@@ -70,7 +70,7 @@ class DocumentLosses:
         sums_P2 = torch.cat(self._sums).cpu().numpy()
         width, found = self._width, []
         for row, plan in enumerate(self._plans):
-            own = enumerate(zip(plan.pieces, sums_P2[row * width :], strict=False))
+            own = enumerate(zip(plan.read_order, sums_P2[row * width :], strict=False))
             found += [(step, plan.number, i, plan.source, piece.document, piece.start, *sums) for i, (piece, sums) in own]
         rows = np.array(found, _ROW)
         with disk_errors(self.path), open(self.path, "ab") as file:

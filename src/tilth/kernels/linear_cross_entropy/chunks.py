@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tilth.kernels.products import outer_product, product
+
 SHARE_OF_LOGITS = 20
 """A chunk holds at most this part of the tokens: 5 % of the logits."""
 TILE, FEWEST_TOKENS, MOST_TOKENS = 128, 256, 4096
@@ -60,15 +62,15 @@ def by_chunks(
             part = slice(start, min(start + size, n_tokens))
             logits = buffer[: part.stop - start]
             if bias is None:
-                torch.mm(hidden[part], weight.T, out=logits)
+                product(hidden[part], weight.T, out=logits)
             else:
                 torch.addmm(bias, hidden[part], weight.T, out=logits)
             weights = None if token_weights_S is None else token_weights_S[part]
             loss_S[part], lse_S[part] = rows(logits, targets_S[part], weights, any(gradients))
             if dhidden is not None:
-                torch.mm(logits, weight, out=dhidden[part])
+                product(logits, weight, out=dhidden[part])
             if dweight is not None:
-                _add_product(dweight, logits.T, hidden[part])
+                _add_outer_product(dweight, logits, hidden[part])
             if dbias is not None:
                 dbias += logits.sum(dim=0, dtype=sums)
     return (
@@ -80,10 +82,11 @@ def by_chunks(
     )
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
+def _add_outer_product(total: Tensor, left_CM: Tensor, right_CN: Tensor) -> None:
+    """total += left^T @ right."""
+    if total.is_cuda and total.dtype != left_CM.dtype:
+        torch.addmm(total, left_CM.T, right_CN, out_dtype=total.dtype, out=total)
     elif total.is_cuda:
-        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+        total.addmm_(left_CM.T, right_CN)
     else:  # torch's CPU has no product of 16-bit factors that it returns in float32
-        total += left @ right
+        total += outer_product(left_CM, right_CN)

@@ -79,27 +79,35 @@ def _rows(
         x, index, counts = logits_SV[part].to(dtype), index_S1[part], counts_S[part]
         if terms.softcap:
             x = torch.tanh(x / terms.softcap).mul_(terms.softcap)
-        log_p = torch.log_softmax(x, dim=-1)
-        log_p_target = log_p.gather(1, index).squeeze(1)
-        lse = x.amax(dim=-1) - log_p.amax(dim=-1)  # at the largest logit nothing cancels
-        loss = _combine(log_p, log_p_target, lse, terms)
+        top = x.amax(dim=-1, keepdim=True)
+        p = torch.softmax(x, dim=-1)
+        # the largest p is 1 / sum(exp(x - top)): one exponential serves the loss and its gradient
+        log_sum = p.amax(dim=-1).log_().neg_()
+        lse = top.squeeze(1) + log_sum
+        loss = _combine(x, index, top, log_sum, lse, terms)
         loss_S[part], lse_S[part] = loss.masked_fill_(~counts, 0), lse.masked_fill(~counts, 0)
         if gradient_SV is not None:
             weights = counts.to(dtype) if weights_S is None else weights_S[part].to(dtype) * counts
-            gradient_SV[part] = _gradient(log_p, x, index, lse, weights, terms)
+            gradient = _gradient(p, x, index, lse, terms)
+            if gradient_SV.dtype == dtype:
+                torch.mul(gradient, weights.unsqueeze(1), out=gradient_SV[part])
+            else:
+                gradient_SV[part] = gradient.mul_(weights.unsqueeze(1))
     return loss_S, lse_S
 
 
-def _combine(log_p: Tensor, log_p_target: Tensor, lse: Tensor, terms: Terms) -> Tensor:
-    loss = -log_p_target
+def _combine(x: Tensor, index: Tensor, top: Tensor, log_sum: Tensor, lse: Tensor, terms: Terms) -> Tensor:
+    # large logits cancel against the largest one first, so that little is lost
+    loss = (top - x.gather(1, index)).squeeze(1) + log_sum
     if terms.label_smoothing:
-        loss = (1 - terms.label_smoothing) * loss - terms.label_smoothing * log_p.mean(dim=-1)
+        mean_loss = (top - x).mean(dim=-1) + log_sum
+        loss = (1 - terms.label_smoothing) * loss + terms.label_smoothing * mean_loss
     return loss + terms.z_loss * lse.square() if terms.z_loss else loss
 
 
-def _gradient(log_p: Tensor, x: Tensor, index: Tensor, lse: Tensor, weights: Tensor, terms: Terms) -> Tensor:
-    """Return weights * dloss / dlogits; overwrites log_p, and x where it is capped."""
-    gradient = log_p.exp_()
+def _gradient(p: Tensor, x: Tensor, index: Tensor, lse: Tensor, terms: Terms) -> Tensor:
+    """Return dloss / dlogits; overwrites p, and x where it is capped."""
+    gradient = p
     if terms.z_loss:
         gradient *= (1 + 2 * terms.z_loss * lse).unsqueeze(1)
     if terms.label_smoothing:
@@ -108,4 +116,4 @@ def _gradient(log_p: Tensor, x: Tensor, index: Tensor, lse: Tensor, weights: Ten
     gradient.scatter_(1, index, target - (1 - terms.label_smoothing))
     if terms.softcap:  # d(cap * tanh(a / cap)) / da = 1 - tanh^2
         gradient *= 1 - x.div_(terms.softcap).square_()
-    return gradient.mul_(weights.unsqueeze(1))
+    return gradient
