@@ -105,7 +105,7 @@ def _step_of(size: str, layers: dict[str, Any], tokens: TokenMixture, folder: Pa
         model.loss(*batch)[0].backward()
 
     def write(batch: Any, share: Any, each_BT: torch.Tensor, number: int) -> None:
-        losses.begin(share, 0)
+        losses.begin(share)
         losses.add(batch, each_BT)
         losses.write(number)
 

@@ -176,7 +176,7 @@ def _train_spec(store: Store, model_config: Any, config: Any, data: RunData, ini
         inputs["initial"] = initial.digest
     params = {"model": model_config.to_dict(), "training": config.to_dict()}
     if data.is_mixed:
-        params["mixture"] = {source.subset: source.weight for source in data.sources}
+        params["mixture"] = data.sequences_of_block()
     return Spec("train", TRAIN_VERSION, params, inputs, library_versions(("torch",)))
 
 

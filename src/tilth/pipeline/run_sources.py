@@ -58,6 +58,13 @@ class RunData:
         tokens, weights = self.artifacts(store, split), {source.subset: source.weight for source in self.sources}
         return [Source(subset, artifact.path, weights[subset]) for subset, artifact in tokens.items()]
 
+    def sequences_of_block(self) -> dict[str, int]:
+        """What of the weights the order of a run depends on. Raises RecipeError for weights that cannot be met."""
+        from tilth.tokenize.mixed_order import sequences_of_block
+
+        counts = sequences_of_block([source.weight for source in self.sources])
+        return {source.subset: count for source, count in zip(self.sources, counts, strict=True)}
+
     @property
     def parts(self) -> list[Part]:
         """The parts of all sources, each once."""
@@ -129,8 +136,13 @@ def order_of(run: Named, sources: Sequence[RunSource], sets: Sequence[TokenSet])
     from tilth.tokenize.mixed_order import MixedOrder
 
     meta, weights = run.meta, [source.weight for source in sources]
-    lengths, reads_documents = [tokens.lengths for tokens in sets], meta.get("objective") == "classify"
+    lengths, reads_documents = [tokens.lengths for tokens in sets], reads_whole_documents(run)
     return MixedOrder(lengths, weights, meta["seq_len"], meta["global_batch"], meta["seed"], reads_documents)
+
+
+def reads_whole_documents(run: Named) -> bool:
+    """Whether a sequence of the run is a document, which it learnt to classify, instead of a window."""
+    return bool(run.meta.get("objective") == "classify")
 
 
 def plan_of(run: Named, order: MixedOrder, step: int, sequence: int) -> SequencePlan:
