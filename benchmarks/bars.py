@@ -2,12 +2,14 @@
 
 python benchmarks/bars.py [NAME ...]      all of them, or those named: demo kernels_cpu kills
 
-Those of code need repositories: `TILTH_BARS_REPOSITORIES=FOLDER make bars`, a folder of clones with work trees. Some need
-more (a peer's interpreter, samples) and are run by hand, as their first lines say. What does not run is told in the end.
+Those of code need repositories: `TILTH_BARS_REPOSITORIES=FOLDER make bars`, a folder of clones with work trees. Those of models
+need transformers (peers_models.txt). Some need more (a peer's interpreter, samples) and are run by hand, as their first lines
+say. What does not run is told in the end.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -23,17 +25,19 @@ NOT_BARS = {
     "dedup_corpus",
     "dedup_truth",
     "dedup_score",
+    "hybrid_peer",
     "code_peers",
     "compile_gate",
 }
 ON_A_GPU = {"gpu", "gpu_check", "gpu_bench", "gpu_tune"}
 OF_FILES, OF_REPOSITORIES, OF_FOLDER = {"code_secrets", "code_signals"}, {"code_trace", "git_read"}, {"code_build"}
-BY_HAND = {"documentation", "languages", "licences", "mamba2_mixer"}
+OF_TRANSFORMERS = {"generation", "mamba2_mixer", "packing", "train_hf"}
+BY_HAND = {"documentation", "languages", "licences", "lm_eval_export", "dna_splice"}
 
 
 def arguments(name: str) -> list[str] | None:
     """What to call a script with; None where it needs what is not there."""
-    if name in BY_HAND:
+    if name in BY_HAND or (name in OF_TRANSFORMERS and importlib.util.find_spec("transformers") is None):
         return None
     folder = os.environ.get("TILTH_BARS_REPOSITORIES")
     if name in OF_FILES | OF_FOLDER:

@@ -104,15 +104,19 @@ def test_every_form_of_the_fasta_gives_the_same(tmp_path: Path, form: str) -> No
 
 
 def test_rows_that_are_no_interval_of_the_fasta(tmp_path: Path) -> None:
-    text = "chr0\t490\t501\nchr0\t600\t700\nchr0\t5\nchr0\t9\t5\nchr0\t-1\t5\nchr0\tx\t5\nchr1\t5\t5\n1\t0\t5\nchr2\t0\t400\n"
+    text = (
+        "chr0\t490\t501\nchr0\t600\t700\nchr0\t5\nchr0\t9\t5\nchr0\t-1\t5\nchr0\tx\t5\nchr0\t1\t"
+        + "9" * 5000
+        + "\nchr1\t5\t5\n1\t0\t5\nchr2\t0\t400\n"
+    )
     found = read(tmp_path, text, max_document_bytes=300)
     by_line = {row.location: row for row in found if isinstance(row, Reject)}
     assert {place.removeprefix("a.bed:"): row.reason for place, row in by_line.items()} == {
         "1": "out_of_range", "2": "out_of_range", "3": "invalid_bed", "4": "invalid_bed", "5": "invalid_bed",
-        "6": "invalid_bed", "7": "empty", "8": "unknown_sequence", "9": "too_large",
+        "6": "invalid_bed", "7": "invalid_bed", "8": "empty", "9": "unknown_sequence", "10": "too_large",
     }  # fmt: skip
     assert "500 letters" in by_line["a.bed:1"].detail
-    assert "chr1" in by_line["a.bed:8"].detail
+    assert "chr1" in by_line["a.bed:9"].detail
 
 
 def test_a_wrong_index_is_refused(tmp_path: Path) -> None:

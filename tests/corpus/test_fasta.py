@@ -321,3 +321,19 @@ def test_pyfaidx_cuts_the_same(test_data: Path, tmp_path: Path) -> None:
     with pyfaidx.Fasta(str(tmp_path / "ce.fa")) as oracle:  # which writes an index of its own
         for name, start, end, text in texts(rows(tmp_path / "ce.fa", window=7_001, stride=5_000)):
             assert str(oracle[name][start:end]) == text
+
+
+def test_a_remote_file_is_read_with_its_index(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    data = sample(20)
+    whole = read(tmp_path, data, window=64)
+    store = fsspec.filesystem("memory")
+    store.pipe({"/dna/a.fa": data, "/dna/a.fa.fai": fai_of(data).encode()})
+    try:
+        source = Fasta(name="dna", path="memory://dna/a.fa", window=64, shard_bytes=900)
+        shards = source.plan()
+        assert len(shards) > 3
+        assert [row for shard in shards for row in source.read(shard)] == whole
+        assert len(Fasta(name="dna", path="memory://dna", window=64).plan()) == 1  # the index is no FASTA
+    finally:
+        store.rm("/dna", recursive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -90,3 +91,22 @@ def test_a_fresh_mixer_hands_values_on() -> None:
     # to fp32, in which the bias of the gate was made
     torch.testing.assert_close(mixed[0, 0], (first + x[0, 0].view(6, 4)).flatten(), rtol=1e-7, atol=1e-7)
     assert not rows[..., 60:84].any()
+
+
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_slices_of_heads_add_up_to_the_mixer(n_ranks: int) -> None:
+    config = dataclasses.replace(CONFIG, d_model=32, n_groups=4)
+    whole = DiscreteMamba2(config).double()
+    u, layout = torch.randn(2, 6, 32, dtype=torch.float64), lay_out(config, torch.zeros(2, 6, dtype=torch.long), None, 0)
+    for weight in whole.parameters():
+        torch.nn.init.normal_(weight, std=0.6)
+    cuts, total = DiscreteMamba2.cuts(config), torch.zeros(2, 6, 32, dtype=torch.float64)
+    assert cuts.keys() == dict(whole.named_parameters()).keys()
+    for rank in range(n_ranks):
+        part = DiscreteMamba2(config, n_ranks).double()
+        for name, weight in part.named_parameters():
+            axis, sizes = cuts[name]
+            pieces = [piece.chunk(n_ranks, axis)[rank] for piece in whole.get_parameter(name).split(sizes, axis)]
+            weight.data = torch.cat(pieces, axis)
+        total = total + part(u, layout)
+    torch.testing.assert_close(total, whole(u, layout), rtol=1e-12, atol=1e-12)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tilth.corpus.sources.fasta import Fasta
 from tilth.errors import RecipeError
+from tilth.pipeline.corpus_graph import _tokenizer_node
 from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
-from tilth.pipeline.recipe import Train
+from tilth.pipeline.recipe import CodeForm, Corpus, Nucleotides, Train
 from tilth.pipeline.trace import TokenShard, trace
 from tilth.tokenize.shards import TokenSet
 
@@ -24,7 +28,7 @@ RECIPE = '''
 """A genome, its sites, labelled sequences."""
 from pathlib import Path
 
-from tilth import Corpus
+from tilth import Corpus, MinHashParameters
 from tilth.corpus.sources.bed import Bed
 from tilth.corpus.sources.fasta import Fasta
 from tilth.corpus.sources.sequence_tables import SequenceTables
@@ -42,6 +46,7 @@ def dna(window: int = 100) -> Corpus:
         ],
         signals=("nucleotides",),
         tokenizer=Nucleotides(),
+        near_duplicates=MinHashParameters(n=21, unit="nucleotides"),
     )
 '''
 MODEL = {"layers": "MA", "d_model": 32, "n_heads": 2, "d_state": 16, "ssm_head_dim": 32, "chunk_size": 16}
@@ -55,6 +60,8 @@ def genome() -> dict[str, str]:
     found["chr1"] = found["chr1"][:700] + "N" * 120 + found["chr1"][820:]
     copied = found["chrX"][100:200]  # the second window of chrX, byte for byte, as the fourth of chr2
     found["chr2"] = found["chr2"][:300] + copied + found["chr2"][400:]
+    turned = "".join(PAIRS[letter] for letter in reversed(found["chrX"][200:300].upper()))  # the third, on the other strand
+    found["chr1"] = found["chr1"][:1000] + turned + found["chr1"][1100:]
     return found
 
 
@@ -92,14 +99,14 @@ def test_a_held_out_chromosome_takes_its_copies_with_it(dna: Path, tilth: Callab
     done = tilth(
         "pick", "held", "source = 'genome'", "--validation-where", "meta['sequence'] = 'chrX'", cwd=dna,
     )  # fmt: skip
-    assert "24 train, 6 validation" in done.stdout
-    assert "1 more documents that are duplicates" in done.stdout
+    assert "23 train, 7 validation" in done.stdout
+    assert "2 more documents that are duplicates" in done.stdout
     meta = json.loads(
         tilth(
             "pick", "held", "source = 'genome'", "--validation-where", "meta['sequence'] = 'chrX'", "--json", cwd=dna,
         ).stdout
     )  # fmt: skip
-    assert (meta["validation_where"], meta["n_moved_to_validation"]) == ("meta['sequence'] = 'chrX'", 1)
+    assert (meta["validation_where"], meta["n_moved_to_validation"]) == ("meta['sequence'] = 'chrX'", 2)
     project = Project(dna)
     named = project.store.get_named("subset", "held")
     picked = pq.read_table(
@@ -108,7 +115,7 @@ def test_a_held_out_chromosome_takes_its_copies_with_it(dna: Path, tilth: Callab
     places = sql(project, "select \"row\", meta['sequence'] as name, meta['start'] as start from dna where source = 'genome'")
     place_of = {row["row"]: (row["name"], row["start"]) for row in places.to_pylist()}
     held = sorted(place_of[row["row"]] for row in picked if row["split"] == "validation")
-    assert held == [("chr2", "300"), *(("chrX", str(start)) for start in (0, 100, 200, 300, 400))]
+    assert held == [("chr1", "1000"), ("chr2", "300"), *(("chrX", str(start)) for start in (0, 100, 200, 300, 400))]
 
 
 def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_thread: None) -> None:
@@ -118,7 +125,7 @@ def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_th
     shard = TokenShard.of_run(project, launched.named)
     tokens: TokenSet = shard.tokens
     assert tokens.vocab_size == 12
-    assert tokens.n_tokens == sum(map(len, text.values())) - 420 - 100 + 24  # chrX and its copy are held out; a separator each
+    assert tokens.n_tokens == sum(map(len, text.values())) - 420 - 200 + 23  # chrX and its copies are held out; a separator each
     turned_seen = set()
     for sequence in range(SETTINGS["global_batch"]):
         positions = [trace(project, "small", 1, sequence, position) for position in range(0, SETTINGS["seq_len"], 5)]
@@ -142,6 +149,8 @@ def test_an_interval_on_the_other_strand_traces_to_its_place(dna: Path) -> None:
     pick(project, "sites", "source = 'sites'", corpus="dna", validation_share=0.0)
     tokenise_subset(project.store, project.store.get_named("subset", "sites"))
     shard = TokenShard(project, "sites/train")
+    with TokenShard(project, "sites/train") as session:
+        assert [session.at(offset).locus for offset in (0, 49)] == ["chr1:59 (-)", "chr1:10 (-)"]
     for offset in (0, 17, 49):
         found = shard.at(offset)
         assert found.locus == f"chr1:{59 - offset} (-)"
@@ -171,6 +180,12 @@ def test_text_has_no_other_strand(built: Path) -> None:
     settings = {**SETTINGS, "reverse_complement": 0.0}
     with pytest.raises(RecipeError, match="complement"):
         train(project, "x", Train(subset="texts", settings=settings, model={**MODEL, "complement": "tokenizer"}))
+
+
+def test_dna_and_markers_of_text_exclude_each_other() -> None:
+    corpus = Corpus(sources=[Fasta(name="x", path="nowhere.fa")], tokenizer=Nucleotides(), training_form=CodeForm())
+    with pytest.raises(RecipeError, match="nucleotides has no"):
+        _tokenizer_node(corpus, [])
 
 
 @pytest.mark.data
@@ -215,3 +230,41 @@ def real() -> Corpus:
         assert tokens.tokenizer().decode(ids[ids != tokens.separator_id]) == expected
     (gc,) = sql(project, "select avg(dna_gc_fraction) as gc from real where source = 'phage'").to_pylist()
     assert 0.45 < gc["gc"] < 0.55
+
+
+def test_the_page_on_dna_runs_as_it_stands_there(repository: Path, tmp_path: Path, tilth: Callable[..., Any]) -> None:
+    page = (repository / "docs" / "dna.md").read_text()
+    python, console = (part.split("```")[0] for part in (page.split("```python\n")[1], page.split("```\n$ tilth build")[1]))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "dna.py").write_text(f'"""As docs/dna.md has it."""\n{python}')
+    (tmp_path / "ce11").mkdir()
+    rng = random.Random(4)
+    for name in ("chrI", "chrX"):
+        text = "".join(rng.choices("ACGTacgt", k=20_000))
+        (tmp_path / "ce11" / f"{name}.fa.gz").write_bytes(gzip.compress(f">{name} ce11\n{text}\n".encode()))
+    letters = "".join(rng.choices("acgt", k=60))
+    record = (
+        "LOCUS       P1   60 bp    DNA     circular PLN 11-OCT-2001\nDEFINITION  x\nVERSION     P1.1\nFEATURES             L\n"
+        f"     CDS             complement(join(51..60,1..5))\nORIGIN\n        1 {letters}\n//\n"
+    )
+    (tmp_path / "plastid.gbff.gz").write_bytes(gzip.compress(record.encode()))
+    (tmp_path / "promoters.bed").write_text("chrI\t100\t400\tp1\t0\t-\n")
+    names = "".join(f"@attribute 'attribute_{i}' {{A,C,G,T}}\n" for i in range(1, 5))
+    (tmp_path / "splice.arff").write_text(
+        f"@relation s\n@attribute name string\n{names}@attribute Class {{EI,N}}\n@data\nx,A,C,G,T,EI\n"
+    )
+    tilth("build", "dna", cwd=tmp_path)
+    commands = [line.removeprefix("$ tilth ") for line in console.splitlines() if line.startswith("$ tilth ")]
+    assert len(commands) == 2
+    outputs = [tilth(*shlex.split(command), cwd=tmp_path).stdout for command in commands]
+    assert "6 of 9 documents (3 train, 3 validation)" in outputs[0]
+    assert "chrX" in outputs[1]
+    found = sql(Project(tmp_path), "select source, text, meta['label'] as label from dna where source <> 'worm' order by source")
+    assert [(row["source"], row["label"]) for row in found.to_pylist()] == [
+        ("plastids", None),
+        ("promoters", "promoter"),
+        ("splice", "EI"),
+    ]
+    assert found.to_pylist()[2]["text"] == "ACGT"
+    turned = "".join(PAIRS[letter] for letter in reversed((letters[50:60] + letters[:5]).upper()))
+    assert found.to_pylist()[0]["text"] == turned

@@ -197,6 +197,7 @@ def test_ours_as_theirs(name: str, tmp_path: Path, make_model: Callable[..., Dec
         ({"layers": "MS", "rope_theta": None}, "mamba1 layers"),
         ({"layers": "D"}, "discrete mamba2 layers"),
         ({"layers": "M", "bidirectional": True}, "reads both ways"),
+        ({"n_classes": 2}, "head of classes"),
     ],
 )
 def test_what_no_class_expresses_is_refused(

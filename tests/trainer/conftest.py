@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from tilth.models.config import ModelConfig
 from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer.checkpoint import published
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import TrainResult, train
 
@@ -114,13 +116,15 @@ def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: 
 
 @pytest.fixture
 def saved_tensors() -> Callable[[Path], dict[str, Tensor]]:
-    """Read all tensors of a checkpoint's folder."""
+    """The tensors of the last checkpoint of a work folder: weights as "model/NAME", the optimiser's as "KIND/NAME"."""
 
-    def read(folder: Path) -> dict[str, Tensor]:
-        reader = dcp.FileSystemReader(folder)
-        entries = reader.read_metadata().state_dict_metadata
+    def read(work_dir: Path) -> dict[str, Tensor]:
+        folder = published(work_dir)[-1]
+        entries = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
         tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of one process
+            dcp.load(tensors, checkpoint_id=folder)
         return tensors
 
     return read

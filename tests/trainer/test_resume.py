@@ -191,7 +191,7 @@ def test_other_inputs_are_refused_with_the_difference(
     wider = ModelConfig.from_dict({**model_config.to_dict(), "d_ff": 128})
     with pytest.raises(StaleError, match=r"model\.d_ff: 64 -> 128"):
         resume(stopped, model_config=wider)
-    with pytest.raises(StaleError, match=r"tokens\.train\.n_documents: 300 -> 20; tokens\.train\.n_tokens: "):
+    with pytest.raises(StaleError, match=r"tokens\.train\.n_documents: 300 -> 21; tokens\.train\.n_tokens: "):
         resume(stopped, tokens=validation)
     with pytest.raises(StaleError, match="initial_digest: None -> "):
         resume(stopped, initial=stopped)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tilth.artifacts.atomic import disk_errors
 from tilth.errors import ContractError, NotFoundError, RecipeError, SourceError
 from tilth.models.config import ModelConfig
-from tilth.models.convert.format import Format, Rule
+from tilth.models.convert.parts import Format, Rule
 from tilth.models.convert.registry import choose_export, recognise
 from tilth.models.decoder import Decoder, mark_parameters
 from tilth.models.weights import load_model, save_model

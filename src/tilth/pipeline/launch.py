@@ -21,7 +21,8 @@ from tilth.pipeline.tokenise import SPLITS
 
 DOCUMENT_LOSSES_FILE = "document_losses.parquet"
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
+_OF_RUN = ("steps", "seq_len", "global_batch", "seed", "lr", "reverse_complement", "objective")
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _run_meta(recipe: Train, config: Any, model_config: Any, data: RunData) -> d
         "base": recipe.initial,
         "n_parameters": model_config.n_parameters(),
         "layers": model_config.layers,
-        **{key: getattr(config, key) for key in ("steps", "seq_len", "global_batch", "seed", "lr", "reverse_complement")},
+        **{key: getattr(config, key) for key in _OF_RUN},
     }
 
 

@@ -128,7 +128,13 @@ def order_of(run: Named, sources: Sequence[RunSource], sets: Sequence[TokenSet])
     from tilth.tokenize.mixed_order import MixedOrder
 
     meta, weights = run.meta, [source.weight for source in sources]
-    return MixedOrder([tokens.lengths for tokens in sets], weights, meta["seq_len"], meta["global_batch"], meta["seed"])
+    lengths = [tokens.lengths for tokens in sets]
+    return MixedOrder(lengths, weights, meta["seq_len"], meta["global_batch"], meta["seed"], reads_whole_documents(run))
+
+
+def reads_whole_documents(run: Named) -> bool:
+    """Whether a sequence of the run is a document, which it learnt to classify, instead of a window."""
+    return bool(run.meta.get("objective") == "classify")
 
 
 def token_inputs(store: Store, data: RunData, *, with_names: bool) -> dict[str, str]:

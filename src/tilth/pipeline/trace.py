@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilth.artifacts import Named
 from tilth.errors import NotFoundError, StoreError, did_you_mean
 from tilth.pipeline.project import Project
-from tilth.pipeline.run_sources import RunSource, order_of, sources_of
+from tilth.pipeline.run_sources import RunSource, order_of, reads_whole_documents, sources_of
 from tilth.pipeline.sources_of_texts import SourcesOfTexts
 from tilth.pipeline.tokenise import SPLITS
 
@@ -111,7 +111,8 @@ class TokenShard:
         """Open for many tokens: the provenance of all documents is looked up once."""
         from tilth.catalog.provenance import Provenance
 
-        self._provenance = Provenance(self._store, self._texts)
+        # n_bytes and meta tell the place of a nucleotide.
+        self._provenance = Provenance(self._store, self._texts, ("n_bytes", "meta") if self.tokenizer.complement else ())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -222,8 +223,11 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     sources = sources_of(named)
     shards = [TokenShard.of_run(project, source) for source in sources]
     turned = is_turned(named.meta.get("reverse_complement", 0.0), named.meta["seed"], step, sequence)
-    within = named.meta["seq_len"] - position if turned else position
-    number, found = order_of(named, sources, [shard.tokens for shard in shards]).locate(step, sequence, within)
+    order = order_of(named, sources, [shard.tokens for shard in shards])
+    last = named.meta["seq_len"]
+    if reads_whole_documents(named):
+        last = order.sequence(step, sequence).pieces[0].length - 2  # the separator is not read
+    number, found = order.locate(step, sequence, last - position if turned else position)
     shard = shards[number]
     at = shard.at(int(shard.tokens.offsets[found.document]) + found.offset, n_context)
     token, context = shard.shown(at.offset, n_context, turned)

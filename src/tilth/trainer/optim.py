@@ -33,7 +33,7 @@ def make_optimizer(model: Decoder, config: TrainConfig) -> torch.optim.Optimizer
 def hidden_matrices(model: Decoder) -> list[nn.Parameter]:
     """The weights of the linear maps inside the blocks but dt's: neither embedding nor head, taps of a convolution or vectors.
 
-    A fused one, such as [q, k, v], is orthogonalised whole: by its parts the loss was the same (benchmarks/muon.py).
+    A fused one, such as [q, k, v], is orthogonalised whole: by its parts the loss was the same (benchmarks/training.py).
     """
     maps = ((name, module) for name, module in model.blocks.named_modules() if isinstance(module, nn.Linear))
     return [module.weight for name, module in maps if not name.endswith("dt_proj")]

@@ -7,6 +7,7 @@ Source: UCSC, "BED format"; samtools/hts-specs, BEDv1.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ BED_COLUMNS = (
 )  # fmt: skip
 SEQUENCE_COLUMNS = ("region", "chrom", "chr", "chromosome", "sequence", "seqname")
 MAX_LINE_BYTES = 1 << 20
+_NUMBER = re.compile(r"[0-9]{1,15}")
 STRANDS = {"+": "+", "-": "-", ".": ".", "": "."}
 
 
@@ -79,7 +81,7 @@ def table_intervals(parts: Iterable[bytes | Gap], separator: str) -> Iterator[In
 
 def _interval(number: int, sequence: str, start: str, end: str, columns: dict[str, str]) -> Interval | NoInterval:
     strand = columns.pop("strand", ".").strip()
-    first, last = (int(value) if value.strip().isascii() and value.strip().isdigit() else -1 for value in (start, end))
+    first, last = (int(value) if _NUMBER.fullmatch(value.strip()) else -1 for value in (start, end))
     if first < 0 or last < first or strand not in STRANDS:
         return NoInterval(number, "invalid_bed", f"start `{start}`, end `{end}`, strand `{strand}`"[:200])
     columns = {name: value for name, value in columns.items() if value != ""}

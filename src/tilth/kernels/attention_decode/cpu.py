@@ -17,9 +17,12 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return (o_BTHD, lse_BHT). A row at a time, so that no row's result depends on another; `n_splits` changes nothing."""
     n_tokens, n_heads = q_BTHD.shape[1:3]
+    lengths = pages.lengths_B.tolist()
+    if n_tokens == 1 and left < 0 and not softcap and min(lengths, default=0) > 0 and max(lengths) <= pages.page_size:
+        return _forward_in_one_page(q_BTHD, pages, lengths, scale)
     o_BTHD = torch.zeros_like(q_BTHD, memory_format=torch.contiguous_format)
     lse_BHT = q_BTHD.new_full((len(q_BTHD), n_heads, n_tokens), float("-inf"), dtype=compute_dtype(q_BTHD))
-    for row, length in enumerate(pages.lengths_B.tolist()):
+    for row, length in enumerate(lengths):
         first = 0 if left < 0 else max(0, length - n_tokens - left)
         used = pages.used_by(row, first, length)
         if length > 0:
@@ -27,6 +30,20 @@ def forward(
             mask_TN = _mask(first, length, n_tokens, left, right)
             _attend(q_BTHD[row], k_GND, v_GND, mask_TN, softcap, scale, o_BTHD[row], lse_BHT[row])
     return o_BTHD, lse_BHT
+
+
+def _forward_in_one_page(q_B1HD: Tensor, pages: Pages, lengths: list[int], scale: float) -> tuple[Tensor, Tensor]:
+    """One new token for rows of one page each, as in a batch that is generated: as few calls a row as can be."""
+    n_rows, _, n_heads, head_dim = q_B1HD.shape
+    q_BGRD = q_B1HD.reshape(n_rows, pages.k_pages.shape[2], -1, head_dim)
+    k_GND, v_GND = pages.k_pages.transpose(1, 2), pages.v_pages.transpose(1, 2)
+    found = []
+    for row, length in enumerate(lengths):
+        (page,) = pages.used_by(row, 0, length)
+        k, v = k_GND[page : page + 1, :, :length], v_GND[page : page + 1, :, :length]
+        found.append(_flash(q_BGRD[row : row + 1], k, v, 0.0, False, scale=scale))
+    o_BGRD, lse_BGR = (torch.cat(column) for column in zip(*found, strict=True))
+    return o_BGRD.reshape(q_B1HD.shape), lse_BGR.reshape(n_rows, n_heads, 1)
 
 
 def write(k_BTGD: Tensor, v_BTGD: Tensor, pages: Pages) -> None:

@@ -82,7 +82,22 @@ def update(
     x_BTC: Tensor, state_SKC: Tensor, weight_CK: Tensor, bias_C: Tensor | None, activation: str | None, slots_B: Tensor | None
 ) -> Tensor:
     """Return y_BTC and replace the states by those after the new tokens."""
+    if slots_B is None and x_BTC.shape[1] == 1:
+        return _update_by_one(x_BTC, state_SKC, weight_CK, bias_C, activation)
     return update_by(forward, x_BTC, state_SKC, weight_CK, bias_C, activation, slots_B)
+
+
+def _update_by_one(x_B1C: Tensor, state_BKC: Tensor, weight_CK: Tensor, bias_C: Tensor | None, activation: str | None) -> Tensor:
+    """One token a row, as when decoding: few calls of torch are what counts."""
+    dtype = compute_dtype(x_B1C, weight_CK)
+    window_BKC = torch.cat([state_BKC.to(dtype), x_B1C.to(dtype)], dim=1)
+    y_BC = (window_BKC * weight_CK.T.to(dtype)).sum(dim=1)
+    if bias_C is not None:
+        y_BC += bias_C.to(dtype)
+    if activation is not None:
+        y_BC = torch.nn.functional.silu(y_BC, inplace=True)
+    state_BKC.copy_(window_BKC[:, 1:])
+    return y_BC.unsqueeze(1).to(x_B1C.dtype)
 
 
 @dataclass(frozen=True)

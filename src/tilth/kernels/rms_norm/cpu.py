@@ -14,6 +14,9 @@ from tilth.kernels.rms_norm.reference import both_strands
 
 # Elements of a block (benchmarks/kernels_cpu.py): forward has hardly a temporary that a cache could keep.
 _FORWARD_BLOCK, _BACKWARD_BLOCK = 1 << 20, 1 << 17
+# Of a few rows, as when decoding, most of the time would go into calls: torch's own norm is one.
+_FEW = 1 << 15
+_fused = torch.ops.aten._fused_rms_norm
 _silu_backward = torch.ops.aten.silu_backward
 
 
@@ -29,7 +32,11 @@ def forward(
     reverse_complement: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y (..., D), x + residual (empty without one), and 1 / rms of each group (..., groups)."""
-    dtype = compute_dtype(*[t for t in (x_D, weight_D, bias_D, residual_D, gate_D) if t is not None])
+    others = [t for t in (bias_D, residual_D, gate_D) if t is not None]
+    dtype = compute_dtype(x_D, weight_D, *others)
+    if x_D.numel() <= _FEW and not others and group_size == x_D.shape[-1] and x_D.dtype == weight_D.dtype == dtype:
+        y_D, rstd_G = _fused(x_D, [group_size], weight_D, eps)
+        return y_D, x_D.new_empty(0), rstd_G
     weight = both_strands(weight_D.to(dtype), reverse_complement)
     bias = None if bias_D is None else both_strands(bias_D.to(dtype), reverse_complement)
     y_D = x_D.new_empty(x_D.shape)

@@ -38,18 +38,21 @@ def _step(state_BHPN: Tensor, inputs: StepInputs, dt_softplus: bool, dt_min: flo
         dt = dt + inputs.dt_bias_H.to(dtype)
     dt = (softplus(dt) if dt_softplus else dt).clamp(dt_min, dt_max)
     decay_BH11 = torch.exp(dt * inputs.A_H.to(dtype))[..., None, None]
-    stepped_BGR1 = (x * dt.unsqueeze(-1)).view(n_rows, n_groups, n_heads // n_groups * head_dim, 1)
-    B_BG1N, C_BGN1 = inputs.B_BGN.to(dtype).unsqueeze(2), inputs.C_BGN.to(dtype).unsqueeze(3)
-    y_BGR1 = torch.empty(stepped_BGR1.shape, dtype=dtype)
+    # rows and groups are one dimension of small matrices, with the channels of all heads of a group (R) as rows
+    n_channels = n_heads // n_groups * head_dim
+    stepped_MR1 = (x * dt.unsqueeze(-1)).view(n_rows * n_groups, n_channels, 1)
+    B_M1N, C_M1N = (t.to(dtype).reshape(n_rows * n_groups, 1, d_state) for t in (inputs.B_BGN, inputs.C_BGN))
+    y_M1R = torch.empty(n_rows * n_groups, 1, n_channels, dtype=dtype)
     size = max(1, _BLOCK // max(1, n_heads * head_dim * d_state))
-    blocks = (t.split(size) for t in (state_BHPN, decay_BH11, stepped_BGR1, B_BG1N, C_BGN1, y_BGR1))
-    for state_bHPN, decay, stepped, B, C, y in zip(*blocks, strict=True):
-        state = state_bHPN.to(dtype).mul_(decay).view(*stepped.shape[:3], d_state)
-        state.addcmul_(stepped, B)
-        torch.matmul(state, C, out=y)
+    by_row = (t.split(size) for t in (state_BHPN, decay_BH11))
+    by_matrix = (t.split(size * n_groups) for t in (stepped_MR1, B_M1N, C_M1N, y_M1R))
+    for state_bHPN, decay, stepped, B, C, y in zip(*by_row, *by_matrix, strict=True):
+        state_mRN = state_bHPN.to(dtype).mul_(decay).view(-1, n_channels, d_state)
+        state_mRN.addcmul_(stepped, B)
+        torch.bmm(C, state_mRN.mT, out=y)  # three times as fast as state @ C
         if state_bHPN.dtype != dtype:
-            state_bHPN.copy_(state.view(state_bHPN.shape))
-    y_BHP = y_BGR1.view(n_rows, n_heads, head_dim)
+            state_bHPN.copy_(state_mRN.view(state_bHPN.shape))
+    y_BHP = y_M1R.view(n_rows, n_heads, head_dim)
     if inputs.D_H is not None:
         y_BHP.addcmul_(x, (inputs.D_H if inputs.D_H.dim() == 2 else inputs.D_H[:, None]).to(dtype))
     if inputs.z_BHP is not None:

@@ -9,22 +9,23 @@ from torch import Tensor
 
 from tilth.errors import ContractError
 from tilth.models.config import ModelConfig
-from tilth.models.convert.format import Format, Rule, Settings, accept_only, need, same, tables
+from tilth.models.convert import parts
 from tilth.models.convert.mamba_ssm import mamba1, mamba1_settings, projections
+from tilth.models.convert.parts import Format, Rule, Settings
 
 _FIXED = {"rms_norm": True, "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True}
 
 
 def read_config(settings: Settings) -> ModelConfig:
     """Raises SourceError for what CaduceusConfig allows and Tilth has not."""
-    accept_only(settings, _FIXED)
+    parts.accept_only(settings, _FIXED)
     multiple, is_rcps = settings.get("pad_vocab_size_multiple", 8), settings.get("rcps", False)
-    vocab_size = -(-need(settings, "vocab_size") // multiple) * multiple
+    vocab_size = -(-parts.need(settings, "vocab_size") // multiple) * multiple
     pairs = settings.get("complement_map") or {}
     return ModelConfig(
         vocab_size=vocab_size,
-        d_model=need(settings, "d_model"),
-        layers=f"S*{need(settings, 'n_layer')}",
+        d_model=parts.need(settings, "d_model"),
+        layers=f"S*{parts.need(settings, 'n_layer')}",
         d_ff=0,
         norm_eps=settings.get("norm_epsilon", 1e-5),
         tie_embeddings=True,
@@ -43,13 +44,13 @@ def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     stem, deeper = "caduceus.backbone", ".submodule" if config.rcps else ""
     norm = deeper if not settings.get("fused_add_norm", True) else ""
     embedding = f"{stem}.embeddings.word_embeddings{'.embedding' if config.rcps else ''}.weight"
-    (table,) = tables(config, embedding, "")
-    found = [_with_complement(table, config) if config.rcps else table, same("norm.weight", f"{stem}.norm_f{norm}.weight")]
+    table, final = parts.ends(config, f"{stem}.norm_f{norm}.weight", embedding)
+    found = [_with_complement(table, config) if config.rcps else table, final]
     for i in range(len(config.pattern)):
         ours, theirs = f"blocks.{i}.mixer", f"{stem}.layers.{i}.mixer{deeper}"
         found += projections(f"{ours}.forwards", f"{theirs}.mamba_fwd") + mamba1(f"{ours}.forwards", f"{theirs}.mamba_fwd")
         found += mamba1(f"{ours}.backwards", f"{theirs}.mamba_rev")
-        found.append(same(f"blocks.{i}.mixer_norm.weight", f"{stem}.layers.{i}.norm{norm}.weight"))
+        found.append(parts.same(f"blocks.{i}.mixer_norm.weight", f"{stem}.layers.{i}.norm{norm}.weight"))
     return found
 
 

@@ -11,25 +11,10 @@ from torch import Tensor
 
 from tilth.errors import SourceError, did_you_mean
 from tilth.models.config import ModelConfig
-from tilth.models.convert.format import (
-    Fields,
-    Format,
-    Rule,
-    Settings,
-    accept_only,
-    attention,
-    mamba2,
-    need,
-    read_fields,
-    renamed,
-    same,
-    scaled,
-    swiglu,
-    tables,
-    write_fields,
-)  # fmt: skip
+from tilth.models.convert import parts
 from tilth.models.convert.hf_llama import COMMON, LAYER_NORMS, read_rope, write_rope
 from tilth.models.convert.hf_mamba2 import NO_LIMIT
+from tilth.models.convert.parts import Fields, Format, Rule, Settings
 
 _FIELDS: Fields = COMMON | {
     "d_state": ("mamba_d_state", 256),
@@ -43,7 +28,8 @@ _FIELDS: Fields = COMMON | {
 _FIXED = {"hidden_act": "silu", "attention_bias": False, "mamba_proj_bias": False}
 # transformers 5 renamed the kinds of layers
 _LETTERS = {"mamba": "M", "attention": "A", "linear_attention": "M", "full_attention": "A"}
-_GRANITE, _BAMBA_NORM = "granitemoehybrid", "pre_ff_layernorm.weight"
+_BAMBA_NORM, _BAMBA_MLP = "pre_ff_layernorm.weight", [f"feed_forward.{name}_proj.weight" for name in ("gate", "up", "down")]
+_GRANITE = "granitemoehybrid"
 _GRANITE_MLP = {
     "mlp.gate_up_proj.weight": "shared_mlp.input_linear.weight",
     "mlp.out_proj.weight": "shared_mlp.output_linear.weight",
@@ -54,27 +40,27 @@ _MULTIPLIERS = ("embedding_multiplier", "logits_scaling", "residual_multiplier",
 
 def read_bamba(settings: Settings) -> ModelConfig:
     """Raises SourceError for what BambaConfig allows and Tilth has not."""
-    accept_only(settings, {"mlp_bias": False})
+    parts.accept_only(settings, {"mlp_bias": False})
     attended = settings.get("attn_layer_indices") or ()
-    letters = ("A" if i in attended else "M" for i in range(need(settings, "num_hidden_layers")))
+    letters = ("A" if i in attended else "M" for i in range(parts.need(settings, "num_hidden_layers")))
     # the class sets 0.5 whatever the config says, unless rope_parameters say otherwise
-    return _read(settings, letters, d_ff=need(settings, "intermediate_size"), **read_rope(settings, share=0.5))
+    return _read(settings, letters, d_ff=parts.need(settings, "intermediate_size"), **read_rope(settings, share=0.5))
 
 
 def read_granite(settings: Settings) -> ModelConfig:
     """Its multipliers are no part of the config, see granite_rules. Raises SourceError."""
-    accept_only(settings, {"num_local_experts": 0, "partial_rotary_factor": 1.0})
-    kinds = settings.get("layer_types") or settings.get("layers_block_type") or ["mamba"] * need(settings, "num_hidden_layers")
+    parts.accept_only(settings, {"num_local_experts": 0, "partial_rotary_factor": 1.0})
+    kinds = settings.get("layer_types") or settings.get("layers_block_type") or parts.need(settings, "layer_types")
     for kind in kinds:
         if kind not in _LETTERS:
             raise SourceError(f"the checkpoint has a layer of kind {kind!r}", "config.json", did_you_mean(str(kind), _LETTERS))
     rope = read_rope(settings) if settings.get("position_embedding_type") == "rope" else {"rope_theta": None}
-    return _read(settings, (_LETTERS[kind] for kind in kinds), d_ff=need(settings, "shared_intermediate_size"), **rope)
+    return _read(settings, (_LETTERS[kind] for kind in kinds), d_ff=parts.need(settings, "shared_intermediate_size"), **rope)
 
 
 def _read(settings: Settings, letters: Iterable[str], **others: Any) -> ModelConfig:
-    accept_only(settings, _FIXED | NO_LIMIT)
-    fields = read_fields(settings, _FIELDS)
+    parts.accept_only(settings, _FIXED | NO_LIMIT)
+    fields = parts.read_fields(settings, _FIELDS)
     if fields["ssm_head_dim"] in ("auto", None):
         fields["ssm_head_dim"] = fields["expand"] * fields["d_model"] // settings.get("mamba_n_heads", 128)
     embedding, logits, _, _ = _multipliers(settings)
@@ -96,11 +82,9 @@ def bamba_rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     for i in range(len(config.pattern)):
         ours, theirs = f"blocks.{i}", f"model.layers.{i}"
         if config.mlp_width:
-            found += swiglu(f"{ours}.mlp", f"{theirs}.feed_forward", config) + renamed(ours, theirs, norms)
+            found += parts.swiglu(f"{ours}.mlp", f"{theirs}.feed_forward", config) + parts.renamed(ours, theirs, norms)
         else:
-            found.append(
-                _without_mlp(ours, theirs, _BAMBA_NORM, [f"feed_forward.{name}_proj.weight" for name in ("gate", "up", "down")])
-            )
+            found.append(_without_mlp(ours, theirs, _BAMBA_NORM, _BAMBA_MLP))
     return found
 
 
@@ -110,10 +94,10 @@ def granite_rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     for i in range(len(config.pattern)):
         ours, theirs = f"blocks.{i}", f"model.layers.{i}"
         if config.mlp_width:
-            found += renamed(ours, theirs, LAYER_NORMS | _GRANITE_MLP)
+            found += parts.renamed(ours, theirs, LAYER_NORMS | _GRANITE_MLP)
         else:
-            found.append(_without_mlp(ours, theirs, LAYER_NORMS["mlp_norm.weight"], list(_GRANITE_MLP.values())))
-    return [scaled(rule, residual if rule.ours.endswith("out_proj.weight") else 1.0) for rule in found]
+            found.append(_without_mlp(ours, theirs, LAYER_NORMS["mlp_norm.weight"], [*_GRANITE_MLP.values()]))
+    return [parts.scaled(rule, residual if rule.ours.endswith("out_proj.weight") else 1.0) for rule in found]
 
 
 def _without_mlp(ours: str, theirs: str, norm: str, matrices: list[str]) -> Rule:
@@ -131,16 +115,17 @@ def _rules(config: ModelConfig, settings: Settings, final_norm: str) -> list[Rul
     """What both classes share: the tables, the norm at the end and the mixers."""
     embedding, logits, _, scores = _multipliers(settings)
     head = "model.embed_tokens.weight" if settings.get("tie_word_embeddings") else "lm_head.weight"
-    first, *second = tables(config, "model.embed_tokens.weight", head)
-    found = [scaled(first, embedding), *(scaled(rule, logits) for rule in second), same("norm.weight", final_norm)]
+    factors = {"embedding.weight": embedding, "head.weight": logits}
+    found = parts.ends(config, final_norm, "model.embed_tokens.weight", head)
+    found = [parts.scaled(rule, factors.get(rule.ours, 1.0)) for rule in found]
     for i, letter in enumerate(config.pattern):
         ours, theirs = f"blocks.{i}.mixer", f"model.layers.{i}"
         if letter == "M":
-            found += mamba2(ours, f"{theirs}.mamba", has_bias=settings.get("mamba_conv_bias", True))
+            found += parts.mamba2(ours, f"{theirs}.mamba", has_bias=settings.get("mamba_conv_bias", True))
             continue
-        qkv, out = attention(ours, f"{theirs}.self_attn", config)
+        qkv, out = parts.attention(ours, f"{theirs}.self_attn", config)
         ratio = 1.0 if scores is None else scores * math.sqrt(config.attention_head_dim)
-        found += [scaled(qkv, ratio, config.n_heads * config.attention_head_dim), out]
+        found += [parts.scaled(qkv, ratio, config.n_heads * config.attention_head_dim), out]
     return found
 
 
@@ -163,7 +148,7 @@ def write_granite(config: ModelConfig) -> dict[str, Any]:
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
-    found = {**write_fields(config, _FIELDS), **_FIXED, "num_hidden_layers": len(config.pattern), "mamba_conv_bias": True}
+    found = {**parts.write_fields(config, _FIELDS), **_FIXED, "num_hidden_layers": len(config.pattern), "mamba_conv_bias": True}
     # the classes want sizes of both mixers even where no layer has them
     if "A" not in config.pattern:
         found |= {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": config.d_model}

@@ -6,21 +6,8 @@ from typing import Any
 
 from tilth.errors import SourceError
 from tilth.models.config import ModelConfig
-from tilth.models.convert.format import (
-    Fields,
-    Format,
-    Rule,
-    Settings,
-    accept_only,
-    attention,
-    need,
-    read_fields,
-    renamed,
-    same,
-    swiglu,
-    tables,
-    write_fields,
-)  # fmt: skip
+from tilth.models.convert import parts
+from tilth.models.convert.parts import Fields, Format, Rule, Settings
 from tilth.models.rotary import LINEAR, LLAMA3
 
 COMMON: Fields = {
@@ -40,24 +27,24 @@ _SCALINGS = {"default": frozenset[str](), "linear": LINEAR, "llama3": LLAMA3}
 
 def read_config(settings: Settings) -> ModelConfig:
     """Raises SourceError for what Llama allows and Tilth has not."""
-    accept_only(settings, _FIXED | {"partial_rotary_factor": 1.0})
-    layers = f"A*{need(settings, 'num_hidden_layers')}"
-    return ModelConfig(layers=layers, **read_fields(settings, _FIELDS), **read_rope(settings))
+    parts.accept_only(settings, _FIXED | {"partial_rotary_factor": 1.0})
+    layers = f"A*{parts.need(settings, 'num_hidden_layers')}"
+    return ModelConfig(layers=layers, **parts.read_fields(settings, _FIELDS), **read_rope(settings))
 
 
 def write_llama(config: ModelConfig) -> dict[str, Any]:
     """Their config."""
     own = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": len(config.pattern)}
-    return {**own, **write_fields(config, _FIELDS), **_FIXED, **write_rope(config)}
+    return {**own, **parts.write_fields(config, _FIELDS), **_FIXED, **write_rope(config)}
 
 
 def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     """Their names of our tensors."""
-    found = [*tables(config, "model.embed_tokens.weight", "lm_head.weight"), same("norm.weight", "model.norm.weight")]
+    found = parts.ends(config, "model.norm.weight", "model.embed_tokens.weight")
     for i in range(len(config.pattern)):
         ours, theirs = f"blocks.{i}", f"model.layers.{i}"
-        found += attention(f"{ours}.mixer", f"{theirs}.self_attn", config)
-        found += swiglu(f"{ours}.mlp", f"{theirs}.mlp", config) + renamed(ours, theirs, LAYER_NORMS)
+        found += parts.attention(f"{ours}.mixer", f"{theirs}.self_attn", config)
+        found += parts.swiglu(f"{ours}.mlp", f"{theirs}.mlp", config) + parts.renamed(ours, theirs, LAYER_NORMS)
     return found
 
 
@@ -74,7 +61,7 @@ def read_rope(settings: Settings, *, share: float = 1.0) -> dict[str, Any]:
         raise SourceError(
             f"the checkpoint's positions are scaled by `{kind}`", "config.json", f"Tilth has {', '.join(_SCALINGS)}"
         )
-    scaling = {name: need({**settings, **found}, name) for name in _SCALINGS[kind]}
+    scaling = {name: parts.need({**settings, **found}, name) for name in _SCALINGS[kind]}
     share = float(found.get("partial_rotary_factor", share))
     return {"rope_theta": float(found["rope_theta"]), "rope_share": share, "rope_scaling": scaling or None}
 

@@ -6,19 +6,8 @@ import math
 from typing import Any
 
 from tilth.models.config import ModelConfig
-from tilth.models.convert.format import (
-    Fields,
-    Format,
-    Rule,
-    Settings,
-    accept_only,
-    mamba2,
-    need,
-    read_fields,
-    same,
-    tables,
-    write_fields,
-)  # fmt: skip
+from tilth.models.convert import parts
+from tilth.models.convert.parts import Fields, Format, Rule, Settings
 
 _FIELDS: Fields = {
     "vocab_size": ("vocab_size", ...),
@@ -38,23 +27,23 @@ NO_LIMIT = {"time_step_limit": [0.0, math.inf]}
 
 def read_config(settings: Settings) -> ModelConfig:
     """Raises SourceError for what Mamba2Config allows and Tilth has not."""
-    accept_only(settings, _FIXED | NO_LIMIT)
-    return ModelConfig(layers=f"M*{need(settings, 'num_hidden_layers')}", d_ff=0, **read_fields(settings, _FIELDS))
+    parts.accept_only(settings, _FIXED | NO_LIMIT)
+    return ModelConfig(layers=f"M*{parts.need(settings, 'num_hidden_layers')}", d_ff=0, **parts.read_fields(settings, _FIELDS))
 
 
 def write_mamba2(config: ModelConfig) -> dict[str, Any]:
     """Their config."""
     own = {"architectures": ["Mamba2ForCausalLM"], "model_type": "mamba2", "num_hidden_layers": len(config.pattern)}
-    return {**own, **write_fields(config, _FIELDS), **_FIXED, "num_heads": config.n_ssm_heads, "use_conv_bias": True}
+    return {**own, **parts.write_fields(config, _FIELDS), **_FIXED, "num_heads": config.n_ssm_heads, "use_conv_bias": True}
 
 
 def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     """Their names of our tensors."""
-    found = [*tables(config, "backbone.embeddings.weight", "lm_head.weight"), same("norm.weight", "backbone.norm_f.weight")]
+    found = parts.ends(config, "backbone.norm_f.weight", "backbone.embeddings.weight")
     for i in range(len(config.pattern)):
         ours, theirs = f"blocks.{i}", f"backbone.layers.{i}"
-        found += mamba2(f"{ours}.mixer", f"{theirs}.mixer", has_bias=settings.get("use_conv_bias", True))
-        found.append(same(f"{ours}.mixer_norm.weight", f"{theirs}.norm.weight"))
+        found += parts.mamba2(f"{ours}.mixer", f"{theirs}.mixer", has_bias=settings.get("use_conv_bias", True))
+        found.append(parts.same(f"{ours}.mixer_norm.weight", f"{theirs}.norm.weight"))
     return found
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from tilth.models.config import ModelConfig
-from tilth.models.convert.format import Format, Rule, Settings, accept_only, need, renamed, same, swiglu, tables, taps
+from tilth.models.convert import parts
 from tilth.models.convert.hf_llama import LAYER_NORMS
+from tilth.models.convert.parts import Format, Rule, Settings
 
 
 def read_config(settings: Settings) -> ModelConfig:
     """Raises SourceError for what LlambaConfig allows and Tilth has not."""
     # the norms of its blocks have an eps of their own, which no config says
-    accept_only(settings, {"lm_head_bias": False, "norm_epsilon": 1e-5})
-    ssm, mlp = need(settings, "ssm_cfg"), need(settings, "mlp_cfg")
-    accept_only(ssm, {"bias": False, "activation": "identity"})
-    accept_only(mlp, {"bias": False, "act_fn": "silu"})
-    d_model, expand, heads = need(settings, "d_model"), ssm.get("expand", 1), ssm.get("n_v_heads", 32)
+    parts.accept_only(settings, {"lm_head_bias": False, "norm_epsilon": 1e-5})
+    ssm, mlp = parts.need(settings, "ssm_cfg"), parts.need(settings, "mlp_cfg")
+    parts.accept_only(ssm, {"bias": False, "activation": "identity"})
+    parts.accept_only(mlp, {"bias": False, "act_fn": "silu"})
+    d_model, expand, heads = parts.need(settings, "d_model"), ssm.get("expand", 1), ssm.get("n_v_heads", 32)
     return ModelConfig(
-        vocab_size=need(settings, "vocab_size"),
+        vocab_size=parts.need(settings, "vocab_size"),
         d_model=d_model,
-        layers=f"D*{need(settings, 'n_layer')}",
-        d_ff=need(mlp, "intermediate_size"),
+        layers=f"D*{parts.need(settings, 'n_layer')}",
+        d_ff=parts.need(mlp, "intermediate_size"),
         d_state=ssm.get("d_state", 64),
         expand=expand,
         ssm_head_dim=max(1, expand * d_model // heads),
@@ -33,14 +34,13 @@ def read_config(settings: Settings) -> ModelConfig:
 def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     """Their names of our tensors."""
     multiple = settings.get("pad_vocab_size_multiple", 8)
-    found = tables(config, "backbone.embedding.weight", "lm_head.weight", -(-config.vocab_size // multiple) * multiple)
-    found.append(same("norm.weight", "backbone.final_layernorm.weight"))
+    found = parts.ends(config, "backbone.final_layernorm.weight", "backbone.embedding.weight", row_multiple=multiple)
     mixer = {name: name for name in ("in_proj.weight", "out_proj.weight", "z_bias", "D")}
     for i in range(len(config.pattern)):
         ours, theirs = f"blocks.{i}", f"backbone.layers.{i}"
-        found += renamed(f"{ours}.mixer", f"{theirs}.mixer", mixer) + renamed(ours, theirs, LAYER_NORMS)
-        found += taps(f"{ours}.mixer", f"{theirs}.mixer.conv1d", has_bias=settings["ssm_cfg"].get("conv_bias", True))
-        found += swiglu(f"{ours}.mlp", f"{theirs}.mlp", config)
+        found += parts.renamed(f"{ours}.mixer", f"{theirs}.mixer", mixer) + parts.renamed(ours, theirs, LAYER_NORMS)
+        found += parts.taps(f"{ours}.mixer", f"{theirs}.mixer.conv1d", has_bias=settings["ssm_cfg"].get("conv_bias", True))
+        found += parts.swiglu(f"{ours}.mlp", f"{theirs}.mlp", config)
     return found
 
 

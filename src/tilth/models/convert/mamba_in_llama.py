@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 
 from tilth.models.config import ModelConfig
-from tilth.models.convert import hf_llama
-from tilth.models.convert.format import Format, Rule, Settings, accept_only, mamba2, need
+from tilth.models.convert import hf_llama, parts
+from tilth.models.convert.parts import Format, Rule, Settings
 
 
 def read_config(settings: Settings) -> ModelConfig:
     """The Llama's config, with that of its Mamba layers under `mamba_config`. Raises SourceError."""
-    llama, mamba = hf_llama.read_config(settings), need(settings, "mamba_config")
-    ssm = need(mamba, "ssm_cfg")
+    llama, mamba = hf_llama.read_config(settings), parts.need(settings, "mamba_config")
+    ssm = parts.need(mamba, "ssm_cfg")
     # its gated norm has an eps of its own, which no config says
     same_size = {"d_model": llama.d_model, "n_layer": len(llama.pattern), "intermediate_size": llama.d_ff, "rms_norm_eps": 1e-5}
-    accept_only(mamba, same_size | {"d_inner": llama.d_model * ssm.get("expand", 1)})
-    accept_only(ssm, {"bias": False, "rmsnorm": True, "norm_before_gate": False, "D_has_hdim": False, "conv_bias": True})
-    attended = need(mamba, "attn_layers")
+    parts.accept_only(mamba, same_size | {"d_inner": llama.d_model * ssm.get("expand", 1)})
+    parts.accept_only(ssm, {"bias": False, "rmsnorm": True, "norm_before_gate": False, "D_has_hdim": False, "conv_bias": True})
+    attended = parts.need(mamba, "attn_layers")
     changed = {
         "layers": "".join("A" if i in attended else "M" for i in range(len(llama.pattern))),
-        "d_state": need(ssm, "d_state"),
+        "d_state": parts.need(ssm, "d_state"),
         "ssm_head_dim": ssm["d_state"],
-        "n_groups": need(ssm, "ngroups"),
+        "n_groups": parts.need(ssm, "ngroups"),
         "expand": ssm.get("expand", 1),
         "d_conv": ssm.get("d_conv", 4),
         "chunk_size": ssm.get("chunk_size", 256),
@@ -45,12 +45,12 @@ def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     mamba = settings["mamba_config"]
     n_heads, is_repeated_first = mamba["d_xb"] // config.d_state, mamba["ssm_cfg"].get("repeat_kv_before_conv", False)
     inner, few = config.d_inner, mamba["d_xb"]
-    parts = {"in_proj.weight": [inner, few, few, inner + config.n_ssm_heads]}
+    cut = {"in_proj.weight": [inner, few, few, inner + config.n_ssm_heads]}
     if not is_repeated_first:
-        parts |= {"conv_weight": [0, few, few, inner], "conv_bias": [0, few, few, inner]}
+        cut |= {"conv_weight": [0, few, few, inner], "conv_bias": [0, few, few, inner]}
     for prefix in replaced:
-        for rule in mamba2(prefix[:-1], f"model.layers.{prefix.split('.')[1]}.mamba"):
-            sizes = parts.get(rule.ours.removeprefix(prefix))
+        for rule in parts.mamba2(prefix[:-1], f"model.layers.{prefix.split('.')[1]}.mamba"):
+            sizes = cut.get(rule.ours.removeprefix(prefix))
             found.append(_repeated(rule, sizes, config.n_ssm_heads // n_heads, config.d_state) if sizes else rule)
     return found
 

@@ -7,13 +7,13 @@ from typing import Any, NoReturn
 from tilth.errors import SourceError, did_you_mean
 from tilth.models.config import ModelConfig
 from tilth.models.convert.caduceus import CADUCEUS
-from tilth.models.convert.format import Format, Settings
 from tilth.models.convert.hf_hybrid import BAMBA, GRANITE, write_bamba, write_granite
 from tilth.models.convert.hf_llama import LLAMA, write_llama
 from tilth.models.convert.hf_mamba2 import MAMBA2, write_mamba2
 from tilth.models.convert.llamba import LLAMBA
 from tilth.models.convert.mamba_in_llama import MAMBA_IN_LLAMA
 from tilth.models.convert.mamba_ssm import MAMBA_SSM
+from tilth.models.convert.parts import Format, Settings
 from tilth.models.pattern import MIXERS
 
 # Under their model_type, where they have one
@@ -50,6 +50,8 @@ def choose_export(config: ModelConfig) -> tuple[Format, dict[str, Any]]:
         _refuse(f"the residual is {config.residual!r}", "a class whose sublayers read an older stream")
     if config.bidirectional or config.rcps:
         _refuse("it reads both ways", "a masked language model over Mamba (Caduceus is remote code)")
+    if config.n_classes:
+        _refuse("it has a head of classes", "that head left out: export the run that it was fine-tuned from")
     if other := sorted(set(config.pattern) - {"M", "A"}):
         _refuse(f"it has {' and '.join(MIXERS[letter] for letter in other)} layers", "a class that holds these layers")
     letters = set(config.pattern)

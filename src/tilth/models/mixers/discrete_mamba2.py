@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
-from tilth.kernels import causal_conv1d
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.mixers.mamba2 import Mamba2
@@ -47,25 +46,13 @@ class DiscreteMamba2(Mamba2):
     def mix(self, rows_BTR: Tensor, layout: SequenceLayout, state: Mamba2State | None = None, reverse: bool = False) -> Tensor:
         """What lies between the projections, (B, T, rows of in_proj) -> (B, T, d_inner); reverse reads from the end."""
         xBC_BTC, z_BTI, a_BTH = rows_BTR.split([sum(self.conv_parts), self.d_inner, self.n_heads], dim=-1)
-        mixed_BTC, conv_inputs_BKC = causal_conv1d(
-            xBC_BTC,
-            self.conv_weight,
-            self.conv_bias,
-            segments_BT=layout.segments_BT,
-            initial_state_BKC=None if state is None else state.conv_inputs,
-            return_final_state=True,
-            reverse=reverse,
-        )
-        x, B, C = mixed_BTC.split(self.conv_parts, dim=-1)
+        x_BTHP, B_BTGN, C_BTGN = self.convolve(xBC_BTC, layout, state, reverse, None)
         wide = torch.promote_types(rows_BTR.dtype, torch.float32)
-        x_BTHP = x.unflatten(-1, (self.n_heads, self.head_dim)).to(wide)
-        B_BTGN, C_BTGN = (t.unflatten(-1, (self.n_groups, self.d_state)) for t in (B, C))
+        x_BTHP = x_BTHP.to(wide)
         step_BTH = softplus(a_BTH.to(wide)).clamp(min=LEAST_STEP)
         # the scan multiplies x by the step that decays the state, so x is divided by it first
         stepped = (x_BTHP / step_BTH.unsqueeze(-1), step_BTH, -torch.ones_like(self.D, dtype=wide), B_BTGN, C_BTGN)
         y_BTHP = self.scan(*stepped, layout, state, reverse) + self.D.unsqueeze(-1) * x_BTHP
-        if state is not None:
-            state.conv_inputs = conv_inputs_BKC
         return y_BTHP.flatten(-2).to(rows_BTR.dtype) * silu(z_BTI + self.z_bias)
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tilth.kernels import causal_conv1d, ssd_scan, ssd_step
+from tilth.kernels import causal_conv1d, causal_conv1d_update, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.linear import Linear
@@ -68,27 +68,39 @@ class Mamba2(nn.Module):
     def mix(self, rows_BTR: Tensor, layout: SequenceLayout, state: Mamba2State | None = None, reverse: bool = False) -> Tensor:
         """What lies between the projections, (B, T, rows of in_proj) -> (B, T, d_inner); reverse reads from the end."""
         z_BTI, xBC_BTC, dt_BTH = rows_BTR.split([self.d_inner, sum(self.conv_parts), self.n_heads], dim=-1)
+        x_BTHP, B_BTGN, C_BTGN = self.convolve(xBC_BTC, layout, state, reverse, "silu")
+        # exp(dt A) over a long document: bf16 would round decays near 1 to 1, so the kernels take A and dt in fp32 at least
+        A_H = -torch.exp(self.A_log.to(torch.promote_types(rows_BTR.dtype, torch.float32)))
+        options = {"D_H": self.D, "dt_bias_H": self.dt_bias, "dt_softplus": True}
+        y_BTHP = self.scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state, reverse, **options)
+        mixed: Tensor = self.norm(y_BTHP.flatten(-2), gate=z_BTI)
+        return mixed
+
+    def convolve(
+        self, xBC_BTC: Tensor, layout: SequenceLayout, state: Mamba2State | None, reverse: bool, activation: str | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x, B and C by heads and groups after the convolution; a state gets its last inputs."""
+        if state is not None and xBC_BTC.shape[1] == 1 and self.conv_weight.shape[1] > 1:
+            mixed_BTC = causal_conv1d_update(xBC_BTC, state.conv_inputs, self.conv_weight, self.conv_bias, activation=activation)
+            return self._by_heads(mixed_BTC)
         mixed_BTC, conv_inputs_BKC = causal_conv1d(
             xBC_BTC,
             self.conv_weight,
             self.conv_bias,
-            activation="silu",
+            activation=activation,
             segments_BT=layout.segments_BT,
             initial_state_BKC=None if state is None else state.conv_inputs,
             return_final_state=True,
             reverse=reverse,
         )
-        x, B, C = mixed_BTC.split(self.conv_parts, dim=-1)
-        x_BTHP = x.unflatten(-1, (self.n_heads, self.head_dim))
-        B_BTGN, C_BTGN = (t.unflatten(-1, (self.n_groups, self.d_state)) for t in (B, C))
-        # exp(dt A) over a long document: bf16 would round decays near 1 to 1, so the kernels take A and dt in fp32 at least
-        A_H = -torch.exp(self.A_log.to(torch.promote_types(rows_BTR.dtype, torch.float32)))
-        options = {"D_H": self.D, "dt_bias_H": self.dt_bias, "dt_softplus": True}
-        y_BTHP = self.scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state, reverse, **options)
         if state is not None:
             state.conv_inputs = conv_inputs_BKC
-        mixed: Tensor = self.norm(y_BTHP.flatten(-2), gate=z_BTI)
-        return mixed
+        return self._by_heads(mixed_BTC)
+
+    def _by_heads(self, mixed_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, B, C = mixed_BTC.split(self.conv_parts, dim=-1)
+        B_BTGN, C_BTGN = (t.unflatten(-1, (self.n_groups, self.d_state)) for t in (B, C))
+        return x.unflatten(-1, (self.n_heads, self.head_dim)), B_BTGN, C_BTGN
 
     def scan(
         self,

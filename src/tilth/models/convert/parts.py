@@ -97,9 +97,12 @@ def taps(ours: str, theirs: str, *, has_bias: bool = True) -> list[Rule]:
     return [weight, bias if has_bias else replace(bias, theirs=(), write=lambda tensor: [])]
 
 
-def tables(config: ModelConfig, embedding: str, head: str, n_rows: int | None = None) -> list[Rule]:
-    """Embedding and head: theirs have n_rows (default: vocab_size), ours are padded with rows of zeros."""
-    n_rows = n_rows or config.vocab_size
+def ends(config: ModelConfig, norm: str, embedding: str, head: str = "lm_head.weight", row_multiple: int = 1) -> list[Rule]:
+    """What lies before and after the layers: embedding, head and norm.
+
+    The rows of their tables are vocab_size, rounded up to row_multiple; ours are padded with rows of zeros.
+    """
+    n_rows = -(-config.vocab_size // row_multiple) * row_multiple
 
     def resize(table: Tensor, n: int) -> Tensor:
         resized = table.new_zeros(n, table.shape[1])
@@ -107,10 +110,11 @@ def tables(config: ModelConfig, embedding: str, head: str, n_rows: int | None = 
         return resized
 
     names = {"embedding.weight": embedding} | ({} if config.tie_embeddings else {"head.weight": head})
-    return [
+    tables = [
         Rule(ours, (name,), lambda t: resize(t, config.padded_vocab_size), lambda t: [resize(t, n_rows)])
         for ours, name in names.items()
     ]
+    return [*tables, same("norm.weight", norm)]
 
 
 def attention(ours: str, theirs: str, config: ModelConfig) -> list[Rule]:
