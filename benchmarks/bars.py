@@ -32,7 +32,7 @@ NOT_BARS = {
 ON_A_GPU = {"gpu", "gpu_check", "gpu_bench", "gpu_tune"}
 OF_FILES, OF_REPOSITORIES, OF_FOLDER = {"code_secrets", "code_signals"}, {"code_trace", "git_read"}, {"code_build"}
 OF_TRANSFORMERS = {"generation", "mamba2_mixer", "packing", "train_hf"}
-BY_HAND = {"documentation", "languages", "licences"}
+BY_HAND = {"documentation", "languages", "licences", "lm_eval_export", "dna_splice"}
 
 
 def arguments(name: str) -> list[str] | None:

@@ -161,6 +161,7 @@ def test_empty_store_has_all_relations(store: Store):
         "token_spans",
         "runs",
         "losses",
+        "document_losses",
         "deltas",
         "artifacts",
         "parts",

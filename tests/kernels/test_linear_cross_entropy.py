@@ -102,6 +102,27 @@ def test_it_is_the_cross_entropy_of_torch(backend: str, options: dict[str, Any])
     torch.testing.assert_close(torch.autograd.grad(whole, leaves), wanted, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("options", [{}, {"z_loss": 1e-2, "label_smoothing": 0.1}], ids=["plain", "terms"])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
+def test_the_losses_of_the_tokens_can_be_looked_at_beside_their_sum(backend: str, options: dict[str, Any]) -> None:
+    tensors = inputs(31, 17, ignored=0.3)
+    leaves = [tensors[name].requires_grad_() for name in ("hidden_SD", "weight_VD")]
+    options = {**options, "backend": backend, "chunk_tokens": 7}
+    for weights in (None, torch.rand(31)):
+        given = {**tensors, **options, "token_weights_S": weights}
+        plain, _, _ = linear_cross_entropy(**given)
+        wanted, _, _ = linear_cross_entropy(**tensors, **options, reduction="none")
+        for reduction in ("sum", "none"):
+            each_S = torch.full((31,), math.nan)
+            loss, _, _ = linear_cross_entropy(**given, each_S=each_S, reduction=reduction)
+            assert torch.equal(each_S, wanted)
+            assert not each_S.requires_grad
+        loss, _, _ = linear_cross_entropy(**given, each_S=each_S)
+        assert torch.equal(loss, plain)
+        for one, other in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(plain, leaves), strict=True):
+            assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=NAMES)
 def test_gradients_of_the_reference_match_finite_differences(options: dict[str, Any]) -> None:
     tensors = inputs(5, 7, 4, torch.float64, bias=True)
@@ -318,15 +339,16 @@ def test_compiled_is_as_eager(reduction: str) -> None:
     tensors = inputs(14, 21)
     leaves = [tensors[name].requires_grad_() for name in ("hidden_SD", "weight_VD")]
 
-    def step(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        loss, count, z = linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, reduction=reduction)
+    def step(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        each_S = torch.empty(14)
+        loss, count, z = linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, reduction=reduction, each_S=each_S)
         logits_loss, _, _ = cross_entropy(hidden @ weight.T, targets)
-        return loss.sum() / count + logits_loss, z
+        return loss.sum() / count + logits_loss, z, each_S
 
     results = []
     for call in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        loss, z = call(leaves[0], leaves[1], tensors["targets_S"])
-        results.append((loss, z, *torch.autograd.grad(loss, leaves)))
+        loss, z, each_S = call(leaves[0], leaves[1], tensors["targets_S"])
+        results.append((loss, z, each_S, *torch.autograd.grad(loss, leaves)))
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
 
 
@@ -340,6 +362,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"bias_V": torch.randn(8)}, "bias_V"),
     ({"token_weights_S": torch.randn(7)}, "token_weights_S"),
     ({"token_weights_S": torch.ones(6, dtype=torch.int64)}, "token_weights_S"),
+    ({"each_S": torch.empty(7)}, "each_S"),
+    ({"each_S": torch.empty(6, dtype=torch.int64)}, "each_S"),
     ({"weight_VD": torch.randn(9, 4, device="meta")}, "weight_VD"),
     ({"z_loss": -1.0}, "z_loss"),
     ({"softcap": math.inf}, "softcap"),

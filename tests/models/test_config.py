@@ -27,7 +27,7 @@ def test_derived_sizes() -> None:
 def test_dict_round_trip_is_explicit() -> None:
     config = ModelConfig(**BASE)
     values = config.to_dict()
-    assert None not in values.values()
+    assert {name for name, value in values.items() if value is None} == {"rope_scaling", "complement"}  # None is their meaning
     assert ModelConfig.from_dict(values) == config
 
 
@@ -39,6 +39,9 @@ CONFIGS: list[dict[str, Any]] = [
     {"layers": "MA", "d_ff": 0},
     {"layers": "MMA", "tie_embeddings": False, "d_ff": 100},
     {"layers": "MA", "n_groups": 2, "d_state": 16, "ssm_head_dim": 32, "d_conv": 3, "expand": 3},
+    {"layers": "SM", "dt_rank": 7},
+    {"layers": "SMA", "bidirectional": True},
+    {"layers": "MA", "residual": "desync-2x", "desync_ranks": 2, "n_groups": 2},
 ]
 
 

@@ -43,6 +43,17 @@ def test_fused_head_equals_the_plain_one(chunk_tokens: int) -> None:
         assert (ours - theirs).abs().max() < 1e-14
 
 
+def test_the_loss_of_each_token_is_given_beside_the_sum() -> None:
+    hidden, weight, targets = torch.randn(3, 9, 6, requires_grad=True), torch.randn(11, 6), _targets()
+    each = torch.full((3, 9), float("nan"))
+    loss, _ = linear_cross_entropy(hidden, weight, targets, 4, each)
+    wanted = torch.nn.functional.cross_entropy((hidden @ weight.T).flatten(0, 1), targets.flatten(), reduction="none")
+    torch.testing.assert_close(each.flatten(), wanted.detach())
+    assert torch.equal(each == 0, targets == -100)
+    plain, _ = linear_cross_entropy(hidden, weight, targets, 4)
+    assert torch.equal(loss, plain)
+
+
 def test_fused_gradients_match_finite_differences() -> None:
     hidden = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)

@@ -30,32 +30,51 @@ def _gradients(model: Decoder, losses: list[tuple[Tensor, Tensor]]) -> dict[str,
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def _assert_packed_is_separate(model: Decoder, lengths: list[int], segments: Tensor) -> None:
+def _assert_packed_is_separate(model: Decoder, lengths: list[int], segments: Tensor, *, is_tiny: bool = False) -> None:
     tolerance = TOLERANCES[model.embedding.weight.dtype]
     ids = torch.randint(0, 43, (1, sum(lengths)))
     targets = torch.randint(0, 43, (1, sum(lengths)))
     parts = list(zip(ids.split(lengths, 1), targets.split(lengths, 1), strict=True))
     separate = torch.cat([model(part) for part, _ in parts], dim=1)
+    rounding = _rounding(model, parts) if is_tiny else None
     scale = max(1.0, float(separate.detach().abs().max()))
     assert (model(ids, segments) - separate).abs().max() < tolerance * scale
     packed_grads = _gradients(model, [model.loss(ids, targets, segments)])
     separate_grads = _gradients(model, [model.loss(*part) for part in parts])
-    # Both round, each in its own order: a packed gradient may be as far from the truth as two separate ones, and the tolerance.
-    precise = copy.deepcopy(model).double()
-    true_grads = _gradients(precise, [precise.loss(*part) for part in parts])
     assert packed_grads.keys() == dict(model.named_parameters()).keys()
-    for name, grad in true_grads.items():
-        difference = (packed_grads[name] - grad).abs().max()
-        rounding = 2 * (separate_grads[name] - grad).abs().max()
-        assert difference < rounding + tolerance * max(1.0, float(grad.abs().max())), name
+    for name, grad in separate_grads.items():
+        allowed = tolerance * max(1.0, float(grad.abs().max()))
+        assert (packed_grads[name] - grad).abs().max() < allowed + (0 if rounding is None else rounding[name]), name
+
+
+def _rounding(model: Decoder, parts: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """How far separate gradients are from the truth, and from those of the same documents in batches of two equal rows.
+
+    No packing plays a part in it: products of another number of rows are summed in another order. With a loss over a
+    handful of tokens that is up to 7e-6 in the embedding, whose norm multiplies it by 1 / 0.02.
+    """
+    precise, separate = copy.deepcopy(model).double(), _gradients(model, [model.loss(*part) for part in parts])
+    true = _gradients(precise, [precise.loss(*part) for part in parts])
+    doubled = _gradients(model, [model.loss(ids.repeat(2, 1), targets.repeat(2, 1)) for ids, targets in parts])
+    return {name: 2 * (grad - true[name]).abs().max() + (grad - doubled[name]).abs().max() for name, grad in separate.items()}
 
 
 @pytest.mark.parametrize("layers", PATTERNS)
-@given(lengths=st.lists(st.integers(1, 13), min_size=1, max_size=6))
+@given(lengths=st.lists(st.integers(6, 40), min_size=2, max_size=6))
 @settings(max_examples=12, deadline=None)
 def test_packed_equals_separate(layers: str, make_model: Callable[..., Decoder], lengths: list[int]) -> None:
     torch.manual_seed(sum(lengths))
     _assert_packed_is_separate(make_model(layers, scale=1.0), lengths, _segments(lengths))
+
+
+@pytest.mark.parametrize("layers", PATTERNS)
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4))
+@settings(max_examples=12, deadline=None)
+def test_a_handful_of_tokens_is_packed_as_well_as_it_is_rounded(
+    layers: str, make_model: Callable[..., Decoder], lengths: list[int]
+) -> None:
+    torch.manual_seed(sum(lengths))
+    _assert_packed_is_separate(make_model(layers, scale=1.0), lengths, _segments(lengths), is_tiny=True)
 
 
 @pytest.mark.parametrize("layers", PATTERNS)

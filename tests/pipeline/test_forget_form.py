@@ -24,8 +24,10 @@ from tilth.pipeline.forget_verify import verify
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Bpe, CodeForm, Corpus, Train
+from tilth.pipeline.run_sources import sources_of
 from tilth.pipeline.tokenise import tokenise_subset
 from tilth.pipeline.trace import TokenShard
+from tilth.pipeline.why import Why
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 THIRD = "pkg/m2.py"
@@ -101,6 +103,21 @@ def test_every_file_of_a_repository_is_in_sql(project: Project) -> None:
         {"run": "base", "n": 10},
         {"run": "tuned", "n": 10},
     ]
+
+
+def test_a_step_is_told_file_by_file(project: Project) -> None:
+    names = set()
+    with Why(project, "base") as why, TokenShard.of_run(project, sources_of(why.run)[0]) as shard:
+        for step in range(SETTINGS["steps"]):
+            read = why.step(step)
+            assert sum(one.n_tokens for one in read) == SETTINGS["seq_len"] * SETTINGS["global_batch"]
+            for one in read:
+                at = one.start + int(shard.tokens.offsets[0 if one.document.get("origin", "").endswith("farm0") else 1])
+                if one.document:
+                    assert shard.at(at).document["path"] == one.document["path"]
+                    names.add(one.document["path"])
+    assert names <= {f"pkg/m{i}.py" for i in range(5)}
+    assert len(names) > 1
 
 
 def test_the_documented_sql_tells_what_saw_a_file(project: Project) -> None:

@@ -73,6 +73,28 @@ def test_the_loss_falls_and_a_second_train_is_up_to_date(trained: Path, tilth: R
     assert "up to date" in tilth("train", "small:base", cwd=trained).stderr
 
 
+def test_a_run_goes_out_by_its_name(trained: Path, tmp_path: Path, tilth: Run) -> None:
+    assert "HF Bamba" in tilth("export-hf", "base", str(tmp_path / "hf"), cwd=trained).stdout
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert (config["max_position_embeddings"], config["eos_token_id"]) == (32, 0)
+    assert "Did you mean `base`" in tilth("export-hf", "bse", str(tmp_path / "no"), cwd=trained, expect=2).stderr
+
+
+def test_a_recipe_names_a_preset(curated: Path, tmp_path: Path, tilth: Run) -> None:
+    project = Path(shutil.copytree(curated, tmp_path / "project", symlinks=True))
+    (project / "recipes" / "named.py").write_text(
+        "from tilth import Train\n"
+        "def base(preset: str = 'tiny-hybrid') -> Train:\n"
+        "    model = {'preset': preset, 'd_model': 32, 'n_heads': 2}\n"
+        "    settings = {'steps': 1, 'seq_len': 32, 'global_batch': 2, 'lr': 0.01, 'checkpoint_every': 1, 'eval_every': 1, 'eval_batches': 1, 'seed': 0}\n"
+        "    return Train(subset='clean', model=model, settings=settings)\n"
+    )
+    tilth("train", "named:base", cwd=project)
+    meta = Store(project / ".tilth").get_named("run", "base").meta
+    assert meta["layers"] == "MMMA"
+    assert "Did you mean `tiny-hybrid`" in tilth("train", "named:base", "preset=tiny-hybird", cwd=project, expect=2).stderr
+
+
 def test_killed_training_resumes_to_the_bit(trained: Path, curated: Path, tmp_path: Path, tilth: Run) -> None:
     project = Path(shutil.copytree(curated, tmp_path / "project", symlinks=True))
     for n_checkpoints in (1, 2, 4):

@@ -189,6 +189,20 @@ def test_long_runs_are_averaged(connection: Any) -> None:
     assert 600 < len(rows(spec, "loss")) < 1_000
 
 
+def test_more_runs_than_colours_get_a_chart_for_each_subset() -> None:
+    from tilth.report.panels.runs import _charts
+
+    few = [{"name": f"r{i}", "subset": "ab"[i % 2]} for i in range(7)]
+    assert [(title, len(members)) for title, members in _charts(few)] == [("Loss by step", 7)]
+    many = [{"name": f"r{i}", "subset": "a" if i else "b"} for i in range(10)]
+    found = [(title, [row["name"] for row in members]) for title, members in _charts(many)]
+    assert found == [
+        ("Loss by step on b", ["r0"]),
+        ("Loss by step on a", [f"r{i}" for i in range(1, 8)]),
+        ("Loss by step on a", ["r8", "r9"]),
+    ]
+
+
 def test_without_a_corpus_a_panel_is_absent(connection: Any) -> None:
     with pytest.raises(AbsentError, match="No corpus"):
         list(panels()[0].draw(Scope(connection, None)))

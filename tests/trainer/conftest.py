@@ -6,17 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
 
 from tilth.models.config import ModelConfig
 from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer.checkpoint import published
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.loop import TrainResult, train
 
 SCRIPT = Path(__file__).with_name("run_tiny.py")
 Setup = dict[str, Any]
@@ -57,7 +63,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def validation(tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = TokenSet.open(tokens).tokenizer()
-    return write_set(tmp_path_factory.mktemp("sets") / "validation", make_texts(20, seed=1), tokenizer)
+    texts = make_texts(21, seed=1)  # 15 sequences: two processes have no equal shares
+    return write_set(tmp_path_factory.mktemp("sets") / "validation", texts, tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +98,36 @@ def setup(
         "tokens": str(tokens),
         "validation": str(validation),
     }
+
+
+@pytest.fixture
+def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: Path) -> Callable[..., TrainResult]:
+    """Train into tmp_path/<name>; keyword arguments replace those of `train` or fields of the config."""
+
+    def call(name: str = "run", **changed: Any) -> TrainResult:
+        arguments = {
+            key: changed.pop(key) for key in ("model_config", "tokens", "validation", "initial", "on_step") if key in changed
+        }
+        values = {"model_config": model_config, "tokens": tokens, "validation": None, **arguments}
+        return train(config=TrainConfig.from_dict({**config.to_dict(), **changed}), work_dir=tmp_path / name, **values)
+
+    return call
+
+
+@pytest.fixture
+def saved_tensors() -> Callable[[Path], dict[str, Tensor]]:
+    """The tensors of the last checkpoint of a work folder: weights as "model/NAME", the optimiser's as "KIND/NAME"."""
+
+    def read(work_dir: Path) -> dict[str, Tensor]:
+        folder = published(work_dir)[-1]
+        entries = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of one process
+            dcp.load(tensors, checkpoint_id=folder)
+        return tensors
+
+    return read
 
 
 @pytest.fixture

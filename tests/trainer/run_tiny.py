@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tilth.models.config import ModelConfig
-from tilth.trainer import checkpoint, loop
+from tilth.trainer import heartbeat, loop, saving
 from tilth.trainer.config import TrainConfig
 
 
@@ -35,20 +35,24 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def fail() -> None:
     raise ValueError("boom")
 
 
 def prepare(setup: dict[str, Any]) -> None:
     """`where` is "target:n": what happens before which call of what, in the process of rank `rank`."""
+    heartbeat.SILENT_BEATS = setup.get("silent_beats", heartbeat.SILENT_BEATS)
     if "where" not in setup or int(os.environ.get("RANK", "0")) != setup.get("rank", 0):
         return
     name, n = setup["where"].split(":")
-    act = {"die": die, "fail": fail, "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT)}[setup["act"]]
+    act = {"die": die, "stop": stop, "fail": fail, "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT)}[setup["act"]]
     owner, attribute = {
         "step": (loop, "_take_step"),
-        "save": (loop, "save_checkpoint"),
-        "digest": (checkpoint, "_synced_digest"),
+        "digest": (saving, "_digest"),
         "rename": (os, "rename"),
         "rmtree": (shutil, "rmtree"),
         "publish": (loop, "save_model"),

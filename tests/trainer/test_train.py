@@ -21,7 +21,7 @@ from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.order import RunOrder
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.loop import TrainResult, train
+from tilth.trainer.loop import TrainResult
 from tilth.trainer.metrics import read_metrics
 from tilth.trainer.optim import learning_rate, make_optimizer
 
@@ -29,20 +29,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:torch.utils.tensorboard", "ignore::DeprecationWarning:tensorboard"
 )
 Run = Callable[..., TrainResult]
-
-
-@pytest.fixture
-def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: Path) -> Run:
-    """Train into tmp_path/<name>; keyword arguments replace those of `train` or fields of the config."""
-
-    def call(name: str = "run", **changed: Any) -> TrainResult:
-        arguments = {
-            key: changed.pop(key) for key in ("model_config", "tokens", "validation", "initial", "on_step") if key in changed
-        }
-        values = {"model_config": model_config, "tokens": tokens, "validation": None, **arguments}
-        return train(config=TrainConfig.from_dict({**config.to_dict(), **changed}), work_dir=tmp_path / name, **values)
-
-    return call
 
 
 def schedule(**changed: Any) -> TrainConfig:

@@ -17,6 +17,7 @@ from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory, stopping
 from tilth.catalog.corpus_views import LICENCE_RULES, CorpusViews, create_corpus_views
 from tilth.catalog.cuts import Cuts, count_cuts
+from tilth.catalog.held_out import IN_VALIDATION, check_split, count_held_out
 from tilth.catalog.keepers import keeper_rule_of
 from tilth.catalog.mixture import Mixture, Share, judged, take_mixture
 from tilth.catalog.nearest import take_nearest
@@ -61,6 +62,7 @@ def pick(
     max_tokens: int | None = None,
     mixture: Mixture | None = None,
     validation_share: float = 0.0,
+    validation_where: str | None = None,
     seed: int = 0,
 ) -> Pick:
     """Let `subset/<name>` be the documents of `corpus` for which `where` is true.
@@ -69,33 +71,32 @@ def pick(
     sum comes as near to it as it can without exceeding it; with a `mixture` each source gives its share of them, as near as
     whole documents come to it, and small sources may repeat. A duplicate
     cluster goes to validation when the hash of (seed, cluster_id) falls into the first `validation_share` of its
-    range; there nothing is repeated. The same arguments over the same data give the same bytes.
+    range; there nothing is repeated. With `validation_where`, another predicate, the documents for which it is true are for
+    validation instead, and with each all of its duplicate cluster. The same arguments over the same data give the same bytes.
 
     A policy may stand in `where` by its name, `@gopher`.
 
     Raises NotFoundError (no such corpus), QueryError (the predicate), SubsetError (nothing selected, a
     document twice, no token counts where they are needed).
     """
-    if not 0.0 <= validation_share < 1.0:
-        raise SubsetError(f"validation_share is {validation_share}", fix="Give a share from 0 up to, not including, 1.")
+    check_split(validation_share, validation_where)
     named = store.get_named("corpus", corpus)
     relation = relation_names(thing.name for thing in store.named("corpus"))[corpus]
     with open_in_memory(store.root / "catalog") as connection, stopping(connection):
         views = create_corpus_views(connection, store, named, relation)
-        where = expand_policies(where, views.columns, corpus)
-        predicate = parse_predicate(connection, where)
-        _refuse_bare_policies(predicate, views, where)
-        check_binds(connection, f"main.{identifier(relation)}", where, predicate, views.columns)
-        parts = _parts_used(views, predicate)
+        predicate = _bound(connection, views, where)
+        held_out = _bound(connection, views, validation_where) if validation_where is not None else None
+        parts = _parts_used(views, predicate.names | (held_out.names if held_out else frozenset()))
         params = {
             "where": predicate.sql,
             "max_tokens": max_tokens,
             "mixture": None if mixture is None else asdict(mixture),
             "validation_share": validation_share,
             "seed": seed,
+            **({"validation_where": held_out.sql} if held_out else {}),
         }
         spec = Spec(STEP, VERSION, params, {f"{part.step}/{part.shard or 'all'}": part.digest for part in parts})
-        selection = _Selection(connection, views, predicate, spec)
+        selection = _Selection(connection, views, predicate, spec, held_out)
         with disk_errors(store.root):
             try:
                 artifact = store.make(spec, selection.write)
@@ -122,18 +123,21 @@ class _Selection:
     views: CorpusViews
     predicate: Predicate
     spec: Spec
+    held_out: Predicate | None = None
 
     def write(self, folder: Path) -> Mapping[str, Any]:
         has_tokens = "n_tokens" in self.views.columns
         params = self.spec.params
-        source = f"({self.views.select(self.predicate.names | _ALWAYS)}) as {identifier(self.views.relation)}"
+        names = self.predicate.names | _ALWAYS | (self.held_out.names if self.held_out else frozenset())
+        source = f"({self.views.select(names)}) as {identifier(self.views.relation)}"
         cuts = count_cuts(self.connection, source, self.predicate.clauses, has_tokens)
         if not cuts.after.n_documents:
             raise _nothing_selected(cuts)
         tokens = "n_tokens" if has_tokens else "null::bigint"
+        held_out = f"({self.held_out.sql}) is true" if self.held_out else "null::boolean"
         self.connection.execute(
             f"create temp table chosen as select doc_id, source, shard, row, n_bytes, {tokens} as n_tokens, cluster_id, "
-            "1 as n_copies "
+            f"1 as n_copies, {held_out} as is_held_out "
             f"from {source} where {self.predicate.sql}"
         )
         self._refuse_repeats()
@@ -154,6 +158,7 @@ class _Selection:
             "n_bytes": int(n_bytes),
             "n_train": n_train,
             "n_validation": n_documents - n_train,
+            **({"n_moved_to_validation": count_held_out(self.connection, self.held_out.sql).n_moved} if self.held_out else {}),
         }
         report = {**params, **counted, "cuts": cuts.to_dict(), "shares": [asdict(share) for share in shares]}
         (folder / "pick.json").write_text(json.dumps(report, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
@@ -211,11 +216,21 @@ class _Selection:
     def _split(self, validation_share: float, seed: int) -> None:
         # MD5, not DuckDB's hash(): that one may change with DuckDB's version.
         limit = int(validation_share * _HASH_RANGE)
+        by_share = f"md5_number_upper('{seed}:' || cluster_id::varchar) < {limit}::ubigint"
         self.connection.execute(
             "create temp view subset_rows as select * replace (if(split = 'train', n_copies, 1) as n_copies) from ("
-            f"select *, case when md5_number_upper('{seed}:' || cluster_id::varchar) < {limit}::ubigint "
-            "then 'validation' else 'train' end as split from chosen)"
+            f"select *, case when {IN_VALIDATION if self.held_out else by_share} then 'validation' else 'train' end as split "
+            "from chosen)"
         )
+
+
+def _bound(connection: duckdb.DuckDBPyConnection, views: CorpusViews, where: str) -> Predicate:
+    """`where` as a predicate over the corpus, its policies spelled out. Raises QueryError."""
+    where = expand_policies(where, views.columns, views.named.name)
+    predicate = parse_predicate(connection, where)
+    _refuse_bare_policies(predicate, views, where)
+    check_binds(connection, f"main.{identifier(views.relation)}", where, predicate, views.columns)
+    return predicate
 
 
 def _refuse_bare_policies(predicate: Predicate, views: CorpusViews, where: str) -> None:
@@ -224,9 +239,9 @@ def _refuse_bare_policies(predicate: Predicate, views: CorpusViews, where: str) 
             raise QueryError(f"`{name}` is a policy, not a column", where, f"Write `@{name}`.")
 
 
-def _parts_used(views: CorpusViews, predicate: Predicate) -> list[Part]:
+def _parts_used(views: CorpusViews, names: frozenset[str]) -> list[Part]:
     """The corpus' parts on which the outcome depends; others may change without making the subset stale."""
-    steps = views.steps_of(predicate.names | _ALWAYS)
+    steps = views.steps_of(names | _ALWAYS)
     return [part for part in views.named.parts if part.step in steps and part.step != "dedup.signatures"]
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tilth.artifacts import Artifact, Named, Store
 from tilth.catalog.corpus_views import contract_types
 from tilth.catalog.quoting import identifier, literal, no_rows, read_parquet
-from tilth.contracts import LOSSES, SUBSET, TOKEN_SPANS, TOKENS_INDEX
+from tilth.contracts import DOCUMENT_LOSSES, LOSSES, SUBSET, TOKEN_SPANS, TOKENS_INDEX
 
 # Columns that come from a name's meta; a key that is not there is null. `meta` holds all of it as JSON.
 _FROM_META = {
@@ -77,7 +77,7 @@ _ARTIFACTS = {
 _PARTS = {"kind": "VARCHAR", "name": "VARCHAR", "step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR"}
 _SECONDS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "seconds": "DOUBLE", "at_unix": "DOUBLE"}
 _SPANS = "spans.parquet"
-_OF_FILES = ("subset_documents", "token_documents", "run_documents", "token_spans", "losses")
+_OF_FILES = ("subset_documents", "token_documents", "run_documents", "token_spans", "losses", "document_losses")
 GLOBAL_RELATIONS = (*_FROM_META, *_OF_FILES, "artifacts", "parts", "step_seconds")
 
 Rows = Sequence[Mapping[str, Any]]
@@ -116,11 +116,12 @@ def _create_document_views(connection: duckdb.DuckDBPyConnection, store: Store, 
     # A run's own tokens: its subset's name may stand for something else by now.
     for view, kind in (("token_documents", "tokens"), ("run_documents", "run")):
         sets = [
-            ({kind: named.name, "split": split}, _documents_of_tokens(path))
+            ({kind: named.name, "split": split, "subset": subset}, _documents_of_tokens(path))
             for split in ("train", "validation")
-            for named, path in _files(store, names[kind], f"tokens.{split}", "index.parquet")
+            for named in names[kind]
+            for subset, path in _token_indexes(store, named, split)
         ]
-        _create_union(connection, view, [kind, "split"], sets, types)
+        _create_union(connection, view, [kind, "split", *(["subset"] if kind == "run" else [])], sets, types)
     spans = [
         ({"tokens": named.name, "split": split}, _all_of(path))
         for split in ("train", "validation")
@@ -130,6 +131,39 @@ def _create_document_views(connection: duckdb.DuckDBPyConnection, store: Store, 
     _create_union(connection, "token_spans", ["tokens", "split"], spans, contract_types(connection, TOKEN_SPANS))
     losses = [({"run": named.name}, _all_of(path)) for named, path in _files(store, names["run"], "train", "losses.parquet")]
     _create_union(connection, "losses", ["run"], losses, contract_types(connection, LOSSES))
+    _create_document_losses(connection, store, names["run"])
+
+
+def _create_document_losses(connection: duckdb.DuckDBPyConnection, store: Store, runs: Iterable[Named]) -> None:
+    """The table that a run wrote says which document of a token set it means: the set's index says which one that is."""
+    place = {name: kind for name, kind in contract_types(connection, TOKENS_INDEX).items() if name in ("doc_id", "shard", "row")}
+    columns, queries = ", ".join(map(identifier, place)), []
+    for run, path in _files(store, runs, "train", "document_losses.parquet"):
+        if path.is_file():  # only where it was asked for
+            documents = [
+                f"select {literal(subset)} as subset, file_row_number as document, {columns} "
+                f"from {read_parquet([index], row_number=True)}"
+                for subset, index in _token_indexes(store, run, "train")
+            ] or [f"select * from {no_rows({'subset': 'VARCHAR', 'document': 'BIGINT', **place})}"]
+            query = (
+                f"select l.*, l.loss_sum / l.n_targets as loss, {columns} from {read_parquet([path])} as l "
+                f"left join ({' union all '.join(documents)}) using (subset, document)"
+            )
+            queries.append(({"run": run.name}, query))
+    types = {**contract_types(connection, DOCUMENT_LOSSES), "loss": "DOUBLE", **place}
+    _create_union(connection, "document_losses", ["run"], queries, types)
+
+
+def _token_indexes(store: Store, named: Named, split: str) -> list[tuple[str, Path]]:
+    """The index of a split of each subset whose tokens `named`, a token set or a run, holds on to."""
+    parts = named.of(f"tokens.{split}")
+    mixed = named.meta.get("sources") or {named.meta.get("subset", named.name): {"parts": [part.key for part in parts]}}
+    return [
+        (subset, store.artifact(part).path / "index.parquet")
+        for subset, own in sorted(mixed.items())
+        for part in parts
+        if part.key in own["parts"]
+    ]
 
 
 def _all_of(path: Path) -> str:

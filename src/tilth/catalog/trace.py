@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tilth.artifacts import Named, Store
 from tilth.catalog.complaints import complain
 from tilth.catalog.connect import open_in_memory
-from tilth.catalog.corpus_views import create_corpus_views, restrict, table, text_parts
+from tilth.catalog.corpus_views import CorpusViews, create_corpus_views, restrict, table, text_parts
 from tilth.catalog.quoting import identifier
 from tilth.catalog.sql import plain_table
 from tilth.contracts import uuid_bytes
@@ -68,9 +68,7 @@ def documents_at(
     wanted = [*_PROVENANCE, *_MARKS, *signals, *(("text",) if with_text else ())]
     with open_in_memory(store.root / "catalog") as connection:
         views = create_corpus_views(connection, store, restrict(named, {shard for shard, _ in places}), _RELATION)
-        unknown = [name for name in signals if name not in views.columns]
-        if unknown:
-            raise QueryError(f"there is no signal `{unknown[0]}`", where=named.label, fix=did_you_mean(unknown[0], views.columns))
+        refuse_unknown(signals, views, named)
         asked = pa.table(
             {
                 "place": range(len(places)),
@@ -93,6 +91,13 @@ def documents_at(
             fix=_shards_known(named, missing[0][0]),
         )
     return plain_table(found)
+
+
+def refuse_unknown(signals: Collection[str], views: CorpusViews, named: Named) -> None:
+    """Raise QueryError for a signal that the corpus does not have."""
+    unknown = [name for name in signals if name not in views.columns]
+    if unknown:
+        raise QueryError(f"there is no signal `{unknown[0]}`", where=named.label, fix=did_you_mean(unknown[0], views.columns))
 
 
 def subset_documents(store: Store, subset: str | Named) -> Iterator[SubsetDocument]:

@@ -197,7 +197,12 @@ def _shell(project: Any) -> None:
     show_default=True,
     help="How often --mix may repeat a small source; it is refused where that is too little.",
 )
-@click.option("--validation", default=0.05, show_default=True, help="Share of duplicate clusters kept for validation.")
+@click.option("--validation", type=float, help="Share of duplicate clusters kept for validation.  [default: 0.05]")
+@click.option(
+    "--validation-where",
+    metavar="WHERE",
+    help="What is for validation instead, with all its duplicates: \"meta['sequence'] = 'chrX'\".",
+)
 @click.option("--seed", default=0, show_default=True, help="Decides the split and which documents a budget takes.")
 @click.option("--json", "as_data", is_flag=True, help="The counts as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -208,7 +213,8 @@ def pick(
     tokens: str | None,
     mix: str | None,
     max_repeats: float,
-    validation: float,
+    validation: float | None,
+    validation_where: str | None,
     seed: int,
     as_data: bool,
     debug: bool,
@@ -231,6 +237,7 @@ def pick(
         max_tokens=_count(tokens),
         mixture=_mixture(mix, max_repeats),
         validation_share=validation,
+        validation_where=validation_where,
         seed=seed,
     )
     print(as_json({**picked.named.meta, "shares": [asdict(share) for share in picked.shares]}) if as_data else _picked(picked))
@@ -272,6 +279,7 @@ def _picked(picked: Any) -> str:
     before, after = f"{cuts.before.n_documents:,}", f"{picked.n_documents:,}"
     lines = [
         f"  {picked.named.label}: {after} of {before} documents ({picked.n_train:,} train, {picked.n_validation:,} validation)",
+        *_held_out(picked.named.meta),
         f"  tokens: {picked.n_tokens or 0:,} of {cuts.before.n_tokens or 0:,}",
         f"  lost to null: {cuts.unknown.n_documents:,} documents",
         *([f"  licences: {picked.named.meta['licences']}"] if picked.named.meta.get("licences") else []),
@@ -295,6 +303,14 @@ def _picked(picked: Any) -> str:
     if cuts.biggest is not None:
         lines.append(f"  biggest cut: {cuts.biggest.sql} ({cuts.biggest.n_dropped:,} documents)")
     return "\n".join(lines)
+
+
+def _held_out(meta: dict[str, Any]) -> list[str]:
+    if not meta.get("validation_where"):
+        return []
+    n_moved = meta["n_moved_to_validation"]
+    also = f", and {n_moved:,} more documents that are duplicates of those" if n_moved else "; no document outside is a duplicate"
+    return [f"  validation: {meta['validation_where']}{also}"]
 
 
 def _warn_of_shares(picked: Any) -> None:

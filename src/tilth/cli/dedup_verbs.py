@@ -46,9 +46,9 @@ TARGET = click.Path(path_type=Path)
 @option(
     "--unit",
     group=LIKENESS,
-    type=click.Choice(["words", "characters"]),
+    type=click.Choice(["words", "characters", "nucleotides"]),
     metavar="UNIT",
-    help="A token is one of words, or of characters.",
+    help="A token is one of words, characters, or nucleotides (DNA, alike on both strands; `minhash`).",
 )
 @option("--recall", group=LIKENESS, type=float, metavar="X", help="The share of pairs at the threshold to find, .98.")
 @option(

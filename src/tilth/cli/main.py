@@ -12,7 +12,17 @@ from typing import Any
 import click
 
 import tilth
-from tilth.cli import code_verbs, corpus_verbs, dedup_verbs, forget_verbs, look_verbs, model_verbs, overlap_verbs, score_verbs
+from tilth.cli import (
+    code_verbs,
+    corpus_verbs,
+    dedup_verbs,
+    foreign_verbs,
+    forget_verbs,
+    look_verbs,
+    model_verbs,
+    overlap_verbs,
+    score_verbs,
+)  # fmt: skip
 from tilth.errors import TilthError, UserError, did_you_mean
 
 STOPPED = 130
@@ -47,6 +57,9 @@ for verb in (
     model_verbs.train,
     model_verbs.deploy,
     model_verbs.trace,
+    foreign_verbs.import_hf,
+    foreign_verbs.export_hf,
+    model_verbs.why,
     score_verbs.score,
     score_verbs.fit,
     dedup_verbs.dedup,

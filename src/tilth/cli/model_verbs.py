@@ -1,4 +1,4 @@
-"""train, deploy, trace: from a subset to a served fine-tune, and from a token back to its document."""
+"""train, deploy, trace, why: from a subset to a served fine-tune, and from a token or a step back to documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tilth.cli.tables import as_json, record, say, size
+from tilth.cli.tables import as_json, record, say, size, table
 
 
 @click.command()
@@ -31,7 +31,9 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     project = Project.find()
     loaded = load_recipe(recipe, overrides, Train, project.folder)
     with progress(f"train {loaded.name}", loaded.description.settings.get("steps", 0)) as advance:
-        launched = launch.train(project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"))
+        launched = launch.train(
+            project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"), _say_costs
+        )
     if os.environ.get("RANK", "0") != "0":
         return  # one process of a `torchrun` reports for all
     meta = launched.named.meta
@@ -51,6 +53,17 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
         "kernels": ", ".join(backends_used()),
     }
     print(record({name: value for name, value in fields.items() if value is not None}))
+
+
+def _say_costs(costs: dict[str, Any]) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
+    say(
+        f"{costs['n_parameters']:,} parameters, {costs['n_parameters_without_embedding']:,} of them not embedding; "
+        f"{size(costs['state_bytes'])} for parameters, gradients and optimiser\n"
+        f"{costs['n_tokens']:,} tokens, {costs['tokens_per_step']:,} a step; "
+        f"{costs['flops_per_token']:.3g} FLOPs a token, {costs['flops']:.3g} in all"
+    )
 
 
 @click.command()
@@ -118,10 +131,48 @@ def trace(what: str, step: int | None, sequence: int, position: int, as_data: bo
     document = {name: value for name, value in found.document.items() if value not in (None, [], "") and name != "text"}
     if document:
         document.setdefault("licence", "unknown: nothing in the source states one")
-    names = [name for name in ("context", "epoch", "offset", "kind", "part") if getattr(found, name, None) is not None]
+    names = [name for name in ("context", "epoch", "offset", "kind", "part", "locus") if getattr(found, name, None) is not None]
+    names += ["is_turned"] if getattr(found, "is_turned", False) else []
     ranges = {name: (getattr(found, first), getattr(found, last)) for name, first, last in _BYTES}
     told = {name: f"{first:,} to {last:,}" for name, (first, last) in ranges.items() if first is not None}
     print(record({"token": repr(found.token), **{name: getattr(found, name) for name in names}, **told, **document}))
 
 
 _BYTES = (("bytes trained on", "start", "end"), ("bytes as read", "source_start", "source_end"))
+
+
+@click.command()
+@click.argument("run")
+@click.argument("step", type=int)
+@click.option("--sequence", type=int, help="One sequence of the step's global batch alone.")
+@click.option(
+    "--by", type=click.Choice(["sequence", "tokens", "loss"]), default="sequence", show_default=True,
+    help="In order of reading, or the most tokens or the highest loss first.",
+)  # fmt: skip
+@click.option("--signal", "signals", multiple=True, help="A column of the corpus to show beside; may be repeated.")
+@click.option("--json", "as_data", is_flag=True, help="All of it as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def why(run: str, step: int, sequence: int | None, by: str, signals: tuple[str, ...], as_data: bool, debug: bool) -> None:
+    """List the documents that a step of RUN read.
+
+    With each: how many of its tokens, in which epoch, where it comes from, its licence, and its loss where the run wrote
+    `document_losses`. Nothing was logged for the rest: the order of a run is a pure function of its settings.
+    """
+    from tilth.pipeline.project import Project
+    from tilth.pipeline.why import Why
+
+    found = Why(Project.find(), run, signals).step(step, sequence, by)
+    if as_data:
+        print(as_json([dataclasses.asdict(read) for read in found]))
+        return
+    shown = [name for name in ("subset", "loss") if len({getattr(read, name) for read in found}) > 1]
+    columns = ["sequence", "tokens", "share", "epoch", *shown, "document", "licence", "language", *signals, "text_swhid"]
+    cells = []
+    for read in found:
+        row = read.document
+        where = row.get("path") or row.get("url") or row.get("source") or "(of no one document)"
+        own = [read.sequence, read.n_tokens, f"{read.share:.2%}", read.epoch, *(getattr(read, name) for name in shown), where]
+        cells.append([*own, *(row.get(name) for name in ("licence", "language", *signals, "text_swhid"))])
+    print(table(columns, cells))
+    documents = {(read.document.get("shard"), read.document.get("row")) for read in found if read.document}
+    say(f"{len(documents):,} documents, {sum(read.n_tokens for read in found):,} tokens")

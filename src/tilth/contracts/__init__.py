@@ -2,6 +2,7 @@
 
 from tilth.contracts.contamination import CONTAMINATION
 from tilth.contracts.contract import Contract, check, uuid_array, uuid_bytes
+from tilth.contracts.document_losses import DOCUMENT_LOSSES
 from tilth.contracts.documents import DOCUMENTS, OCCURRENCES, REJECTS
 from tilth.contracts.duplicates import DUPLICATES
 from tilth.contracts.edits import EDITS
@@ -17,6 +18,7 @@ from tilth.contracts.tokens import TOKENS_INDEX
 __all__ = [
     "CONTAMINATION",
     "DOCUMENTS",
+    "DOCUMENT_LOSSES",
     "DUPLICATES",
     "EDITS",
     "KEEPERS",

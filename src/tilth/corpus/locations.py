@@ -84,6 +84,17 @@ def find_files(pattern: str, where: str, suffixes: tuple[str, ...] = ()) -> list
     return [by_name[name] for name in sorted(by_name)]
 
 
+def beside(file: FoundFile, suffix: str, where: str) -> FoundFile | None:
+    """The file of the same name with `suffix` after it, such as an index; None where there is none. Raises SourceError."""
+    location = f"{file.location}{suffix}"
+    scheme, rest = split_url(location, where)
+    if scheme == "file":
+        return _local_file(f"{file.name}{suffix}", rest) if os.path.isfile(rest) else None
+    with _faults(f"{where}: {location}"):
+        is_there = _filesystem(scheme, location, where).exists(location)
+    return next(iter(find_files(location, where))) if is_there else None
+
+
 def split_url(location: str, where: str) -> tuple[str, str]:
     """(scheme, path) of a path or URL; `file` for a path, whose `~` is expanded. Raises SourceError for an unknown scheme."""
     match = URL.fullmatch(location)

@@ -11,7 +11,9 @@ from typing import Any, cast
 from tilth.errors import RecipeError, did_you_mean
 from tilth.models.pattern import parse_pattern
 from tilth.models.residual import RESIDUALS
+from tilth.models.rotary import check_scaling
 
+POOLINGS = ("mean", "last", "echo")
 VOCAB_MULTIPLE = 8
 MLP_MULTIPLE = 64
 
@@ -22,11 +24,12 @@ class ModelConfig:
 
     n_heads may be 0 only in a model without attention. d_ff=0 means blocks without an MLP.
     rope_theta=None means no positions (the mamba2 layers carry the order); rope_share is the part of a head's channels
-    that is rotated, and rope_scaling stretches the positions (see layout.py). dt_rank belongs to mamba1.
+    that is rotated, and rope_scaling stretches the positions (see rotary.py). dt_rank belongs to mamba1.
     residual is a topology of residual.py, which holds from layer residual_from on; desync_ranks is the number of ranks
     that a desync model is cut into. A bidirectional model reads both ways, so it cannot generate. complement gives
     the id that pairs with each id on the other strand of DNA; with rcps the model shares its parameters between the
-    strands (Caduceus-PS), and rcps_swap is the form of its released weights. Raises RecipeError.
+    strands (Caduceus-PS), and rcps_swap is the form of its released weights. With n_classes it also tells what a document
+    is, from the pooling of its tokens (pooling.py). Raises RecipeError.
     """
 
     vocab_size: int
@@ -55,6 +58,8 @@ class ModelConfig:
     complement: tuple[int, ...] | None = None
     rcps: bool = False
     rcps_swap: bool = False
+    n_classes: int = 0
+    pooling: str = "mean"
 
     def __post_init__(self) -> None:
         """Check every field, and replace None by what it stands for."""
@@ -67,6 +72,12 @@ class ModelConfig:
             object.__setattr__(self, "d_ff", width)
         _require_int("d_ff", self.d_ff, minimum=0)
         self._resolve_attention(needed="A" in pattern)
+        if self.rope_scaling is not None:
+            if self.rope_theta is None:
+                raise _bad(
+                    "rope_scaling", self.rope_scaling, "stretches positions, but rope_theta=None means that there are none"
+                )
+            object.__setattr__(self, "rope_scaling", check_scaling(self.rope_scaling))
         if "M" in pattern or "D" in pattern:
             self._check_mamba2()
         if self.dt_rank is None:
@@ -79,6 +90,9 @@ class ModelConfig:
                 raise _bad(name, repr(getattr(self, name)), "must be True or False")
         self._check_residual()
         self._check_strands()
+        _require_int("n_classes", self.n_classes, minimum=0)
+        if self.pooling not in POOLINGS:
+            raise _bad("pooling", repr(self.pooling), did_you_mean(str(self.pooling), POOLINGS))
 
     def _resolve_attention(self, *, needed: bool) -> None:
         if needed and self.n_heads == 0:
@@ -166,8 +180,13 @@ class ModelConfig:
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
     @property
+    def dt_width(self) -> int:
+        """Channels that a mamba1 mixer makes its time steps from."""
+        return cast(int, self.dt_rank)
+
+    @property
     def d_inner(self) -> int:
-        """Channels inside a mamba2 mixer."""
+        """Channels inside a mamba mixer."""
         return self.expand * self.d_model
 
     @property
@@ -181,9 +200,14 @@ class ModelConfig:
         return self.d_inner + 2 * self.n_groups * self.d_state
 
     @property
+    def sublayers_per_layer(self) -> int:
+        """A mixer, and an MLP if there is one."""
+        return 2 if self.mlp_width else 1
+
+    @property
     def n_sublayers(self) -> int:
         """Outputs added to the residual stream over the whole depth."""
-        return len(self.pattern) * (2 if self.mlp_width else 1)
+        return len(self.pattern) * self.sublayers_per_layer
 
     def n_parameters(self) -> int:
         """Number of trained values, the padding rows of the embedding included."""

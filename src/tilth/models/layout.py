@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tilth.models.config import ModelConfig
+from tilth.models.rotary import frequencies
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class SequenceLayout:
     segments_BT: int32 document number inside the row, rising; None = one document per row.
     positions_BT: int64 position inside the document, (1, T) when all rows agree.
     lengths_B: int32 tokens of each row, the new one included; None where all rows have the same number.
-    rotation: cosines and sines of the T positions from the first on, each (T, head_dim / 2) fp32, and the row of each
-        token (B, T) int32, None where that is its index; None without RoPE.
+    rotation: cosines and sines of the T positions from the first on, each (T, rotated_dim / 2) fp32, and the row of each
+        token (B, T) int32, None where that is its index; None without RoPE. The kernel leaves a head's other channels.
     """
 
     segments_BT: Tensor | None
@@ -49,22 +50,16 @@ def lay_out(
             )
         # renumbered, because an id may come back later in the row and must not see its namesake
         segments_BT, positions_BT = _renumber(segments_BT, index_T)
-    rotation = None
-    if config.rope_theta is not None and "A" in config.pattern:
-        rows_BT = None if segments_BT is None else positions_BT.to(torch.int32)
-        rotation = (*_rotation_tables(config.rope_theta, config.attention_head_dim // 2, index_T), rows_BT)
-    return SequenceLayout(segments_BT, positions_BT, None, rotation)
+    rows_BT = None if segments_BT is None else positions_BT.to(torch.int32)
+    return SequenceLayout(segments_BT, positions_BT, None, _rotation(config, index_T, rows_BT))
 
 
 def _lay_out_one(config: ModelConfig, ids_B1: Tensor, segments_B1: Tensor | None, lengths_B: Tensor) -> SequenceLayout:
     """One more token for each row, at a place of its own."""
     if ids_B1.shape[1] != 1 or segments_B1 is not None:
         raise ValueError(f"rows of different lengths read one token at a time, without segments; got {tuple(ids_B1.shape)}")
-    rotation = None
-    if config.rope_theta is not None and "A" in config.pattern:
-        rows_B1 = torch.arange(len(lengths_B), device=lengths_B.device, dtype=torch.int32).unsqueeze(1)
-        rotation = (*_rotation_tables(config.rope_theta, config.attention_head_dim // 2, lengths_B), rows_B1)
-    return SequenceLayout(None, lengths_B.long().unsqueeze(1), lengths_B + 1, rotation)
+    rows_B1 = torch.arange(len(lengths_B), device=lengths_B.device, dtype=torch.int32).unsqueeze(1)
+    return SequenceLayout(None, lengths_B.long().unsqueeze(1), lengths_B + 1, _rotation(config, lengths_B, rows_B1))
 
 
 def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +70,10 @@ def _renumber(segments_BT: Tensor, index_T: Tensor) -> tuple[Tensor, Tensor]:
     return numbers_BT, index_T - first_BT
 
 
-def _rotation_tables(theta: float, n_pairs: int, index_T: Tensor) -> tuple[Tensor, Tensor]:
+def _rotation(config: ModelConfig, index_T: Tensor, rows_BT: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """The rotations of the positions index_T, and which of them each token takes."""
+    if config.rope_theta is None or "A" not in config.pattern:
+        return None
     # fp64: in fp32 an angle at position 100,000 is off by 0.004; no buffer, which would follow the model into bf16
-    exponents_R = torch.arange(n_pairs, device=index_T.device, dtype=torch.float64) / n_pairs
-    angles_TR = index_T[:, None] * theta**-exponents_R
-    return angles_TR.cos().float(), angles_TR.sin().float()
+    angles_TR = index_T[:, None] * frequencies(config.rope_theta, config.rotated_dim // 2, config.rope_scaling, index_T.device)
+    return angles_TR.cos().float(), angles_TR.sin().float(), rows_BT

@@ -12,51 +12,68 @@ BACKWARD_AND_FORWARD = 3
 
 def count_parameters(config: ModelConfig) -> int:
     """Number of values in Decoder(config).parameters(), tied ones once."""
-    per_mixer = {"A": _attention_matrices(config), "M": _mamba2_matrices(config) + _mamba2_vectors(config)}
-    total = sum(per_mixer[letter] for letter in config.pattern)
+    matrices, vectors = _matrices(config), _vectors(config)
+    total = sum(matrices[letter] + vectors[letter] for letter in config.pattern)
     total += len(config.pattern) * 3 * config.d_model * config.mlp_width
-    # one norm weight before each sublayer, and one before the head
-    total += (config.n_sublayers + 1) * config.d_model
+    # one norm weight before each sublayer (in each shard of a desync model), and one before the head
+    total += (config.n_sublayers * config.desync_ranks + 1) * config.d_model
     tables = 1 if config.tie_embeddings else 2
-    return total + tables * config.padded_vocab_size * config.d_model
+    classes = config.n_classes * (config.d_model + 1)
+    return total + tables * config.padded_vocab_size * config.d_model + classes
 
 
 def count_training_flops(config: ModelConfig, seq_len: int) -> float:
     """FLOPs of one token's forward and backward pass (backward = 2 x forward), as model FLOPs.
 
     Counted: every matrix product at 2 per multiply-add, the head included, attention over the
-    (seq_len + 1) / 2 keys that a causal token sees on average, the chunked form of the SSD
-    (Mamba-2 paper, section 6) and the convolution. Not counted: the embedding look-up, norms and
-    activations.
+    (seq_len + 1) / 2 keys that a causal token sees on average, or all of them, the chunked form of the SSD
+    (Mamba-2 paper, section 6), 6 per state of a Mamba-1 scan, and the convolution; with rcps both strands.
+    Not counted: the embedding look-up, norms and activations.
     """
-    per_mixer = {
-        "A": 2 * _attention_matrices(config) + _attention_products(config, seq_len),
-        "M": 2 * _mamba2_matrices(config) + _ssd_products(config, seq_len),
+    matrices = _matrices(config)
+    sequence = {
+        "A": _attention_products(config, seq_len),
+        "M": _directions(config) * _ssd_products(config, seq_len),
+        "D": _directions(config) * _ssd_products(config, seq_len),
+        "S": _directions(config) * 6 * config.d_inner * config.d_state,
     }
-    forward = sum(per_mixer[letter] for letter in config.pattern)
+    forward = sum(2 * matrices[letter] + sequence[letter] for letter in config.pattern)
     forward += len(config.pattern) * 6 * config.d_model * config.mlp_width
     forward += 2 * config.padded_vocab_size * config.d_model
-    return float(BACKWARD_AND_FORWARD * forward)
+    return float(BACKWARD_AND_FORWARD * forward) * (2 if config.rcps else 1)
 
 
-def _attention_matrices(config: ModelConfig) -> int:
+def _matrices(config: ModelConfig) -> dict[str, int]:
+    """Values of a mixer's matrices and convolutions: each takes part in one multiply-add a token."""
     heads = 2 * config.n_heads + 2 * config.kv_heads
-    return config.d_model * heads * config.attention_head_dim
+    mamba1 = config.d_inner * (config.d_conv + 2 * config.dt_width + 2 * config.d_state)
+    mamba2_rows = config.d_inner + config.conv_width + config.n_ssm_heads
+    mamba2 = config.d_model * (mamba2_rows + config.d_inner) + _directions(config) * config.conv_width * config.d_conv
+    return {
+        "A": config.d_model * heads * config.attention_head_dim,
+        "M": mamba2,
+        "D": mamba2,
+        "S": 3 * config.d_model * config.d_inner + _directions(config) * mamba1,
+    }
+
+
+def _vectors(config: ModelConfig) -> dict[str, int]:
+    """The other values of a mixer: biases, gated norm, and what each head or channel has of its own."""
+    mamba1 = config.d_inner * (3 + config.d_state)  # convolution bias, dt_bias, D, and A_log for each state
+    mamba2 = config.conv_width + config.d_inner + 3 * config.n_ssm_heads
+    discrete = config.conv_width + config.d_inner + config.n_ssm_heads  # convolution bias, z_bias, D
+    sizes = {"M": mamba2, "D": discrete, "S": mamba1}
+    return {"A": 0} | {letter: _directions(config) * size for letter, size in sizes.items()}
+
+
+def _directions(config: ModelConfig) -> int:
+    return 2 if config.bidirectional else 1
 
 
 def _attention_products(config: ModelConfig, seq_len: int) -> float:
     # scores and weighted values: 2 products of 2 FLOPs per key and channel
-    return 4 * config.n_heads * config.attention_head_dim * (seq_len + 1) / 2
-
-
-def _mamba2_matrices(config: ModelConfig) -> int:
-    rows = config.d_inner + config.conv_width + config.n_ssm_heads
-    return config.d_model * (rows + config.d_inner) + config.conv_width * config.d_conv
-
-
-def _mamba2_vectors(config: ModelConfig) -> int:
-    # convolution bias, gated norm, and dt_bias, A_log, D of each head
-    return config.conv_width + config.d_inner + 3 * config.n_ssm_heads
+    n_keys = seq_len if config.bidirectional else (seq_len + 1) / 2
+    return 4 * config.n_heads * config.attention_head_dim * n_keys
 
 
 def _ssd_products(config: ModelConfig, seq_len: int) -> float:

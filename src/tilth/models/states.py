@@ -62,10 +62,21 @@ class Mamba2State:
 
 
 @dataclass
+class Mamba1State:
+    """The last d_conv - 1 inputs of the convolution (B, d_conv - 1, C) and the fp32 SSM state (B, C, N)."""
+
+    conv_inputs: Tensor
+    ssm_BCN: Tensor
+
+
+MixerState = AttentionState | Mamba2State | Mamba1State
+
+
+@dataclass
 class DecoderStates:
     """One state per layer; n_tokens have been read by the longest row, lengths_B (int32) by each, None where all are equal."""
 
-    layers: list[AttentionState | Mamba2State] = field(default_factory=list)
+    layers: list[MixerState] = field(default_factory=list)
     n_tokens: int = 0
     lengths_B: Tensor | None = None
 
@@ -82,18 +93,17 @@ def empty_states(config: ModelConfig, batch: int, device: torch.device, dtype: t
     return DecoderStates(layers)
 
 
-def _empty(
-    letter: str, config: ModelConfig, batch: int, device: torch.device, dtype: torch.dtype, capacity: int
-) -> AttentionState | Mamba2State:
+def _empty(letter: str, config: ModelConfig, batch: int, device: torch.device, dtype: torch.dtype, capacity: int) -> MixerState:
     if letter == "A":
         shape = (batch, capacity, config.kv_heads, config.attention_head_dim)
         return AttentionState(*(torch.zeros(shape, device=device, dtype=dtype) for _ in range(2)))
-    wide = torch.promote_types(dtype, torch.float32)
     # zeros stand for "before the document": the convolution pads with them and the recurrence starts there
-    return Mamba2State(
-        torch.zeros(batch, config.d_conv - 1, config.conv_width, device=device, dtype=dtype),
-        torch.zeros(batch, config.n_ssm_heads, config.ssm_head_dim, config.d_state, device=device, dtype=wide),
-    )
+    wide = {"device": device, "dtype": torch.promote_types(dtype, torch.float32)}
+    if letter == "S":
+        conv_inputs = torch.zeros(batch, config.d_conv - 1, config.d_inner, device=device, dtype=dtype)
+        return Mamba1State(conv_inputs, torch.zeros(batch, config.d_inner, config.d_state, **wide))
+    conv_inputs = torch.zeros(batch, config.d_conv - 1, config.conv_width, device=device, dtype=dtype)
+    return Mamba2State(conv_inputs, torch.zeros(batch, config.n_ssm_heads, config.ssm_head_dim, config.d_state, **wide))
 
 
 def _grow(buffer: Tensor, n_tokens: int, capacity: int) -> Tensor:

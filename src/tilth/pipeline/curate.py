@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tilth.catalog.mixture import Mixture
 
+VALIDATION_SHARE = 0.05  # of duplicate clusters, where a pick says nothing else
+
 
 def sql(project: Project, query: str) -> pa.Table:
     """Answer an SQL query over everything in the project. Raises QueryError."""
@@ -37,11 +39,13 @@ def pick(
     corpus: str,
     max_tokens: int | None = None,
     mixture: Mixture | None = None,
-    validation_share: float = 0.05,
+    validation_share: float | None = None,
+    validation_where: str | None = None,
     seed: int = 0,
 ) -> Any:
     """Select the documents of `corpus` for which the SQL predicate `where` is true, as `subset/<name>`.
 
+    For validation are those for which the predicate `validation_where` is true, else a `validation_share` (0.05) of clusters.
     Returns tilth.catalog.pick.Pick, with what each clause cost. Raises QueryError, SubsetError, NotFoundError.
     """
     from tilth.catalog.pick import pick as pick_documents
@@ -49,9 +53,11 @@ def pick(
 
     store = project.store
     check_name(name)
+    share = validation_share if validation_share is not None else VALIDATION_SHARE if validation_where is None else 0.0
     picked = pick_documents(
-        store, corpus, name, where, max_tokens=max_tokens, mixture=mixture, validation_share=validation_share, seed=seed
-    )
+        store, corpus, name, where, max_tokens=max_tokens, mixture=mixture, validation_share=share,
+        validation_where=validation_where, seed=seed,
+    )  # fmt: skip
     # The tokenizer that counted its tokens belongs to the subset, and the training form: the corpus may get others later.
     whole = store.get_named("corpus", corpus)
     parts = [*picked.named.parts, *whole.of("tokenizer"), *whole.of(TRAINING_FORM.name)]

@@ -10,6 +10,7 @@ from tilth.artifacts import Named, Spec
 from tilth.artifacts.spec import library_versions
 from tilth.errors import DeltaError, RecipeError
 from tilth.pipeline.project import Project
+from tilth.pipeline.run_sources import sources_of
 
 DEPLOY_VERSION = 2
 
@@ -39,7 +40,9 @@ def deploy(
     if tuned.spec.inputs.get("initial") != original.digest:
         fix = f"Train `{run}` again, from this `{base}`; or train `{base}` as it was then, with the same words."
         raise DeltaError(f"`{base}` was trained anew since `{run}` was fine-tuned from it", f"run/{base}", fix)
-    tokens = store.artifact(tuned_run.one("tokens.train"))
+    # Of a mixture, what the run read most of.
+    source = max(sources_of(tuned_run), key=lambda source: source.weight)
+    tokens = store.artifact(source.named.one("tokens.train"))
     params = {"distill_steps": distill_steps, "prompt": prompt, "n_sample_tokens": n_sample_tokens, "seed": seed}
     inputs = {"run": tuned.digest, "base": original.digest, "tokens": tokens.digest}
     spec = Spec("deploy", DEPLOY_VERSION, params, inputs, library_versions(("torch", "safetensors")))

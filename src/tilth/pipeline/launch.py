@@ -1,10 +1,11 @@
-"""Launches training: a subset becomes token shards once, the trainer runs (or resumes) on them, the result becomes a run."""
+"""Launches training: subsets become token shards once, the trainer runs (or resumes) on them, the result becomes a run."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
 from tilth.artifacts.spec import library_versions
-from tilth.errors import RecipeError, SubsetError
+from tilth.errors import RecipeError
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Train
-from tilth.pipeline.tokenise import SPLITS, tokenise_subset
+from tilth.pipeline.run_sources import RunData, run_data, token_inputs
+from tilth.pipeline.tokenise import SPLITS
 
+DOCUMENT_LOSSES_FILE = "document_losses.parquet"
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
+_OF_RUN = ("steps", "seq_len", "global_batch", "seed", "lr", "reverse_complement", "objective")
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,13 @@ class Launched:
     was_there: bool
 
 
-def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[str, Any]], None] | None = None) -> Launched:
+Told = Callable[[dict[str, Any]], None]
+
+
+def train(project: Project, name: str, recipe: Train, on_step: Told | None = None, on_start: Told | None = None) -> Launched:
     """Train `recipe` to its end as `run/<name>`, from where an earlier attempt stopped.
+
+    `on_start` gets what the run will cost (see `run_costs`) before anything is trained, `on_step` the metrics of each step.
 
     Under `torchrun` every process calls this; the store's locks let one of them make what all of them need.
     """
@@ -40,26 +49,26 @@ def train(project: Project, name: str, recipe: Train, on_step: Callable[[dict[st
 
     store = project.store
     config = TrainConfig.from_dict(recipe.settings)
-    subset = store.get_named("subset", recipe.subset)
-    if not subset.meta.get("n_train", 1):
-        fix = "Pick it again with a smaller `--validation`, or another `--seed`."
-        raise SubsetError("all documents of the subset are for validation", f"subset/{subset.name}", fix)
-    tokens = tokenise_subset(store, subset)
-    splits = {split: store.artifact(part) for split in SPLITS for part in tokens.of(f"tokens.{split}")}
+    data = run_data(store, recipe.subset)
+    tokens = next(iter(data.artifacts(store, "train").values()))
     initial = store.artifact(store.get_named("run", recipe.initial).one("train")) if recipe.initial else None
     if initial is not None:
-        _check_same_tokenizer(str(recipe.initial), initial, splits["train"])
-    model_config = _model_config(recipe, initial, splits["train"])
-    spec = _train_spec(model_config, config, splits, initial)
+        _check_same_tokenizer(str(recipe.initial), initial, tokens)
+    _check_strands(config, tokens)
+    model_config = _model_config(recipe, initial, tokens)
+    spec = _train_spec(store, model_config, config, data, initial)
     done = store.find(spec)
     was_there = done is not None
     if done is None:
-        done, facts = _run_and_publish(store, spec, model_config, config, splits, initial, on_step)
+        if on_start:
+            from tilth.trainer.throughput import run_costs
+
+            on_start(run_costs(model_config, config))
+        done, facts = _run_and_publish(store, spec, model_config, config, data, initial, on_step)
     else:
         facts = _measured_before(store, name, done)
-    meta = _run_meta(recipe, config, model_config, subset)
-    # All that a trace needs belongs to the run: its subset's name may stand for something else tomorrow.
-    parts = [done.part(), *tokens.parts, *subset.parts]
+    meta = _run_meta(recipe, config, model_config, data)
+    parts = [done.part(), *data.parts]
     named = store.save_named("run", name, parts, {**meta, **done.stats, **facts})
     publish(store)
     return Launched(named, done, was_there)
@@ -73,13 +82,13 @@ def _measured_before(store: Store, name: str, done: Artifact) -> dict[str, Any]:
 
 
 def _run_and_publish(
-    store: Store, spec: Spec, model_config: Any, config: Any, splits: dict[str, Artifact], initial: Artifact | None, on_step: Any
+    store: Store, spec: Spec, model_config: Any, config: Any, data: RunData, initial: Artifact | None, on_step: Any
 ) -> tuple[Artifact, dict[str, Any]]:
     from tilth.trainer.loop import train as run_loop
 
     work = store.work_folder(spec)
-    validation = splits["validation"].path if "validation" in splits else None
-    result = run_loop(model_config, config, splits["train"].path, validation, work, initial.path if initial else None, on_step)
+    train, validation = (data.token_sources(store, split) for split in SPLITS)
+    result = run_loop(model_config, config, train, validation, work, initial.path if initial else None, on_step)
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:
@@ -88,6 +97,7 @@ def _run_and_publish(
                 **_ends(losses),
                 "start_validation_loss": result.start_validation_loss,
                 "validation_loss": result.validation_loss,
+                "validation_accuracy": result.validation_accuracy,
                 "weights_digest": result.weights_digest,
             }
             done = store.adopt(spec, folder, stats)
@@ -97,7 +107,7 @@ def _run_and_publish(
 
 
 def _final_folder(work: Path) -> tuple[Path, list[float]]:
-    """What of a finished training becomes the run: weights, configuration, tokenizer, losses (which are returned, too)."""
+    """What of a finished training becomes the run: weights, configuration, tokenizer, losses (those of steps are returned)."""
     import pyarrow as pa
 
     from tilth.contracts import LOSSES
@@ -108,6 +118,8 @@ def _final_folder(work: Path) -> tuple[Path, list[float]]:
     final.mkdir()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copy(work / name, final / name)
+    if (work / DOCUMENT_LOSSES_FILE).exists():
+        shutil.copy(work / DOCUMENT_LOSSES_FILE, final / DOCUMENT_LOSSES_FILE)
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
     rows = [{field: line.get(field) for field in LOSSES.schema.names} for line in lines]
     write_table(final / "losses.parquet", pa.Table.from_pylist(rows, schema=LOSSES.schema), LOSSES)
@@ -116,37 +128,64 @@ def _final_folder(work: Path) -> tuple[Path, list[float]]:
 
 def _ends(losses: list[float]) -> dict[str, float]:
     """Where the loss began and ended: means over a twentieth of the steps, since one batch is noise."""
-    n = max(1, len(losses) // 20)
-    return {"start_loss": sum(losses[:n]) / n, "end_loss": sum(losses[-n:]) / n}
+    finite = [loss for loss in losses if math.isfinite(loss)]  # a skipped step may have had none
+    n = max(1, len(finite) // 20)
+    return {"start_loss": sum(finite[:n]) / n, "end_loss": sum(finite[-n:]) / n}
 
 
 def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> Any:
     from tilth.models.config import ModelConfig
+    from tilth.models.presets import with_preset
     from tilth.tokenize.bpe import Tokenizer
 
     if initial is not None:
-        return ModelConfig.from_dict(json.loads((initial.path / "config.json").read_text()))
-    return ModelConfig.from_dict({"vocab_size": Tokenizer.open(tokens.path).vocab_size, **(recipe.model or {})})
+        return _changed_config(json.loads((initial.path / "config.json").read_text()), recipe.model or {})
+    tokenizer = Tokenizer.open(tokens.path)
+    settings = with_preset({"vocab_size": tokenizer.vocab_size, **(recipe.model or {})})
+    if settings.get("complement") == "tokenizer" or (settings.get("rcps") and settings.get("complement") is None):
+        if tokenizer.complement is None:
+            fix = "Build the corpus with `tokenizer=Nucleotides()`, or give the model its `complement`."
+            raise RecipeError("the tokenizer of the subset knows no complement of its tokens", "Train(model=...)", fix)
+        settings["complement"] = tokenizer.complement
+    return ModelConfig.from_dict(settings)
 
 
-def _train_spec(model_config: Any, config: Any, splits: dict[str, Artifact], initial: Artifact | None) -> Spec:
-    inputs = {f"tokens.{split}": artifact.digest for split, artifact in splits.items()}
+def _changed_config(initial: dict[str, Any], changes: Mapping[str, Any]) -> Any:
+    from tilth.models.config import ModelConfig
+    from tilth.trainer.initial import CHANGEABLE
+
+    if others := sorted(set(changes) - set(CHANGEABLE)):
+        what = f"the initial run has a model already; `{others[0]}` cannot be another"
+        raise RecipeError(what, "Train(model=...)", f"With `initial`, give no more than {', '.join(CHANGEABLE)}.")
+    return ModelConfig.from_dict({**initial, **changes})
+
+
+def _check_strands(config: Any, tokens: Artifact) -> None:
+    from tilth.tokenize.bpe import Tokenizer
+
+    if config.reverse_complement and Tokenizer.open(tokens.path).complement is None:
+        fix = "Leave it out, or build the corpus with `tokenizer=Nucleotides()`."
+        raise RecipeError("only DNA can be read from its other strand", "TrainConfig.reverse_complement", fix)
+
+
+def _train_spec(store: Store, model_config: Any, config: Any, data: RunData, initial: Artifact | None) -> Spec:
+    # The table of document losses names subsets, and so does a mixture's order of them.
+    inputs = token_inputs(store, data, with_names=data.is_mixed or config.document_losses)
     if initial is not None:
         inputs["initial"] = initial.digest
     params = {"model": model_config.to_dict(), "training": config.to_dict()}
+    if data.is_mixed:
+        params["mixture"] = {source.subset: source.weight for source in data.sources}
     return Spec("train", TRAIN_VERSION, params, inputs, library_versions(("torch",)))
 
 
-def _run_meta(recipe: Train, config: Any, model_config: Any, subset: Named) -> dict[str, Any]:
+def _run_meta(recipe: Train, config: Any, model_config: Any, data: RunData) -> dict[str, Any]:
     return {
-        "subset": subset.name,
-        "subset_digest": subset.digest,
-        "corpus": subset.meta["corpus"],
-        "tokens": subset.name,
+        **data.meta(),
         "base": recipe.initial,
         "n_parameters": model_config.n_parameters(),
         "layers": model_config.layers,
-        **{key: getattr(config, key) for key in ("steps", "seq_len", "global_batch", "seed", "lr")},
+        **{key: getattr(config, key) for key in _OF_RUN},
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tilth.dedup.simhash.parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
 from tilth.tokenize.code_form import CodeForm as CodeForm
+from tilth.tokenize.nucleotides import Nucleotides as Nucleotides
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
@@ -277,7 +278,7 @@ class Corpus:
     near_duplicates: MinHashParameters | None = None
     duplicates: Sequence[Any] = ()  # "normal_text", "url", SimHash(...), Semantic(...)
     decontaminate: Decontaminate | None = None
-    tokenizer: Bpe | None = field(default_factory=Bpe)
+    tokenizer: Bpe | Nucleotides | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
     training_form: CodeForm | None = None
@@ -357,17 +358,32 @@ def _said(step: Any) -> str:
 class Train:
     """A training run on a subset: a new `model`, or the weights of the run `initial` to begin from.
 
-    `model` holds the settings of `tilth.models.ModelConfig` but `vocab_size`, which the tokenizer gives;
+    With `initial`, `model` may change what the same weights allow: `residual`, `residual_from`, and `n_classes` and
+    `pooling`, whose head begins anew. With `settings={"objective": "classify"}` each subset is a class.
+
+    Several subsets are a mixture, `{"web": 0.8, "code": 0.2}`: these shares of the tokens, each subset read in epochs of its
+    own; `settings={"max_repeats": 4}` refuses a run that would read one of them more often.
+    `model` holds the settings of `tilth.models.ModelConfig` but `vocab_size`, which the tokenizer gives, as it does
+    `complement` where that is "tokenizer" or `rcps` is True; `preset` among them names a configuration of
+    tilth/models/presets.py that the others change;
     `settings` holds those of `tilth.trainer.config.TrainConfig`.
     """
 
-    subset: str
+    subset: str | Mapping[str, float]
     settings: Mapping[str, Any]
     model: Mapping[str, Any] | None = None
     initial: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.model is None) == (self.initial is None):
+        if not isinstance(self.subset, str):
+            self._check_weights(self.subset)
+        if self.model is None and self.initial is None:
+            raise RecipeError("a run needs `model` settings or an `initial` run to begin from", fix="Give one of them.")
+
+    @staticmethod
+    def _check_weights(weights: Mapping[str, float]) -> None:
+        numbers = [isinstance(weight, int | float) and 0 < weight < float("inf") for weight in weights.values()]
+        if not numbers or not all(numbers):
             raise RecipeError(
-                "a run needs either `model` settings or an `initial` run to begin from", fix="Give exactly one of them."
+                f"the weights of `Train(subset={dict(weights)})` are no shares", fix='Such as `{"web": 0.8, "code": 0.2}`.'
             )

@@ -95,6 +95,14 @@ def train_tokenizer(inputs: Inputs, folder: Path, params: Params, work: Any) -> 
     return {}
 
 
+def write_nucleotides(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
+    """The tokenizer of single nucleotides, which no text decides."""
+    from tilth.tokenize.nucleotides import nucleotide_tokenizer
+
+    (folder / "tokenizer.json").write_bytes(nucleotide_tokenizer())
+    return {}
+
+
 def count_tokens(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The signal `n_tokens`: how long each document is for the corpus' tokenizer, the separator included."""
     from tilth.tokenize.bpe import Tokenizer
@@ -165,5 +173,6 @@ def spread(artifacts: Iterable[Artifact], n_wanted: int) -> Iterator[str]:
 
 READ = Step("read", 1, (), read)  # a source names its own libraries and version
 TOKENIZER = Step("tokenizer", 1, ("tokenizers",), train_tokenizer)
+NUCLEOTIDES = Step("tokenizer", 1, ("tokenizers",), write_nucleotides)
 TOKENS = Step("signals.tokens", 1, ("tokenizers",), count_tokens)
 EXACT = Step("dedup.exact", 1, (), mark_exact)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Named
 from tilth.errors import NotFoundError, StoreError, did_you_mean
 from tilth.pipeline.project import Project
+from tilth.pipeline.run_sources import RunSource, order_of, reads_whole_documents, sources_of
 from tilth.pipeline.sources_of_texts import SourcesOfTexts
 from tilth.pipeline.tokenise import SPLITS
 
@@ -32,6 +34,7 @@ class TracedToken:
     source_start: int | None  # UTF-8 bytes of the text as it was read; of an edited token those of the whole edit
     source_end: int | None
     document: dict[str, Any]  # its row of the catalog; empty for tokens of no one document
+    locus: str | None = None  # of a nucleotide: `chr1:1234 (-)`, its sequence, place there (from 0) and strand
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Traced:
     """One token of a run and where it comes from."""
 
     run: str
+    subset: str
     step: int
     sequence: int
     position: int
@@ -53,6 +57,8 @@ class Traced:
     end: int | None
     source_start: int | None
     source_end: int | None
+    locus: str | None = None
+    is_turned: bool = False  # read from the other strand: token and context are the reverse complement of what lies there
 
 
 class TokenShard:
@@ -81,11 +87,11 @@ class TokenShard:
         self._open(project, named, texts, split)
 
     @classmethod
-    def of_run(cls, project: Project, run: Named) -> TokenShard:
-        """What a run was trained on: it holds on to the parts of its tokens and of its subset."""
+    def of_run(cls, project: Project, source: RunSource) -> TokenShard:
+        """What a run was trained on: it holds on to the parts of its tokens and of its subsets."""
         shard = cls.__new__(cls)
-        shard.name = f"{run.meta['subset']}/train"
-        shard._open(project, run, run, "train")
+        shard.name = f"{source.subset}/train"
+        shard._open(project, source.named, source.named, "train")
         return shard
 
     def _open(self, project: Project, tokens: Named, texts: Named, split: str) -> None:
@@ -105,7 +111,8 @@ class TokenShard:
         """Open for many tokens: the provenance of all documents is looked up once."""
         from tilth.catalog.provenance import Provenance
 
-        self._provenance = Provenance(self._store, self._texts)
+        # n_bytes and meta tell the place of a nucleotide.
+        self._provenance = Provenance(self._store, self._texts, ("n_bytes", "meta") if self.tokenizer.complement else ())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -119,7 +126,6 @@ class TokenShard:
             where = f"Offsets go from 0 to {self.tokens.n_tokens - 1}."
             raise NotFoundError(f"token shard `{self.name}` has no token {offset}", f"{self.name}:{offset}", where)
         span = self._spans.at(offset) if self._spans else self._whole_document(offset)
-        ids = self.tokens.tokens
         n_before = self._n_bytes(span.token_start, offset)
         n_bytes = self._n_bytes(offset, offset + 1)
         start = end = source_start = source_end = None
@@ -129,17 +135,29 @@ class TokenShard:
             if span.kind == "edited":
                 source_start, source_end = span.source_start, span.source_end
         document = self._document(span.shard, span.row) if span.shard is not None and span.row is not None else {}
-        shown = (ids[max(0, offset - n_context) : offset], ids[offset : offset + 1], ids[offset + 1 : offset + 1 + n_context])
-        before, token, after = (self.tokenizer.decode(part) for part in shown)
+        token, context = self.shown(offset, n_context)
         ranges = (start, end, source_start, source_end)
-        return TracedToken(self.name, offset, token, f"{before}⟦{token}⟧{after}", span.kind, span.part, *ranges, document)
+        locus = locus_of(dict(document.pop("meta", None) or {}), source_start, document.get("n_bytes"))
+        return TracedToken(self.name, offset, token, context, span.kind, span.part, *ranges, document, locus)
+
+    def shown(self, offset: int, n_context: int, is_turned: bool = False) -> tuple[str, str]:
+        """The token at `offset`, and the same among those around it; where `is_turned`, as the other strand has them."""
+        from tilth.tokenize.strands import other_strand
+
+        ids = self.tokens.tokens
+        parts = [ids[max(0, offset - n_context) : offset], ids[offset : offset + 1], ids[offset + 1 : offset + 1 + n_context]]
+        if is_turned:
+            parts = [other_strand(part, self.tokens.complement) for part in reversed(parts)]
+        before, token, after = (self.tokenizer.decode(part) for part in parts)
+        return token, f"{before}⟦{token}⟧{after}"
 
     def _document(self, shard: str, row: int) -> dict[str, Any]:
         from tilth.catalog.trace import documents_at
 
         if self._provenance is not None:
             return self._provenance.at(shard, row)
-        return dict(documents_at(self._store, self._texts, [(shard, row)]).to_pylist()[0])
+        extra = ("meta",) if self.tokenizer.complement else ()
+        return dict(documents_at(self._store, self._texts, [(shard, row)], extra).to_pylist()[0])
 
     def _n_bytes(self, first: int, stop: int) -> int:
         """The bytes of tokens from `first` to `stop`. Whole blocks are remembered: a file may have millions of tokens."""
@@ -170,6 +188,20 @@ class TokenShard:
         return next(span for span in spans if span.token_start <= offset < span.token_end)
 
 
+def locus_of(meta: Mapping[str, str], source_start: int | None, n_bytes: int | None) -> str | None:
+    """Where the byte `source_start` of a document lies on its sequence, by the `meta` that sources of DNA write.
+
+    None for other documents, and for those that were joined from several places of a sequence.
+    """
+    if source_start is None or not {"sequence", "start", "end", "strand"} <= meta.keys():
+        return None
+    start, end = int(meta["start"]), int(meta["end"])
+    if n_bytes is None or end - start != n_bytes:
+        return None
+    at = end - 1 - source_start if meta["strand"] == "-" else start + source_start
+    return f"{meta['sequence']}:{at} ({meta['strand']})"
+
+
 def trace_token(project: Project, place: str, n_context: int = 12) -> TracedToken:
     """Trace `SUBSET/SPLIT:OFFSET` (`SUBSET:OFFSET` is of its training split). Raises NotFoundError."""
     name, _, offset = place.rpartition(":")
@@ -184,20 +216,31 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     Nothing was logged for this: the order of a run is a pure function of its settings.
     Raises NotFoundError where the run has no such step, sequence or position.
     """
-    from tilth.tokenize.order import RunOrder
+    from tilth.tokenize.strands import is_turned
 
     named = project.store.get_named("run", run)
-    meta = named.meta
-    for what, value, low, high in (
-        ("step", step, 0, meta["steps"] - 1),
-        ("sequence", sequence, 0, meta["global_batch"] - 1),
-        ("position", position, 0, meta["seq_len"] - 1),
-    ):
-        if not low <= value <= high:
-            raise NotFoundError(f"run `{run}` has no {what} {value}", f"run/{run}", f"Its {what}s go from {low} to {high}.")
-    shard = TokenShard.of_run(project, named)
-    order = RunOrder(shard.tokens.lengths, meta["seq_len"], meta["global_batch"], meta["seed"])
-    found = order.locate(step, sequence, position)
+    check_place(named, step=step, sequence=sequence, position=position)
+    sources = sources_of(named)
+    shards = [TokenShard.of_run(project, source) for source in sources]
+    turned = is_turned(named.meta.get("reverse_complement", 0.0), named.meta["seed"], step, sequence)
+    order = order_of(named, sources, [shard.tokens for shard in shards])
+    last = named.meta["seq_len"]
+    if reads_whole_documents(named):
+        last = order.sequence(step, sequence).pieces[0].length - 2  # the separator is not read
+    number, found = order.locate(step, sequence, last - position if turned else position)
+    shard = shards[number]
     at = shard.at(int(shard.tokens.offsets[found.document]) + found.offset, n_context)
-    own = {name: getattr(at, name) for name in ("kind", "part", "start", "end", "source_start", "source_end", "document")}
-    return Traced(run, step, sequence, position, at.token, at.context, found.epoch, found.offset, **own)
+    token, context = shard.shown(at.offset, n_context, turned)
+    names = ("kind", "part", "start", "end", "source_start", "source_end", "document", "locus")
+    own = {name: getattr(at, name) for name in names}
+    place = (run, sources[number].subset, step, sequence, position)
+    return Traced(*place, token, context, found.epoch, found.offset, **own, is_turned=turned)
+
+
+def check_place(run: Named, **place: int) -> None:
+    """Raise NotFoundError where a run has no such step, sequence or position."""
+    ends = {"step": run.meta["steps"], "sequence": run.meta["global_batch"], "position": run.meta["seq_len"]}
+    for what, value in place.items():
+        if not 0 <= value < ends[what]:
+            fix = f"Its {what}s go from 0 to {ends[what] - 1}."
+            raise NotFoundError(f"run `{run.name}` has no {what} {value}", f"run/{run.name}", fix)

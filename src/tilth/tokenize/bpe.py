@@ -1,4 +1,5 @@
-"""Byte-level BPE: trained to the same bytes from the same texts, lossless on any text, safe on huge or hostile input."""
+"""Tokenizers by their tokenizer.json, and byte-level BPE: trained to the same bytes from the same texts, lossless on any text,
+safe on huge or hostile input."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy as np
 import tokenizers
 
 from tilth.errors import ContractError, RecipeError, SubsetError
+from tilth.tokenize import nucleotides
 
 SEPARATOR = "<|endoftext|>"
 MIN_VOCAB_SIZE = 257  # the separator and the 256 bytes
@@ -28,14 +30,19 @@ _LONG_RUN = re.compile(rf"\S{{{MAX_TRAINING_RUN_CHARS}}}|\s{{{MAX_TRAINING_RUN_C
 class Tokenizer:
     """A trained tokenizer. Text never turns into a special token: `write_tokens` places the separator, a training form others.
 
+    Without `separator` it is `<|endoftext|>`, or [SEP] where single nucleotides are the tokens.
     Raises ContractError when `data` is no tokenizer.json or lacks the separator.
     """
 
-    def __init__(self, data: bytes, separator: str = SEPARATOR) -> None:
+    def __init__(self, data: bytes, separator: str | None = None) -> None:
         try:
             self._library = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
         except Exception as error:  # the library raises bare Exception
             raise ContractError(f"this is not a tokenizer.json: {error}", fix="Train one with `train_bpe`.") from error
+        vocabulary = self._library.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values()) + 1
+        self._nucleotides = nucleotides.NucleotideTable.of(data, vocabulary, self.dtype)
+        separator = separator or (nucleotides.SEPARATOR if self._nucleotides else SEPARATOR)
         separator_id = self._library.token_to_id(separator)
         if separator_id is None:
             raise ContractError(
@@ -44,11 +51,10 @@ class Tokenizer:
         # Without this the literal text `<|endoftext|>` in a document would end that document.
         self._library.encode_special_tokens = True
         self.data, self.separator, self.separator_id = data, separator, int(separator_id)
-        self.vocab_size = max(self._library.get_vocab(with_added_tokens=True).values()) + 1
         self.digest = hashlib.sha256(data).hexdigest()
 
     @classmethod
-    def open(cls, path: Path, separator: str = SEPARATOR) -> Tokenizer:
+    def open(cls, path: Path, separator: str | None = None) -> Tokenizer:
         """Read a tokenizer.json, or the one inside a folder."""
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
@@ -70,6 +76,12 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids (n_tokens,) of each text, without separators; memory is bounded by the ids themselves."""
+        if self._nucleotides is None:
+            return self._encode_by_library(texts)
+        found = self._nucleotides.encode(texts)
+        return [self._encode_by_library([text])[0] if ids is None else ids for text, ids in zip(texts, found, strict=True)]
+
+    def _encode_by_library(self, texts: Sequence[str]) -> list[np.ndarray]:
         parts: list[list[np.ndarray]] = [[] for _ in texts]
         for group in _groups(texts):
             encodings = self._library.encode_batch_fast([chunk for _, chunk in group], add_special_tokens=False)
@@ -85,15 +97,25 @@ class Tokenizer:
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
-        """How many bytes of text each token stands for, (vocab_size,) int64; 0 for special tokens. For byte-level tokenizers."""
+        """How many bytes of text each token stands for, (vocab_size,) int64; 0 for special tokens.
+
+        For byte-level tokenizers, and for nucleotides of ASCII text, of which an unknown letter is one byte, too.
+        """
+        if self._nucleotides is not None:
+            return self._nucleotides.lengths
         lengths = np.zeros(self.vocab_size, np.int64)
         for token, number in self._library.get_vocab(with_added_tokens=False).items():
             lengths[number] = len(token)  # the byte-level alphabet writes a byte as one character
         lengths[list(self.special_ids.values())] = 0
         return lengths
 
+    @property
+    def complement(self) -> tuple[int, ...] | None:
+        """The id that pairs with each id on the other strand, (vocab_size,); None where the tokens are no nucleotides."""
+        return self._nucleotides.complement if self._nucleotides else None
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; the separator is shown as its name. `decode(encode(text)) == text` for every text."""
+        """The text of `ids`; the separator is shown as its name. For BPE `decode(encode(text)) == text` for every text."""
         return self._library.decode([int(i) for i in ids], skip_special_tokens=False)
 
 

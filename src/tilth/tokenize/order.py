@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from tilth.errors import ContractError, RecipeError, SubsetError
 
-_WINDOWS = 1  # `of` of `shuffled`; the documents' is 0
+_WINDOWS = 1  # `of` of `shuffled`; the documents' is 0, that of the sources of a mixture 2
 
 
 class Piece(NamedTuple):
@@ -31,16 +32,26 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`."""
+    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`, `source` that of a mixture.
+
+    Where `is_turned`, they are read from the other strand: from the last token to the first, each as the one that pairs with it.
+    """
 
     pieces: tuple[Piece, ...]
     epochs: tuple[int, ...]
+    source: int = 0
+    is_turned: bool = False
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+    @property
+    def read_order(self) -> tuple[Piece, ...]:
+        """The pieces as a model meets them: from the last when the sequence is turned."""
+        return self.pieces[::-1] if self.is_turned else self.pieces
 
     @property
     def n_targets(self) -> int:
@@ -95,14 +106,7 @@ class RunOrder:
 
         Raises RecipeError when the batch cannot be shared equally.
         """
-        if self.global_batch % world_size or not 0 <= rank < world_size:
-            raise RecipeError(
-                f"a global batch of {self.global_batch} cannot be shared equally by {world_size} processes (rank {rank})",
-                where="global_batch",
-                fix="Use a multiple of the number of processes.",
-            )
-        share = self.global_batch // world_size
-        return [self.sequence(step, i) for i in range(rank * share, (rank + 1) * share)]
+        return [self.sequence(step, i) for i in share_of(self.global_batch, rank, world_size)]
 
     def sequence(self, step: int, sequence: int) -> SequencePlan:
         """The plan of one sequence: pieces of seq_len + 1 tokens in all."""
@@ -149,9 +153,7 @@ class RunOrder:
         return step * self.global_batch * self.seq_len / self.n_tokens
 
     def _stream_position(self, step: int, sequence: int, position: int) -> int:
-        if step < 0 or not 0 <= sequence < self.global_batch:
-            raise RecipeError(f"there is no sequence {sequence} of step {step}", where=f"a global batch of {self.global_batch}")
-        slot = int(step) * self.global_batch + int(sequence)
+        slot = slot_of(self.global_batch, step, sequence)
         epoch = slot * self.seq_len // self.n_tokens
         first = self._first_window(epoch)
         return (first + self._epoch(epoch).window_at(slot - first)) * self.seq_len + int(position)
@@ -182,7 +184,14 @@ class _Epoch:
         return int(self.windows[slot])
 
     def slot_of(self, window: int) -> int:
-        return int(np.flatnonzero(self.windows == window)[0])
+        return int(self._slots[window])
+
+    @cached_property
+    def _slots(self) -> np.ndarray:
+        """Where each window is read, (n_windows,) int64: only those who ask for a document's uses need it."""
+        slots = np.empty_like(self.windows)
+        slots[self.windows] = np.arange(len(self.windows))
+        return slots
 
     def find(self, within: int) -> tuple[int, int]:
         place = int(np.searchsorted(self.ends, within, side="right"))
@@ -206,6 +215,25 @@ class _Epoch:
             place, start = place + 1, 0
 
 
+def share_of(global_batch: int, rank: int, world_size: int) -> range:
+    """The sequences of one process. Raises RecipeError when the batch cannot be shared equally."""
+    if global_batch % world_size or not 0 <= rank < world_size:
+        raise RecipeError(
+            f"a global batch of {global_batch} cannot be shared equally by {world_size} processes (rank {rank})",
+            where="global_batch",
+            fix="Use a multiple of the number of processes.",
+        )
+    share = global_batch // world_size
+    return range(rank * share, (rank + 1) * share)
+
+
+def slot_of(global_batch: int, step: int, sequence: int) -> int:
+    """The number of a sequence among all of the run. Raises RecipeError when the step has no such sequence."""
+    if step < 0 or not 0 <= sequence < global_batch:
+        raise RecipeError(f"there is no sequence {sequence} of step {step}", where=f"a global batch of {global_batch}")
+    return int(step) * global_batch + int(sequence)
+
+
 def shuffled(n: int, seed: int, epoch: int, of: int = 0) -> np.ndarray:
     """A permutation (n,) int64 of range(n) that depends on its arguments alone; another `of` is another permutation.
 
@@ -214,11 +242,21 @@ def shuffled(n: int, seed: int, epoch: int, of: int = 0) -> np.ndarray:
     Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
     """
     with np.errstate(over="ignore"):
-        key = _mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
-        return np.argsort(_mix(_mix(np.arange(n, dtype=np.uint64) + key)), kind="stable")
+        key = mix64(mix64(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(epoch + (of << 32)))
+        # Without ties all kinds of sorting give the same; this one is the fastest.
+        return np.argsort(mix64(mix64(np.arange(n, dtype=np.uint64) + key)), kind="quicksort")
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def hash_of(*numbers: int) -> np.ndarray:
+    """One uint64 (1,) that depends on all `numbers`, 0 or more each, and on their order."""
+    key = np.zeros(1, dtype=np.uint64)
+    for number in numbers:
+        key = mix64(key + np.uint64(number))
+    return key
+
+
+def mix64(x: np.ndarray) -> np.ndarray:
+    """The hash of each uint64 of `x`; one to one."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

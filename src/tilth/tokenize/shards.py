@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tilth.contracts import TOKENS_INDEX, check, uuid_array
 from tilth.errors import ContractError
 from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.order import SequencePlan
+from tilth.tokenize.strands import other_strand
 
 IGNORED = -100  # the target of a position whose next token belongs to another document
 _ROWS_PER_BATCH = 50_000
@@ -161,6 +163,15 @@ class TokenSet:
         name = json.loads((self.folder / "tokens.json").read_text(encoding="utf-8"))["separator"]
         return Tokenizer.open(self.folder, name)
 
+    @cached_property
+    def complement(self) -> np.ndarray:
+        """The id on the other strand for each id, (vocab_size,) int64. Raises ContractError: the tokens are no nucleotides."""
+        pairs = self.tokenizer().complement
+        if pairs is None:
+            what = "these tokens have no other strand: they are no nucleotides"
+            raise ContractError(what, str(self.folder), "Build the corpus with `tokenizer=Nucleotides()`.")
+        return np.array(pairs, np.int64)
+
     def document(self, index: int) -> np.ndarray:
         """The ids (length,) of one document, with its separator."""
         return self.tokens[self.offsets[index] : self.offsets[index] + self.lengths[index]]
@@ -174,8 +185,9 @@ class TokenSet:
         """What a model reads for `plan`: (ids_T int64, targets_T int64, segments_T int32).
 
         The target of a position is the next token, or -100 where that belongs to another document (or to the
-        same one in another epoch). Segments count the documents of the sequence from 0.
-        Raises ContractError for an id outside the vocabulary, which means that tokens.bin was damaged.
+        same one in another epoch). Segments count the documents of the sequence from 0. A turned plan is the reverse
+        complement of all T+1 tokens. Raises ContractError for an id outside the vocabulary, which means that tokens.bin was
+        damaged, and for a plan to turn what is no DNA.
         """
         parts = []
         for piece in plan.pieces:
@@ -186,6 +198,8 @@ class TokenSet:
             what = f"tokens.bin is damaged: it holds ids outside the vocabulary of {self.vocab_size}"
             raise ContractError(what, where=str(self.folder))
         lengths = [piece.length for piece in plan.pieces]
+        if plan.is_turned:
+            tokens, lengths = other_strand(tokens, self.complement), lengths[::-1]
         targets = tokens[1:].copy()
         targets[np.cumsum(lengths)[:-1] - 1] = IGNORED
         segments = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)

@@ -1,34 +1,33 @@
-"""Checkpoints: published whole or not at all, checked before they are used, the last two kept."""
+"""What a checkpoint holds, and how a run is put back to it: checked first, in any number of shards.
+
+The files are those of torch.distributed.checkpoint, which cut tensors as the processes held them and join them as
+they are wanted; state.json holds their digests, the step, the random state and what the run must share.
+"""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import errno
 import hashlib
 import json
 import logging
-import os
-import shutil
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
-from tilth.artifacts.atomic import disk_errors, sync_folder
 from tilth.errors import StaleError, TrainError
 from tilth.trainer.config import differences
+from tilth.trainer.world import World
 
 log = logging.getLogger(__name__)
-FORMAT = "tilth.checkpoint/1"
-N_KEPT = 2
-_PARTIAL = ".partial-"
-_FILES = ("model.safetensors", "optimizer.safetensors")
+FORMAT = "tilth.checkpoint/2"
+STATE_FILE = "state.json"
+WEIGHTS = "model"
+ONE_PROCESS = "torch.distributed is disabled"  # how DCP begins its warning for one process, which is no accident here
 
 
 @dataclass(frozen=True)
@@ -38,46 +37,6 @@ class Checkpoint:
     folder: Path
     step: int
     state: dict[str, Any]
-
-
-def save_checkpoint(
-    work_dir: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any], place: dict[str, Any]
-) -> Path:
-    """Publish checkpoints/step-<step> at once and drop all but the last two.
-
-    `identity` is what a resumed run must share, `place` what its bits alone depend on.
-    Raises StoreError when the disk is full: what was published before stays.
-    """
-    parent = work_dir / "checkpoints"
-    final = parent / f"step-{step:08d}"
-    partial = parent / f"{_PARTIAL}{final.name}"
-    with disk_errors(final), _safetensors_errors():
-        parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir()
-            save_file(_on_cpu(model.state_dict()), partial / _FILES[0], {"format": "pt"})
-            save_file(_optimizer_tensors(model, optimizer), partial / _FILES[1], {"format": "pt"})
-            digests = {name: _synced_digest(partial / name) for name in _FILES}
-            state = {
-                "format": FORMAT,
-                "step": step,
-                "identity": identity,
-                "files": digests,
-                "rng": _rng_state(),
-                "place": place,
-            }
-            (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-            _synced_digest(partial / "state.json")
-            sync_folder(partial)
-            _discard(final)  # a damaged one of the same step, from before this run was resumed
-            os.rename(partial, final)
-            sync_folder(parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    for old in published(work_dir)[:-N_KEPT]:
-        _discard(old)
-    return final
 
 
 def published(work_dir: Path) -> list[Path]:
@@ -106,8 +65,10 @@ def latest_checkpoint(work_dir: Path) -> Checkpoint | None:
     return None
 
 
-def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
-    """Raise StaleError, with each difference, unless the checkpoint was made by the same run."""
+def check_identity(checkpoint: Checkpoint | None, identity: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint, if there is one. Raises StaleError, with each difference, unless it was made by the same run."""
+    if checkpoint is None:
+        return None
     # through JSON, as the saved one went: tuples become lists
     changed = differences(checkpoint.state["identity"], json.loads(json.dumps(identity)))
     if changed:
@@ -116,54 +77,75 @@ def check_identity(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
             where=str(checkpoint.folder),
             fix="Use the inputs it was begun with, or another work folder.",
         )
+    return checkpoint
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, place: dict[str, Any]) -> None:
-    """Put model, optimiser and random state back to the bit; says in the log when they cannot stay bit-equal."""
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, place: dict[str, Any]
+) -> None:
+    """Put model, optimiser and random state back, in whatever shards they lie now; every process must call it.
+
+    At the same `place` the bits are those that were saved; at another the log says how it differs.
+    """
+    reader = dcp.FileSystemReader(checkpoint.folder)
     try:
-        weights, moments = (load_file(checkpoint.folder / name) for name in _FILES)
+        saved = reader.read_metadata().state_dict_metadata
     except FileNotFoundError as error:
         fix = "Give a work folder that all processes can read."
         raise TrainError("this process cannot see the checkpoint of the first one", str(checkpoint.folder), fix) from error
-    model.load_state_dict(weights)
-    parameters = dict(model.named_parameters())
-    for key, value in moments.items():
-        kind, name = key.split("/", 1)
-        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device)
+    _make_moments(saved, model, optimizer, world)
+    tensors = named_tensors(model, optimizer, world)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=ONE_PROCESS)
+        # in place: into the parameters themselves and the optimiser's new tensors
+        dcp.load(tensors, storage_reader=reader, process_group=world.checkpoint_group, no_dist=world.size == 1)
     _set_rng_state(checkpoint.state["rng"])
     changed = differences(checkpoint.state["place"], place)
     if changed:
         log.warning("resumed with %s: the same batches, but not the same bits", "; ".join(changed))
 
 
+def named_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> dict[str, Tensor]:
+    """What a checkpoint holds, as "kind/parameter": the weights and each kind of the optimiser's state.
+
+    A tensor of which other processes hold other slices carries its slice's number: "model/blocks.0.mixer.D@1".
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"{WEIGHTS}/{_place_name(name, parameter, world)}"] = parameter.detach()
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{kind}/{_place_name(name, parameter, world)}"] = value
+    return tensors
+
+
+def _place_name(name: str, parameter: Tensor, world: World) -> str:
+    return f"{name}@{world.tensor_rank}" if getattr(parameter, "_is_slice", False) else name
+
+
+def _make_moments(saved: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:
+    """Give the optimiser empty tensors of the kinds that were saved: a new one makes its own only at the first update."""
+    parameters = {_place_name(name, parameter, world): parameter for name, parameter in model.named_parameters()}
+    for key, entry in saved.items():
+        kind, name = key.split("/", 1)
+        if kind == WEIGHTS or name not in parameters:
+            continue
+        parameter, dtype = parameters[name], entry.properties.dtype
+        if entry.size == parameter.shape:
+            moment = torch.zeros_like(parameter.detach(), dtype=dtype)
+        else:
+            moment = torch.zeros(entry.size, dtype=dtype, device=parameter.device)
+        optimizer.state[parameter][kind] = moment
+
+
 def _verified(folder: Path) -> Checkpoint:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     if state["format"] != FORMAT:
         raise ValueError(f"its format is {state['format']!r}, not {FORMAT!r}")
-    for name in _FILES:
+    for name, digest in state["files"].items():
         with open(folder / name, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != state["files"][name]:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise ValueError(f"{name} is not the file that was written")
     return Checkpoint(folder, int(state["step"]), state)
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = value
-    return _on_cpu(tensors)
-
-
-def _rng_state() -> dict[str, str]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return {name: base64.b64encode(value.numpy().tobytes()).decode() for name, value in state.items()}
 
 
 def _set_rng_state(state: dict[str, str]) -> None:
@@ -171,30 +153,3 @@ def _set_rng_state(state: dict[str, str]) -> None:
     torch.set_rng_state(tensors["cpu"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
-
-
-def _synced_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _discard(folder: Path) -> None:
-    """Remove a checkpoint so that a crash on the way leaves no half of one under its name."""
-    if folder.exists():
-        doomed = folder.with_name(f"{_PARTIAL}old-{folder.name}")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(folder, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _safetensors_errors() -> Iterator[None]:
-    """The library hides the errno of a failed write in its message."""
-    try:
-        yield
-    except SafetensorError as error:
-        for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            if f"os error {code})" in str(error):
-                raise OSError(code, str(error)) from error
-        raise

@@ -11,8 +11,18 @@ from tilth.errors import RecipeError, did_you_mean
 
 DECAYS = ("cosine", "wsd")
 DEVICES = ("auto", "cpu", "cuda")
+OBJECTIVES = ("next_token", "masked", "classify")
+OPTIMIZERS = ("adamw", "muon")
+PRECISIONS = ("float32", "bfloat16")
+_CHOICES = {
+    "decay": DECAYS,
+    "device": DEVICES,
+    "objective": OBJECTIVES,
+    "optimizer": OPTIMIZERS,
+    "precision": PRECISIONS,
+}
 # These say when to look and where to run, not what to compute: a resumed run may change them.
-_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device")
+_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device", "shard", "max_repeats", "wandb_project")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +31,15 @@ class TrainConfig:
 
     `micro_batch` is how many sequences one process takes at a time (None = its whole share): it changes memory
     and speed, and the loss within rounding. `decay_share` is the part of all steps over which "wsd" decays.
+    `reverse_complement` is the share of sequences that are read from the other strand of DNA, for tokens of nucleotides.
     0 for `checkpoint_every` or `eval_every` means only at the end. One evaluation reads `eval_batches` global batches.
+    `objective` is described in objectives.py; "masked" needs a bidirectional model. `optimizer` "muon" is Muon on the
+    hidden matrices, which shares lr and weight_decay with AdamW on the rest. `skip_spikes` leaves out the update of a
+    step whose loss or gradient norm lies this many standard deviations above the last 128 steps (0 = never). `precision`
+    "bfloat16" makes the matrix products bf16, and nothing else. `recompute` keeps only the input of each sublayer for the
+    backward pass; `compile` compiles each sublayer. `wandb_project` shows the curves on Weights & Biases, too.
+    A run that would read one of its sources more often than `max_repeats` times (None = no limit) is refused.
+    `document_losses` writes the loss of each document in each step beside the metrics.
     """
 
     steps: int
@@ -47,31 +65,47 @@ class TrainConfig:
     tensor_parallel: int = 1
     shard: bool = False
     document_losses: bool = False
+    max_repeats: float | None = None
     seed: int = 0
     checkpoint_every: int = 100
     eval_every: int = 0
     eval_batches: int = 8
     device: str = "auto"
+    wandb_project: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "seq_len", "global_batch", "eval_batches"):
             self._require_int(name, 1)
         for name in ("warmup_steps", "checkpoint_every", "eval_every"):
             self._require_int(name, 0)
+        self._require_int("tensor_parallel", 1)
+        if self.tensor_parallel > 1 and self.optimizer == "muon":
+            raise _bad("tensor_parallel", self.tensor_parallel, "must be 1 with optimizer='muon', which needs whole matrices")
         if self.micro_batch is not None:
             self._require_int("micro_batch", 1)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise _bad("seed", self.seed, "must be an integer from 0 to 2**63 - 1")
+        if self.max_repeats is not None:
+            self._require_number("max_repeats", above=0, at_most=float("inf"))
+        if self.document_losses and self.tensor_parallel > 1:
+            raise _bad("document_losses", True, "needs whole losses, which tensor_parallel shares among processes")
         if self.warmup_steps >= self.steps > 1:
             raise _bad("warmup_steps", self.warmup_steps, f"must be below steps={self.steps}")
         for name in ("lr", "clip_norm"):
             self._require_number(name, above=0, at_most=float("inf"))
         self._require_number("decay_share", above=0, at_most=1)
+        self._require_number("reverse_complement", above=None, at_most=1)
         self._require_number("min_lr_ratio", above=None, at_most=1)
         self._require_number("weight_decay", above=None, at_most=float("inf"))
         for name in ("beta1", "beta2"):
             self._require_number(name, above=None, at_most=0.999999)
-        for name, known in (("decay", DECAYS), ("device", DEVICES)):
+        self._require_number("skip_spikes", above=None, at_most=float("inf"))
+        if self.wandb_project is not None and (not isinstance(self.wandb_project, str) or not self.wandb_project):
+            raise _bad("wandb_project", repr(self.wandb_project), "must be the name of a project, or None")
+        for name in ("recompute", "compile", "shard"):
+            if not isinstance(getattr(self, name), bool):
+                raise _bad(name, repr(getattr(self, name)), "must be True or False")
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise _bad(name, repr(getattr(self, name)), did_you_mean(str(getattr(self, name)), known))
 

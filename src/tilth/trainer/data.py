@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +11,52 @@ from torch import Tensor
 
 from tilth.errors import TrainError
 from tilth.models.config import ModelConfig
+from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.order import SequencePlan
-from tilth.tokenize.shards import TokenSet
+from tilth.tokenize.shards import IGNORED
 
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids_T, targets_T, segments_T of one sequence
 Batch = tuple[Tensor, Tensor, Tensor]  # ids_BT int64, targets_BT int64 (-100: no loss), segments_BT int32
 
 
-def open_tokens(folder: Path, model_config: ModelConfig) -> TokenSet:
-    """The token set of a run. Raises ContractError when it is damaged, TrainError when the model cannot read it."""
-    tokens = TokenSet.open(folder)
+def open_tokens(sources: Path | Sequence[Source], model_config: ModelConfig) -> TokenMixture:
+    """The token sets of a run, as `TokenMixture.open`. Raises TrainError when the model cannot read them."""
+    tokens = TokenMixture.open(sources)
     if tokens.vocab_size > model_config.vocab_size:
         raise TrainError(
             f"the tokens use a vocabulary of {tokens.vocab_size}, the model knows {model_config.vocab_size}",
-            where=str(folder),
+            where=str(tokens.folder),
             fix=f"Set the model's vocab_size to {tokens.vocab_size} or more.",
         )
     return tokens
 
 
-def micro_batches(tokens: TokenSet, plans: Sequence[SequencePlan], size: int | None, device: torch.device) -> Iterator[Batch]:
-    """The sequences of `plans`, `size` at a time (None = all at once)."""
+def micro_batches(
+    tokens: TokenMixture,
+    plans: Sequence[tuple[int, SequencePlan]],
+    size: int | None,
+    device: torch.device,
+    arrange: Callable[[Row, SequencePlan, int], Row],
+) -> Iterator[Batch]:
+    """The numbered sequences of `plans`, `size` at a time (None = all at once), each as `arrange(row, plan, number)` makes it."""
     size = size or max(1, len(plans))
     for start in range(0, len(plans), size):
-        rows = [tokens.sequence(plan) for plan in plans[start : start + size]]
+        rows = [arrange(tokens.sequence(plan), plan, number) for number, plan in plans[start : start + size]]
         ids_BT, targets_BT, segments_BT = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*rows, strict=True))
         yield ids_BT, targets_BT, segments_BT
 
 
-def count_targets(plans: Sequence[SequencePlan], where: str) -> int:
-    """Targets of all `plans`. Raises TrainError when there are none, since a mean over nothing is no loss."""
-    n_targets = sum(plan.n_targets for plan in plans)
+def count_targets(batches: Iterable[Batch]) -> int:
+    """The targets that a loss is taken over."""
+    return sum(int((targets_BT != IGNORED).sum()) for _, targets_BT, _ in batches)
+
+
+def require_targets(n_targets: float, where: str) -> int:
+    """`n_targets`; raises TrainError when there are none, since a mean over nothing is no loss."""
     if n_targets == 0:
         raise TrainError(
-            "no token of the batch has a next token in its own document",
+            "no token of the batch has a next token in its own document, or none was masked",
             where=where,
             fix="Leave out empty documents, or use longer sequences.",
         )
-    return n_targets
+    return int(n_targets)

@@ -3,39 +3,73 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import torch
 
 from tilth.errors import TrainError
 from tilth.models.decoder import Decoder
-from tilth.tokenize.order import RunOrder, SequencePlan
-from tilth.tokenize.shards import TokenSet
+from tilth.tokenize.mixture import TokenMixture
+from tilth.tokenize.order import SequencePlan
+from tilth.tokenize.shards import IGNORED
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.data import count_targets, micro_batches
-from tilth.trainer.parallel import World
+from tilth.trainer.data import Row, micro_batches, require_targets
+from tilth.trainer.execution import autocast
+from tilth.trainer.objectives import Objective
+from tilth.trainer.world import World
+
+_SPARE = -1  # the number of a sequence that is read for company only
 
 
 @torch.no_grad()
-def evaluate(model: Decoder, tokens: TokenSet, config: TrainConfig, world: World) -> float:
-    """Mean loss (nats per target token) over the same `eval_batches` global batches of `tokens` at every call.
+def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config: TrainConfig, world: World) -> dict[str, float]:
+    """`validation_loss` (nats per target) and what else the objective scores, each a mean over the targets.
 
-    A smaller set is read once. Every process must call it. Raises TrainError when there is no target or no finite loss.
+    Over the same `eval_batches` global batches of `tokens` at every call: a set that has less is read once, a mixture until
+    one of its sources is, and all of several classes. Every process must call it. Raises TrainError when there is no target
+    or no finite loss.
     """
-    plans = _plans(tokens, config)
-    n_targets = count_targets(plans, str(tokens.folder))
+    numbered = _share(list(enumerate(_plans(objective, tokens, config))), world)
+
+    def arrange(row: Row, plan: SequencePlan, number: int) -> Row:
+        # What is asked of a sequence is the same at every evaluation: as of step 0.
+        ids_T, targets_T, segments_T = objective.arrange(row, plan, 0, max(number, 0))
+        return ids_T, np.full_like(targets_T, IGNORED) if number == _SPARE else targets_T, segments_T
+
+    batches = micro_batches(tokens, numbered, config.micro_batch, world.device, arrange)
     model.eval()
-    total = 0.0
-    for batch in micro_batches(tokens, plans[world.rank :: world.size], config.micro_batch, world.device):
-        loss, _ = model.loss(*batch)
-        total += float(loss)
+    sums = dict.fromkeys(objective.scores, 0.0)
+    n_targets = 0
+    for batch in batches:
+        with autocast(config, world.device):
+            scores, count = objective.score(model, batch)
+        sums = {name: total + float(scores[name]) for name, total in sums.items()}
+        n_targets += int(count)
     model.train()
-    mean = world.add_up([total])[0] / n_targets
-    if not math.isfinite(mean):
-        raise TrainError(f"the validation loss is {mean}", where=str(tokens.folder))
-    return mean
+    n_all, *totals = world.add_up([float(n_targets), *sums.values()])
+    n_all = require_targets(n_all, str(tokens.folder))
+    means = {f"validation_{name}": total / n_all for name, total in zip(sums, totals, strict=True)}
+    if not math.isfinite(means["validation_loss"]):
+        raise TrainError(f"the validation loss is {means['validation_loss']}", where=str(tokens.folder))
+    return means
 
 
-def _plans(tokens: TokenSet, config: TrainConfig) -> list[SequencePlan]:
+def _share(numbered: list[tuple[int, SequencePlan]], world: World) -> list[tuple[int, SequencePlan]]:
+    """This process's sequences: as many as any other's, for the parameters may lie in shards that all calls must gather."""
+    share = numbered[world.data_rank :: world.data_size]
+    n_each = math.ceil(len(numbered) / world.data_size)
+    return share + [(_SPARE, numbered[0][1])] * (n_each - len(share))
+
+
+def _plans(objective: Objective, tokens: TokenMixture, config: TrainConfig) -> list[SequencePlan]:
     n_wanted = config.eval_batches * config.global_batch
-    n_sequences = min(n_wanted, max(1, tokens.n_tokens // config.seq_len))
-    return RunOrder(tokens.lengths, config.seq_len, n_sequences, config.seed).sequences(0)
+    order = tokens.order(config.seq_len, 1, config.seed, objective.reads_whole_documents)
+    if objective.reads_whole_documents:
+        # of each class its share, whatever the mixture's weights are: a mean over the documents as they are
+        plans = [
+            replace(one.sequence(i, 0), source=source) for source, one in enumerate(order.orders) for i in range(one.n_tokens)
+        ]
+        return plans[:: -(-len(plans) // n_wanted)]
+    n_sequences = int(min(n_wanted, max(1, order.n_steps_within(1))))
+    return [order.sequence(step, 0) for step in range(n_sequences)]

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,27 @@ from tilth.artifacts.atomic import disk_errors, is_locked, locked
 from tilth.errors import StaleError, TrainError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
-from tilth.models.weights import load_model, save_model, weights_digest
-from tilth.tokenize.order import RunOrder
-from tilth.tokenize.shards import TokenSet
-from tilth.trainer.checkpoint import Checkpoint, check_identity, latest_checkpoint, published, restore, save_checkpoint
-from tilth.trainer.config import TrainConfig, differences
-from tilth.trainer.data import count_targets, micro_batches, open_tokens
+from tilth.models.weights import save_model, weights_digest
+from tilth.tokenize.mixed_order import MixedOrder
+from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
+from tilth.tokenize.strands import mark_turned
+from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
+from tilth.trainer.config import TrainConfig
+from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
+from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
+from tilth.trainer.execution import autocast, wrap_sublayers
+from tilth.trainer.failures import memory_errors, not_finite
+from tilth.trainer.initial import initial_model
 from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
+from tilth.trainer.objectives import Objective, make_objective
 from tilth.trainer.optim import learning_rate, make_optimizer, set_learning_rate
-from tilth.trainer.parallel import World, join_world
+from tilth.trainer.parallel import add_up_gradients, add_up_slices, clip_gradients, lay_out, whole_model
+from tilth.trainer.saving import Checkpointer
+from tilth.trainer.spikes import SpikeGuard
+from tilth.trainer.throughput import speed
+from tilth.trainer.world import World, join_world
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
@@ -43,7 +53,9 @@ class TrainResult:
     final_loss: float  # of the last step, before its update
     start_validation_loss: float | None  # before the first update
     validation_loss: float | None  # after the last update
+    validation_accuracy: float | None  # of documents whose class is right, after the last update
     n_tokens: int  # targets over all steps
+    n_skipped: int  # steps whose update was left out, see TrainConfig.skip_spikes
     seconds: float  # of all steps, evaluations and checkpoints apart
     tokens_per_second: float  # input tokens of all processes
     weights_digest: str
@@ -53,13 +65,13 @@ class TrainResult:
 def train(
     model_config: ModelConfig,
     config: TrainConfig,
-    tokens: Path,
-    validation: Path | None,
+    tokens: Path | Sequence[Source],
+    validation: Path | Sequence[Source] | None,
     work_dir: Path,
     initial: Path | None = None,
     on_step: OnStep | None = None,
 ) -> TrainResult:
-    """Train on the token set `tokens`, or go on where an interrupted call with the same inputs stopped.
+    """Train on the token set `tokens`, or a mixture of several, or go on where an interrupted call with the same inputs stopped.
 
     Under `torchrun` every process calls this with the same arguments and a `work_dir` that all can read.
     `initial` is a saved model to start from; `on_step` gets the metrics of each step, in the first process.
@@ -68,11 +80,17 @@ def train(
     StoreError (disk full; the last checkpoint stays), RecipeError, ContractError, and KeyboardInterrupt after a
     checkpoint when asked to stop.
     """
-    with join_world(config.device) as world, _sole_use(Path(work_dir), world):
-        run = _prepare(model_config, config, Path(tokens), validation, Path(work_dir), initial, world)
+    work_dir = Path(work_dir)
+    with (
+        join_world(config.device, config.tensor_parallel) as world,
+        _sole_use(work_dir, world),
+        memory_errors(work_dir, config, world.data_size),
+    ):
+        run = _prepare(model_config, config, tokens, validation, work_dir, initial, world)
         if run.first_step < config.steps:
             _take_steps(run, on_step)
-        return world.from_first(lambda: _finish(run))
+        model = whole_model(run.model, world)
+        return world.from_first(lambda: _finish(run, model))
 
 
 @contextlib.contextmanager
@@ -95,13 +113,16 @@ class _Run:
     config: TrainConfig
     work_dir: Path
     world: World
-    tokens: TokenSet
-    validation: TokenSet | None
-    order: RunOrder
+    tokens: TokenMixture
+    validation: TokenMixture | None
+    order: MixedOrder
+    objective: Objective
     model: Decoder
-    optimizer: torch.optim.AdamW
-    identity: dict[str, Any]
+    optimizer: torch.optim.Optimizer
+    guard: SpikeGuard
+    saver: Checkpointer
     resumed_from: int | None
+    losses: DocumentLosses | None = None
 
     @property
     def first_step(self) -> int:
@@ -111,145 +132,151 @@ class _Run:
 def _prepare(
     model_config: ModelConfig,
     config: TrainConfig,
-    tokens_folder: Path,
-    validation_folder: Path | None,
+    sources: Path | Sequence[Source],
+    validation_sources: Path | Sequence[Source] | None,
     work_dir: Path,
     initial: Path | None,
     world: World,
 ) -> _Run:
-    tokens = open_tokens(tokens_folder, model_config)
-    validation = open_tokens(validation_folder, model_config) if validation_folder else None
+    tokens = open_tokens(sources, model_config)
+    validation = open_tokens(validation_sources, model_config) if validation_sources else None
     if validation and validation.tokenizer_digest != tokens.tokenizer_digest:
-        raise StaleError("the validation set was made by another tokenizer", where=str(validation_folder))
-    order = RunOrder(tokens.lengths, config.seq_len, config.global_batch, config.seed)
-    order.batch(0, world.rank, world.size)  # an unequal share is refused before any work
+        raise StaleError("the validation set was made by another tokenizer", where=str(validation.folder))
+    objective = make_objective(config, model_config, tokens)
+    order = tokens.order(config.seq_len, config.global_batch, config.seed, objective.reads_whole_documents)
+    check_repeats(order, tokens.names, config.steps, config.max_repeats or math.inf)
+    order.batch(0, world.data_rank, world.data_size)  # an unequal share is refused before any work
     torch.manual_seed(config.seed)
-    model = _load_initial(initial, model_config, tokens) if initial else Decoder(model_config)
+    model = initial_model(initial, model_config, tokens)
     identity = {
         "model": model_config.to_dict(),
         "train": config.identity(),
-        "tokens_digest": tokens.digest,
+        "tokens": tokens.identity(),
         "initial_digest": weights_digest(model.state_dict()) if initial else None,
     }
-    checkpoint = world.from_first(lambda: _find_checkpoint(work_dir, identity))
-    model.to(world.device)
+    checkpoint = world.from_first(lambda: check_identity(latest_checkpoint(work_dir), identity))
+    model = lay_out(model, world, config.shard)
+    wrap_sublayers(model, config)
     optimizer = make_optimizer(model, config)
+    # What the rounding of sums depends on, the settings that a resumed run may change included.
+    place = {**world.place, "shard": config.shard and world.data_size > 1}
     if checkpoint:
         log.info("resuming from %s", checkpoint.folder)
-        restore(checkpoint, model, optimizer, world.place)
+        restore(checkpoint, model, optimizer, world, place)
+    guard = SpikeGuard(config.skip_spikes, checkpoint.state["ledger"] if checkpoint else None)
+    saver = Checkpointer(work_dir, model, optimizer, world, identity, place)
     resumed_from = checkpoint.step if checkpoint else None
-    return _Run(config, work_dir, world, tokens, validation, order, model, optimizer, identity, resumed_from)
-
-
-def _find_checkpoint(work_dir: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    checkpoint = latest_checkpoint(work_dir)
-    if checkpoint:
-        check_identity(checkpoint, identity)
-    return checkpoint
-
-
-def _load_initial(folder: Path, model_config: ModelConfig, tokens: TokenSet) -> Decoder:
-    model = load_model(folder)
-    changed = differences(model.config.to_dict(), model_config.to_dict(), "model.")
-    tokenizer = folder / "tokenizer.json"
-    if tokenizer.exists() and tokenizer.read_bytes() != (tokens.folder / "tokenizer.json").read_bytes():
-        changed.append("tokenizer.json: the vocabulary differs, so the same id would mean another token")
-    if changed:
-        raise StaleError(
-            "the initial model is not the one to train: " + "; ".join(changed),
-            where=str(folder),
-            fix="Use its config, and tokenise the subset with its tokenizer.json.",
-        )
-    return model
+    return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from)
 
 
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
     config, world = run.config, run.world
-    record = Metrics(run.work_dir, run.first_step) if world.is_first else contextlib.nullcontext()
-    with record as metrics, stop_wish() as wish:
+    record = Metrics(run.work_dir, run.first_step, config.wandb_project) if world.is_first else contextlib.nullcontext()
+    if config.document_losses and world.tensor_rank == 0:
+        run.losses = DocumentLosses(run.work_dir, run.first_step, world)
+    with record as metrics, run.saver, stop_wish() as wish:
         for step in range(run.first_step, config.steps):
-            at_start = _evaluate_start(run) if step == 0 else {}
+            # what a fine-tune, above all, is compared with
+            at_start = _validate(run, "start_") if step == 0 else {}
+            run.saver.check()
             line, is_stopping = _take_step(run, step, wish)
             line |= at_start
             n_done = step + 1
-            if run.validation and _is_due(n_done, config.eval_every, config.steps):
-                line["validation_loss"] = evaluate(run.model, run.validation, config, world)
+            if _is_due(n_done, config.eval_every, config.steps):
+                line |= _validate(run)
             if metrics:
                 metrics.write(line)
                 if on_step:
                     on_step(line)
             if is_stopping or _is_due(n_done, config.checkpoint_every, config.steps):
-                if metrics:
-                    metrics.sync()
-                    save_checkpoint(run.work_dir, n_done, run.model, run.optimizer, run.identity, world.place)
+                run.saver.save(n_done, run.guard.ledger, [record.sync for record in (metrics, run.losses) if record])
                 if is_stopping and n_done < config.steps:
+                    run.saver.wait()
                     log.info("stopped after step %d as asked", step)
                     raise KeyboardInterrupt
-
-
-def _evaluate_start(run: _Run) -> dict[str, float]:
-    """What a fine-tune, above all, is compared with."""
-    if not run.validation:
-        return {}
-    return {"start_validation_loss": evaluate(run.model, run.validation, run.config, run.world)}
 
 
 def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     """One update. Returns the line for the metrics, and whether any process was asked to stop."""
     began = time.perf_counter()
     config, world = run.config, run.world
-    # Every process knows the whole batch, so the count of all its targets needs no message.
-    n_targets = count_targets(run.order.sequences(step), f"step {step}")
-    share = run.order.batch(step, world.rank, world.size)
+    batches = _read_share(run, step)
+    n_targets = require_targets(world.add_up([count_targets(batches) / world.tensor_size])[0], f"step {step}")
+    loss_sum = _make_gradients(run, batches, n_targets)
+    if run.losses:
+        run.losses.write(step)
+    add_up_gradients(run.model, world)
+    total, n_wishes = world.add_up([loss_sum, float(wish.is_set)])
+    loss = total / n_targets
+    grad_norm = clip_gradients(run.model, config.clip_norm, world)
+    is_skipped = run.guard.skips(step, loss, grad_norm)
+    if run.guard.gives_up:
+        run.saver.wait()  # the error names the last checkpoint
+        raise not_finite(run.work_dir, step, loss, grad_norm)
+    lr = learning_rate(step, config)
+    if not is_skipped:
+        set_learning_rate(run.optimizer, lr)
+        run.optimizer.step()
+    line = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "n_tokens": n_targets}
+    if is_skipped:
+        log.warning("step %d is skipped: its loss is %.3f, its gradient norm %.3f", step, loss, grad_norm)
+        line["skipped"] = True
+    return line | speed(run.model.config, config, time.perf_counter() - began, world.device, world.size), n_wishes > 0
+
+
+def _read_share(run: _Run, step: int) -> list[Batch]:
+    """This process's part of the batch of `step`, as micro-batches."""
+    config, world = run.config, run.world
+    plans = run.order.batch(step, world.data_rank, world.data_size)
+    plans = mark_turned(plans, config.reverse_complement, config.seed, step, world.data_rank * len(plans))
+    if run.losses:
+        run.losses.begin(plans, world.data_rank * len(plans))
+    numbered = list(enumerate(plans, start=world.data_rank * len(plans)))
+    arrange = run.objective.arrange
+    return list(
+        micro_batches(
+            run.tokens, numbered, config.micro_batch, world.device, lambda row, plan, number: arrange(row, plan, step, number)
+        )
+    )
+
+
+def _make_gradients(run: _Run, batches: list[Batch], n_targets: int) -> float:
+    """Leave the gradients of the mean loss over `n_targets` in the parameters; returns the sum of this process's losses."""
     run.optimizer.zero_grad()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
-    for batch in micro_batches(run.tokens, share, config.micro_batch, world.device):
-        loss, _ = run.model.loss(*batch)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=run.world.device)
+    for batch in batches:
+        with autocast(run.config, run.world.device):
+            each_BT = torch.empty_like(batch[0], dtype=torch.float32) if run.config.document_losses else None
+            loss, _ = run.objective.loss(run.model, batch, each_BT)
         (loss / n_targets).backward()
         loss_sum += loss.detach()
-    world.add_up_gradients(run.model.parameters())
-    total, n_wishes = world.add_up([float(loss_sum), float(wish.is_set)])
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_norm))
-    _refuse_not_finite(run, step, total / n_targets, grad_norm)
-    lr = learning_rate(step, config)
-    set_learning_rate(run.optimizer, lr)
-    run.optimizer.step()
-    seconds = time.perf_counter() - began
-    line = {
-        "step": step,
-        "loss": total / n_targets,
-        "lr": lr,
-        "grad_norm": grad_norm,
-        "n_tokens": n_targets,
-        "seconds": seconds,
-        "tokens_per_second": config.global_batch * config.seq_len / seconds,
-    }
-    return line, n_wishes > 0
+        if each_BT is not None:
+            add_up_slices(each_BT, run.world)
+            if run.losses:
+                run.losses.add(batch, each_BT)
+    return float(loss_sum)
 
 
-def _refuse_not_finite(run: _Run, step: int, loss: float, grad_norm: float) -> None:
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
-    saved = published(run.work_dir)
-    last = f"The last good checkpoint is {saved[-1].name}." if saved else "There is no checkpoint yet."
-    raise TrainError(
-        f"the loss of step {step} is {loss} (gradient norm {grad_norm}); no update was made",
-        where=str(run.work_dir),
-        fix=f"{last} Lower lr, lengthen the warm-up, or look at the documents of step {step}.",
-    )
+def _validate(run: _Run, prefix: str = "") -> dict[str, float]:
+    if not run.validation:
+        return {}
+    found = evaluate(run.model, run.objective, run.validation, run.config, run.world)
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def _is_due(n_done: int, every: int, n_steps: int) -> bool:
     return n_done == n_steps or (every > 0 and n_done % every == 0)
 
 
-def _finish(run: _Run) -> TrainResult:
+def _finish(run: _Run, model: Decoder) -> TrainResult:
     """Publish the model of the last step. Every part can be repeated: a kill here is made good by the next call."""
     with disk_errors(run.work_dir):
-        digest = save_model(run.work_dir, run.model, (run.tokens.folder / "tokenizer.json").read_bytes())
+        digest = save_model(run.work_dir, model, (run.tokens.folder / "tokenizer.json").read_bytes())
     lines = read_metrics(run.work_dir)
     if not lines:
         raise TrainError("metrics.jsonl of a finished run is missing or empty", where=str(run.work_dir))
+    if run.config.document_losses:
+        write_table(run.work_dir, run.tokens.names, sum(line["n_tokens"] for line in lines))
     seconds = sum(line["seconds"] for line in lines)
     return TrainResult(
         folder=run.work_dir,
@@ -258,7 +285,9 @@ def _finish(run: _Run) -> TrainResult:
         final_loss=lines[-1]["loss"],
         start_validation_loss=lines[0].get("start_validation_loss"),
         validation_loss=lines[-1].get("validation_loss"),
+        validation_accuracy=lines[-1].get("validation_accuracy"),
         n_tokens=sum(line["n_tokens"] for line in lines),
+        n_skipped=sum("skipped" in line for line in lines),
         seconds=seconds,
         tokens_per_second=len(lines) * run.config.global_batch * run.config.seq_len / seconds,
         weights_digest=digest,

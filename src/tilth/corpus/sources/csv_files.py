@@ -64,7 +64,7 @@ class CsvFiles(RecordFiles):
         """The rows of one file. Raises SourceError if it is unreadable or a column is missing."""
         name = printable(file.name)
         tabs = ".tsv" in Path(name).suffixes[-2:]
-        table = _Table(name, self.max_row_bytes, self.separator or ("\t" if tabs else ","), self.quote)
+        table = CsvTable(name, self.max_row_bytes, self.separator or ("\t" if tabs else ","), self.quote)
         with open_raw(file.location, self.where) as raw:
             found = table.rows(recoded(unpacked(raw), self.encoding))
             header = list(self.header) if self.header else None
@@ -110,7 +110,7 @@ def recoded(parts: Iterable[bytes | Gap], encoding: str) -> Iterator[bytes | Gap
             return
 
 
-class _Table:
+class CsvTable:
     """The rows of a file, and what could not be a row."""
 
     def __init__(self, name: str, max_row_bytes: int, separator: str, quote: str) -> None:

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 from tilth.errors import RecipeError
 
 Definition = Literal["tilth", "datasketch", "datasketch-legacy"]  # of the minima
-Unit = Literal["words", "characters"]  # what a shingle is a sequence of (tilth.dedup.texts.tokens)
+# What a shingle is a sequence of (tilth.dedup.texts.tokens); nucleotides: characters, and the same on the other strand of DNA.
+Unit = Literal["words", "characters", "nucleotides"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class MinHashParameters:
     seed: int = 0
     max_bucket: int = 32  # buckets up to this size are compared pair by pair
     n_representatives: int = 8  # larger ones with this many representatives
-    unit: Unit = "words"  # tokens: words or characters (tilth.dedup.texts.tokens)
+    unit: Unit = "words"  # tokens: words, characters or nucleotides
     bands: tuple[int, int] | None = None
     definition: Definition = "tilth"  # tilth: sketches (`sketch.py`); datasketch: its minima (`published_minima.py`)
 
@@ -43,12 +44,14 @@ class MinHashParameters:
             raise RecipeError(
                 "`n` and `n_representatives` must be at least 1, `max_bucket` at least 2", where=str(self), fix="leave them out"
             )
-        if self.unit not in ("words", "characters"):
-            raise RecipeError(f"there is no unit `{self.unit}`", where=str(self), fix="`words` or `characters`")
+        if self.unit not in get_args(Unit):
+            raise RecipeError(f"there is no unit `{self.unit}`", where=str(self), fix=f"One of {', '.join(get_args(Unit))}.")
         if self.definition not in get_args(Definition):
             raise RecipeError(
                 f"there is no definition `{self.definition}`", str(self), f"One of {', '.join(get_args(Definition))}."
             )
+        if self.unit == "nucleotides" and self.definition != "tilth":
+            raise RecipeError("nobody else compares both strands", where=str(self), fix="leave `definition` out")
         if self.bands is not None:
             if len(self.bands) != 2 or min(self.bands) < 1:
                 raise RecipeError("`bands` are (bands, rows), both at least 1", where=str(self), fix="for example (14, 8)")

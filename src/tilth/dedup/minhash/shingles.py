@@ -1,11 +1,13 @@
 """Shingles: the sets of hashed sequences of n tokens whose Jaccard similarity decides what is a near-duplicate.
 
 A text with fewer tokens than n has one shingle, the whole sequence, and thus equals only texts with the same tokens; a
-text without tokens has none.
+text without tokens has none. A shingle of nucleotides is the same on either strand of DNA, so that a sequence equals its
+reverse complement (what Mash calls canonical k-mers; Ondov et al. 2016).
 """
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from tilth.dedup.texts.mixing import MIXER, MULTIPLIER, STEP, Hashes, mix
 from tilth.dedup.texts.tokens import Ints, folded_texts, hash_tokens
 
 FREE = np.uint64(0)
+CODES, PAIRED = "acgturyswkmbdhvn", "tgcaayrswmkvhdbn"
 BATCH_BYTES = 1 << 20  # of texts whose shingles are made together: they take up to eight times as much
 
 
@@ -40,7 +43,27 @@ def shingle(texts: pa.Array, n: int, unit: Unit = "words") -> Shingles:
     ends = np.concatenate(([0], np.cumsum(counts)))
     values = np.empty(ends[-1], np.uint64)
     _shingle(hashes, token_ends, n, values)
+    if unit == "nucleotides":
+        other = np.empty_like(values)
+        # All texts read backwards: each k-mer then comes at the mirrored place.
+        _shingle(_paired(hashes)[::-1], token_ends[-1] - token_ends[::-1], n, other)
+        values += other[::-1]  # as random as either, and the same for both strands
     return Shingles(values, ends)
+
+
+def _paired(hashes: Hashes) -> Hashes:
+    """For the hash of each nucleotide that of the one that pairs with it; other characters pair with themselves."""
+    known, other = _nucleotide_hashes()
+    places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return np.where(known[places] == hashes, other[places], hashes)
+
+
+@cache
+def _nucleotide_hashes() -> tuple[Hashes, Hashes]:
+    """The hashes of the codes of nucleotides, ascending, and of what pairs with each (U, like T, with A)."""
+    found, pairs = (hash_tokens(*folded_texts(pa.array([letters])), "characters")[0] for letters in (CODES, PAIRED))
+    order = np.argsort(found)
+    return found[order], pairs[order]
 
 
 def distinct_sets(found: Shingles) -> Shingles:

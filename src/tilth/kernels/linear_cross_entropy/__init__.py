@@ -27,6 +27,7 @@ def linear_cross_entropy(
     softcap: float = 0.0,
     label_smoothing: float = 0.0,
     reduction: str = "sum",
+    each_S: Tensor | None = None,
     chunk_tokens: int | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,10 +41,11 @@ def linear_cross_entropy(
     The logits exist for `chunk_tokens` tokens at a time, by default a twentieth of all (256 where that is more). For the
     sum the gradients are made there and then, in the forward: three products in all. Reduction "none" must wait for the
     gradient of each token's loss and makes the logits again, a fourth product: where the weights of the tokens are known
-    before, give `token_weights_S`. The products run in the dtype of hidden_SD, or that of autocast; the gradient of the
-    weight is summed in float32.
+    before, give `token_weights_S`; where the loss of each token is only to be looked at, give a tensor `each_S` to be
+    filled with it, unweighted and 0 where ignored: the sum has it anyway, and no gradient flows through it. The products run
+    in the dtype of hidden_SD, or that of autocast; the gradient of the weight is summed in float32.
 
-    Shapes: hidden_SD (S, D), weight_VD (V, D), targets_S (S,) int64 or int32, bias_V (V,).
+    Shapes: hidden_SD (S, D), weight_VD (V, D), targets_S (S,) int64 or int32, bias_V (V,), each_S (S,).
     Raises ValueError for inputs that do not fit, and on the CPU for a target outside 0 <= target < V. On a GPU, where a
     look at the targets would wait for the device, such a target makes its loss and its gradient NaN.
     """
@@ -58,7 +60,11 @@ def linear_cross_entropy(
     if token_weights_S is not None:
         check_float("token_weights_S", token_weights_S)
         check_shape("token_weights_S", token_weights_S, (hidden_SD.shape[0],), "S")
-    check_device(hidden_SD, weight_VD=weight_VD, targets_S=targets_S, bias_V=bias_V, token_weights_S=token_weights_S)
+    if each_S is not None:
+        check_float("each_S", each_S)
+        check_shape("each_S", each_S, (hidden_SD.shape[0],), "S")
+    tensors = {"weight_VD": weight_VD, "targets_S": targets_S, "bias_V": bias_V}
+    check_device(hidden_SD, **tensors, token_weights_S=token_weights_S, each_S=each_S)
     terms = _check_terms(ignore_index, z_loss, softcap, label_smoothing)
     _check_reduction(reduction)
     if chunk_tokens is not None and chunk_tokens < 1:
@@ -69,14 +75,21 @@ def linear_cross_entropy(
     if reduction == "none":
         loss_S, lse_S = _per_token(hidden_SD, weight_VD, bias_V, targets_S, *terms, dtype, size, name)
         z_S = z_loss * lse_S.square()
+        _fill(each_S, loss_S)
         return (loss_S, count, z_S) if token_weights_S is None else (loss_S * token_weights_S, count, z_S * token_weights_S)
     # Known here and not inside the operator: a head that is frozen, or an evaluation, makes no gradients.
     is_hidden_trained = torch.is_grad_enabled() and hidden_SD.requires_grad
     is_head_trained = torch.is_grad_enabled() and (weight_VD.requires_grad or (bias_V is not None and bias_V.requires_grad))
-    loss, z, *_ = _summed(
+    loss, z, loss_S, *_ = _summed(
         hidden_SD, weight_VD, bias_V, targets_S, token_weights_S, *terms, dtype, size, is_hidden_trained, is_head_trained, name
     )
+    _fill(each_S, loss_S)
     return loss, count, z
+
+
+def _fill(each_S: Tensor | None, loss_S: Tensor) -> None:
+    if each_S is not None:
+        each_S.copy_(loss_S.detach())
 
 
 def cross_entropy(

@@ -176,8 +176,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(ctx: Any, dy_D: Tensor, dh_D: Tensor, _drstd: Tensor) -> tuple[Tensor | None, ...]:
-    _, _, bias_D, gate_D, _ = ctx.saved_tensors
-    found = _rms_norm_backward(dy_D, dh_D if ctx.has_residual else None, *ctx.saved_tensors, ctx.dtype, *ctx.options)
+    saved = ctx.saved_tensors  # asked for once: activation checkpointing gives them once
+    _, _, bias_D, gate_D, _ = saved
+    found = _rms_norm_backward(dy_D, dh_D if ctx.has_residual else None, *saved, ctx.dtype, *ctx.options)
     dx, dweight = found[:2]
     rest = iter(found[2:])
     dbias = None if bias_D is None else next(rest)

@@ -120,8 +120,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(ctx: Any, dy_BTHP: Tensor, dfinal_BHPN: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
-    _, _, *tensors = ctx.saved_tensors
-    found = _ssd_scan_backward(dy_BTHP, dfinal_BHPN, *ctx.saved_tensors, *ctx.options)
+    saved = ctx.saved_tensors  # asked for once: activation checkpointing gives them once
+    _, _, *tensors = saved
+    found = _ssd_scan_backward(dy_BTHP, dfinal_BHPN, *saved, *ctx.options)
     gradients = [None if tensor is None else gradient for tensor, gradient in zip(tensors, found, strict=False)]
     return *gradients, *[None] * (_N_TENSORS - _N_DIFFERENTIABLE + _N_OPTIONS + 1)
 

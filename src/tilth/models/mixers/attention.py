@@ -1,4 +1,4 @@
-"""Causal grouped-query attention with rotary positions that restart at each document."""
+"""Grouped-query attention, causal unless the model is bidirectional, with rotary positions that restart at each document."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from tilth.kernels import attention, attention_decode, rope
 from tilth.models.config import ModelConfig
 from tilth.models.layout import SequenceLayout
 from tilth.models.linear import Linear
+from tilth.models.sharding import Cuts
 from tilth.models.states import AttentionState
 
 
 class Attention(nn.Module):
-    """Softmax attention of n_heads queries over n_kv_heads keys; the rows of qkv_proj are [q, k, v]."""
+    """Softmax attention of n_heads queries over n_kv_heads keys; the rows of qkv_proj are [q, k, v].
 
-    def __init__(self, config: ModelConfig) -> None:
+    It may be one of n_shards slices of whole heads, whose outputs add up to the mixer's.
+    """
+
+    def __init__(self, config: ModelConfig, n_shards: int = 1) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
-        self.n_kv_heads = config.kv_heads
+        self.is_causal = not config.bidirectional
+        self.n_heads = config.n_heads // n_shards
+        self.n_kv_heads = config.kv_heads // n_shards
         self.head_dim = config.attention_head_dim
         n_rows = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
         self.qkv_proj = Linear(config.d_model, n_rows)
@@ -34,13 +39,20 @@ class Attention(nn.Module):
             cos_TR, sin_TR, rows_BT = layout.rotation
             q_BTHD = rope(q_BTHD, cos_TR, sin_TR, positions_BT=rows_BT)
             k_BTGD = rope(k_BTGD, cos_TR, sin_TR, positions_BT=rows_BT)
-        return self.out_proj(_attend(q_BTHD, k_BTGD, v_BTGD, layout, state).flatten(-2))
+        return self.out_proj(self._attend(q_BTHD, k_BTGD, v_BTGD, layout, state).flatten(-2))
 
+    def _attend(
+        self, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, layout: SequenceLayout, state: AttentionState | None
+    ) -> Tensor:
+        if state is not None and layout.lengths_B is not None:
+            keys, values, table_B1 = state.append_one(k_BTGD, v_BTGD, layout.lengths_B)
+            return cast(Tensor, attention_decode(q_BTHD, keys, values, block_table_BP=table_B1, lengths_B=layout.lengths_B))
+        if state is not None:
+            k_BTGD, v_BTGD = state.append(k_BTGD, v_BTGD)
+        return cast(Tensor, attention(q_BTHD, k_BTGD, v_BTGD, causal=self.is_causal, segments_BT=layout.segments_BT))
 
-def _attend(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, layout: SequenceLayout, state: AttentionState | None) -> Tensor:
-    if state is not None and layout.lengths_B is not None:
-        keys, values, table_B1 = state.append_one(k_BTGD, v_BTGD, layout.lengths_B)
-        return cast(Tensor, attention_decode(q_BTHD, keys, values, block_table_BP=table_B1, lengths_B=layout.lengths_B))
-    if state is not None:
-        k_BTGD, v_BTGD = state.append(k_BTGD, v_BTGD)
-    return cast(Tensor, attention(q_BTHD, k_BTGD, v_BTGD, causal=True, segments_BT=layout.segments_BT))
+    @classmethod
+    def cuts(cls, config: ModelConfig) -> Cuts:
+        """How the parameters are cut into slices of whole heads."""
+        queries, keys = (n * config.attention_head_dim for n in (config.n_heads, config.kv_heads))
+        return {"qkv_proj.weight": (0, [queries, keys, keys]), "out_proj.weight": (1, [queries])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tilth.report.blocks import Block, Cell, Chart, Legend, Sql, Table
+from tilth.report.blocks import Block, Cell, Chart, Sql, Table
 from tilth.report.charts import NUMBER_LABELS, finished
 from tilth.report.registry import panel
 from tilth.report.scope import Row, Scope
@@ -21,25 +21,38 @@ def draw(scope: Scope) -> Iterable[Block]:
     the loss on the validation split. Below it, the predicate that chose the documents."""
     scope.need("runs", ("name", "meta"), "No model has been trained yet: `tilth train RECIPE` does.")
     runs = scope.rows(
-        f"""select r.name, r.subset, r.base, s."where" as predicate, r.steps, r.seq_len, r.global_batch,
+        """select r.name, r.subset, r.base, s."where" as predicate, r.steps, r.seq_len, r.global_batch,
                    (r.meta ->> '$.n_parameters')::bigint as n_parameters,
                    (r.meta ->> '$.tokens_per_second')::double as tokens_per_second,
+                   (r.meta ->> '$.validation_accuracy')::double as accuracy,
                    l.n_tokens, l.first_loss, l.last_loss, l.validation_loss
             from runs as r left join subsets as s on s.name = r.subset left join (
                 select run, sum(n_tokens)::bigint as n_tokens, arg_min(loss, step) as first_loss,
                        arg_max(loss, step) as last_loss,
                        arg_max(validation_loss, step) filter (validation_loss is not null) as validation_loss
                 from losses group by run) as l on l.run = r.name
-            order by r.base is not null, r.name limit {MAX_RUNS}"""
+            order by r.base is not null, r.name"""
     )
-    names = [row["name"] for row in runs]
-    colours = dict(zip(names, SOURCE_COLOURS, strict=False))
-    yield Legend(list(colours.items()))
-    yield Chart("loss", "Loss by step", _curves(scope, names, colours))
+    for number, (title, members) in enumerate(_charts(runs)):
+        names = [row["name"] for row in members]
+        colours = dict(zip(names, SOURCE_COLOURS, strict=False))
+        yield Chart(f"loss-{number}" if number else "loss", title, _curves(scope, names, colours), legend=list(colours.items()))
     yield _table(runs)
     for name, predicate in dict.fromkeys((row["subset"], row["predicate"]) for row in runs):
         if predicate:
             yield Sql(f"Subset {name}: documents where", predicate)
+
+
+def _charts(runs: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
+    """One chart where the colours suffice; else one for each subset, of as many runs as there are colours."""
+    if len(runs) <= MAX_RUNS:
+        return [("Loss by step", runs)]
+    charts: list[tuple[str, Sequence[Row]]] = []
+    for subset in dict.fromkeys(row["subset"] for row in runs):
+        members = [row for row in runs if row["subset"] == subset]
+        for start in range(0, len(members), MAX_RUNS):
+            charts.append((f"Loss by step on {subset}", members[start : start + MAX_RUNS]))
+    return charts
 
 
 def _curves(scope: Scope, names: Sequence[str], colours: dict[str, str]) -> dict[str, Any]:
@@ -74,6 +87,8 @@ def _curves(scope: Scope, names: Sequence[str], colours: dict[str, str]) -> dict
 
 def _table(runs: Sequence[Row]) -> Table:
     columns = ["run", "subset", "from", "parameters", "steps", "tokens", "first loss", "last loss", "validation loss", "tokens/s"]
+    is_classifying = any(row["accuracy"] is not None for row in runs)
+    columns += ["accuracy"] * is_classifying
     rows = []
     for row in runs:
         losses = [row[key] for key in ("first_loss", "last_loss", "validation_loss")]
@@ -83,7 +98,9 @@ def _table(runs: Sequence[Row]) -> Table:
         ]
         counts = [Cell(row[key]) for key in ("n_parameters", "steps", "n_tokens")]
         speed = row["tokens_per_second"]
-        rows.append([row["name"], row["subset"], row["base"] or "scratch", *counts, *exact, Cell(speed and round(speed))])
+        share = row["accuracy"]
+        right = [Cell(share, "–" if share is None else f"{100 * share:.1f} %")] * is_classifying
+        rows.append([row["name"], row["subset"], row["base"] or "scratch", *counts, *exact, Cell(speed and round(speed)), *right])
     return Table(columns, rows)
 
 

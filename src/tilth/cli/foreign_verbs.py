@@ -1,0 +1,59 @@
+"""import-hf, export-hf: models of other programs, and models for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tilth.cli.tables import as_json, record
+
+if TYPE_CHECKING:
+    from tilth.pipeline.foreign_models import Converted
+
+
+@click.command("import-hf")
+@click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--json", "as_data", is_flag=True, help="The facts as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def import_hf(source: Path, out: Path, as_data: bool, debug: bool) -> None:
+    """Make a model of the checkpoint in DIR.
+
+    Reads HF's Llama, Mamba-2, Bamba and Granite hybrids, state-spaces/mamba, MambaInLlama, Llamba and Caduceus. OUT is a
+    new folder that `tilth.load_model` reads; the tokenizer's files come with it.
+    """
+    from tilth.pipeline.foreign_models import import_model
+
+    _tell(import_model(source, out), "read as", as_data)
+
+
+@click.command("export-hf")
+@click.argument("checkpoint")
+@click.argument("out", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--context", type=click.IntRange(min=1), help="Longest text in tokens that the config promises.")
+@click.option("--json", "as_data", is_flag=True, help="The facts as JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def export_hf(checkpoint: str, out: Path, context: int | None, as_data: bool, debug: bool) -> None:
+    """Write a model for HF transformers.
+
+    CHECKPOINT is a run of this project or the folder of a model. DIR is a new folder that `AutoModelForCausalLM` and
+    `AutoTokenizer` load without code of ours; a model that no class there can express is refused with the reason.
+    """
+    from tilth.pipeline.foreign_models import export_model, find_checkpoint
+
+    folder, seq_len = find_checkpoint(checkpoint)
+    _tell(export_model(folder, out, context or seq_len), "written as", as_data)
+
+
+def _tell(made: Converted, how: str, as_data: bool) -> None:
+    facts = {
+        "folder": str(made.folder),
+        how: made.format,
+        "layers": made.config.layers,
+        "parameters": made.config.n_parameters(),
+        "dtype": ", ".join(made.dtypes),
+        "tokenizer files": ", ".join(made.tokenizer_files) or "none",
+    }
+    print(as_json(facts) if as_data else record(facts))

@@ -1,0 +1,76 @@
+"""What a document is: each subset of the run is a class, and a sequence is one whole document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tilth.kernels import cross_entropy
+from tilth.models.decoder import Decoder
+from tilth.tokenize.order import SequencePlan
+from tilth.tokenize.shards import IGNORED
+from tilth.trainer.data import Batch, Row
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Predict the number of the subset that a document comes from, in the order of their names.
+
+    A document is cut off after `seq_len` tokens. On DNA with its complement given, evaluation averages both strands'
+    logits unless the model treats them alike anyway (post-hoc conjoining, Schiff et al. 2024).
+    """
+
+    seq_len: int
+    reads_whole_documents: ClassVar[bool] = True
+    scores: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+
+    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
+        """The document without its separator, padded; the class is the target of its first place."""
+        # the separator ends a document, and begins one that was turned round
+        ids_T = row[1] if plan.is_turned else row[0]
+        padded_T = np.zeros(self.seq_len, np.int64)
+        padded_T[: len(ids_T)] = ids_T
+        targets_T = np.full(self.seq_len, IGNORED, np.int64)
+        targets_T[0] = plan.source
+        return padded_T, targets_T, (np.arange(self.seq_len) >= len(ids_T)).astype(np.int32)
+
+    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the classes; of several ranks each takes its share of the documents."""
+        ids_BT, lengths_B = _trimmed(batch)
+        logits_BC = model.ranks.share(model.classify(ids_BT, lengths_B))
+        loss_B, count, _ = cross_entropy(logits_BC.float(), model.ranks.share(batch[1][:, 0]), reduction="none")
+        if each_BT is not None:
+            each_BT.zero_()
+            model.ranks.share(each_BT)[:, 0] = loss_B.detach()
+        return loss_B.sum(), count
+
+    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Of this rank's share of the documents the loss and how many are right, as sums, and their number."""
+        ids_BT, lengths_B = _trimmed(batch)
+        logits_BC = model.classify(ids_BT, lengths_B).float()
+        complement = model.config.complement
+        if complement is not None and not model.config.rcps:
+            other_BC = model.classify(_other_strand(ids_BT, lengths_B, complement), lengths_B)
+            logits_BC = (logits_BC + other_BC.float()) / 2
+        logits_BC, classes_B = model.ranks.share(logits_BC), model.ranks.share(batch[1][:, 0])
+        loss, count, _ = cross_entropy(logits_BC, classes_B)
+        return {"loss": loss, "accuracy": (logits_BC.argmax(-1) == classes_B).sum()}, count
+
+
+def _trimmed(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Ids up to the longest document's end, and lengths."""
+    ids_BT, _, is_padding_BT = batch
+    # an empty document has its padding for a token
+    lengths_B = (is_padding_BT == 0).sum(1).clamp(min=1)
+    return ids_BT[:, : int(lengths_B.max())], lengths_B
+
+
+def _other_strand(ids_BT: Tensor, lengths_B: Tensor, complement: tuple[int, ...]) -> Tensor:
+    """The reverse complement of the first lengths_B tokens of each row."""
+    place_1T = torch.arange(ids_BT.shape[1], device=ids_BT.device).unsqueeze(0)
+    turned_BT = (lengths_B.unsqueeze(1) - 1 - place_1T).clamp(min=0)
+    return torch.tensor(complement, device=ids_BT.device)[ids_BT.gather(1, turned_BT)]

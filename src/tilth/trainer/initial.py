@@ -1,0 +1,45 @@
+"""The weights that a run begins with: drawn from its seed, or those of a saved model that may change its use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tilth.errors import StaleError
+from tilth.models.config import ModelConfig
+from tilth.models.decoder import Decoder
+from tilth.models.weights import load_model
+from tilth.tokenize.mixture import TokenMixture
+from tilth.trainer.config import differences
+
+CHANGEABLE = ("residual", "residual_from", "n_classes", "pooling")
+"""Settings that the same weights allow: another topology, and classes, whose weights begin anew."""
+
+
+def initial_model(folder: Path | None, config: ModelConfig, tokens: TokenMixture) -> Decoder:
+    """A new model from torch's generator, or that of `folder` with its CHANGEABLE settings as `config` has them.
+
+    Raises StaleError when `folder` holds another model than `config` describes, or was trained with another vocabulary.
+    """
+    if folder is None:
+        return Decoder(config)
+    saved = load_model(folder)
+    was, now = saved.config.to_dict(), config.to_dict()
+    changed = differences(was, now | {name: was[name] for name in CHANGEABLE}, "model.")
+    if (config.desync_ranks, saved.config.desync_ranks) != (1, 1) and config.residual != saved.config.residual:
+        changed.append(f"model.residual: {saved.config.residual} -> {config.residual}, which other weights belong to")
+    tokenizer = folder / "tokenizer.json"
+    if tokenizer.exists() and tokenizer.read_bytes() != (tokens.folder / "tokenizer.json").read_bytes():
+        changed.append("tokenizer.json: the vocabulary differs, so the same id would mean another token")
+    if changed:
+        raise StaleError(
+            "the initial model is not the one to train: " + "; ".join(changed),
+            where=str(folder),
+            fix="Use its config, and tokenise the subset with its tokenizer.json.",
+        )
+    if saved.config == config:
+        return saved
+    model, weights = Decoder(config), saved.state_dict()
+    if saved.config.n_classes != config.n_classes:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("classes.")}
+    model.load_state_dict(model.state_dict() | weights)
+    return model

@@ -1,0 +1,130 @@
+"""Fine-tuning to classify: each token set is a class, each document is read whole, right answers are counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tilth.errors import RecipeError, StaleError
+from tilth.models.config import ModelConfig
+from tilth.models.decoder import Decoder
+from tilth.models.weights import load_model, save_model
+from tilth.tokenize.bpe import Tokenizer
+from tilth.tokenize.mixture import Source
+from tilth.tokenize.nucleotides import nucleotide_tokenizer
+from tilth.tokenize.order import Piece, SequencePlan
+from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.tokenize.strands import other_strand
+from tilth.trainer.classification import Classify
+from tilth.trainer.config import TrainConfig
+from tilth.trainer.loop import train
+from tilth.trainer.metrics import read_metrics
+
+COMPLEMENT = (0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11)
+
+
+def write_class(folder: Path, motif: str, n_documents: int, seed: int) -> Path:
+    """Random DNA of 20 to 39 letters with `motif` somewhere in each."""
+    rng = np.random.default_rng(seed)
+    tokenizer = Tokenizer(nucleotide_tokenizer())
+    rows = []
+    for row in range(n_documents):
+        letters = "".join(rng.choice(list("ACGT"), int(rng.integers(20, 40))))
+        at = int(rng.integers(0, len(letters) - len(motif)))
+        text = letters[:at] + motif + letters[at + len(motif) :]
+        rows.append((row.to_bytes(16, "big"), "dna/0", row, tokenizer.encode(text)))
+    folder.mkdir()
+    write_tokens(folder, rows, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Source]]:
+    """The sources of training and validation; the classes differ in a motif that is its own reverse complement."""
+    root = tmp_path_factory.mktemp("classes")
+    return {
+        split: [
+            Source(name, write_class(root / f"{name}-{split}", motif, n, seed))
+            for name, motif in (("cut", "GGATATCC"), ("whole", "CATGCATG"))
+        ]
+        for split, n, seed in (("train", 200, 0), ("validation", 40, 1))
+    }
+
+
+@pytest.fixture
+def model_config() -> ModelConfig:
+    return ModelConfig(vocab_size=12, d_model=32, layers="M", d_ff=0, d_state=8, ssm_head_dim=16, bidirectional=True, n_classes=2)
+
+
+SETTINGS: dict[str, Any] = {
+    "steps": 60,
+    "seq_len": 40,
+    "global_batch": 16,
+    "objective": "classify",
+    "lr": 2e-2,
+    "warmup_steps": 5,
+    "eval_batches": 5,
+    "checkpoint_every": 0,
+    "device": "cpu",
+}
+
+
+def test_it_learns_what_the_classes_differ_in(
+    classes: dict[str, list[Source]], model_config: ModelConfig, tmp_path: Path
+) -> None:
+    result = train(model_config, TrainConfig(**SETTINGS), classes["train"], classes["validation"], tmp_path / "run")
+    first = read_metrics(tmp_path / "run")[0]
+    assert first["n_tokens"] == 16  # a target a document
+    assert 0.3 < first["start_validation_accuracy"] < 0.7
+    assert result.validation_accuracy is not None
+    assert result.validation_accuracy > 0.95
+    model = load_model(tmp_path / "run")
+    right = 0
+    for number, source in enumerate(classes["validation"]):
+        held = TokenSet.open(source.folder)
+        for document in range(40):
+            ids = torch.from_numpy(held.document(document)[:-1].astype(np.int64))[None]
+            right += int(model.classify(ids, torch.tensor([ids.shape[1]])).argmax()) == number
+    assert right / 80 == pytest.approx(result.validation_accuracy)
+
+
+def test_a_document_is_read_whole_without_its_separator(classes: dict[str, list[Source]]) -> None:
+    held = TokenSet.open(classes["train"][0].folder)
+    plan = SequencePlan((Piece(3, 0, int(held.lengths[3])),), (0,), source=1)
+    ids, targets, padding = Classify(60).arrange(held.sequence(plan), plan, 0, 0)
+    n = int(held.lengths[3]) - 1
+    assert ids[:n].tolist() == held.document(3)[:-1].tolist()
+    assert (padding.sum(), ids[n:].sum()) == (60 - n, 0)
+    assert targets[0] == 1
+    assert (targets[1:] == -100).all()
+    turned = dataclasses.replace(plan, is_turned=True)
+    ids, _, padding = Classify(60).arrange(held.sequence(turned), turned, 0, 0)
+    assert ids[: 60 - padding.sum()].tolist() == other_strand(held.document(3)[:-1], np.array(COMPLEMENT)).tolist()
+
+
+def test_classes_that_do_not_fit_are_refused(classes: dict[str, list[Source]], model_config: ModelConfig, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"2 classes, the run 1 subset"):
+        train(model_config, TrainConfig(**SETTINGS), classes["train"][:1], None, tmp_path / "one")
+
+
+def test_a_pretrained_model_gets_classes_and_keeps_its_weights(
+    classes: dict[str, list[Source]], model_config: ModelConfig, tmp_path: Path
+) -> None:
+    bare = dataclasses.replace(model_config, n_classes=0)
+    torch.manual_seed(5)
+    save_model(tmp_path / "bare", Decoder(bare))
+    settings = {**SETTINGS, "steps": 1, "warmup_steps": 0, "lr": 1e-9, "weight_decay": 0.0}
+    run: Callable[..., Any] = train
+    run(model_config, TrainConfig(**settings), classes["train"], None, tmp_path / "run", initial=tmp_path / "bare")
+    before, after = load_model(tmp_path / "bare").state_dict(), load_model(tmp_path / "run").state_dict()
+    assert set(after) - set(before) == {"classes.weight", "classes.bias"}
+    assert all((after[name] - tensor).abs().max() < 1e-6 for name, tensor in before.items())
+    other = dataclasses.replace(model_config, expand=4)
+    with pytest.raises(StaleError, match=r"model.expand: 2 -> 4"):
+        run(other, TrainConfig(**settings), classes["train"], None, tmp_path / "other", initial=tmp_path / "bare")
