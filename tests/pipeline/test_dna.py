@@ -21,7 +21,9 @@ from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import CodeForm, Corpus, Nucleotides, Train
+from tilth.pipeline.run_sources import sources_of
 from tilth.pipeline.trace import TokenShard, trace
+from tilth.pipeline.why import Why
 from tilth.tokenize.shards import TokenSet
 
 RECIPE = '''
@@ -122,7 +124,7 @@ def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_th
     project, text = Project(dna), {name: text.upper() for name, text in genome().items()}
     pick(project, "run", "source = 'genome'", corpus="dna", validation_where="meta['sequence'] = 'chrX'")
     launched = train(project, "small", Train(subset="run", settings=SETTINGS, model=MODEL))
-    shard = TokenShard.of_run(project, launched.named)
+    shard = TokenShard.of_run(project, sources_of(launched.named)[0])
     tokens: TokenSet = shard.tokens
     assert tokens.vocab_size == 12
     assert tokens.n_tokens == sum(map(len, text.values())) - 420 - 200 + 23  # chrX and its copies are held out; a separator each
@@ -140,6 +142,19 @@ def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_th
             assert one.token == (PAIRS[letter] if one.is_turned else letter)
             assert f"⟦{one.token}⟧" in one.context
     assert turned_seen == {True, False}
+    for sequence in range(SETTINGS["global_batch"]):
+        told = Why(project, "small").step(1, sequence)
+        assert sum(one.n_tokens for one in told) == SETTINGS["seq_len"]
+        # Position by position what `trace` says: from the end of each document, where the sequence is turned.
+        offsets = [
+            (one.document["row"], offset)
+            for one in told
+            for offset in (reversed(range(one.start, one.end)) if one.is_turned else range(one.start, one.end))
+        ]
+        for position in range(0, SETTINGS["seq_len"], 3):
+            traced = trace(project, "small", 1, sequence, position)
+            assert (traced.document["row"], traced.offset) == offsets[position]
+            assert traced.is_turned == told[0].is_turned
 
 
 def test_an_interval_on_the_other_strand_traces_to_its_place(dna: Path) -> None:
