@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from tilth.cli.main import cli
 from tilth.corpus.optout.requests import Request
 from tilth.corpus.sources.folder import Folder
-from tilth.errors import NotFoundError, QueryError, RecipeError, UserError
+from tilth.errors import ContractError, NotFoundError, QueryError, RecipeError, UserError
 from tilth.pipeline.build import build
+from tilth.pipeline.checking import check_project
 from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.deploy import deploy
 from tilth.pipeline.forget import forget
@@ -29,6 +30,7 @@ from tilth.pipeline.run_sources import sources_of
 from tilth.pipeline.trace import trace
 from tilth.pipeline.why import Why
 
+pytestmark = pytest.mark.slow
 WORDS = ["soil", "seed", "root", "leaf", "rain", "field", "barn", "clover", "rye", "oat", "meadow", "hedge"]
 MODEL = {"layers": "MA", "d_model": 16, "n_heads": 2, "d_state": 8, "ssm_head_dim": 16, "chunk_size": 16}
 SETTINGS = {"steps": 4, "seq_len": 48, "global_batch": 6, "lr": 0.01, "checkpoint_every": 2, "seed": 0, "document_losses": True}
@@ -146,6 +148,16 @@ def test_sql_joins_losses_with_signals(project: Project) -> None:
     assert sql(project, "select count(*) as n from document_losses where run = 'plain'").to_pylist() == [{"n": 0}]
 
 
+def test_the_documented_sql_is_answered(project: Project) -> None:
+    shipped = (Path(__file__).parents[2] / "docs" / "order.md").read_text()
+    query = shipped.split("```sql\n")[1].split("```")[0].replace("join demo", "join farm").replace("'base'", "'mixed'")
+    rows = sql(project, query).to_pylist()
+    assert {row["source"] for row in rows} == {"web", "code"}
+    (last,) = sql(project, "select n_tokens as n from losses where run = 'mixed' and step = 3").to_pylist()
+    assert sum(row["n_tokens"] for row in rows) == last["n"]
+    assert [row["loss"] for row in rows] == sorted((row["loss"] for row in rows), reverse=True)
+
+
 def test_the_verb_lists_a_step(project: Project) -> None:
     run = partial(CliRunner().invoke, cli, env={"TILTH_PROJECT": str(project.folder)})
     shown = run(["why", "mixed", "1", "--by", "loss", "--signal", "rps_doc_word_count"])
@@ -155,6 +167,32 @@ def test_the_verb_lists_a_step(project: Project) -> None:
     as_json = json.loads(run(["why", "mixed", "1", "--sequence", "2", "--json"]).stdout)
     assert {row["sequence"] for row in as_json} == {2}
     assert sum(row["n_tokens"] for row in as_json) == 48
+
+
+def test_a_step_of_whole_documents_is_told(project: Project) -> None:
+    settings = {**SETTINGS, "objective": "classify", "seq_len": 200, "lr": 0.001}
+    train(project, "classes", Train({"web": 0.5, "code": 0.5}, settings, model={**MODEL, "n_classes": 2}))
+    with Why(project, "classes") as why:
+        for step in range(4):
+            read = why.step(step)
+            assert [one.sequence for one in read] == list(range(6))
+            assert sum(one.share for one in read) == pytest.approx(1)
+            for one in read:
+                assert (one.start, one.document["source"]) == (0, one.subset)
+                last = trace(project, "classes", step, one.sequence, one.n_tokens - 1)
+                assert last.offset == one.end - 1
+                with pytest.raises(NotFoundError, match="no token"):
+                    trace(project, "classes", step, one.sequence, one.n_tokens + 1)
+            assert all(one.loss > 0 for one in read)
+    (row,) = sql(
+        project, "select sum(loss_sum) as loss, sum(n_targets) as n from document_losses where run = 'classes'"
+    ).to_pylist()
+    (line,) = sql(
+        project, "select sum(loss * n_tokens) as loss, sum(n_tokens) as n from losses where run = 'classes'"
+    ).to_pylist()
+    assert row["n"] == line["n"] == 24
+    assert row["loss"] == pytest.approx(line["loss"], rel=1e-6)
+    project.store.remove_named("run", "classes")
 
 
 def test_what_a_run_does_not_have_is_named(project: Project) -> None:
@@ -219,3 +257,15 @@ def test_what_was_forgotten_is_found_in_a_mixture_and_goes(trained: Path, tmp_pa
     )
     counts = {row["subset"]: (row["n"], row["rows"]) for row in told.to_pylist()}
     assert counts["code"][0] == 0 < counts["code"][1]
+
+
+def test_a_token_shard_cut_short_is_named_and_made_again(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "copy", symlinks=True)
+    project = Project(tmp_path / "copy" / "project")
+    folder = project.store.artifact(project.store.get_named("tokens", "code").one("tokens.train")).path
+    (folder / "tokens.bin").write_bytes((folder / "tokens.bin").read_bytes()[:-8])
+    anew = Train(MIX, {**SETTINGS, "seed": 9}, model=MODEL)
+    with pytest.raises(ContractError, match=r"8 bytes too short[\s\S]*fix: .*`tilth check --repair`, and train again"):
+        train(project, "again", anew)
+    assert any(finding.state == "bad" for finding in check_project(project, repair=True))
+    assert not train(project, "again", anew).was_there

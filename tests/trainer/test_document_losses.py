@@ -94,6 +94,7 @@ def test_to_look_changes_no_bit(whole: Path, uninterrupted: Path) -> None:
     assert (whole / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_each_row_once(run_tiny: RunTiny, whole: Path, train: dict[str, Any], tmp_path: Path) -> None:
     """Killed between two checkpoints, with rows of steps that are taken again, and one row torn."""
     work_dir = tmp_path / "run"
@@ -129,8 +130,11 @@ def _world(rank: int, size: int) -> World:
 
 def _step(losses: DocumentLosses, step: int, first: int, lengths: list[list[int]]) -> None:
     """Write a step of sequences whose pieces are documents 0, 1, ... of these lengths, each token losing 0.5."""
-    plans = [SequencePlan(tuple(Piece(i, 0, n) for i, n in enumerate(own)), (0,) * len(own)) for own in lengths]
-    losses.begin(plans, first)
+    plans = [
+        SequencePlan(tuple(Piece(i, 0, n) for i, n in enumerate(own)), (0,) * len(own), number=first + at)
+        for at, own in enumerate(lengths)
+    ]
+    losses.begin(plans)
     for own in lengths:  # micro-batches of one
         segments = torch.cat([torch.full((n,), i, dtype=torch.int32) for i, n in enumerate(own)])[None, :-1]
         targets = torch.cat([torch.tensor([7] * (n - 1) + [-100]) for n in own])[None, :-1]
@@ -138,7 +142,9 @@ def _step(losses: DocumentLosses, step: int, first: int, lengths: list[list[int]
     losses.write(step)
 
 
-def test_shares_of_processes_are_merged_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_shares_of_processes_are_merged_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for rank in (1, 0):
         losses = DocumentLosses(tmp_path, 0, _world(rank, 2))
         for step in range(3):
@@ -150,6 +156,10 @@ def test_shares_of_processes_are_merged_in_order(tmp_path: Path, caplog: pytest.
     places = [(step, seq, piece) for step in range(3) for seq in range(4) for piece in ((0, 2), (0, 1))[seq % 2]]
     assert [(row["step"], row["sequence"], row["piece"]) for row in rows] == places
     assert all(row["loss_sum"] == row["n_targets"] / 2 for row in rows)
+    monkeypatch.setattr("tilth.trainer.document_losses._ROWS_AT_ONCE", 1)
+    write_table(tmp_path, ["web"], 3 * 2 * (3 + 3 + 1 + 6))
+    assert pq.ParquetFile(tmp_path / TABLE).num_row_groups == 3
+    assert rows_of(tmp_path) == rows
     # One process goes on where two had come to step 3, from a checkpoint before step 1.
     losses = DocumentLosses(tmp_path, 1, _world(0, 1))
     for step in (1, 2):

@@ -69,7 +69,7 @@ class MixedOrder:
         """The plan of one sequence: pieces of seq_len + 1 tokens in all, of one source."""
         source, number = self._place(slot_of(self.global_batch, step, sequence))
         plan = self.orders[source].sequence(number, 0)
-        return SequencePlan(plan.pieces, plan.epochs, source)
+        return SequencePlan(plan.pieces, plan.epochs, source, number=sequence)
 
     def locate(self, step: int, sequence: int, position: int) -> tuple[int, Location]:
         """The source of a token, and where in it the token lies; position `seq_len` is the last target."""

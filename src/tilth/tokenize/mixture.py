@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tilth.errors import RecipeError, SubsetError
-from tilth.tokenize.mixed_order import MixedOrder
+from tilth.tokenize.mixed_order import BLOCK, MixedOrder, sequences_of_block
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import TokenSet
 
@@ -86,15 +86,16 @@ class TokenMixture:
         return self.sets[plan.source].sequence(plan)
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must share, a mapping for each source by its name."""
+        """What a resumed run must share, a mapping for each source by its name; `share` is that of the sequences."""
+        counts = sequences_of_block([source.weight for source in self.sources])
         return {
             source.name: {
                 "digest": tokens.digest[:16],
                 "n_documents": tokens.n_documents,
                 "n_tokens": tokens.n_tokens,
-                "weight": source.weight,
+                "share": count / BLOCK,
             }
-            for source, tokens in zip(self.sources, self.sets, strict=True)
+            for source, tokens, count in zip(self.sources, self.sets, counts, strict=True)
         }
 
 

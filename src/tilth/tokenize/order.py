@@ -32,7 +32,8 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`, `source` that of a mixture.
+    """The pieces of one sequence, T+1 tokens in all; `epochs[i]` is the epoch of `pieces[i]`, `source` that of a mixture,
+    and `number` the sequence's in its step.
 
     Where `is_turned`, they are read from the other strand: from the last token to the first, each as the one that pairs with it.
     """
@@ -41,6 +42,7 @@ class SequencePlan:
     epochs: tuple[int, ...]
     source: int = 0
     is_turned: bool = False
+    number: int = 0
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
@@ -52,6 +54,11 @@ class SequencePlan:
     def read_order(self) -> tuple[Piece, ...]:
         """The pieces as a model meets them: from the last when the sequence is turned."""
         return self.pieces[::-1] if self.is_turned else self.pieces
+
+    @property
+    def epochs_read(self) -> tuple[int, ...]:
+        """The epoch of each piece of `read_order`."""
+        return self.epochs[::-1] if self.is_turned else self.epochs
 
     @property
     def n_targets(self) -> int:
@@ -120,7 +127,7 @@ class RunOrder:
                 epochs.append(epoch)
                 missing -= piece.length
                 at += piece.length
-        return SequencePlan(tuple(pieces), tuple(epochs))
+        return SequencePlan(tuple(pieces), tuple(epochs), number=sequence)
 
     def locate(self, step: int, sequence: int, position: int) -> Location:
         """The document, the offset in it and the epoch of a token; position `seq_len` is the last target."""

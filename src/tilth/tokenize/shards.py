@@ -237,7 +237,7 @@ def _check_size(path: Path, n_tokens: int, itemsize: int) -> None:
         raise ContractError(
             f"tokens.bin is {difference}: {size} bytes where tokens.json promises {promised} ({n_tokens} tokens)",
             where=str(path),
-            fix="Tokenise the subset again, or copy the folder again.",
+            fix="Copy the folder again; in a project, `tilth check --repair`, and train again.",
         )
 
 

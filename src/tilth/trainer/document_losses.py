@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 TABLE = "document_losses.parquet"
 _FOLDER = "document_losses"
 _ROWS_A_GROUP = 8_192  # a step is found by the statistics of its group
+_ROWS_AT_ONCE = 1_000_000
 _ROW = np.dtype(
     {
         "names": ["step", "sequence", "piece", "source", "document", "start", "n_targets", "loss_sum"],
@@ -40,18 +42,18 @@ class DocumentLosses:
 
     def __init__(self, work_dir: Path, first_step: int, world: World) -> None:
         folder = work_dir / _FOLDER
-        self.path, self._plans, self._first = folder / f"{world.rank:05d}.rows", list[SequencePlan](), 0
+        self.path, self._plans = folder / f"{world.data_rank:05d}.rows", list[SequencePlan]()
         self._sums: list[Tensor] = []
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # The files of an earlier, larger world are cut by those that are left.
             for path in folder.glob("*.rows"):
-                if int(path.stem) % world.size == world.rank:
+                if int(path.stem) % world.data_size == world.data_rank:
                     _cut_back(path, first_step)
 
-    def begin(self, plans: Sequence[SequencePlan], first: int) -> None:
-        """Say what the micro-batches of this process will hold: `plans`, from sequence `first` of the step on."""
-        self._plans, self._first = list(plans), first
+    def begin(self, plans: Sequence[SequencePlan]) -> None:
+        """Say what the micro-batches of this process will hold together: `plans`, in this order."""
+        self._plans = list(plans)
         self._sums.clear()
 
     def add(self, batch: Batch, loss_BT: Tensor) -> None:
@@ -66,23 +68,12 @@ class DocumentLosses:
     def write(self, step: int) -> None:
         """Write the rows of `step`."""
         sums_P2 = torch.cat(self._sums).cpu().numpy()
-        rows = np.array(
-            [
-                (
-                    step,
-                    self._first + number,
-                    place,
-                    plan.source,
-                    piece.document,
-                    piece.start,
-                    *sums_P2[number * self._width + place],
-                )
-                for number, plan in enumerate(self._plans)
-                for place, piece in enumerate(plan.read_order)
-            ],
-            _ROW,
-        )
-        with disk_errors(self.path), open(self.path, "ab", buffering=0) as file:
+        width, found = self._width, []
+        for row, plan in enumerate(self._plans):
+            own = enumerate(zip(plan.read_order, sums_P2[row * width :], strict=False))
+            found += [(step, plan.number, i, plan.source, piece.document, piece.start, *sums) for i, (piece, sums) in own]
+        rows = np.array(found, _ROW)
+        with disk_errors(self.path), open(self.path, "ab") as file:
             file.write(rows[rows["n_targets"] > 0].tobytes())
 
     def sync(self) -> None:
@@ -92,7 +83,7 @@ class DocumentLosses:
 
     @property
     def _width(self) -> int:
-        return max(map(len, self._plans))
+        return max(map(len, self._plans)) + 1  # what pads a document is a segment behind its pieces
 
 
 def write_table(work_dir: Path, sources: Sequence[str], n_targets: int) -> None:
@@ -114,19 +105,18 @@ def write_table(work_dir: Path, sources: Sequence[str], n_targets: int) -> None:
         log.warning("%s holds the losses of %d of %d targets: the others are lost", work_dir / TABLE, n_found, n_targets)
 
 
-def _by_steps(files: Sequence[np.ndarray], n_rows: int = 1_000_000) -> Iterator[np.ndarray]:
-    """The rows of all files, whole steps at a time: each file is in order of steps."""
-    at = [0] * len(files)
-    while any(place < len(rows) for place, rows in zip(at, files, strict=True)):
-        last = min(
-            int(rows["step"][min(place + n_rows, len(rows)) - 1])
-            for place, rows in zip(at, files, strict=True)
-            if place < len(rows)
-        )
-        ends = [int(np.searchsorted(rows["step"], last, side="right")) for rows in files]
-        found = np.concatenate([rows[begin:end] for rows, begin, end in zip(files, at, ends, strict=True)])
+def _by_steps(files: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """The rows of all files in order, whole steps and about a million rows at a time."""
+    n_steps = max((int(rows[-1]["step"]) + 1 for rows in files), default=0)
+    stride = max(1, _ROWS_AT_ONCE * n_steps // max(1, sum(map(len, files))))
+    for first in range(0, n_steps, stride):
+        found = np.concatenate([rows[_place(rows, first) : _place(rows, first + stride)] for rows in files])
         yield found[np.lexsort((found["piece"], found["sequence"], found["step"]))]
-        at = ends
+
+
+def _place(rows: np.ndarray, step: int) -> int:
+    """Where the rows of `step` begin: a file is in order of steps, and too large to look at as a whole."""
+    return bisect.bisect_left(rows, step, key=lambda row: row["step"])
 
 
 def _rows(path: Path) -> np.ndarray:
@@ -137,5 +127,4 @@ def _rows(path: Path) -> np.ndarray:
 
 def _cut_back(path: Path, first_step: int) -> None:
     """Drop the rows of steps that will be taken again."""
-    n_kept = int(np.searchsorted(_rows(path)["step"], first_step))
-    os.truncate(path, n_kept * _ROW.itemsize)
+    os.truncate(path, _place(_rows(path), first_step) * _ROW.itemsize)

@@ -230,7 +230,7 @@ def _read_share(run: _Run, step: int) -> list[Batch]:
     plans = run.order.batch(step, world.data_rank, world.data_size)
     plans = mark_turned(plans, config.reverse_complement, config.seed, step, world.data_rank * len(plans))
     if run.losses:
-        run.losses.begin(plans, world.data_rank * len(plans))
+        run.losses.begin(plans)
     numbered = list(enumerate(plans, start=world.data_rank * len(plans)))
     arrange = run.objective.arrange
     return list(
