@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,16 @@ def choose_backend(tensor: Tensor, asked: str | None = None, *, has_gluon: bool 
         _check_name(name, where)
     _check_can_run(name, tensor.device, tensor.dtype, has_gluon)
     return name
+
+
+def direct(operator: Any) -> Any:
+    """Return the function that a custom operator wraps where nothing but torch's dispatcher would be left out: in inference mode.
+
+    When decoding a few rows, its 12 us a call are a tenth of a step. A function that torch.compile traces keeps the operator.
+    """
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return operator
+    return operator._init_fn
 
 
 def implementation(operator: str, backend: str) -> ModuleType:

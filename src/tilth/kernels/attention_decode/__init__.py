@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.attention_decode.pages import Pages
-from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, implementation
+from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, direct, implementation
 from tilth.kernels.softmax_options import Window, check_softcap, softmax_scale, window_limits
 
 LARGEST_HEAD = 256
@@ -59,7 +59,7 @@ def attention_decode(
     check_softcap(softcap)
     left, right = window_limits(window, causal)
     chosen = choose_backend(q_BTHD, backend)
-    o_BTHD, lse_BHT = _attention_decode(
+    o_BTHD, lse_BHT = direct(_attention_decode)(
         q_BTHD, *pages, left, right, float(softcap), softmax_scale(scale, head_dim), n_splits or 0, chosen
     )
     return (o_BTHD, lse_BHT) if return_lse else o_BTHD

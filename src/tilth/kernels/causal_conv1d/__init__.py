@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, implementation
+from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, direct, implementation
 from tilth.kernels.causal_conv1d.inputs import ConvInputs, check_activation, check_taps
 from tilth.kernels.causal_conv1d.state import final_state
 
@@ -42,7 +42,7 @@ def causal_conv1d(
     inputs = ConvInputs(x_BTC, weight_CK, bias_C, segments_BT, initial_state_BKC)
     inputs.check()
     check_activation(activation)
-    y_BTC = _causal_conv1d(*inputs, activation, reverse, choose_backend(x_BTC, backend))
+    y_BTC = direct(_causal_conv1d)(*inputs, activation, reverse, choose_backend(x_BTC, backend))
     return (y_BTC, final_state(inputs, reverse)) if return_final_state else y_BTC
 
 
@@ -74,7 +74,7 @@ def causal_conv1d_update(
         if state_indices_B.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"state_indices_B is {state_indices_B.dtype}; expected int32 or int64")
     check_device(x_BTC, state_BKC=state_BKC, state_indices_B=state_indices_B)
-    return _update(x_BTC, state_BKC, weight_CK, bias_C, activation, state_indices_B, choose_backend(x_BTC, backend))
+    return direct(_update)(x_BTC, state_BKC, weight_CK, bias_C, activation, state_indices_B, choose_backend(x_BTC, backend))
 
 
 @torch.library.custom_op("tilth::causal_conv1d", mutates_args=(), schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor")

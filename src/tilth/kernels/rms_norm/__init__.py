@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, compute_dtype, implementation
+from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, compute_dtype, direct, implementation
 
 
 def rms_norm(
@@ -39,7 +39,9 @@ def rms_norm(
     """
     group = _check(x_D, weight_D, bias_D, residual_D, gate_D, norm_before_gate, group_size, reverse_complement)
     backend = choose_backend(x_D, backend)
-    y_D, h_D, _ = _rms_norm(x_D, weight_D, bias_D, residual_D, gate_D, eps, norm_before_gate, group, reverse_complement, backend)
+    y_D, h_D, _ = direct(_rms_norm)(
+        x_D, weight_D, bias_D, residual_D, gate_D, eps, norm_before_gate, group, reverse_complement, backend
+    )
     return y_D if residual_D is None else (y_D, h_D)
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, implementation
+from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, direct, implementation
 from tilth.kernels.ssd_step.inputs import StepInputs
 
 
@@ -41,7 +41,7 @@ def ssd_step(
     if not low <= high:
         raise ValueError(f"dt_limit is {dt_limit}; expected two numbers, the smaller one first")
     with torch.no_grad():
-        return _ssd_step(state_BHPN, *inputs, dt_softplus, float(low), float(high), choose_backend(x_BHP, backend))
+        return direct(_ssd_step)(state_BHPN, *inputs, dt_softplus, float(low), float(high), choose_backend(x_BHP, backend))
 
 
 def _check(state_BHPN: Tensor, inputs: StepInputs) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
@@ -36,7 +38,9 @@ def _step(state_BHPN: Tensor, inputs: StepInputs, dt_softplus: bool, dt_min: flo
     x, dt = inputs.x_BHP.to(dtype), inputs.dt_BH.to(dtype)
     if inputs.dt_bias_H is not None:
         dt = dt + inputs.dt_bias_H.to(dtype)
-    dt = (softplus(dt) if dt_softplus else dt).clamp(dt_min, dt_max)
+    dt = softplus(dt) if dt_softplus else dt
+    if dt_min > 0 or dt_max < math.inf or not dt_softplus:  # a softplus lies above 0
+        dt = dt.clamp(dt_min, dt_max)
     decay_BH11 = torch.exp(dt * inputs.A_H.to(dtype))[..., None, None]
     # rows and groups are one dimension of small matrices, with the channels of all heads of a group (R) as rows
     n_channels = n_heads // n_groups * head_dim

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, implementation
+from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, direct, implementation
 
 
 def swiglu(gate_up_2F: Tensor, up_F: Tensor | None = None, *, backend: str | None = None) -> Tensor:
@@ -28,7 +28,7 @@ def swiglu(gate_up_2F: Tensor, up_F: Tensor | None = None, *, backend: str | Non
         if up_F.dtype != gate_up_2F.dtype:
             raise ValueError(f"up_F is {up_F.dtype}, but the gate is {gate_up_2F.dtype}; they must be the same")
         check_device(gate_up_2F, up_F=up_F)
-    return _swiglu(gate_up_2F, up_F, choose_backend(gate_up_2F, backend))
+    return direct(_swiglu)(gate_up_2F, up_F, choose_backend(gate_up_2F, backend))
 
 
 @torch.library.custom_op("tilth::swiglu", mutates_args=())
