@@ -86,7 +86,8 @@ def prepare(model: Decoder, peer: Any, tokens: TokenSet, options: argparse.Names
     """For each way: the model, a loss for each step of one pass over the documents, and the targets of the pass."""
     order = RunOrder(tokens.lengths, options.seq_len, options.batch, 0)
     n_packed = max(1, round(tokens.n_tokens / options.seq_len / options.batch))
-    packed = [next(micro_batches(tokens, order.sequences(step), None, torch.device("cpu"))) for step in range(n_packed)]
+    plans = [list(enumerate(order.sequences(step))) for step in range(n_packed)]
+    packed = [next(micro_batches(tokens, own, None, torch.device("cpu"), lambda row, plan, number: row)) for own in plans]
     documents = [torch.from_numpy(tokens.document(i).astype(np.int64)) for i in range(tokens.n_documents)]
     batches = [documents[i : i + options.batch] for i in range(0, len(documents), options.batch)]
     n_targets = sum(len(document) - 1 for document in documents)

@@ -95,10 +95,9 @@ def _step_of(size: str, layers: dict[str, Any], tokens: TokenMixture, folder: Pa
     batch_ms, plain_ms, losses_ms = [], [], []
 
     def prepare(number: int) -> Any:
-        n_targets = count_targets(order.sequences(number), "")
         share = order.batch(number)
-        (batch,) = micro_batches(tokens, share, None, CPU)
-        return batch, share, n_targets
+        (batch,) = micro_batches(tokens, list(enumerate(share)), None, CPU, lambda row, plan, place: row)
+        return batch, share, count_targets([batch])
 
     def forth_and_back(batch: Any) -> None:
         model.zero_grad()

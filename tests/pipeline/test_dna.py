@@ -142,6 +142,19 @@ def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_th
             assert one.token == (PAIRS[letter] if one.is_turned else letter)
             assert f"⟦{one.token}⟧" in one.context
     assert turned_seen == {True, False}
+    for sequence in range(SETTINGS["global_batch"]):
+        told = Why(project, "small").step(1, sequence)
+        assert sum(one.n_tokens for one in told) == SETTINGS["seq_len"]
+        # Position by position what `trace` says: from the end of each document, where the sequence is turned.
+        offsets = [
+            (one.document["row"], offset)
+            for one in told
+            for offset in (reversed(range(one.start, one.end)) if one.is_turned else range(one.start, one.end))
+        ]
+        for position in range(0, SETTINGS["seq_len"], 3):
+            traced = trace(project, "small", 1, sequence, position)
+            assert (traced.document["row"], traced.offset) == offsets[position]
+            assert traced.is_turned == told[0].is_turned
 
 
 def test_why_says_of_turned_sequences_what_the_trace_says(dna: Path, one_thread: None) -> None:

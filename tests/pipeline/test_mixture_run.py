@@ -169,6 +169,32 @@ def test_the_verb_lists_a_step(project: Project) -> None:
     assert sum(row["n_tokens"] for row in as_json) == 48
 
 
+def test_a_step_of_whole_documents_is_told(project: Project) -> None:
+    settings = {**SETTINGS, "objective": "classify", "seq_len": 200, "lr": 0.001}
+    train(project, "classes", Train({"web": 0.5, "code": 0.5}, settings, model={**MODEL, "n_classes": 2}))
+    with Why(project, "classes") as why:
+        for step in range(4):
+            read = why.step(step)
+            assert [one.sequence for one in read] == list(range(6))
+            assert sum(one.share for one in read) == pytest.approx(1)
+            for one in read:
+                assert (one.start, one.document["source"]) == (0, one.subset)
+                last = trace(project, "classes", step, one.sequence, one.n_tokens - 1)
+                assert last.offset == one.end - 1
+                with pytest.raises(NotFoundError, match="no token"):
+                    trace(project, "classes", step, one.sequence, one.n_tokens + 1)
+            assert all(one.loss > 0 for one in read)
+    (row,) = sql(
+        project, "select sum(loss_sum) as loss, sum(n_targets) as n from document_losses where run = 'classes'"
+    ).to_pylist()
+    (line,) = sql(
+        project, "select sum(loss * n_tokens) as loss, sum(n_tokens) as n from losses where run = 'classes'"
+    ).to_pylist()
+    assert row["n"] == line["n"] == 24
+    assert row["loss"] == pytest.approx(line["loss"], rel=1e-6)
+    project.store.remove_named("run", "classes")
+
+
 def test_what_a_run_does_not_have_is_named(project: Project) -> None:
     with pytest.raises(NotFoundError, match="no step 4"):
         Why(project, "mixed").step(4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_a_batch_holds_sequences_of_both(sources: list[Source], config: TrainCon
     order = mixture.order(config.seq_len, 40, seed=0)
     plans = order.sequences(0)
     assert {plan.source for plan in plans} == {0, 1}
-    (batch,) = micro_batches(mixture, plans, None, torch.device("cpu"))
+    (batch,) = micro_batches(mixture, list(enumerate(plans)), None, torch.device("cpu"), lambda row, plan, number: row)
     by_name = {source.name: TokenSet.open(source.folder) for source in sources}
     for number, plan in enumerate(plans):
         wanted = by_name[mixture.names[plan.source]].sequence(plan)
@@ -80,8 +81,7 @@ def test_a_changed_source_is_refused_with_the_difference(run: Run, sources: list
     with pytest.raises(StaleError) as caught:
         run([sources[0], Source("code", tokens, 1)])
     said = str(caught.value)
-    assert "tokens.code.n_documents: 20 -> 300" in said
-    assert "tokens.code.n_tokens: " in said
+    assert re.search(r"tokens\.code\.n_documents: 2\d -> 300; tokens\.code\.n_tokens: \d+ -> \d+", said)
     assert "tokens.web" not in said
 
 

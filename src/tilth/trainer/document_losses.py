@@ -83,7 +83,7 @@ class DocumentLosses:
 
     @property
     def _width(self) -> int:
-        return max(map(len, self._plans))
+        return max(map(len, self._plans)) + 1  # what pads a document is a segment behind its pieces
 
 
 def write_table(work_dir: Path, sources: Sequence[str], n_targets: int) -> None:
