@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +21,27 @@ from tilth.trainer import heartbeat, loop, saving
 from tilth.trainer.config import TrainConfig
 
 
-def at_call(function: Callable[..., Any], n: int, act: Callable[[], None]) -> Callable[..., Any]:
-    """`function`, with `act` before its n-th call."""
+def at_call(function: Callable[..., Any], n: int, acts: Sequence[Callable[[], None]]) -> Callable[..., Any]:
+    """`function`, with `acts` before its n-th call."""
     calls = 0
 
     def wrapped(*args: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == n:
+        for act in acts if calls == n else ():
             act()
         return function(*args, **named)
 
     return wrapped
+
+
+def settle(work_dir: Path) -> None:
+    """Wait until no process is writing a checkpoint, so that which is the last is no matter of chance."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join()
+    while any((work_dir / "checkpoints").glob(".partial-*")):
+        time.sleep(0.01)
 
 
 def die() -> None:
@@ -37,6 +50,10 @@ def die() -> None:
 
 def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def fill_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def fail() -> None:
@@ -49,7 +66,8 @@ def prepare(setup: dict[str, Any]) -> None:
     if "where" not in setup or int(os.environ.get("RANK", "0")) != setup.get("rank", 0):
         return
     name, n = setup["where"].split(":")
-    act = {"die": die, "stop": stop, "fail": fail, "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT)}[setup["act"]]
+    acts = {"die": die, "stop": stop, "fill": fill_disk, "fail": fail, "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT)}
+    then = [partial(settle, Path(setup["work_dir"]))] * (name == "step") + [acts[setup["act"]]]
     owner, attribute = {
         "step": (loop, "_take_step"),
         "digest": (saving, "_digest"),
@@ -57,7 +75,7 @@ def prepare(setup: dict[str, Any]) -> None:
         "rmtree": (shutil, "rmtree"),
         "publish": (loop, "save_model"),
     }[name]
-    setattr(owner, attribute, at_call(getattr(owner, attribute), int(n), act))
+    setattr(owner, attribute, at_call(getattr(owner, attribute), int(n), then))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from tilth.trainer.checkpoint import published
 from tilth.trainer.metrics import read_metrics
 
 RunTiny = Callable[..., subprocess.Popen[str]]
@@ -133,6 +134,16 @@ def test_a_process_that_fails_stops_the_other(act: str, rank: int, run_tiny: Run
     said = f"process {rank} failed with ValueError: boom" if act == "fail" else died
     assert said in ends[survivor][1]
     assert f"process {survivor} of 2" in ends[survivor][1]
+
+
+@pytest.mark.slow
+def test_the_full_disk_of_one_is_said_by_both(run_tiny: RunTiny, tmp_path: Path) -> None:
+    pair = start_group(run_tiny, tmp_path / "run", act="fill", where="step:8", rank=1)
+    ends = [finish(process) for process in pair]
+    assert [code for code, _, _ in ends] == [1, 1]
+    assert all("the disk is full; nothing that was finished is lost" in err for _, _, err in ends), ends
+    assert [folder.name for folder in published(tmp_path / "run")] == ["step-00000005"]
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 
 
 def test_a_process_that_is_stopped_is_named_and_not_waited_for(run_tiny: RunTiny, tmp_path: Path) -> None:

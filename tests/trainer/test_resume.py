@@ -223,6 +223,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(resume: Train, tmp_path: Path) 
 
     def fill_disk(line: dict[str, Any]) -> None:
         if line["step"] == 7:
+            while not published(tmp_path / "run"):
+                time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
 
     try:
