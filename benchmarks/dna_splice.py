@@ -84,9 +84,9 @@ def main() -> None:
 
 
 def read_arff(path: Path) -> Examples:
-    """The sequences and classes of splice.arff: 60 columns of a nucleotide each, and the class."""
-    rows = [line.strip().split(",") for line in path.read_text().splitlines() if line and line[0] not in "%@"]
-    return [("".join(value.strip(" '") for value in values[:60]), values[60].strip(" '")) for values in rows if len(values) > 60]
+    """The sequences and classes of splice.arff: a name, 60 columns of a nucleotide each, and the class."""
+    rows = [line.replace(" ", "").split(",") for line in path.read_text().splitlines() if line and line[0] not in "%@"]
+    return [("".join(values[1:61]), values[61]) for values in rows]
 
 
 def split(examples: Examples, seed: int) -> tuple[Examples, Examples]:

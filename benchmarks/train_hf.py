@@ -184,8 +184,8 @@ def report(found: dict[str, list[Run]], options: argparse.Namespace) -> None:
         notes = (
             f"peer: HF Trainer, transformers {transformers.__version__}, GraniteMoeHybrid without experts; tokens/s "
             f"{n_tokens / medians['ours']:.0f} and {n_tokens / medians['hf']:.0f}; "
-            f"{options.rounds} rounds of {options.steps} steps, p10-p90 {spread(times['ours'])}, peer {spread(times['hf'])}; "
-            f"loss curves differ by at most {difference:.1e} "
+            f"{options.rounds} rounds of {options.steps} steps, p10-p90 ours {spread(times['ours'])}, "
+            f"peer {spread(times['hf'])}; loss curves differ by at most {difference:.1e} "
             f"(last loss {found['ours'][-1].losses[-1]:.3f}); torch {torch.__version__}"
         )
         size = f"d256 MMMA vocab 4096, B{options.batch} T{options.seq_len} fp32"

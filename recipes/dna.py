@@ -1,7 +1,7 @@
 """DNA models from your own sequences: Caduceus (both strands, masked) and HybriDNA (next nucleotide), then a classifier.
 
 tilth build dna:genome fasta=genome.fa
-tilth pick chromosomes "n_share < 0.1" --from genome --validation-where "meta['sequence'] = 'chrX'"
+tilth pick chromosomes "is_keeper and dna_n_fraction < 0.1" --from genome --validation-where "meta['sequence'] = 'chrX'"
 tilth train dna:caduceus
 tilth train dna:hybridna
 tilth build dna:labelled table=promoters.tsv sequence=sequence label=label
@@ -19,13 +19,13 @@ from tilth.tokenize.nucleotides import Nucleotides
 
 def genome(fasta: str = "genome.fa", window: int = 4096) -> Corpus:
     """The sequences of FASTA files, plain or packed, in windows."""
-    return Corpus(sources=[Fasta("fasta", fasta, window=window)], tokenizer=Nucleotides())
+    return Corpus(sources=[Fasta("fasta", fasta, window=window)], signals=("nucleotides",), tokenizer=Nucleotides())
 
 
 def labelled(table: str = "labelled.tsv", sequence: str = "sequence", label: str = "label", kmer: int = 0) -> Corpus:
     """Sequences with labels, one a row of a CSV, TSV or ARFF file; with kmer=6 as DNABERT writes them."""
     source = SequenceTables("table", table, sequence=sequence, label=label, kmer=kmer or None)
-    return Corpus(sources=[source], tokenizer=Nucleotides())
+    return Corpus(sources=[source], signals=("nucleotides",), tokenizer=Nucleotides())
 
 
 def caduceus(subset: str = "chromosomes", steps: int = 200, rcps: bool = True, seed: int = 0) -> Train:

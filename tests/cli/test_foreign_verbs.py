@@ -126,7 +126,12 @@ def test_what_cannot_be_is_said_in_three_lines(saved: Path, verb: Verb, make_mod
     assert refused.code == 2
     assert refused.err.startswith("error: no class of HF can express this model: the residual is 'ladder'")
     (saved.parent / "empty").mkdir()
-    for words in (("import-hf", "nowhere", "out"), ("import-hf", "empty", "out"), ("export-hf", "no-such-run", "out")):
+    for words in (
+        ("import-hf", "nowhere", "out"),
+        ("import-hf", "empty", "out"),
+        ("export-hf", "empty", "out"),
+        ("export-hf", "no-such-run", "out"),
+    ):
         failed = verb(*words)
         assert failed.code == 2
         assert "fix:" in failed.err

@@ -16,7 +16,9 @@ from tilth.inference.stopping import Stopping
 from tilth.models.decoder import Decoder
 
 LENGTHS = [5, 1, 9, 5, 17, 2]
-MODELS: list[dict[str, Any]] = [{"layers": "M"}, {"layers": "A"}, {"layers": "MMA"}, {"layers": "AM", "rope_theta": None}]
+MODELS: list[dict[str, Any]] = [{"layers": layers} for layers in ("M", "A", "MMA", "SA", "DA")] + [
+    {"layers": "AM", "rope_theta": None}
+]
 
 
 def _prompts() -> list[list[int]]:

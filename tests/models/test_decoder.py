@@ -33,12 +33,13 @@ def test_a_later_token_never_changes_earlier_logits(layers: str, make_model: Cal
 
 
 @pytest.mark.parametrize("layers", ["MMMA*2", "A*4", "M*4"])
-def test_initial_loss_is_that_of_a_uniform_guess(layers: str) -> None:
+def test_initial_loss_is_near_that_of_a_uniform_guess(layers: str) -> None:
     model = Decoder(ModelConfig(vocab_size=500, d_model=64, n_heads=4, layers=layers))
     ids, targets = torch.randint(0, 500, (2, 4, 64))
     loss, count = model.loss(ids, targets)
     assert count == 256
-    assert float(loss.detach() / count) == pytest.approx(math.log(500), rel=0.02)
+    # logits of variance 1 cost half a nat
+    assert math.log(500) - 0.1 < float(loss.detach() / count) < math.log(500) + 0.8
 
 
 def test_initialisation_follows_the_reference() -> None:
@@ -51,7 +52,7 @@ def test_initialisation_follows_the_reference() -> None:
     assert 1 <= A.min() < 4
     assert 12 < A.max() <= 16
     assert torch.equal(mixer.D, torch.ones(64))
-    assert model.embedding.weight[:1000].detach().std() == pytest.approx(0.02, rel=0.02)
+    assert model.embedding.weight[:1000].detach().std() == pytest.approx(model.config.d_model**-0.5, rel=0.02)
     # uniform(+-1/sqrt(fan_in)), over sqrt(writes to the stream) for the projections that write
     bound = 1 / math.sqrt(512)
     assert mixer.out_proj.weight.detach().abs().max() == pytest.approx(bound / math.sqrt(16), rel=1e-2)

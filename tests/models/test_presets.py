@@ -10,9 +10,10 @@ from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.models.presets import PRESETS, with_preset
 
-# Exactly: the counts of the released weights, as their pages on huggingface.co give them (meta-llama/Llama-3.2-1B, Llama-3.2-3B,
-# Llama-3.1-8B). Otherwise the figure of the paper, with its digits: Dao & Gu 2024, table 9; Zhang et al. 2025, section 4;
-# Schiff et al. 2024, tables 1 and 2 (470k) and the page of caduceus-ps_seqlen-131k (7.73M); Ma et al. 2025, table 1.
+# Exactly: the parameters of the released Llama 3.2 1B and 3B and Llama 3.1 8B. Otherwise the figure that the authors give,
+# within its last digit: in the names of state-spaces/mamba2-*; 1.2B and 3.5B for Ladder-residual (Zhang et al. 2025); 470k for
+# Caduceus at length 1k (Schiff et al. 2024) and 7.73M on the page of caduceus-ps_seqlen-131k_d_model-256_n_layer-16; the table
+# in the README of HybriDNA.
 PUBLISHED = {
     "llama-1b": (1_235_814_400, 0),
     "llama-3b": (3_212_749_824, 0),

@@ -157,6 +157,53 @@ def test_tokens_are_nucleotides_and_a_run_traces_to_the_genome(dna: Path, one_th
             assert traced.is_turned == told[0].is_turned
 
 
+def test_why_says_of_turned_sequences_what_the_trace_says(dna: Path, one_thread: None) -> None:
+    project = Project(dna)
+    pick(project, "run", "source = 'genome'", corpus="dna", validation_where="meta['sequence'] = 'chrX'")
+    # Documents of 101 tokens in sequences of 128: each sequence has pieces of several.
+    settings = {**SETTINGS, "seq_len": 128, "document_losses": True, "steps": 1}
+    launched = train(project, "lost", Train(subset="run", settings=settings, model=MODEL))
+    losses = pq.read_table(project.store.artifact(launched.named.one("train")).path / "document_losses.parquet").to_pylist()
+    seen_turned = set()
+    with Why(project, "lost") as why:
+        for sequence in range(settings["global_batch"]):
+            reads = why.step(0, sequence)
+            assert sum(read.end - read.start for read in reads) == settings["seq_len"]
+            # The first token that the model met, and the last that was an input.
+            first, last = (trace(project, "lost", 0, sequence, position) for position in (0, settings["seq_len"] - 1))
+            seen_turned.add(first.is_turned)
+            bounds = [(read.end - 1, read.start) if first.is_turned else (read.start, read.end - 1) for read in reads]
+            assert (first.offset, last.offset) == (bounds[0][0], bounds[-1][1])
+            assert [one.document["row"] for one in (first, last)] == [reads[at].document["row"] for at in (0, -1)]
+            rows = {row["document"]: row["loss_sum"] / row["n_targets"] for row in losses if row["sequence"] == sequence}
+            index = why._sources[0]._places[1].tolist()
+            assert {read.loss for read in reads if read.loss is not None} == {*rows.values()}
+            assert all(rows[index.index(read.document["row"])] == read.loss for read in reads if read.loss is not None)
+    assert seen_turned == {True, False}
+
+
+def test_a_run_that_tells_documents_apart_is_traced_as_it_reads(dna: Path, one_thread: None) -> None:
+    project, text = Project(dna), {name: text.upper() for name, text in genome().items()}
+    for name in ("chr1", "chr2"):
+        pick(project, name, f"source = 'genome' and meta['sequence'] = '{name}'", corpus="dna", validation_share=0.0)
+    recipe = Train(
+        subset={"chr1": 0.5, "chr2": 0.5}, model={**MODEL, "n_classes": 2},
+        settings={**SETTINGS, "objective": "classify", "seq_len": 110},
+    )  # fmt: skip
+    train(project, "told", recipe)
+    seen_turned = set()
+    for sequence in range(SETTINGS["global_batch"]):
+        whole = [trace(project, "told", 0, sequence, position) for position in (0, 1, 20)]
+        seen_turned.add(whole[0].is_turned)
+        for position, one in zip((0, 1, 20), whole, strict=True):
+            name, _, rest = (one.locus or "").partition(":")
+            place = int(rest.split()[0])
+            n = min(100, len(text[name]) - place + one.offset)
+            assert one.offset == place % 100 == (n - 1 - position if one.is_turned else position)
+            assert one.token == (PAIRS[text[name][place]] if one.is_turned else text[name][place])
+    assert seen_turned == {True, False}
+
+
 def test_an_interval_on_the_other_strand_traces_to_its_place(dna: Path) -> None:
     project, text = Project(dna), {name: text.upper() for name, text in genome().items()}
     from tilth.pipeline.tokenise import tokenise_subset

@@ -68,7 +68,7 @@ def test_the_checkpoint_itself_is_good(checkpoint: Path) -> None:
         ({"time_step_limit": [0.001, 0.1]}, SourceError, "time_step_limit"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, SourceError, "quantised"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2}}, SourceError, "scaled by `yarn`"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 2}}, SourceError, "low_freq_factor|high_freq_factor"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 2}}, SourceError, "no `high_freq_factor`"),
         ({"intermediate_size": 64}, ContractError, "the config asks for"),
         ({"num_hidden_layers": 3}, ContractError, r"lacks .* and \d+ more"),
         ({"num_hidden_layers": 1}, ContractError, "no place for a tensor"),

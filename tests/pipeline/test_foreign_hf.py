@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tilth
 from tilth.errors import SourceError
 from tilth.inference.generate import generate
+from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.models.weights import save_model
 from tilth.pipeline import foreign_models
@@ -45,6 +48,8 @@ GRANITE = HYBRID | {
 }
 MULTIPLIERS = {"attention_multiplier": 0.1, "embedding_multiplier": 12.0, "logits_scaling": 3.0, "residual_multiplier": 0.22}
 
+MAMBA = {"d_state", "expand", "ssm_head_dim", "n_groups", "d_conv", "chunk_size"}
+
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", COMMON | {"num_hidden_layers": 2, "intermediate_size": 40, "rope_parameters": ROPE}),
     "llama-gqa-llama3-tied": (
@@ -67,6 +72,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "Mamba2Config",
         {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 1, "head_dim": 16, "num_heads": 4, "state_size": 8}
         | {"n_groups": 1, "conv_kernel": 2, "use_conv_bias": False, "pad_token_id": 0},
+    ),
+    "mamba": (
+        "MambaConfig",
+        {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 3},
     ),
     "bamba": ("BambaConfig", HYBRID | {"num_hidden_layers": 3, "attn_layer_indices": [1], "intermediate_size": 40}),
     "bamba-whole-rotary": (
@@ -95,7 +104,7 @@ def stir(model: nn.Module) -> None:
                 weight.normal_(std=0.3)
             elif "norm" in name or name.endswith(".D"):
                 weight.uniform_(0.5, 1.5)
-            elif name.endswith("dt_bias"):
+            elif name.endswith(("dt_bias", "dt_proj.bias")):
                 weight.uniform_(-2, 1)
 
 
@@ -161,6 +170,7 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Granite attention alone": ("AA", {"rope_theta": None, "head_dim": 6}),
     "Granite without attention": ("MM", {"n_heads": 0, "n_kv_heads": None}),
     "Granite without MLP": ("MA", {"rope_theta": None, "d_ff": 0}),
+    "MambaForCausalLM": ("SS", {"d_ff": 0, "n_heads": 0, "n_kv_heads": None}),
     "Mamba2": ("MM", {"d_ff": 0, "n_heads": 0, "n_kv_heads": None, "n_groups": 2}),
 }
 
@@ -175,7 +185,7 @@ def test_ours_as_theirs(name: str, tmp_path: Path, make_model: Callable[..., Dec
             table.weight.data[ours.config.vocab_size :] = 0  # rows that pad the vocabulary do not travel
     save_model(tmp_path / "ours", ours)
     made = export_model(tmp_path / "ours", tmp_path / "hf", context=77)
-    assert name.split()[0] in made.format
+    assert made.format.split()[1].startswith(name.split()[0].removesuffix("ForCausalLM"))
     theirs = hf_load(tmp_path / "hf")
     assert type(theirs).__name__.startswith(name.split()[0])
     assert theirs.config.max_position_embeddings == 77 if hasattr(theirs.config, "max_position_embeddings") else True
@@ -187,6 +197,58 @@ def test_ours_as_theirs(name: str, tmp_path: Path, make_model: Callable[..., Dec
     import_model(tmp_path / "hf", tmp_path / "back")
     back = tilth.load_model(tmp_path / "back")
     assert all(torch.equal(tensor, back.state_dict()[key]) for key, tensor in ours.state_dict().items())
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    """Any standard decoder of Mamba-2 and attention."""
+    heads = draw(st.sampled_from([1, 2, 4]))
+    rope = draw(
+        st.sampled_from(
+            [{"rope_theta": None}, {}, {"rope_scaling": STRETCH}, {"rope_scaling": {"factor": 3.0}}, {"rope_share": 0.5}]
+        )
+    )
+    return ModelConfig(
+        vocab_size=draw(st.integers(9, 40)),
+        d_model=draw(st.sampled_from([16, 24])),
+        layers=draw(st.text("MA", min_size=1, max_size=4)),
+        n_heads=heads,
+        n_kv_heads=draw(st.sampled_from([n for n in (1, 2, 4) if heads % n == 0])),
+        head_dim=draw(st.sampled_from([4, 8, 12])),
+        d_ff=draw(st.sampled_from([0, 20])),
+        d_state=draw(st.sampled_from([4, 8])),
+        expand=draw(st.sampled_from([1, 2])),
+        ssm_head_dim=4,
+        n_groups=draw(st.sampled_from([1, 2])),
+        d_conv=draw(st.sampled_from([2, 4])),
+        chunk_size=draw(st.sampled_from([3, 64])),
+        norm_eps=draw(st.sampled_from([1e-5, 1e-6])),
+        tie_embeddings=draw(st.booleans()),
+        **rope,
+    )
+
+
+@given(config=configs())
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_any_decoder_goes_out_and_comes_back(config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    ours = Decoder(config)
+    stir(ours)
+    for table in (ours.embedding, ours.head):
+        if table is not None:
+            table.weight.data[config.vocab_size :] = 0
+    save_model(folder / "ours", ours)
+    export_model(folder / "ours", folder / "hf")
+    assert difference(ours, hf_load(folder / "hf")) < 1e-5
+    import_model(folder / "hf", folder / "back")
+    back = tilth.load_model(folder / "back")
+    assert all(torch.equal(tensor, back.state_dict()[key]) for key, tensor in ours.state_dict().items())
+    used = set(config.pattern)
+    unused = {"A": {"n_heads", "n_kv_heads", "head_dim", "rope_theta", "rope_share", "rope_scaling"}, "M": MAMBA}
+    left_out = set().union(*(names for letter, names in unused.items() if letter not in used)) | {"layers"}
+    kept = {name: value for name, value in config.to_dict().items() if name not in left_out}
+    assert kept.items() <= back.config.to_dict().items()
+    assert back.config.pattern == config.pattern
 
 
 @pytest.mark.parametrize(

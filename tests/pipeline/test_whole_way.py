@@ -135,12 +135,17 @@ def test_two_processes_give_the_same_loss_curve(trained: Path, curated: Path, tm
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("parameters ") == 1, "only one process reports"
+    assert done.stderr.count(" FLOPs a token, ") == 1
     assert losses(project, "base", tilth) == pytest.approx(losses(trained, "base", tilth), abs=1e-5)
 
 
 def test_another_setting_is_another_run(trained: Path, tilth: Run) -> None:
     before = weights(trained, "base")
-    tilth("train", "small:base", "seed=5", cwd=trained)
+    told = tilth("train", "small:base", "seed=5", cwd=trained).stderr
+    run = Store(trained / ".tilth").get_named("run", "base")
+    n_tokens = run.meta["steps"] * run.meta["global_batch"] * run.meta["seq_len"]
+    assert f"{run.meta['n_parameters']:,} parameters, " in told
+    assert f"\n{n_tokens:,} tokens, " in told
     assert weights(trained, "base") != before
     said = tilth("deploy", "tuned", "--base", "base", cwd=trained, expect=2).stderr
     assert "was trained anew since `tuned` was fine-tuned" in said

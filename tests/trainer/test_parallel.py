@@ -102,11 +102,13 @@ def test_slices_of_the_layers_give_the_curve_of_the_whole(
 
 
 @pytest.mark.slow
-def test_two_processes_resume_to_the_bit(run_tiny: RunTiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_resume_to_the_bit(shard: bool, run_tiny: RunTiny, setup: dict[str, Any], tmp_path: Path) -> None:
+    train = {**setup["train"], "shard": shard}
     digests = []
     for name, interruption in (("whole", {}), ("halved", {"act": "interrupt", "where": "step:9", "rank": 1})):
         for options in [interruption, {}] if interruption else [{}]:
-            pair = start_group(run_tiny, tmp_path / name, **options)
+            pair = start_group(run_tiny, tmp_path / name, train=train, **options)
             ends = [process.communicate(timeout=120) for process in pair]
             expected = -signal.SIGINT if options else 0
             assert [process.returncode for process in pair] == [expected] * 2, ends

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from tilth.errors import NotFoundError, StaleError, StoreError, TrainError
 from tilth.models.config import ModelConfig
 from tilth.models.weights import load_model
-from tilth.trainer import loop
+from tilth.trainer import loop, saving
 from tilth.trainer.checkpoint import latest_checkpoint, published
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import train
@@ -236,6 +237,45 @@ def test_a_full_disk_keeps_the_checkpoint_before(resume: Train, tmp_path: Path) 
     whole = resume(tmp_path / "whole")
     assert result.weights_digest == whole.weights_digest
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(resume: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, step_8_is_done, found = saving._publish, threading.Event(), []
+
+    def publish(partial: Path, final: Path, state: dict[str, Any]) -> None:
+        if final.name == "step-00000005":
+            found.append((step_8_is_done.wait(30), final.exists(), threading.current_thread() is threading.main_thread()))
+        real(partial, final, state)
+
+    def note(line: dict[str, Any]) -> None:
+        if line["step"] == 8:
+            step_8_is_done.set()
+
+    monkeypatch.setattr(saving, "_publish", publish)
+    resume(tmp_path / "run", on_step=note)
+    assert found == [(True, False, False)]
+    assert [folder.name for folder in published(tmp_path / "run")] == ["step-00000015", "step-00000020"]
+
+
+def test_a_save_waits_for_the_one_before(
+    resume: Train, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a slow disk would let copies pile up, or publish out of order."""
+    real, n_writing, most = saving.Checkpointer._write, 0, 0
+
+    def write(self: saving.Checkpointer, folder: Path) -> dict[str, str]:
+        nonlocal n_writing, most
+        n_writing += 1
+        most = max(most, n_writing)
+        time.sleep(0.3)  # longer than a step
+        digests = real(self, folder)
+        n_writing -= 1
+        return digests
+
+    monkeypatch.setattr(saving.Checkpointer, "_write", write)
+    resume(tmp_path / "run", config=TrainConfig.from_dict({**config.to_dict(), "steps": 5, "checkpoint_every": 1}))
+    assert most == 1
+    assert [folder.name for folder in published(tmp_path / "run")] == ["step-00000004", "step-00000005"]
 
 
 def test_two_runs_do_not_share_a_folder(resume: Train, stopped: Path) -> None:

@@ -242,6 +242,13 @@ def test_odd_token_sets(run: Run, tmp_path: Path) -> None:
         ({"min_lr_ratio": 1.5}, "min_lr_ratio is 1.5"),
         ({"clip_norm": float("inf")}, "clip_norm is inf"),
         ({"learning_rate": 1.0}, "a run has no setting"),
+        ({"objective": "mask"}, "Did you mean `masked`"),
+        ({"optimizer": "moun"}, "Did you mean `muon`"),
+        ({"precision": "bf16"}, "precision is 'bf16'"),
+        ({"recompute": 1}, "recompute is 1"),
+        ({"compile": "yes"}, "compile is 'yes'"),
+        ({"skip_spikes": -1.0}, "skip_spikes is -1.0"),
+        ({"skip_spikes": float("nan")}, "skip_spikes is nan"),
         ({"warmup": 1}, "Did you mean `warmup_steps`"),
     ],
 )

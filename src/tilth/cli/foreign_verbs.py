@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def import_hf(source: Path, out: Path, as_data: bool, debug: bool) -> None:
     """Make a model of the checkpoint in DIR.
 
-    Reads HF's Llama, Mamba-2, Bamba and Granite hybrids, state-spaces/mamba, MambaInLlama, Llamba and Caduceus. OUT is a
-    new folder that `tilth.load_model` reads; the tokenizer's files come with it.
+    Reads HF's Llama, Mamba, Mamba-2, Bamba and Granite hybrids, and what state-spaces/mamba, MambaInLlama, Llamba and
+    Caduceus save. OUT is a new folder that `tilth.load_model` reads; the tokenizer's files come with it.
     """
     from tilth.pipeline.foreign_models import import_model
 

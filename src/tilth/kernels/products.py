@@ -23,14 +23,14 @@ def linear(x_K: Tensor, weight_NK: Tensor) -> Tensor:
         return functional.linear(x_K, weight_NK)
     if torch.is_grad_enabled() and (x_K.requires_grad or weight_NK.requires_grad):
         return _linear(x_K, weight_NK)
-    return _by_onednn(x_K, weight_NK)
+    return _multiply(x_K, weight_NK)
 
 
 def product(a_MK: Tensor, b_KN: Tensor, out: Tensor | None = None) -> Tensor:
     """Return a @ b of two matrices, in `out` if given, without a gradient."""
     if not _gains(a_MK, b_KN, b_KN.shape[1]):
         return torch.mm(a_MK, b_KN) if out is None else torch.mm(a_MK, b_KN, out=out)
-    found = _by_onednn(a_MK, b_KN.T)
+    found = _multiply(a_MK, b_KN.T)
     return found if out is None else out.copy_(found)
 
 
@@ -40,8 +40,8 @@ def outer_product(a_SM: Tensor, b_SN: Tensor) -> Tensor:
         return a_SM.T @ b_SN
     # oneDNN cuts its second factor into panels along the result's columns: the longer side must be those
     if a_SM.shape[1] > b_SN.shape[1]:
-        return _by_onednn(b_SN.T, a_SM.T).T.contiguous()
-    return _by_onednn(a_SM.T, b_SN.T)
+        return _multiply(b_SN.T, a_SM.T).T.contiguous()
+    return _multiply(a_SM.T, b_SN.T)
 
 
 @torch.library.custom_op("tilth::linear", mutates_args=())
@@ -76,6 +76,13 @@ def _gains(left: Tensor, right: Tensor, n_columns: int) -> bool:
         and left.numel() * n_columns >= _FEWEST
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _multiply(x_K: Tensor, weight_NK: Tensor) -> Tensor:
+    # Inductor knows this operator, but only for a weight that never changes: what it traces it must not see.
+    run = _linear if torch.compiler.is_compiling() else _by_onednn
+    found: Tensor = run(x_K, weight_NK)
+    return found
 
 
 def _by_onednn(x_K: Tensor, weight_NK: Tensor) -> Tensor:

@@ -23,15 +23,14 @@ from tilth.models.states import DecoderStates
 from tilth.models.strands import both_strands, joined_head, joined_strands, on_swapped, settled
 from tilth.models.tensor_ranks import TensorRanks
 
-EMBEDDING_STD = 0.02
-
 
 class Decoder(nn.Module):
     """A language model over the layers of config.pattern, or one rank's slice of it.
 
-    Initialised from torch's global generator as the Mamba-2 reference is: embedding N(0, 0.02),
-    matrices uniform(+-1/sqrt(fan_in)), those that write to the residual stream divided by the
-    square root of the number of writes. A slice is made of a whole model by sharding.shard.
+    Initialised from torch's global generator as the Mamba-2 reference is: matrices uniform(+-1/sqrt(fan_in)), those
+    that write to the residual stream divided by the square root of the number of writes. The embedding is N(0, 1/d_model),
+    which is the reference's 0.02 at 2560 channels: at fewer, 0.02 is drowned by what the first layers write.
+    A slice is made of a whole model by sharding.shard.
     """
 
     def __init__(self, config: ModelConfig, ranks: TensorRanks | None = None) -> None:
@@ -61,7 +60,7 @@ class Decoder(nn.Module):
     def _initialise(self) -> None:
         for table in (self.embedding, self.head):
             if table is not None:
-                table.weight.normal_(std=EMBEDDING_STD)
+                table.weight.normal_(std=self.config.d_model**-0.5)
                 table.weight[self.config.vocab_size :] = 0
         for name, weight in self.named_parameters():
             if name.endswith("out_proj.weight"):

@@ -7,23 +7,23 @@ from typing import Any
 
 from tilth.errors import RecipeError, did_you_mean
 
-# Dao & Gu 2024, table 9: width and layers; the GPT-NeoX tokenizer
+# state-spaces/mamba2-* as released (Dao & Gu 2024): width and layers; the GPT-NeoX tokenizer
 _MAMBA2: dict[str, Any] = {"vocab_size": 50_277, "d_ff": 0, "d_state": 128}
 _SIZES = {"130m": (768, 24), "370m": (1024, 48), "780m": (1536, 48), "1.3b": (2048, 48), "2.7b": (2560, 64)}
-# NVIDIA 2024 (Waleffe et al.) and Jamba: no positions, an MLP in every layer, one layer in eight attends, never the first
+# As Jamba (Lieber et al. 2024): no positions, an MLP in every layer; one layer in eight attends, and never the first
 _HYBRID = {"vocab_size": 50_277, "d_state": 128, "rope_theta": None}
 _HYBRID_SIZES = {"150m": (512, 4, 8), "400m": (1024, 3, 16), "860m": (1536, 3, 24), "1.5b": (2048, 3, 32), "3b": (2560, 4, 40)}
-# Grattafiori et al. 2024, and its smaller models: width, layers, heads, MLP, whether one table is both
+# Llama 3.1 and 3.2 as released (Grattafiori et al. 2024): width, layers, heads, MLP, whether one table is both
 _LLAMA = {"vocab_size": 128_256, "n_kv_heads": 8, "rope_theta": 500_000.0}
 _LLAMA_SIZES = {"1b": (2048, 16, 32, 8192, True), "3b": (3072, 28, 24, 8192, True), "8b": (4096, 32, 32, 14_336, False)}
 _LLAMA_STRETCH = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-# Zhang et al. 2025 (Ladder-residual): StarCoder's tokenizer
+# Zhang et al. 2025 (Ladder-residual), its pretraining configurations: StarCoder's tokenizer
 _LADDER = {"vocab_size": 49_152, "layers": "A*40", "residual": "ladder"}
 # Schiff et al. 2024: 12 ids, of which A C G T are 7 to 10 and pair from outside in
 _PAIRS = (*range(7), 10, 9, 8, 7, 11)
 _CADUCEUS = {"vocab_size": 12, "d_ff": 0, "d_state": 16, "bidirectional": True, "complement": _PAIRS}
 _CADUCEUS_SIZES = {"1k": {"d_model": 118, "layers": "S*4"}, "131k": {"d_model": 256, "layers": "S*16"}}
-# Ma et al. 2025; its MLPs are not published: this width gives the published sizes
+# Ma et al. 2025: width and layers; heads and MLPs are not published, and these give the published sizes
 _HYBRIDNA = {"vocab_size": 12, "d_state": 128, "rope_theta": None}
 _HYBRIDNA_SIZES = {"300m": (1024, 3, 16, 4), "3b": (4096, 2, 32, 8), "7b": (4096, 4, 32, 8)}
 _TINY = {"vocab_size": 4096, "d_model": 256, "n_heads": 4, "d_state": 64, "ssm_head_dim": 64}

@@ -203,8 +203,14 @@ def find_checkpoint(name: str) -> tuple[Path, int | None]:
     from tilth.pipeline.project import Project
 
     folder = Path(name)
-    if folder.is_dir():
+    if (folder / CONFIG_FILE).is_file():
         return folder, None
-    store = Project.find().store
-    run = store.get_named("run", name)
+    try:
+        store = Project.find().store
+        run = store.get_named("run", name)
+    except NotFoundError as error:
+        if folder.is_dir():
+            fix = "name a run, or the folder of a model (with config.json and model.safetensors)"
+            raise NotFoundError("the folder holds no model", str(folder), fix) from error
+        raise
     return store.artifact(run.one("train")).path, run.meta.get("seq_len")

@@ -21,8 +21,9 @@ from tilth.pipeline.tokenise import SPLITS
 
 DOCUMENT_LOSSES_FILE = "document_losses.parquet"
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
+# What a trace needs of a run's settings, and what lists of runs show.
+OF_CONFIG = ("steps", "seq_len", "global_batch", "seed", "lr", "objective", "reverse_complement")
 TRAIN_VERSION = 3
-_OF_RUN = ("steps", "seq_len", "global_batch", "seed", "lr", "reverse_complement", "objective")
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _run_meta(recipe: Train, config: Any, model_config: Any, data: RunData) -> d
         "base": recipe.initial,
         "n_parameters": model_config.n_parameters(),
         "layers": model_config.layers,
-        **{key: getattr(config, key) for key in _OF_RUN},
+        **{key: getattr(config, key) for key in OF_CONFIG},
     }
 
 

@@ -13,6 +13,7 @@ from tilth.pipeline.tokenise import SPLITS, tokenise_subset
 if TYPE_CHECKING:
     from tilth.tokenize.mixed_order import MixedOrder
     from tilth.tokenize.mixture import Source
+    from tilth.tokenize.order import SequencePlan
     from tilth.tokenize.shards import TokenSet
 
 
@@ -135,13 +136,21 @@ def order_of(run: Named, sources: Sequence[RunSource], sets: Sequence[TokenSet])
     from tilth.tokenize.mixed_order import MixedOrder
 
     meta, weights = run.meta, [source.weight for source in sources]
-    lengths = [tokens.lengths for tokens in sets]
-    return MixedOrder(lengths, weights, meta["seq_len"], meta["global_batch"], meta["seed"], reads_whole_documents(run))
+    lengths, reads_documents = [tokens.lengths for tokens in sets], reads_whole_documents(run)
+    return MixedOrder(lengths, weights, meta["seq_len"], meta["global_batch"], meta["seed"], reads_documents)
 
 
 def reads_whole_documents(run: Named) -> bool:
     """Whether a sequence of the run is a document, which it learnt to classify, instead of a window."""
     return bool(run.meta.get("objective") == "classify")
+
+
+def plan_of(run: Named, order: MixedOrder, step: int, sequence: int) -> SequencePlan:
+    """What a finished run read as a sequence, and from which strand."""
+    from tilth.tokenize.strands import mark_turned
+
+    meta, plans = run.meta, [order.sequence(step, sequence)]
+    return mark_turned(plans, meta.get("reverse_complement", 0.0), meta["seed"], step, sequence)[0]
 
 
 def token_inputs(store: Store, data: RunData, *, with_names: bool) -> dict[str, str]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from tilth.artifacts import Named
 from tilth.errors import NotFoundError, StoreError, did_you_mean
 from tilth.pipeline.project import Project
-from tilth.pipeline.run_sources import RunSource, order_of, reads_whole_documents, sources_of
+from tilth.pipeline.run_sources import RunSource, order_of, plan_of, sources_of
 from tilth.pipeline.sources_of_texts import SourcesOfTexts
 from tilth.pipeline.tokenise import SPLITS
 
 if TYPE_CHECKING:
     from tilth.catalog.provenance import Provenance
+    from tilth.tokenize.order import SequencePlan
 
 _BLOCK = 16_384  # tokens
 
@@ -216,25 +217,32 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     Nothing was logged for this: the order of a run is a pure function of its settings.
     Raises NotFoundError where the run has no such step, sequence or position.
     """
-    from tilth.tokenize.strands import is_turned
-
     named = project.store.get_named("run", run)
     check_place(named, step=step, sequence=sequence, position=position)
     sources = sources_of(named)
     shards = [TokenShard.of_run(project, source) for source in sources]
-    turned = is_turned(named.meta.get("reverse_complement", 0.0), named.meta["seed"], step, sequence)
     order = order_of(named, sources, [shard.tokens for shard in shards])
-    last = named.meta["seq_len"]
-    if reads_whole_documents(named):
-        last = order.sequence(step, sequence).pieces[0].length - 2  # the separator is not read
-    number, found = order.locate(step, sequence, last - position if turned else position)
+    plan = plan_of(named, order, step, sequence)
+    number, found = order.locate(step, sequence, _untouched_place(named, plan, position) if plan.is_turned else position)
     shard = shards[number]
     at = shard.at(int(shard.tokens.offsets[found.document]) + found.offset, n_context)
-    token, context = shard.shown(at.offset, n_context, turned)
+    token, context = shard.shown(at.offset, n_context, plan.is_turned)
     names = ("kind", "part", "start", "end", "source_start", "source_end", "document", "locus")
     own = {name: getattr(at, name) for name in names}
     place = (run, sources[number].subset, step, sequence, position)
-    return Traced(*place, token, context, found.epoch, found.offset, **own, is_turned=turned)
+    return Traced(*place, token, context, found.epoch, found.offset, **own, is_turned=plan.is_turned)
+
+
+def _untouched_place(run: Named, plan: SequencePlan, position: int) -> int:
+    """Where the token at `position` of a turned sequence lies in the same sequence before it was turned.
+
+    A run that tells documents apart reads them without the separator. Raises NotFoundError behind such a document's end.
+    """
+    last = sum(piece.length for piece in plan) - 1
+    place = last - position - (run.meta.get("objective") == "classify")
+    if place < 0:
+        raise NotFoundError(f"the document has no token {position}", "position", f"Positions go from 0 to {last - 1}.")
+    return place
 
 
 def check_place(run: Named, **place: int) -> None:

@@ -11,7 +11,7 @@ from tilth.artifacts import Named
 from tilth.errors import UserError, did_you_mean
 from tilth.pipeline.launch import DOCUMENT_LOSSES_FILE
 from tilth.pipeline.project import Project
-from tilth.pipeline.run_sources import RunSource, order_of, reads_whole_documents, sources_of
+from tilth.pipeline.run_sources import RunSource, order_of, plan_of, reads_whole_documents, sources_of
 from tilth.pipeline.trace import check_place
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tilth.catalog.provenance import Provenance
-    from tilth.tokenize.order import SequencePlan
     from tilth.tokenize.shards import TokenSet
     from tilth.tokenize.token_spans import SpanIndex
 
@@ -55,6 +54,7 @@ class Why:
 
     def __init__(self, project: Project, run: str, signals: Collection[str] = ()) -> None:
         self.run, self.signals, self._store = project.store.get_named("run", run), tuple(signals), project.store
+        self._of_documents = reads_whole_documents(self.run)
         self._sources = [_OpenSource(project, source, self.signals) for source in sources_of(self.run)]
         self._order = order_of(self.run, [own.source for own in self._sources], [own.tokens for own in self._sources])
 
@@ -90,26 +90,20 @@ class Why:
 
     def _reads(self, step: int, sequence: int) -> Iterator[tuple[int, Place | None, Read]]:
         """What a sequence read, with the number of its source and the place of the document in its corpus."""
-        plan, losses = self._plan(step, sequence), self._losses_of(step)
+        plan, losses = plan_of(self.run, self._order, step, sequence), self._losses_of(step)
         source, n_of_step = self._sources[plan.source], self._n_tokens(step)
         for number, (piece, epoch) in enumerate(zip(plan.read_order, plan.epochs_read, strict=True)):
             first, end = piece.start, piece.start + piece.length
             if number == len(plan) - 1:  # what is read last is a target only: the first token, where the sequence is turned
-                first, end = (first + 1, end) if plan.is_turned else (first, end - 1)
+                first, end = (first + 1, end) if plan.is_turned and not self._of_documents else (first, end - 1)
             for place, start, stop, n_tokens in source.documents(piece.document, first, end):
                 loss, share = losses.get((sequence, number)), n_tokens / n_of_step
                 read = Read(step, sequence, source.source.subset, epoch, start, stop, n_tokens, share, loss, {}, plan.is_turned)
                 yield plan.source, place, read
 
-    def _plan(self, step: int, sequence: int) -> SequencePlan:
-        from tilth.tokenize.strands import is_turned
-
-        turned = is_turned(self.run.meta.get("reverse_complement", 0.0), self.run.meta["seed"], step, sequence)
-        return replace(self._order.sequence(step, sequence), is_turned=turned)
-
     def _n_tokens(self, step: int) -> int:
         """The inputs of a step: as many in every step, unless a sequence is a document."""
-        if not reads_whole_documents(self.run):
+        if not self._of_documents:
             return self._order.seq_len * self._order.global_batch
         return sum(piece.length - 1 for plan in self._order.sequences(step) for piece in plan)
 

@@ -39,7 +39,9 @@ class TrainConfig:
     "bfloat16" makes the matrix products bf16, and nothing else. `recompute` keeps only the input of each sublayer for the
     backward pass; `compile` compiles each sublayer. `wandb_project` shows the curves on Weights & Biases, too.
     A run that would read one of its sources more often than `max_repeats` times (None = no limit) is refused.
-    `document_losses` writes the loss of each document in each step beside the metrics.
+    `document_losses` writes the loss of each document in each step beside the metrics. `tensor_parallel` is how many
+    processes share one model, each with a slice of every layer. With `shard` the processes that share a batch also share
+    the parameters (FSDP2): less memory, the same run, and it may be changed when a run is resumed.
     """
 
     steps: int

@@ -19,6 +19,7 @@ from tilth.trainer.execution import autocast
 from tilth.trainer.objectives import Objective
 from tilth.trainer.world import World
 
+_SEED = 0  # not the run's: runs are compared on the same sequences
 _SPARE = -1  # the number of a sequence that is read for company only
 
 
@@ -26,9 +27,9 @@ _SPARE = -1  # the number of a sequence that is read for company only
 def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config: TrainConfig, world: World) -> dict[str, float]:
     """`validation_loss` (nats per target) and what else the objective scores, each a mean over the targets.
 
-    Over the same `eval_batches` global batches of `tokens` at every call: a set that has less is read once, a mixture until
-    one of its sources is, and all of several classes. Every process must call it. Raises TrainError when there is no target
-    or no finite loss.
+    Over the same `eval_batches` global batches of `tokens` at every call, whatever the seed of the run: a set that has less
+    is read once, a mixture until one of its sources is, and all of several classes. Every process must call it.
+    Raises TrainError when there is no target or no finite loss.
     """
     numbered = _share(list(enumerate(_plans(objective, tokens, config))), world)
 
@@ -64,7 +65,7 @@ def _share(numbered: list[tuple[int, SequencePlan]], world: World) -> list[tuple
 
 def _plans(objective: Objective, tokens: TokenMixture, config: TrainConfig) -> list[SequencePlan]:
     n_wanted = config.eval_batches * config.global_batch
-    order = tokens.order(config.seq_len, 1, config.seed, objective.reads_whole_documents)
+    order = tokens.order(config.seq_len, 1, _SEED, objective.reads_whole_documents)
     if objective.reads_whole_documents:
         # of each class its share, whatever the mixture's weights are: a mean over the documents as they are
         plans = [

@@ -10,7 +10,7 @@ from torch import Tensor
 from tilth.errors import ContractError
 from tilth.models.config import ModelConfig
 from tilth.models.convert import parts
-from tilth.models.convert.mamba_ssm import mamba1, mamba1_settings, projections
+from tilth.models.convert.mamba_ssm import mamba1_settings
 from tilth.models.convert.parts import Format, Rule, Settings
 
 _FIXED = {"rms_norm": True, "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True}
@@ -48,8 +48,8 @@ def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
     found = [_with_complement(table, config) if config.rcps else table, final]
     for i in range(len(config.pattern)):
         ours, theirs = f"blocks.{i}.mixer", f"{stem}.layers.{i}.mixer{deeper}"
-        found += projections(f"{ours}.forwards", f"{theirs}.mamba_fwd") + mamba1(f"{ours}.forwards", f"{theirs}.mamba_fwd")
-        found += mamba1(f"{ours}.backwards", f"{theirs}.mamba_rev")
+        found += parts.mamba1(f"{ours}.forwards", f"{theirs}.mamba_fwd")
+        found += parts.mamba1_scan(f"{ours}.backwards", f"{theirs}.mamba_rev")
         found.append(parts.same(f"blocks.{i}.mixer_norm.weight", f"{stem}.layers.{i}.norm{norm}.weight"))
     return found
 

@@ -13,7 +13,7 @@ from tilth.errors import SourceError, did_you_mean
 from tilth.models.config import ModelConfig
 from tilth.models.convert import parts
 from tilth.models.convert.hf_llama import COMMON, LAYER_NORMS, read_rope, write_rope
-from tilth.models.convert.hf_mamba2 import NO_LIMIT
+from tilth.models.convert.hf_mamba import NO_LIMIT
 from tilth.models.convert.parts import Fields, Format, Rule, Settings
 
 _FIELDS: Fields = COMMON | {

@@ -61,7 +61,7 @@ def read_rope(settings: Settings, *, share: float = 1.0) -> dict[str, Any]:
         raise SourceError(
             f"the checkpoint's positions are scaled by `{kind}`", "config.json", f"Tilth has {', '.join(_SCALINGS)}"
         )
-    scaling = {name: parts.need({**settings, **found}, name) for name in _SCALINGS[kind]}
+    scaling = {name: parts.need({**settings, **found}, name) for name in sorted(_SCALINGS[kind])}
     share = float(found.get("partial_rotary_factor", share))
     return {"rope_theta": float(found["rope_theta"]), "rope_share": share, "rope_scaling": scaling or None}
 

@@ -78,7 +78,7 @@ def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
             names = {"qkv_proj.weight": "in_proj.weight", "out_proj.weight": "out_proj.weight"}
             found += parts.renamed(f"{ours}.mixer", f"{theirs}.mixer", names)
         elif letter == "S":
-            found += mamba1(f"{ours}.mixer", f"{theirs}.mixer") + projections(f"{ours}.mixer", f"{theirs}.mixer")
+            found += parts.mamba1(f"{ours}.mixer", f"{theirs}.mixer")
         else:
             found += parts.mamba2(f"{ours}.mixer", f"{theirs}.mixer", has_bias=has_bias)
         found.append(parts.same(f"{ours}.mixer_norm.weight", f"{theirs}.norm.weight"))
@@ -88,17 +88,6 @@ def rules(config: ModelConfig, settings: Settings) -> list[Rule]:
             gate_up = parts.same(f"{ours}.mlp.gate_up_proj.weight", f"{theirs}.mlp.fc1.weight")
             found.append(replace(gate_up, read=lambda fc1: fc1.roll(config.mlp_width, 0)))
     return found
-
-
-def mamba1(ours: str, theirs: str) -> list[Rule]:
-    """What lies between the projections of a Mamba layer."""
-    names = {name: name for name in ("x_proj.weight", "dt_proj.weight", "A_log", "D")} | {"dt_bias": "dt_proj.bias"}
-    return [*parts.renamed(ours, theirs, names), *parts.taps(ours, f"{theirs}.conv1d")]
-
-
-def projections(ours: str, theirs: str) -> list[Rule]:
-    """The two matrices round a mixer."""
-    return parts.renamed(ours, theirs, {name: name for name in ("in_proj.weight", "out_proj.weight")})
 
 
 MAMBA_SSM = Format("state-spaces/mamba", read_config, rules)

@@ -130,6 +130,22 @@ def mamba2(ours: str, theirs: str, *, has_bias: bool = True) -> list[Rule]:
     return [*renamed(ours, theirs, {name: name for name in names}), *taps(ours, f"{theirs}.conv1d", has_bias=has_bias)]
 
 
+def mamba1(ours: str, theirs: str, *, has_bias: bool = True) -> list[Rule]:
+    """A Mamba layer under the names of mamba_ssm, which HF's class kept."""
+    return [*projections(ours, theirs), *mamba1_scan(ours, theirs, has_bias=has_bias)]
+
+
+def projections(ours: str, theirs: str) -> list[Rule]:
+    """The two matrices round a mixer."""
+    return renamed(ours, theirs, {name: name for name in ("in_proj.weight", "out_proj.weight")})
+
+
+def mamba1_scan(ours: str, theirs: str, *, has_bias: bool = True) -> list[Rule]:
+    """What lies between the projections of a Mamba layer."""
+    names = {name: name for name in ("x_proj.weight", "dt_proj.weight", "A_log", "D")} | {"dt_bias": "dt_proj.bias"}
+    return [*renamed(ours, theirs, names), *taps(ours, f"{theirs}.conv1d", has_bias=has_bias)]
+
+
 def swiglu(ours: str, theirs: str, config: ModelConfig) -> list[Rule]:
     """An MLP with gate_proj, up_proj and down_proj."""
     names = [f"{theirs}.gate_proj.weight", f"{theirs}.up_proj.weight"]

@@ -9,7 +9,7 @@ from tilth.models.config import ModelConfig
 from tilth.models.convert.caduceus import CADUCEUS
 from tilth.models.convert.hf_hybrid import BAMBA, GRANITE, write_bamba, write_granite
 from tilth.models.convert.hf_llama import LLAMA, write_llama
-from tilth.models.convert.hf_mamba2 import MAMBA2, write_mamba2
+from tilth.models.convert.hf_mamba import MAMBA, MAMBA2, write_mamba, write_mamba2
 from tilth.models.convert.llamba import LLAMBA
 from tilth.models.convert.mamba_in_llama import MAMBA_IN_LLAMA
 from tilth.models.convert.mamba_ssm import MAMBA_SSM
@@ -19,6 +19,7 @@ from tilth.models.pattern import MIXERS
 # Under their model_type, where they have one
 FORMATS: dict[str, Format] = {
     "llama": LLAMA,
+    "mamba": MAMBA,
     "mamba2": MAMBA2,
     "bamba": BAMBA,
     "granitemoehybrid": GRANITE,
@@ -52,9 +53,11 @@ def choose_export(config: ModelConfig) -> tuple[Format, dict[str, Any]]:
         _refuse("it reads both ways", "a masked language model over Mamba (Caduceus is remote code)")
     if config.n_classes:
         _refuse("it has a head of classes", "that head left out: export the run that it was fine-tuned from")
-    if other := sorted(set(config.pattern) - {"M", "A"}):
-        _refuse(f"it has {' and '.join(MIXERS[letter] for letter in other)} layers", "a class that holds these layers")
     letters = set(config.pattern)
+    if letters == {"S"} and not config.mlp_width:
+        return MAMBA, write_mamba(config)
+    if other := " and ".join(MIXERS[letter] for letter in sorted(letters - {"M", "A"})):
+        _refuse(f"it has {other} layers", "a class that holds these layers among others, or with MLPs")
     if letters == {"M"} and not config.mlp_width:
         return MAMBA2, write_mamba2(config)
     if "A" not in letters or config.rope_theta is None:
