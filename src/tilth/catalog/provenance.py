@@ -82,7 +82,8 @@ class Provenance:
 
     def _place(self, shard: str, row: int) -> int:
         first, stop = self._shards.get(shard, (0, 0))
-        place = first + int(np.searchsorted(self._rows[first:stop], row))
+        # Of the type of the rows: for another one all of them would be copied.
+        place = first + int(np.searchsorted(self._rows[first:stop], np.int32(row)))
         if place == stop or self._rows[place] != row:
             raise NotFoundError("no document lies there", where=f"{self.named.label} {shard}:{row}")
         return place

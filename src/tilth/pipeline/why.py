@@ -61,6 +61,7 @@ class Why:
     def __enter__(self) -> Why:
         for source in self._sources:
             source.open()
+        self._order.sequence(0, 0)  # the tables of the order: the first step shall wait for them as little as the others
         return self
 
     def __exit__(self, *error: object) -> None:
