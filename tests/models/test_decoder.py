@@ -38,8 +38,8 @@ def test_initial_loss_is_near_that_of_a_uniform_guess(layers: str) -> None:
     ids, targets = torch.randint(0, 500, (2, 4, 64))
     loss, count = model.loss(ids, targets)
     assert count == 256
-    # logits of variance 1 cost half a nat
-    assert math.log(500) - 0.1 < float(loss.detach() / count) < math.log(500) + 0.8
+    # logits of variance 1 cost half a nat, and a tied head first guesses the token it reads
+    assert math.log(500) - 0.1 < float(loss.detach() / count) < math.log(500) + 1
 
 
 def test_initialisation_follows_the_reference() -> None:
