@@ -122,7 +122,8 @@ class Checkpointer:
             with disk_errors(final):
                 if is_first:
                     shutil.rmtree(partial, ignore_errors=True)
-                    partial.mkdir(parents=True)
+                    # another process may have made it already; it writes nothing before the first has planned with it
+                    partial.mkdir(parents=True, exist_ok=True)
                 try:
                     for sync in syncs:
                         sync()
