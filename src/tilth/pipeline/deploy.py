@@ -12,7 +12,7 @@ from tilth.errors import DeltaError, RecipeError
 from tilth.pipeline.project import Project
 from tilth.pipeline.run_sources import sources_of
 
-DEPLOY_VERSION = 2
+DEPLOY_VERSION = 3
 
 
 def deploy(
