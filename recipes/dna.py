@@ -8,6 +8,7 @@ tilth build dna:labelled table=promoters.tsv sequence=sequence label=label
 tilth pick yes "meta['label'] = '1'" --from labelled
 tilth pick no "meta['label'] = '0'" --from labelled
 tilth train dna:classifier
+tilth train dna:generator
 tilth report
 """
 
@@ -45,6 +46,12 @@ def classifier(positive: str = "yes", negative: str = "no", initial: str = "cadu
     """What a sequence is: the pretrained model with a head for two classes, each a subset."""
     settings = _settings(steps, seed, lr=1e-3) | {"objective": "classify", "global_batch": 32}
     return Train(subset={positive: 0.5, negative: 0.5}, initial=initial, model={"n_classes": 2}, settings=settings)
+
+
+def generator(positive: str = "yes", negative: str = "no", initial: str = "hybridna", steps: int = 150, seed: int = 1) -> Train:
+    """Sequences of a kind: the pretrained model reads the class first, as an id behind those of the twelve letters and marks."""
+    settings = _settings(steps, seed, lr=1e-3) | {"objective": "conditional", "global_batch": 32}
+    return Train(subset={positive: 0.5, negative: 0.5}, initial=initial, model={"vocab_size": 14}, settings=settings)
 
 
 def _settings(steps: int, seed: int, lr: float = 4e-3) -> dict:

@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from tilth.errors import RecipeError, StaleError
+from tilth.inference.generate import generate_batch
+from tilth.inference.sampling import Sampling
+from tilth.inference.stopping import Stopping
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model, save_model
@@ -21,7 +24,7 @@ from tilth.tokenize.nucleotides import nucleotide_tokenizer
 from tilth.tokenize.order import Piece, SequencePlan
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.tokenize.strands import other_strand
-from tilth.trainer.classification import Classify
+from tilth.trainer.classification import Classify, Conditional
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import train
 from tilth.trainer.metrics import read_metrics
@@ -106,6 +109,53 @@ def test_a_document_is_read_whole_without_its_separator(classes: dict[str, list[
     turned = dataclasses.replace(plan, is_turned=True)
     ids, _, padding = Classify(60).arrange(held.sequence(turned), turned, 0, 0)
     assert ids[: 60 - padding.sum()].tolist() == other_strand(held.document(3)[:-1], np.array(COMPLEMENT)).tolist()
+
+
+def test_documents_of_a_class_are_generated(classes: dict[str, list[Source]], tmp_path: Path) -> None:
+    config = ModelConfig(vocab_size=14, d_model=48, layers="MA", n_heads=2, d_state=16, ssm_head_dim=16)
+    settings = TrainConfig(**{**SETTINGS, "objective": "conditional", "steps": 400, "lr": 1e-2})
+    result = train(config, settings, classes["train"], classes["validation"], tmp_path / "run")
+    assert result.validation_loss is not None
+    assert result.validation_loss < np.log(4)  # the motif can be told
+    model, tokenizer = load_model(tmp_path / "run"), Tokenizer(nucleotide_tokenizer())
+    only_dna = Sampling(temperature=1.0, allowed_ids=(1, 7, 8, 9, 10))
+    n_found = np.zeros((2, 2), int)
+    for number in range(2):
+        texts = generate_batch(model, [[12 + number]] * 60, 40, only_dna, Stopping(stop_ids=(1,)))
+        decoded = [tokenizer.decode(text) for text in texts]
+        n_found[number] = [sum(motif in text for text in decoded) for motif in ("GGATATCC", "CATGCATG")]
+    assert (n_found.diagonal() > 4 * n_found[[0, 1], [1, 0]] + 5).all(), n_found
+
+
+def test_a_class_comes_before_its_document(classes: dict[str, list[Source]]) -> None:
+    held = TokenSet.open(classes["train"][0].folder)
+    document = held.document(3).astype(np.int64)
+    plan = SequencePlan((Piece(3, 0, len(document)),), (0,), source=1)
+    ids, targets, padding = Conditional(60, 12).arrange(held.sequence(plan), plan, 0, 0)
+    n = len(document)
+    assert ids[:n].tolist() == [13, *document[:-1].tolist()]
+    assert targets[:n].tolist() == document.tolist()  # the separator is the last that is asked for
+    assert (targets[n:] == -100).all()
+    assert padding.sum() == 60 - n
+    turned = dataclasses.replace(plan, is_turned=True)
+    ids, targets, _ = Conditional(60, 12).arrange(held.sequence(turned), turned, 0, 0)
+    assert targets[:n].tolist() == [*other_strand(document[:-1], np.array(COMPLEMENT)).tolist(), 1]
+    ids, targets, padding = Conditional(8, 12).arrange(held.sequence(plan), plan, 0, 0)
+    assert (ids.tolist(), targets.tolist()) == ([13, *document[:7].tolist()], document[:8].tolist())
+
+
+def test_ids_for_classes_fit_into_a_pretrained_table(classes: dict[str, list[Source]], tmp_path: Path) -> None:
+    bare = ModelConfig(vocab_size=12, d_model=32, layers="M", d_ff=0, d_state=8, ssm_head_dim=16)
+    save_model(tmp_path / "bare", Decoder(bare))
+    settings = TrainConfig(**{**SETTINGS, "objective": "conditional", "steps": 1, "warmup_steps": 0, "lr": 1e-9})
+    wider = dataclasses.replace(bare, vocab_size=14)
+    train(wider, settings, classes["train"], None, tmp_path / "run", initial=tmp_path / "bare")
+    before, after = (load_model(tmp_path / name).embedding.weight for name in ("bare", "run"))
+    assert torch.allclose(before[:12], after[:12], atol=1e-6)
+    assert after[12:14].abs().max() > 0.01
+    too_wide = dataclasses.replace(bare, vocab_size=17)
+    with pytest.raises(StaleError, match="the table has other rows"):
+        train(too_wide, settings, classes["train"], None, tmp_path / "other", initial=tmp_path / "bare")
 
 
 def test_classes_that_do_not_fit_are_refused(classes: dict[str, list[Source]], model_config: ModelConfig, tmp_path: Path) -> None:

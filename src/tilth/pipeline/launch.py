@@ -147,7 +147,8 @@ def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> 
         if tokenizer.complement is None:
             fix = "Build the corpus with `tokenizer=Nucleotides()`, or give the model its `complement`."
             raise RecipeError("the tokenizer of the subset knows no complement of its tokens", "Train(model=...)", fix)
-        settings["complement"] = tokenizer.complement
+        # an id beyond the tokenizer's, such as that of a class, pairs with itself
+        settings["complement"] = (*tokenizer.complement, *range(tokenizer.vocab_size, settings["vocab_size"]))
     return ModelConfig.from_dict(settings)
 
 
@@ -158,7 +159,10 @@ def _changed_config(initial: dict[str, Any], changes: Mapping[str, Any]) -> Any:
     if others := sorted(set(changes) - set(CHANGEABLE)):
         what = f"the initial run has a model already; `{others[0]}` cannot be another"
         raise RecipeError(what, "Train(model=...)", f"With `initial`, give no more than {', '.join(CHANGEABLE)}.")
-    return ModelConfig.from_dict({**initial, **changes})
+    settings = {**initial, **changes}
+    if initial["complement"] is not None and "complement" not in changes:
+        settings["complement"] = (*initial["complement"], *range(initial["vocab_size"], settings["vocab_size"]))
+    return ModelConfig.from_dict(settings)
 
 
 def _check_strands(config: Any, tokens: Artifact) -> None:

@@ -141,8 +141,8 @@ def order_of(run: Named, sources: Sequence[RunSource], sets: Sequence[TokenSet])
 
 
 def reads_whole_documents(run: Named) -> bool:
-    """Whether a sequence of the run is a document, which it learnt to classify, instead of a window."""
-    return bool(run.meta.get("objective") == "classify")
+    """Whether a sequence of the run is a document, whose class it learnt or was told, instead of a window."""
+    return run.meta.get("objective") in ("classify", "conditional")
 
 
 def plan_of(run: Named, order: MixedOrder, step: int, sequence: int) -> SequencePlan:

@@ -223,7 +223,7 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     shards = [TokenShard.of_run(project, source) for source in sources]
     order = order_of(named, sources, [shard.tokens for shard in shards])
     plan = plan_of(named, order, step, sequence)
-    number, found = order.locate(step, sequence, _untouched_place(named, plan, position) if plan.is_turned else position)
+    number, found = order.locate(step, sequence, _place_read(named, plan, position))
     shard = shards[number]
     at = shard.at(int(shard.tokens.offsets[found.document]) + found.offset, n_context)
     token, context = shard.shown(at.offset, n_context, plan.is_turned)
@@ -233,13 +233,18 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     return Traced(*place, token, context, found.epoch, found.offset, **own, is_turned=plan.is_turned)
 
 
-def _untouched_place(run: Named, plan: SequencePlan, position: int) -> int:
-    """Where the token at `position` of a turned sequence lies in the same sequence before it was turned.
+def _place_read(run: Named, plan: SequencePlan, position: int) -> int:
+    """The place, in what the plan takes from its documents, of the token that a model read at `position`.
 
-    A run that tells documents apart reads them without the separator. Raises NotFoundError behind such a document's end.
+    A run that tells documents apart reads them without the separator, one that is told apart begins with the class.
+    Raises NotFoundError for the class, and behind a document's end.
     """
-    last = sum(piece.length for piece in plan) - 1
-    place = last - position - (run.meta.get("objective") == "classify")
+    objective, last = run.meta.get("objective"), sum(piece.length for piece in plan) - 1
+    if objective == "conditional" and position == 0:
+        raise NotFoundError("what the sequence begins with is its class", "position", "Positions of text begin at 1.")
+    if not plan.is_turned:
+        return position - (objective == "conditional")
+    place = last - position - (objective == "classify")
     if place < 0:
         raise NotFoundError(f"the document has no token {position}", "position", f"Positions go from 0 to {last - 1}.")
     return place

@@ -1,4 +1,4 @@
-"""What a document is: each subset of the run is a class, and a sequence is one whole document."""
+"""What a document is, and documents of a kind: each subset of the run is a class, and a sequence is one whole document."""
 
 from __future__ import annotations
 
@@ -59,6 +59,40 @@ class Classify:
         logits_BC, classes_B = model.ranks.share(logits_BC), model.ranks.share(batch[1][:, 0])
         loss, count, _ = cross_entropy(logits_BC, classes_B)
         return {"loss": loss, "accuracy": (logits_BC.argmax(-1) == classes_B).sum()}, count
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """Predict the tokens of a document after a token for its class, the subset it comes from (HybriDNA's label prompts).
+
+    The class of number c, in the order of the subsets' names, is the id `n_tokens` + c; a prompt of it alone asks for a new
+    document of that class. A document is cut off after `seq_len` tokens; its separator, where it fits, is its end.
+    """
+
+    seq_len: int
+    n_tokens: int
+    reads_whole_documents: ClassVar[bool] = True
+    scores: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
+        """The class and the document, padded; each asks for the next token of the document."""
+        tokens_T = np.append(row[0][:1], row[1])
+        if plan.is_turned:
+            tokens_T = np.roll(tokens_T, -1)  # the separator, which turning brought to the front
+        tokens_T = tokens_T[: self.seq_len]
+        ids_T, targets_T = np.zeros(self.seq_len, np.int64), np.full(self.seq_len, IGNORED, np.int64)
+        ids_T[: len(tokens_T)] = np.append(self.n_tokens + plan.source, tokens_T[:-1])
+        targets_T[: len(tokens_T)] = tokens_T
+        return ids_T, targets_T, (np.arange(self.seq_len) >= len(tokens_T)).astype(np.int32)
+
+    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the next token."""
+        return model.loss(*batch, each_BT)
+
+    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The loss alone."""
+        loss, count = model.loss(*batch)
+        return {"loss": loss}, count
 
 
 def _trimmed(batch: Batch) -> tuple[Tensor, Tensor]:

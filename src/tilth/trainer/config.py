@@ -11,7 +11,7 @@ from tilth.errors import RecipeError, did_you_mean
 
 DECAYS = ("cosine", "wsd")
 DEVICES = ("auto", "cpu", "cuda")
-OBJECTIVES = ("next_token", "masked", "classify")
+OBJECTIVES = ("next_token", "masked", "classify", "conditional")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
 _CHOICES = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from tilth.errors import StaleError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
@@ -11,8 +13,11 @@ from tilth.models.weights import load_model
 from tilth.tokenize.mixture import TokenMixture
 from tilth.trainer.config import differences
 
-CHANGEABLE = ("residual", "residual_from", "n_classes", "pooling")
-"""Settings that the same weights allow: another topology, and classes, whose weights begin anew."""
+CHANGEABLE = ("residual", "residual_from", "n_classes", "pooling", "vocab_size", "complement")
+"""Settings that the same weights allow: another topology, and classes and ids, whose weights begin anew.
+
+More ids have room in the table while its rows, which are a multiple of 8, suffice.
+"""
 
 
 def initial_model(folder: Path | None, config: ModelConfig, tokens: TokenMixture) -> Decoder:
@@ -25,6 +30,8 @@ def initial_model(folder: Path | None, config: ModelConfig, tokens: TokenMixture
     saved = load_model(folder)
     was, now = saved.config.to_dict(), config.to_dict()
     changed = differences(was, now | {name: was[name] for name in CHANGEABLE}, "model.")
+    if config.padded_vocab_size != saved.config.padded_vocab_size or config.vocab_size < saved.config.vocab_size:
+        changed.append(f"model.vocab_size: {saved.config.vocab_size} -> {config.vocab_size}, and the table has other rows")
     if (config.desync_ranks, saved.config.desync_ranks) != (1, 1) and config.residual != saved.config.residual:
         changed.append(f"model.residual: {saved.config.residual} -> {config.residual}, which other weights belong to")
     tokenizer = folder / "tokenizer.json"
@@ -39,6 +46,10 @@ def initial_model(folder: Path | None, config: ModelConfig, tokens: TokenMixture
     if saved.config == config:
         return saved
     model, weights = Decoder(config), saved.state_dict()
+    n_known = saved.config.vocab_size
+    for name in ("embedding.weight", "head.weight"):
+        if name in weights:
+            weights[name] = torch.cat([weights[name][:n_known], model.state_dict()[name][n_known:]])
     if saved.config.n_classes != config.n_classes:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("classes.")}
     model.load_state_dict(model.state_dict() | weights)

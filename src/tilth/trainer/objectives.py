@@ -15,7 +15,7 @@ from tilth.models.decoder import Decoder
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan, hash_of, mix64
 from tilth.tokenize.shards import IGNORED
-from tilth.trainer.classification import Classify
+from tilth.trainer.classification import Classify, Conditional
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
 
@@ -50,6 +50,9 @@ def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: Token
     if config.objective == "classify":
         _check_classes(model_config, tokens)
         return Classify(config.seq_len)
+    if config.objective == "conditional":
+        _check_labels(model_config, tokens)
+        return Conditional(config.seq_len, tokens.vocab_size)
     is_masked = config.objective == "masked"
     if is_masked != model_config.bidirectional:
         reads = "both ways" if model_config.bidirectional else "only what is to the left"
@@ -119,6 +122,16 @@ def _check_classes(model_config: ModelConfig, tokens: TokenMixture) -> None:
             f"the model has {model_config.n_classes} classes, the run {len(tokens.names)} subsets ({', '.join(tokens.names)})",
             where="TrainConfig.objective",
             fix="Give one subset for each class, two at least, and n_classes=their number.",
+        )
+
+
+def _check_labels(model_config: ModelConfig, tokens: TokenMixture) -> None:
+    n_wanted = tokens.vocab_size + len(tokens.names)
+    if model_config.bidirectional or len(tokens.names) < 2 or model_config.vocab_size < n_wanted:
+        raise RecipeError(
+            f"objective='conditional' reads {len(tokens.names)} subsets as classes, the model has {model_config.vocab_size} ids",
+            where="TrainConfig.objective",
+            fix=f"Give two subsets or more, a model that reads one way, and vocab_size={n_wanted}: an id for each class.",
         )
 
 
