@@ -61,6 +61,8 @@ def main() -> None:
     ranks = TensorRanks(rank, 2)
     cases = [{"layers": layers, **residual} for layers in ("MAM", "AA", "MM") for residual in RESIDUALS]
     cases += [{"layers": "MM", "d_ff": 0, "residual": "ladder"}, {"layers": "MA", "bidirectional": True, "residual": "ladder"}]
+    strands = {"complement": [*range(42, -1, -1)], "bidirectional": True, "rcps": True}
+    cases += [{"layers": "MAM", **strands, "residual": "ladder"}, {"layers": "MA", **strands, "rcps_swap": True}]
     cases = [case for case in cases if int(case.get("residual_from", 0)) < len(str(case["layers"]))]
     print(json.dumps([[case, compare(case, ranks)] for case in cases]))
     dist.destroy_process_group()

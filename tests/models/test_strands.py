@@ -77,10 +77,19 @@ def test_ph_holds_after_conjoining_and_not_before(make_model: Callable[..., Deco
         assert (conjoined(model, ids) - (model(ids) + _turned(model(turned))) / 2).abs().max() < 1e-6
 
 
+def test_only_a_model_that_reads_both_ways_without_shared_strands_is_conjoined(make_model: Callable[..., Decoder]) -> None:
+    for changes in ({"bidirectional": False}, {"complement": None}, {"rcps": True}):
+        model = make_model("M", **{**DNA, **changes})
+        with pytest.raises(RecipeError, match="conjoined"):
+            conjoined(model, _ids())
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"rcps": True},
+        {"rcps": True, "complement": COMPLEMENT},
+        {"rcps": True, "complement": COMPLEMENT, "bidirectional": True, "pooling": "last", "n_classes": 2},
         {"rcps_swap": True},
         {"complement": [0, 1]},
         {"complement": [*range(1, 16), 0]},
@@ -88,5 +97,5 @@ def test_ph_holds_after_conjoining_and_not_before(make_model: Callable[..., Deco
     ],
 )
 def test_strands_that_do_not_pair_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"complement|rcps"):
+    with pytest.raises(RecipeError, match=r"complement|rcps|pooling"):
         ModelConfig.from_dict({"vocab_size": 16, "d_model": 32, "layers": "S", **settings})

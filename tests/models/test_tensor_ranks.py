@@ -33,7 +33,7 @@ def test_two_ranks_equal_one_in_values_and_gradients(tmp_path: Path) -> None:
     assert [process.returncode for process in ranks] == [0, 0]
     for output in outputs:
         cases = json.loads(output)
-        assert len(cases) == 15
+        assert len(cases) == 17
         wrong = [(case, off) for case, off in cases if max(off.values()) > 1e-12]
         assert not wrong
 

@@ -19,11 +19,13 @@ from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.models.weights import load_model, save_model
 from tilth.tokenize.bpe import Tokenizer
-from tilth.tokenize.mixture import Source
+from tilth.tokenize.document_order import DocumentOrder
+from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.nucleotides import nucleotide_tokenizer
 from tilth.tokenize.order import Piece, SequencePlan
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.tokenize.strands import other_strand
+from tilth.trainer import evaluate
 from tilth.trainer.classification import Classify, Conditional
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import train
@@ -100,14 +102,14 @@ def test_it_learns_what_the_classes_differ_in(
 def test_a_document_is_read_whole_without_its_separator(classes: dict[str, list[Source]]) -> None:
     held = TokenSet.open(classes["train"][0].folder)
     plan = SequencePlan((Piece(3, 0, int(held.lengths[3])),), (0,), source=1)
-    ids, targets, padding = Classify(60).arrange(held.sequence(plan), plan, 0, 0)
+    ids, targets, padding = Classify(60, ("a", "b"), (0, 1)).arrange(held.sequence(plan), plan, 0, 0)
     n = int(held.lengths[3]) - 1
     assert ids[:n].tolist() == held.document(3)[:-1].tolist()
     assert (padding.sum(), ids[n:].sum()) == (60 - n, 0)
     assert targets[0] == 1
     assert (targets[1:] == -100).all()
     turned = dataclasses.replace(plan, is_turned=True)
-    ids, _, padding = Classify(60).arrange(held.sequence(turned), turned, 0, 0)
+    ids, _, padding = Classify(60, ("a", "b"), (0, 1)).arrange(held.sequence(turned), turned, 0, 0)
     assert ids[: 60 - padding.sum()].tolist() == other_strand(held.document(3)[:-1], np.array(COMPLEMENT)).tolist()
 
 
@@ -131,16 +133,16 @@ def test_a_class_comes_before_its_document(classes: dict[str, list[Source]]) -> 
     held = TokenSet.open(classes["train"][0].folder)
     document = held.document(3).astype(np.int64)
     plan = SequencePlan((Piece(3, 0, len(document)),), (0,), source=1)
-    ids, targets, padding = Conditional(60, 12).arrange(held.sequence(plan), plan, 0, 0)
+    ids, targets, padding = Conditional(60, ("a", "b"), (0, 1), 12).arrange(held.sequence(plan), plan, 0, 0)
     n = len(document)
     assert ids[:n].tolist() == [13, *document[:-1].tolist()]
     assert targets[:n].tolist() == document.tolist()  # the separator is the last that is asked for
     assert (targets[n:] == -100).all()
     assert padding.sum() == 60 - n
     turned = dataclasses.replace(plan, is_turned=True)
-    ids, targets, _ = Conditional(60, 12).arrange(held.sequence(turned), turned, 0, 0)
+    ids, targets, _ = Conditional(60, ("a", "b"), (0, 1), 12).arrange(held.sequence(turned), turned, 0, 0)
     assert targets[:n].tolist() == [*other_strand(document[:-1], np.array(COMPLEMENT)).tolist(), 1]
-    ids, targets, padding = Conditional(8, 12).arrange(held.sequence(plan), plan, 0, 0)
+    ids, targets, padding = Conditional(8, ("a", "b"), (0, 1), 12).arrange(held.sequence(plan), plan, 0, 0)
     assert (ids.tolist(), targets.tolist()) == ([13, *document[:7].tolist()], document[:8].tolist())
 
 
@@ -156,6 +158,50 @@ def test_ids_for_classes_fit_into_a_pretrained_table(classes: dict[str, list[Sou
     too_wide = dataclasses.replace(bare, vocab_size=17)
     with pytest.raises(StaleError, match="the table has other rows"):
         train(too_wide, settings, classes["train"], None, tmp_path / "other", initial=tmp_path / "bare")
+
+
+def test_validation_on_some_of_the_classes_keeps_their_numbers(
+    classes: dict[str, list[Source]], model_config: ModelConfig, tmp_path: Path
+) -> None:
+    (second,) = [source for source in classes["validation"] if source.name == "whole"]
+    result = train(model_config, TrainConfig(**SETTINGS), classes["train"], [second], tmp_path / "run")
+    assert result.validation_accuracy is not None
+    assert result.validation_accuracy > 0.9
+    stranger = [Source("stranger", second.folder)]
+    with pytest.raises(RecipeError, match="`stranger` is none of the classes"):
+        train(
+            model_config, TrainConfig(**{**SETTINGS, "steps": 1, "warmup_steps": 0}), classes["train"], stranger, tmp_path / "no"
+        )
+
+
+def test_every_document_is_validated_once_where_there_are_no_more_than_wanted(
+    classes: dict[str, list[Source]], model_config: ModelConfig
+) -> None:
+    held = TokenMixture.open(classes["validation"])
+    objective = Classify.of(40, held)
+    for n_batches, n_expected in ((5, 80), (9, 80), (4, 64)):
+        config = TrainConfig(**{**SETTINGS, "eval_batches": n_batches})
+        plans = evaluate._plans(objective, held, config)
+        places = {(plan.source, plan.pieces[0].document) for plan in plans}
+        assert len(places) == len(plans) == n_expected
+        assert sum(source for source, _ in places) == n_expected // 2
+
+
+def test_a_document_of_nothing_is_never_read() -> None:
+    order = DocumentOrder(np.array([1, 5, 1, 9, 1]), 8, 1, 0)
+    assert order.n_tokens == 2
+    assert {order.sequence(step, 0).pieces[0].document for step in range(8)} == {1, 3}
+    assert [use.step for use in order.uses(3, 8)] == [s for s in range(8) if order.sequence(s, 0).pieces[0].document == 3]
+    assert list(order.uses(2, 8)) == []
+
+
+def test_a_saved_half_precision_model_is_trained_in_full(
+    classes: dict[str, list[Source]], model_config: ModelConfig, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "half", Decoder(model_config).bfloat16())
+    settings = TrainConfig(**{**SETTINGS, "steps": 1, "warmup_steps": 0})
+    train(model_config, settings, classes["train"], None, tmp_path / "run", initial=tmp_path / "half")
+    assert {tensor.dtype for tensor in load_model(tmp_path / "run").state_dict().values()} == {torch.float32}
 
 
 def test_classes_that_do_not_fit_are_refused(classes: dict[str, list[Source]], model_config: ModelConfig, tmp_path: Path) -> None:

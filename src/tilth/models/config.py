@@ -130,6 +130,8 @@ class ModelConfig:
         _require_int("residual_from", self.residual_from, minimum=0)
         if self.residual_from >= len(self.pattern):
             raise _bad("residual_from", self.residual_from, f"must be one of the {len(self.pattern)} layers, counted from 0")
+        if self.residual_from and self.residual == "standard":
+            raise _bad("residual_from", self.residual_from, "is where another residual than the standard one begins")
         _require_int("desync_ranks", self.desync_ranks, minimum=1)
         if self.residual.startswith("desync") != (self.desync_ranks > 1):
             raise _bad("desync_ranks", self.desync_ranks, "must be 2 or more with a desync residual, and 1 with any other")
@@ -146,6 +148,10 @@ class ModelConfig:
             paired = len(ids) == self.vocab_size and all(isinstance(i, int) and 0 <= i < len(ids) for i in ids)
             if not paired or any(ids[ids[i]] != i for i in range(len(ids))):
                 raise _bad("complement", list(ids), f"must pair each of the {self.vocab_size} ids with one, both ways")
+        if self.rcps and not self.bidirectional:
+            raise _bad("rcps", True, "reads the other strand from its end, so what it would predict: needs bidirectional=True")
+        if self.rcps and self.pooling != "mean":
+            raise _bad("pooling", repr(self.pooling), "is not the same for both strands; with rcps it must be 'mean'")
         if self.rcps_swap and not self.rcps:
             raise _bad("rcps_swap", True, "is a form of rcps, which is False")
 

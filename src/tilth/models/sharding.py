@@ -27,8 +27,8 @@ def check_cuts(config: ModelConfig, n_shards: int) -> None:
     n_shards = max(n_shards, config.desync_ranks)
     if n_shards == 1:
         return
-    if "S" in config.pattern or config.rcps:
-        raise _bad(n_shards, "neither mamba1 (S) nor rcps can be cut; use mamba2 (M), or shard=True")
+    if "S" in config.pattern:
+        raise _bad(n_shards, "mamba1 (S) cannot be cut, since it reads all its channels; use mamba2 (M), or shard=True")
     sizes = {"mlp_width": config.mlp_width}
     if "A" in config.pattern:
         sizes |= {"n_heads": config.n_heads, "n_kv_heads": config.kv_heads}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.residual import Sublayer
 
@@ -41,8 +42,13 @@ def joined_head(weight_VD: Tensor, config: ModelConfig) -> Tensor:
 
 
 def conjoined(model: Decoder, ids_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
-    """Logits (B, T, V) averaged over both strands: post-hoc conjoining, as Caduceus-PH is used after training."""
+    """Logits (B, T, V) averaged over both strands: post-hoc conjoining, as Caduceus-PH is used after training.
+
+    Raises RecipeError for a model that this does not suit.
+    """
     config = model.config
+    if config.complement is None or not config.bidirectional or config.rcps:
+        raise RecipeError("only a bidirectional model with a complement and without rcps is conjoined", where="ModelConfig")
     ids_2BT, segments_2BT = both_strands(ids_BT, segments_BT, config)
     own_BTV, other_BTV = model(ids_2BT, segments_2BT).chunk(2)
     return (own_BTV + other_BTV.flip(1)[..., _complement(config, ids_BT.device)]) / 2

@@ -12,6 +12,7 @@ from tilth.tokenize.order import Location, Piece, RunOrder, SequencePlan, Use
 
 class DocumentOrder:
     """As `RunOrder`, of documents instead of windows: each is read once an epoch, cut off after `seq_len` + 1 tokens.
+    Empty ones are never read.
 
     It is the order of a stream in which every document is one token.
     """
@@ -19,7 +20,8 @@ class DocumentOrder:
     def __init__(self, n_tokens_by_document: np.ndarray, seq_len: int, global_batch: int, seed: int) -> None:
         self.lengths = np.asarray(n_tokens_by_document, np.int64)
         self.seq_len = seq_len
-        self._documents = RunOrder(np.ones_like(self.lengths), 1, global_batch, seed)
+        self.known = np.flatnonzero(self.lengths > 1)  # what is not a separator alone
+        self._documents = RunOrder(np.ones_like(self.known), 1, global_batch, seed)
 
     @property
     def n_tokens(self) -> int:
@@ -29,7 +31,7 @@ class DocumentOrder:
     def sequence(self, step: int, sequence: int) -> SequencePlan:
         """One document from its start."""
         plan = self._documents.sequence(step, sequence)
-        document = plan.pieces[0].document
+        document = int(self.known[plan.pieces[0].document])
         length = min(int(self.lengths[document]), self.seq_len + 1)
         return SequencePlan((Piece(document, 0, length),), plan.epochs[:1])
 
@@ -43,6 +45,9 @@ class DocumentOrder:
 
     def uses(self, document: int, n_steps: int) -> Iterator[Use]:
         """The sequences of the first `n_steps` steps that read `document`, in order."""
-        for use in self._documents.uses(document, n_steps):
+        place = int(np.searchsorted(self.known, document))
+        if place == len(self.known) or self.known[place] != document:
+            return
+        for use in self._documents.uses(place, n_steps):
             if self.sequence(use.step, use.sequence).pieces[0].document == document:
                 yield use

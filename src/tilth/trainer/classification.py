@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tilth.errors import RecipeError
 from tilth.kernels import cross_entropy
 from tilth.models.decoder import Decoder
+from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch, Row
 
 
 @dataclass(frozen=True)
-class Classify:
-    """Predict the number of the subset that a document comes from, in the order of their names.
+class OfDocuments:
+    """What both objectives share that read whole documents: `classes` are names of subsets, `numbers` those of the sources read.
 
-    A document is cut off after `seq_len` tokens. On DNA with its complement given, evaluation averages both strands'
-    logits unless the model treats them alike anyway (post-hoc conjoining, Schiff et al. 2024).
+    A document is cut off after `seq_len` tokens.
     """
 
     seq_len: int
+    classes: tuple[str, ...]
+    numbers: tuple[int, ...]
     reads_whole_documents: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, seq_len: int, tokens: TokenMixture) -> Self:
+        """For the subsets of a run, each of which is a class."""
+        return cls(seq_len, tuple(tokens.names), tuple(range(len(tokens.names))))
+
+    def for_validation(self, tokens: TokenMixture) -> Self:
+        """The same on other documents, whose subsets may be fewer. Raises RecipeError for one that is none of the classes."""
+        if missing := sorted(set(tokens.names) - set(self.classes)):
+            raise RecipeError(f"`{missing[0]}` is none of the classes {', '.join(self.classes)}", where=str(tokens.folder))
+        return replace(self, numbers=tuple(self.classes.index(name) for name in tokens.names))
+
+
+@dataclass(frozen=True)
+class Classify(OfDocuments):
+    """Predict which class a document is of. On DNA evaluation averages both strands' logits unless they are the same anyway.
+
+    (Post-hoc conjoining, Schiff et al. 2024; it needs the model's complement.)
+    """
+
     scores: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
@@ -35,7 +58,7 @@ class Classify:
         padded_T = np.zeros(self.seq_len, np.int64)
         padded_T[: len(ids_T)] = ids_T
         targets_T = np.full(self.seq_len, IGNORED, np.int64)
-        targets_T[0] = plan.source
+        targets_T[0] = self.numbers[plan.source]
         return padded_T, targets_T, (np.arange(self.seq_len) >= len(ids_T)).astype(np.int32)
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -62,16 +85,14 @@ class Classify:
 
 
 @dataclass(frozen=True)
-class Conditional:
-    """Predict the tokens of a document after a token for its class, the subset it comes from (HybriDNA's label prompts).
+class Conditional(OfDocuments):
+    """Predict the tokens of a document after a token for its class (HybriDNA's label prompts).
 
-    The class of number c, in the order of the subsets' names, is the id `n_tokens` + c; a prompt of it alone asks for a new
-    document of that class. A document is cut off after `seq_len` tokens; its separator, where it fits, is its end.
+    The class of number c has the id `n_tokens` + c, and a prompt of it alone asks for a new document of that class.
+    The separator of a document, where it fits, is its end.
     """
 
-    seq_len: int
-    n_tokens: int
-    reads_whole_documents: ClassVar[bool] = True
+    n_tokens: int = 0
     scores: ClassVar[tuple[str, ...]] = ("loss",)
 
     def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
@@ -81,26 +102,31 @@ class Conditional:
             tokens_T = np.roll(tokens_T, -1)  # the separator, which turning brought to the front
         tokens_T = tokens_T[: self.seq_len]
         ids_T, targets_T = np.zeros(self.seq_len, np.int64), np.full(self.seq_len, IGNORED, np.int64)
-        ids_T[: len(tokens_T)] = np.append(self.n_tokens + plan.source, tokens_T[:-1])
+        ids_T[: len(tokens_T)] = np.append(self.n_tokens + self.numbers[plan.source], tokens_T[:-1])
         targets_T[: len(tokens_T)] = tokens_T
         return ids_T, targets_T, (np.arange(self.seq_len) >= len(tokens_T)).astype(np.int32)
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the next token."""
-        return model.loss(*batch, each_BT)
+        ids_BT = _trimmed(batch)[0]
+        n = ids_BT.shape[1]
+        each_Bn = None if each_BT is None else torch.empty_like(each_BT[:, :n])
+        loss, count = model.loss(ids_BT, batch[1][:, :n], batch[2][:, :n], each_Bn)
+        if each_BT is not None and each_Bn is not None:
+            each_BT.zero_()[:, :n] = each_Bn
+        return loss, count
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""
-        loss, count = model.loss(*batch)
+        loss, count = self.loss(model, batch)
         return {"loss": loss}, count
 
 
 def _trimmed(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Ids up to the longest document's end, and lengths."""
+    """Ids up to the longest document's end, to a power of two, so that compiled layers meet few widths; and lengths."""
     ids_BT, _, is_padding_BT = batch
-    # an empty document has its padding for a token
-    lengths_B = (is_padding_BT == 0).sum(1).clamp(min=1)
-    return ids_BT[:, : int(lengths_B.max())], lengths_B
+    lengths_B = (is_padding_BT == 0).sum(1)
+    return ids_BT[:, : 1 << (int(lengths_B.max()) - 1).bit_length()], lengths_B
 
 
 def _other_strand(ids_BT: Tensor, lengths_B: Tensor, complement: tuple[int, ...]) -> Tensor:

@@ -21,8 +21,11 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "precision": PRECISIONS,
 }
-# These say when to look and where to run, not what to compute: a resumed run may change them.
-_FREE = ("checkpoint_every", "eval_every", "eval_batches", "device", "shard", "max_repeats", "wandb_project")
+# These say when to look, and where and how to compute, not what: a resumed run may change them, within rounding.
+_FREE = (
+    "checkpoint_every", "eval_every", "eval_batches", "device", "shard", "max_repeats", "wandb_project", "micro_batch",
+    "recompute", "compile",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +92,6 @@ class TrainConfig:
             raise _bad("seed", self.seed, "must be an integer from 0 to 2**63 - 1")
         if self.max_repeats is not None:
             self._require_number("max_repeats", above=0, at_most=float("inf"))
-        if self.document_losses and self.tensor_parallel > 1:
-            raise _bad("document_losses", True, "needs whole losses, which tensor_parallel shares among processes")
         if self.warmup_steps >= self.steps > 1:
             raise _bad("warmup_steps", self.warmup_steps, f"must be below steps={self.steps}")
         for name in ("lr", "clip_norm"):
@@ -104,7 +105,7 @@ class TrainConfig:
         self._require_number("skip_spikes", above=None, at_most=float("inf"))
         if self.wandb_project is not None and (not isinstance(self.wandb_project, str) or not self.wandb_project):
             raise _bad("wandb_project", repr(self.wandb_project), "must be the name of a project, or None")
-        for name in ("recompute", "compile", "shard"):
+        for name in ("recompute", "compile", "shard", "document_losses"):
             if not isinstance(getattr(self, name), bool):
                 raise _bad(name, repr(getattr(self, name)), "must be True or False")
         for name, known in _CHOICES.items():

@@ -51,6 +51,11 @@ def count_targets(batches: Iterable[Batch]) -> int:
     return sum(int((targets_BT != IGNORED).sum()) for _, targets_BT, _ in batches)
 
 
+def count_inputs(batches: Iterable[Batch], of_documents: bool) -> int:
+    """The tokens that a model reads; of documents each alone in its row without the padding."""
+    return sum(int((segments_BT == 0).sum()) if of_documents else ids_BT.numel() for ids_BT, _, segments_BT in batches)
+
+
 def require_targets(n_targets: float, where: str) -> int:
     """`n_targets`; raises TrainError when there are none, since a mean over nothing is no loss."""
     if n_targets == 0:

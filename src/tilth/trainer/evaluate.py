@@ -31,6 +31,7 @@ def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config:
     is read once, a mixture until one of its sources is, and all of several classes. Every process must call it.
     Raises TrainError when there is no target or no finite loss.
     """
+    objective = objective.for_validation(tokens)
     numbered = _share(list(enumerate(_plans(objective, tokens, config))), world)
 
     def arrange(row: Row, plan: SequencePlan, number: int) -> Row:
@@ -68,9 +69,10 @@ def _plans(objective: Objective, tokens: TokenMixture, config: TrainConfig) -> l
     order = tokens.order(config.seq_len, 1, _SEED, objective.reads_whole_documents)
     if objective.reads_whole_documents:
         # of each class its share, whatever the mixture's weights are: a mean over the documents as they are
-        plans = [
-            replace(one.sequence(i, 0), source=source) for source, one in enumerate(order.orders) for i in range(one.n_tokens)
-        ]
-        return plans[:: -(-len(plans) // n_wanted)]
+        ends = np.cumsum([one.n_tokens for one in order.orders])
+        places = np.arange(min(n_wanted, int(ends[-1]))) * int(ends[-1]) // min(n_wanted, int(ends[-1]))
+        found = [(source, place - (int(ends[source - 1]) if source else 0)) for source, place in
+                 zip(np.searchsorted(ends, places, side="right").tolist(), places.tolist(), strict=True)]  # fmt: skip
+        return [replace(order.orders[source].sequence(number, 0), source=source) for source, number in found]
     n_sequences = int(min(n_wanted, max(1, order.n_steps_within(1))))
     return [order.sequence(step, 0) for step in range(n_sequences)]

@@ -14,7 +14,7 @@ from tilth.tokenize.mixture import TokenMixture
 from tilth.trainer.config import differences
 
 CHANGEABLE = ("residual", "residual_from", "n_classes", "pooling", "vocab_size", "complement")
-"""Settings that the same weights allow: another topology, and classes and ids, whose weights begin anew.
+"""Settings that the same weights allow: another topology, and more classes and ids, whose weights begin anew.
 
 More ids have room in the table while its rows, which are a multiple of 8, suffice.
 """
@@ -27,11 +27,14 @@ def initial_model(folder: Path | None, config: ModelConfig, tokens: TokenMixture
     """
     if folder is None:
         return Decoder(config)
-    saved = load_model(folder)
+    saved = load_model(folder).float()  # whatever it was saved in: half precision is a matter of products, see execution.py
     was, now = saved.config.to_dict(), config.to_dict()
     changed = differences(was, now | {name: was[name] for name in CHANGEABLE}, "model.")
     if config.padded_vocab_size != saved.config.padded_vocab_size or config.vocab_size < saved.config.vocab_size:
         changed.append(f"model.vocab_size: {saved.config.vocab_size} -> {config.vocab_size}, and the table has other rows")
+    known = (model.complement[: saved.config.vocab_size] if model.complement else None for model in (saved.config, config))
+    if len(set(known)) > 1 and saved.config.rcps:
+        changed.append("model.complement: other pairs of ids than the weights were trained with")
     if (config.desync_ranks, saved.config.desync_ranks) != (1, 1) and config.residual != saved.config.residual:
         changed.append(f"model.residual: {saved.config.residual} -> {config.residual}, which other weights belong to")
     tokenizer = folder / "tokenizer.json"

@@ -23,7 +23,7 @@ from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
 from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.data import Batch, count_targets, micro_batches, open_tokens, require_targets
+from tilth.trainer.data import Batch, count_inputs, count_targets, micro_batches, open_tokens, require_targets
 from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
@@ -160,6 +160,7 @@ def _prepare(
     optimizer = make_optimizer(model, config)
     # What the rounding of sums depends on, the settings that a resumed run may change included.
     place = {**world.place, "shard": config.shard and world.data_size > 1}
+    place |= {"micro_batch": config.micro_batch, "compile": config.compile}
     if checkpoint:
         log.info("resuming from %s", checkpoint.folder)
         restore(checkpoint, model, optimizer, world, place)
@@ -206,7 +207,8 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     if run.losses:
         run.losses.write(step)
     add_up_gradients(run.model, world)
-    total, n_wishes = world.add_up([loss_sum, float(wish.is_set)])
+    n_read = count_inputs(batches, run.objective.reads_whole_documents) / world.tensor_size
+    total, n_wishes, n_read = world.add_up([loss_sum, float(wish.is_set), n_read])
     loss = total / n_targets
     grad_norm = clip_gradients(run.model, config.clip_norm, world)
     is_skipped = run.guard.skips(step, loss, grad_norm)
@@ -221,7 +223,8 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
     if is_skipped:
         log.warning("step %d is skipped: its loss is %.3f, its gradient norm %.3f", step, loss, grad_norm)
         line["skipped"] = True
-    return line | speed(run.model.config, config, time.perf_counter() - began, world.device, world.size), n_wishes > 0
+    seconds = time.perf_counter() - began
+    return line | speed(run.model.config, config.seq_len, n_read, seconds, world.device, world.size), n_wishes > 0
 
 
 def _read_share(run: _Run, step: int) -> list[Batch]:
@@ -289,7 +292,7 @@ def _finish(run: _Run, model: Decoder) -> TrainResult:
         n_tokens=sum(line["n_tokens"] for line in lines),
         n_skipped=sum("skipped" in line for line in lines),
         seconds=seconds,
-        tokens_per_second=len(lines) * run.config.global_batch * run.config.seq_len / seconds,
+        tokens_per_second=sum(line["seconds"] * line["tokens_per_second"] for line in lines) / seconds,
         weights_digest=digest,
         resumed_from=run.resumed_from,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from torch import Tensor
@@ -40,6 +40,10 @@ class Objective(Protocol):
         """
         ...
 
+    def for_validation(self, tokens: TokenMixture) -> Objective:
+        """The objective on `tokens`, the same whatever the seed of the run."""
+        ...
+
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """What an evaluation tells the mean of, "loss" first, as sums over the targets, and their number."""
         ...
@@ -49,10 +53,10 @@ def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: Token
     """The objective of a run. Raises RecipeError where the model or the vocabulary does not fit it."""
     if config.objective == "classify":
         _check_classes(model_config, tokens)
-        return Classify(config.seq_len)
+        return Classify.of(config.seq_len, tokens)
     if config.objective == "conditional":
         _check_labels(model_config, tokens)
-        return Conditional(config.seq_len, tokens.vocab_size)
+        return replace(Conditional.of(config.seq_len, tokens), n_tokens=tokens.vocab_size)
     is_masked = config.objective == "masked"
     if is_masked != model_config.bidirectional:
         reads = "both ways" if model_config.bidirectional else "only what is to the left"
@@ -76,6 +80,10 @@ class _OfTokens:
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the targets."""
         return model.loss(*batch, each_BT)
+
+    def for_validation(self, tokens: TokenMixture) -> Self:
+        """The same, where it depends on no seed."""
+        return self
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""
@@ -104,6 +112,10 @@ class Masked(_OfTokens):
     mask_id: int
     special_ids: np.ndarray
     vocab_size: int
+
+    def for_validation(self, tokens: TokenMixture) -> Masked:
+        """The same tokens are asked for in every run."""
+        return replace(self, seed=0)
 
     def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
         """Masked ids; the targets are the tokens that were asked for."""

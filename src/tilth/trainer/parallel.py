@@ -64,11 +64,8 @@ def add_up_gradients(model: nn.Module, world: World) -> None:
     """Make each gradient that of the whole batch: its sum over the processes that hold the parameter."""
     if world.size == 1:
         return
-    parameters = list(model.parameters())
-    for parameter in parameters:
-        if parameter.grad is None:
-            # every process must bring the same tensors, used or not
-            parameter.grad = torch.zeros_like(parameter)
+    # What an objective does not use has no gradient in any process, and no optimiser touches it.
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     if world.data_size > 1:
         # FSDP2 summed those of shards on the way
         _add_up((p.grad for p in parameters if not isinstance(p, DTensor)), world.group("data"))

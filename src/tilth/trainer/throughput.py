@@ -28,12 +28,14 @@ def peak_of(name: str) -> float | None:
     return _TERA_FLOPS[max(fitting, key=len)] * 1e12 if fitting else None
 
 
-def speed(model: ModelConfig, config: TrainConfig, seconds: float, device: torch.device, n_processes: int) -> dict[str, float]:
-    """Seconds of a step, input tokens a second, and the share of all devices' peak (MFU) where the peak is known."""
-    tokens_per_second = config.global_batch * config.seq_len / seconds
+def speed(
+    model: ModelConfig, seq_len: int, n_tokens: float, seconds: float, device: torch.device, n_processes: int
+) -> dict[str, float]:
+    """Seconds of a step that read n_tokens, tokens a second, and the share of all devices' peak (MFU) where it is known."""
+    tokens_per_second = n_tokens / seconds
     found = {"seconds": seconds, "tokens_per_second": tokens_per_second}
     if peak := peak_flops(device):
-        found["mfu"] = tokens_per_second * model.flops_per_token(config.seq_len) / (peak * n_processes)
+        found["mfu"] = tokens_per_second * model.flops_per_token(seq_len) / (peak * n_processes)
     return found
 
 

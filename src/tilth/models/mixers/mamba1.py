@@ -75,22 +75,24 @@ class Mamba1(nn.Module):
         options = {"D_C": self.D, "dt_bias_C": self.dt_bias, "dt_softplus": True}
         if state is not None:
             state.conv_inputs = conv_inputs_BKC
-        if state is not None and u_BTC.shape[1] == 1:
-            one = (t[:, :1] for t in (B_BTN, C_BTN))  # the one token's axis stands for the one group's
-            y_BC = selective_step(u_BTC[:, 0], state.ssm_BCN, dt_BTC[:, 0], A_CN, *one, z_BC=z_BTC[:, 0], **options)
-            return y_BC.unsqueeze(1)
-        y_BTC, final_BCN = selective_scan(
-            u_BTC,
-            dt_BTC,
-            A_CN,
-            B_BTN.unsqueeze(2),
-            C_BTN.unsqueeze(2),
-            z_BTC=z_BTC,
-            segments_BT=layout.segments_BT,
-            initial_state_BCN=None if state is None else state.ssm_BCN,
-            reverse=reverse,
-            **options,
-        )
-        if state is not None:
-            state.ssm_BCN = final_BCN
-        return y_BTC
+        # autocast would make the scan's own products, and so its fp32 states, bf16
+        with torch.autocast(u_BTC.device.type, enabled=False):
+            if state is not None and u_BTC.shape[1] == 1:
+                one = (t[:, :1] for t in (B_BTN, C_BTN))  # the one token's axis stands for the one group's
+                y_BC = selective_step(u_BTC[:, 0], state.ssm_BCN, dt_BTC[:, 0], A_CN, *one, z_BC=z_BTC[:, 0], **options)
+                return y_BC.unsqueeze(1)
+            y_BTC, final_BCN = selective_scan(
+                u_BTC,
+                dt_BTC,
+                A_CN,
+                B_BTN.unsqueeze(2),
+                C_BTN.unsqueeze(2),
+                z_BTC=z_BTC,
+                segments_BT=layout.segments_BT,
+                initial_state_BCN=None if state is None else state.ssm_BCN,
+                reverse=reverse,
+                **options,
+            )
+            if state is not None:
+                state.ssm_BCN = final_BCN
+            return y_BTC
