@@ -227,7 +227,7 @@ def test_the_tokenizer_gives_the_model_its_complement(dna: Path, one_thread: Non
     pick(project, "all", "source = 'genome'", corpus="dna", validation_share=0.0)
     tokens = tokenise_subset(project.store, project.store.get_named("subset", "all"))
     artifact = project.store.artifact(tokens.one("tokens.train"))
-    for given in ({"complement": "tokenizer"}, {"rcps": True}):
+    for given in ({"complement": "tokenizer"}, {"rcps": True, "bidirectional": True}):
         config = _model_config(Train(subset="all", settings={}, model={**MODEL, **given}), None, artifact)
         assert config.vocab_size == 12
         assert config.complement == (0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11)

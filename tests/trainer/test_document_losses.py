@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import pytest
 import torch
 
 from tilth.contracts import DOCUMENT_LOSSES
-from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
 from tilth.tokenize.mixture import TokenMixture
@@ -177,9 +175,3 @@ def test_a_run_without_any_row_has_an_empty_table(tmp_path: Path) -> None:
     write_table(tmp_path, ["web"], 0)
     assert rows_of(tmp_path) == []
     assert pq.read_schema(tmp_path / TABLE).names == DOCUMENT_LOSSES.schema.names
-
-
-def test_losses_that_processes_share_are_refused(train: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="document_losses"):
-        TrainConfig.from_dict({**train, "tensor_parallel": 2})
-    assert json.loads(json.dumps(train))["document_losses"] is True

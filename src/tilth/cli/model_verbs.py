@@ -49,6 +49,9 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
         "parameters": meta["n_parameters"],
         "loss": f"{meta['start_loss']:.3f} -> {meta['end_loss']:.3f} in {meta['steps']} steps",
         "validation loss": f"{meta['start_validation_loss']:.3f} -> {meta['validation_loss']:.3f}" if is_validated else None,
+        "validation accuracy": meta.get("validation_accuracy"),
+        "resumed": f"after step {meta['resumed_from']}" if meta.get("resumed_from") else None,
+        "classes": ", ".join(f"{number} {name}" for number, name in enumerate(meta.get("classes") or [])) or None,
         "tokens/s": meta.get("tokens_per_second"),
         "kernels": ", ".join(backends_used()),
     }

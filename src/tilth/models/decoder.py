@@ -29,7 +29,8 @@ class Decoder(nn.Module):
 
     Initialised from torch's global generator as the Mamba-2 reference is: matrices uniform(+-1/sqrt(fan_in)), those
     that write to the residual stream divided by the square root of the number of writes. The embedding is N(0, 1/d_model),
-    which is the reference's 0.02 at 2560 channels: at fewer, 0.02 is drowned by what the first layers write.
+    which is the reference's 0.02 at 2560 channels: at fewer, 0.02 is drowned by what the first layers write. A model that
+    reads both ways keeps to 0.02: its tied head would begin by naming the [MASK] that it reads.
     A slice is made of a whole model by sharding.shard.
     """
 
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
     def _initialise(self) -> None:
         for table in (self.embedding, self.head):
             if table is not None:
-                table.weight.normal_(std=self.config.d_model**-0.5)
+                table.weight.normal_(std=0.02 if self.config.bidirectional else self.config.d_model**-0.5)
                 table.weight[self.config.vocab_size :] = 0
         for name, weight in self.named_parameters():
             if name.endswith("out_proj.weight"):

@@ -44,12 +44,13 @@ def save_model(folder: Path, model: Decoder, tokenizer_json: bytes | None = None
     return digest
 
 
-def load_model(folder: Path) -> Decoder:
+def load_model(folder: Path | str) -> Decoder:
     """The model of save_model's folder, on the CPU, values bit for bit as saved.
 
     Raises NotFoundError when a file is missing, ContractError when one is damaged or when the
     weights are not those that the config describes.
     """
+    folder = Path(folder)
     config = load_config(folder)
     path = folder / WEIGHTS_FILE
     tensors, header = _read_tensors(path)
@@ -72,6 +73,10 @@ def load_config(folder: Path) -> ModelConfig:
         raise ContractError(f"the model's config is not JSON: {error}", where=str(path)) from error
     if not isinstance(values, dict):
         raise ContractError("the model's config is not a mapping of settings", where=str(path))
+    if "model_type" in values or "architectures" in values:
+        raise ContractError(
+            "this is a checkpoint of HF transformers", str(path), "Make a model of it first: `tilth import-hf DIR OUT`."
+        )
     try:
         return ModelConfig.from_dict(values)
     except RecipeError as error:

@@ -149,6 +149,9 @@ def _model_config(recipe: Train, initial: Artifact | None, tokens: Artifact) -> 
             raise RecipeError("the tokenizer of the subset knows no complement of its tokens", "Train(model=...)", fix)
         # an id beyond the tokenizer's, such as that of a class, pairs with itself
         settings["complement"] = (*tokenizer.complement, *range(tokenizer.vocab_size, settings["vocab_size"]))
+    if tokenizer.complement is None and settings.get("complement") is not None:
+        fix = "Build the corpus with `tokenizer=Nucleotides()`."
+        raise RecipeError("this model is for DNA, and the subset's tokenizer for text", "Train(model=...)", fix)
     return ModelConfig.from_dict(settings)
 
 
@@ -191,6 +194,8 @@ def _run_meta(recipe: Train, config: Any, model_config: Any, data: RunData) -> d
         "n_parameters": model_config.n_parameters(),
         "layers": model_config.layers,
         **{key: getattr(config, key) for key in OF_CONFIG},
+        # in the order of their numbers, as trainer/classification.py counts them
+        **({"classes": sorted(recipe.subset)} if config.objective in ("classify", "conditional") else {}),
     }
 
 

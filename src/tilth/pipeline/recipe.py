@@ -375,6 +375,16 @@ class Train:
     initial: str | None = None
 
     def __post_init__(self) -> None:
+        for name, example in (("settings", '{"steps": 100, ...}'), ("model", '{"preset": "tiny-llama"}')):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) and (name == "settings" or value is not None):
+                raise RecipeError(
+                    f"`{name}` of Train is {value!r}", f"Train({name}=...)", f"Give a mapping, such as `{example}`."
+                )
+        if not isinstance(self.subset, str | Mapping):
+            raise RecipeError(
+                f"the subset of Train is {self.subset!r}", "Train(subset=...)", 'Such as `{"web": 0.8, "code": 0.2}`.'
+            )
         if not isinstance(self.subset, str):
             self._check_weights(self.subset)
         if self.model is None and self.initial is None:

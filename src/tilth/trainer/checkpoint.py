@@ -20,7 +20,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
 from tilth.errors import StaleError, TrainError
-from tilth.trainer.config import differences
+from tilth.trainer.config import FREE, differences
 from tilth.trainer.world import World
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,10 @@ def check_identity(checkpoint: Checkpoint | None, identity: dict[str, Any]) -> C
     if checkpoint is None:
         return None
     # through JSON, as the saved one went: tuples become lists
-    changed = differences(checkpoint.state["identity"], json.loads(json.dumps(identity)))
+    was, now = checkpoint.state["identity"], json.loads(json.dumps(identity))
+    # a setting that no longer decides what is computed decided nothing for what was saved
+    was["train"] = {name: value for name, value in was["train"].items() if name not in FREE}
+    changed = differences(was, now)
     if changed:
         raise StaleError(
             "this run was begun with other inputs: " + "; ".join(changed),

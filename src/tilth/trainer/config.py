@@ -22,7 +22,7 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 # These say when to look, and where and how to compute, not what: a resumed run may change them, within rounding.
-_FREE = (
+FREE = (
     "checkpoint_every", "eval_every", "eval_batches", "device", "shard", "max_repeats", "wandb_project", "micro_batch",
     "recompute", "compile",
 )  # fmt: skip
@@ -133,7 +133,7 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is computed: those that a resumed run must share."""
-        return {name: value for name, value in self.to_dict().items() if name not in _FREE}
+        return {name: value for name, value in self.to_dict().items() if name not in FREE}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

@@ -56,6 +56,8 @@ def choose_export(config: ModelConfig) -> tuple[Format, dict[str, Any]]:
     letters = set(config.pattern)
     if letters == {"S"} and not config.mlp_width:
         return MAMBA, write_mamba(config)
+    if letters == {"S"}:
+        _refuse("its Mamba layers have MLPs", "Mamba with them; train it with d_ff=0")
     if other := " and ".join(MIXERS[letter] for letter in sorted(letters - {"M", "A"})):
         _refuse(f"it has {other} layers", "a class that holds these layers among others, or with MLPs")
     if letters == {"M"} and not config.mlp_width:
