@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,8 +235,8 @@ def test_the_tokenizer_gives_the_model_its_complement(dna: Path, one_thread: Non
     assert _model_config(Train(subset="all", settings={}, model=MODEL), None, artifact).complement is None
 
 
-def test_text_has_no_other_strand(built: Path) -> None:
-    project = Project(built)
+def test_text_has_no_other_strand(built: Path, tmp_path: Path) -> None:
+    project = Project(Path(shutil.copytree(built, tmp_path / "copy", symlinks=True)))
     pick(project, "texts", "is_keeper", corpus="small", validation_share=0.0)
     with pytest.raises(RecipeError, match="other strand"):
         train(project, "x", Train(subset="texts", settings=SETTINGS, model=MODEL))

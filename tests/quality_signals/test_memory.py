@@ -114,7 +114,7 @@ def test_longer_texts_are_undefined_with_a_reason(
     documents: Callable[..., pa.Table], resources: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert {one.name: one.max_bytes for one in families().values() if one.max_bytes != family.MAX_BYTES} == {
-        **dict.fromkeys(FUSED, MAX_BYTES),
+        **dict.fromkeys((*FUSED, "nucleotides"), MAX_BYTES),
         **dict.fromkeys(("blocked_domains", "ccnet", "secrets"), family.ANY_SIZE),
         "parse_errors": parse_errors.MAX_BYTES,
     }
