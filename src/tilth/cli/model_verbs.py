@@ -178,4 +178,4 @@ def why(run: str, step: int, sequence: int | None, by: str, signals: tuple[str, 
         cells.append([*own, *(row.get(name) for name in ("licence", "language", *signals, "text_swhid"))])
     print(table(columns, cells))
     documents = {(read.document.get("shard"), read.document.get("row")) for read in found if read.document}
-    say(f"{len(documents):,} documents, {sum(read.n_tokens for read in found):,} tokens")
+    say(f"{len(documents):,} document{'s' * (len(documents) != 1)}, {sum(read.n_tokens for read in found):,} tokens")

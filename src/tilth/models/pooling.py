@@ -14,8 +14,8 @@ def pooled(hidden: Callable[[Tensor, Tensor], Tensor], ids_BT: Tensor, lengths_B
     """(B, d_model) for documents that are the first lengths_B tokens, at least one, of their rows; padding plays no part.
 
     "echo" reads the document twice and takes the mean over the second copy, whose tokens have all seen the whole
-    (Springer et al. 2024, "Repetition improves language model embeddings"; so HybriDNA classifies). With rcps both
-    strands are averaged, so that the other strand gives the same vector.
+    (Springer et al. 2024, "Repetition improves language model embeddings"; so HybriDNA classifies). With rcps, whose
+    pooling is always "mean", both strands are averaged, so that the other strand gives the same vector.
     """
     place_1T = torch.arange(ids_BT.shape[1] * (2 if config.pooling == "echo" else 1), device=ids_BT.device).unsqueeze(0)
     first_B1, end_B1 = torch.zeros_like(lengths_B).unsqueeze(1), lengths_B.unsqueeze(1)
