@@ -107,6 +107,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(setup: dict[str, An
         pytest.param("digest:4", 5, marks=pytest.mark.slow),  # the second's weights are written, no more
         ("rename:4", 5),  # all of the second is written, not yet published (each has a rename inside, too)
         pytest.param("rename:7", 15, marks=pytest.mark.slow),  # the third is published, the first not yet dropped
+        ("rmtree:8", 15),  # the first is renamed, not yet removed
         pytest.param("publish:1", 20, marks=pytest.mark.slow),  # trained to the end, the model not yet published
     ],
 )

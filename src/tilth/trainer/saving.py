@@ -60,6 +60,10 @@ class Checkpointer:
         warnings.filterwarnings("ignore", message=ONE_PROCESS)
 
     def __enter__(self) -> Checkpointer:
+        if self.world.is_first:
+            # what a process that was killed left half written, or half removed
+            for partial in self.folder.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(partial, ignore_errors=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
