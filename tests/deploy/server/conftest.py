@@ -137,24 +137,15 @@ def start_server(engine: Any, served: Served, limits: Limits, store: FakeStore, 
     return RunningServer(found["port"], found["admin_port"], engine, store, found["stopper"], found["loop"], thread, result)
 
 
-@pytest.fixture
-def serve(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., RunningServer]]:
-    """serve(engine=None, limits=None, folder=None, deltas=(), **options of run): a server that ends with the test."""
+def starter(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., RunningServer]]:
     servers: list[RunningServer] = []
 
     def start(
         engine: Any = None, limits: Limits | None = None, folder: Path | None = None, deltas: tuple[str, ...] = (), **options: Any
     ) -> RunningServer:
         engine = engine or stub.StubEngine()
-        served = Served(
-            engine=engine,
-            name="base",
-            tokenizer=tokenizer,
-            vocab_size=tokenizer.vocab_size,
-            size_bytes=4000,
-            n_parameters=1000,
-            folder=folder,
-        )
+        sizes = {"vocab_size": tokenizer.vocab_size, "size_bytes": 4000, "n_parameters": 1000}
+        served = Served(engine=engine, name="base", tokenizer=tokenizer, folder=folder, **sizes)
         servers.append(start_server(engine, served, limits or Limits(drain_seconds=5.0), FakeStore(*deltas), **options))
         return servers[-1]
 
@@ -169,6 +160,13 @@ def serve(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., Runn
 
 
 @pytest.fixture
-def server(serve: Callable[..., RunningServer]) -> RunningServer:
-    """A server with all at its defaults."""
-    return serve()
+def serve(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., RunningServer]]:
+    """serve(engine=None, limits=None, folder=None, deltas=(), **options of run): a server that ends with the test."""
+    yield from starter(stub, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def server(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[RunningServer]:
+    """A server with all at its defaults, for the tests of a file."""
+    for start in starter(stub, tokenizer):
+        yield start()

@@ -10,9 +10,9 @@ import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
+from tilth.inference.engine.limits import EngineStats
 from tilth.inference.engine.requests import (
     BranchFinished,
     DrainingError,
@@ -113,8 +113,8 @@ class StubEngine:
         with self._changed:
             assert self._changed.wait_for(what, seconds), "it never came to that"
 
-    def stats(self) -> Any:
-        return SimpleNamespace(
+    def stats(self) -> EngineStats:
+        return EngineStats(
             n_waiting=len(self.waiting), n_reading=0, n_decoding=len(self.running), n_preempted=0,
             n_faults=self.counts["fault"], capacity_bytes=1000, used_bytes=600, reserved_bytes=100,
             n_prompt_tokens={None: self.counts["prompt"]}, n_cached_tokens={None: self.counts["cached"]},

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
-from tilth.deploy.server.api_errors import CLIENT_GONE, ApiError
+from tilth.deploy.server.api_errors import ApiError
 from tilth.deploy.server.branch_text import BranchText, SaidToken
 from tilth.deploy.server.metrics import Metrics
 from tilth.deploy.server.submission import Submission
@@ -77,15 +77,16 @@ class Answer:
 
         Raises ApiError for what the engine could not do, and for a call that was given up.
         """
-        async for events in self._submission.batches(idle_seconds):
-            touched: dict[int, Choice] = {}
-            for prompt, event in events:
-                if choice := self._take(prompt, event):
-                    touched[choice.index] = choice
-            deltas = [self._delta(choice) for choice in touched.values()]
-            deltas = [delta for delta in deltas if delta.text or delta.tokens or delta.finish_reason]
-            if deltas or not events:
-                yield deltas
+        try:
+            async for events in self._submission.batches(idle_seconds):
+                touched = {choice.index: choice for choice in (self._take(*event) for event in events) if choice}
+                deltas = [self._delta(choice) for choice in touched.values()]
+                deltas = [delta for delta in deltas if delta.text or delta.tokens or delta.finish_reason]
+                if deltas or not events:
+                    yield deltas
+        except ApiError as error:
+            self._metrics.given_up.labels(error.code).inc()
+            raise
         self._metrics.whole.observe(time.monotonic() - self._began)
 
     async def whole(self, idle_seconds: float) -> list[Delta]:

@@ -84,7 +84,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     except TimeoutError:
         raise ApiError(408, f"The body did not come within {limits.body_seconds:g} s.", code="body_timeout") from None
     except ClientDisconnect:
-        raise ApiError(CLIENT_GONE, "The client hung up.") from None
+        raise ApiError(CLIENT_GONE, "The client hung up.", code="client_gone") from None
     return b"".join(parts)
 
 

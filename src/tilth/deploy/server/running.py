@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -200,3 +202,13 @@ def _server(app: FastAPI, limits: Limits) -> _Server:
         limit_concurrency=4 * limits.max_open_requests,
     )
     return _Server(config)
+
+
+def run_process(served: Served, limits: Limits, ports: Ports, **options: Any) -> int:
+    """`run` in the main thread, on uvloop where there is one; returns the exit code. Raises what `run` raises."""
+    # what was loaded stays: the collector need not walk through it again and again
+    gc.collect()
+    gc.freeze()
+    factory = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(run(served, limits, ports, **options))

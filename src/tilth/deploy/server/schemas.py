@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tilth.deploy.server.api_errors import ApiError
 from tilth.errors import did_you_mean
 
+_MOST_TOKENS = 2**31 - 1
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
 # name -> values that ask for nothing
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -48,10 +49,10 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     model: str
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=_MOST_TOKENS)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -101,7 +102,7 @@ class ChatCall(Generation):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -157,8 +158,8 @@ def _refusal(error: ValidationError, kind: type[BaseModel]) -> ApiError:
     if first["type"] == "missing":
         where = ".".join(map(str, first["loc"]))
         return ApiError(400, f"`{where}` is missing.", param=where, code="missing_parameter")
-    if first["type"] == "extra_forbidden":
-        return _unknown(str(first["loc"][-1]), kind)
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        return _unknown(str(first["loc"][0]), kind)
     # the rest of a place names branches of a union, which is how it is written here and not what was asked
     where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or str(part).isidentifier())
     return ApiError(

@@ -18,6 +18,7 @@ from tilth.deploy.server.call import Call
 from tilth.deploy.server.chat import read_chat
 from tilth.deploy.server.chat_template import ChatTemplate
 from tilth.deploy.server.completions import read_completion
+from tilth.deploy.server.engine_metrics import EngineCollector
 from tilth.deploy.server.limits import Gate, Limits, read_body
 from tilth.deploy.server.metrics import Metrics
 from tilth.deploy.server.models import Models, ServedModel
@@ -54,8 +55,8 @@ class Service:
         self.reader = PromptReader(served.tokenizer, served.folder, served.vocab_size, limits.max_context_tokens)
         self.template = ChatTemplate(self.reader, served.folder)
         self.tokens = TokenText(served.tokenizer)
-        self.metrics = Metrics()
         self.gate = Gate(limits)
+        self.metrics = Metrics(EngineCollector(served.engine.stats, self.models), lambda: self.gate.n_open)
         self.failure: str | None = None  # why the engine's thread ended
         self._mailbox = Mailbox(asyncio.get_running_loop())
         self._open: set[Submission] = set()

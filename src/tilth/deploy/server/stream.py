@@ -81,4 +81,4 @@ async def give_up_when_gone(request: Request, submission: Submission) -> None:
     """Cancel the call's work as soon as its client hangs up; ends with the call."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    submission.give_up(ApiError(CLIENT_GONE, "The client hung up."))
+    submission.give_up(ApiError(CLIENT_GONE, "The client hung up.", code="client_gone"))

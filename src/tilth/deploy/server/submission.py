@@ -7,9 +7,10 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from tilth.deploy.server.api_errors import ApiError
+from tilth.inference.engine.limits import EngineStats
 from tilth.inference.engine.requests import Event, OnEvent, Request, RequestFinished
 from tilth.inference.tenants.weights import TenantWeights
 
@@ -38,8 +39,8 @@ class Engine(Protocol):
     def clear_cache(self) -> None:
         """Drop all that no request uses."""
 
-    def stats(self) -> Any:
-        """How things stand; see `engine_metrics`."""
+    def stats(self) -> EngineStats:
+        """How things stand."""
 
 
 class Mailbox:
