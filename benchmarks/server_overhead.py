@@ -85,7 +85,10 @@ class Connection:
 
 def request_bytes(path: str, body: dict[str, Any]) -> bytes:
     data = json.dumps({"model": "base", "seed": 1, **body}).encode()
-    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode()
+        + data
+    )
 
 
 async def latencies(port: int, request: bytes, n: int) -> list[float]:
@@ -138,7 +141,9 @@ def measure(port: int, server: psutil.Process, options: argparse.Namespace) -> l
         notes = f"p99 {statistics.median(p99s):.3g} ms; p50 of rounds {spread(p50s)}; client by plain sockets on the same cores"
         rows.append(row("server overhead, p50", name, statistics.median(p50s), "ms", 1.5, f"peer: the bar; {notes}"))
         rate, core_rate = statistics.median(rates), statistics.median(core_rates)
-        notes = f"{rate:.0f}/s by wall time with the client on the same cores; {CONNECTIONS} connections; rounds {spread(core_rates)}"
+        notes = (
+            f"{rate:.0f}/s by wall time with the client on the same cores; {CONNECTIONS} connections; rounds {spread(core_rates)}"
+        )
         rows.append(row("server, requests a second of its CPU time", name, core_rate, "1/s", None, notes))
         print("  ".join(rows[-2][key] for key in ("what", "size", "ours", "notes")), flush=True)
         print("  ".join(rows[-1][key] for key in ("what", "size", "ours", "notes")), flush=True)

@@ -73,20 +73,21 @@ class RunningServer:
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread
     result: dict[str, Any]
+    http: httpx.Client
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=SECONDS, **options)
+        return self.http.post(f"{self.url}{path}", json=body, **options)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=SECONDS, **options)
+        return self.http.get(f"{self.url}{path}", **options)
 
     def admin(self, path: str, body: Any = None, token: str = ADMIN_TOKEN) -> httpx.Response:
         headers = {"authorization": f"Bearer {token}"}
-        return httpx.post(f"http://127.0.0.1:{self.admin_port}{path}", json=body, headers=headers, timeout=SECONDS)
+        return self.http.post(f"http://127.0.0.1:{self.admin_port}{path}", json=body, headers=headers)
 
     def client(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(**self._client_options(options))
@@ -119,7 +120,7 @@ def start_server(engine: Any, served: Served, limits: Limits, store: FakeStore, 
             found.update(port=port, admin_port=admin_port)
             ready.set()
 
-        ports = Ports(port=0, admin_port=0, admin_token=ADMIN_TOKEN, api_keys=options.pop("api_keys", ()))
+        ports = Ports(port=options.pop("port", 0), admin_port=0, admin_token=ADMIN_TOKEN, api_keys=options.pop("api_keys", ()))
         return await run(served, limits, ports, store=store, stopper=found["stopper"], on_ready=on_ready, **options)
 
     def in_thread() -> None:
@@ -134,7 +135,8 @@ def start_server(engine: Any, served: Served, limits: Limits, store: FakeStore, 
     assert ready.wait(SECONDS)
     if "error" in result:
         raise result["error"]
-    return RunningServer(found["port"], found["admin_port"], engine, store, found["stopper"], found["loop"], thread, result)
+    http = httpx.Client(timeout=SECONDS, limits=httpx.Limits(max_connections=None), trust_env=False)
+    return RunningServer(found["port"], found["admin_port"], engine, store, found["stopper"], found["loop"], thread, result, http)
 
 
 def starter(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., RunningServer]]:
@@ -151,6 +153,7 @@ def starter(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., Ru
 
     yield start
     for server in servers:
+        server.http.close()
         if server.thread.is_alive():
             server.engine.go_on()
             server.ask_to_stop()

@@ -104,7 +104,15 @@ def test_stop_strings(server: Any, tokenizer: Any, stop: Any, text: str, is_stre
 
 def test_stop_strings_of_some_branches_leave_the_others(server: Any) -> None:
     # branch b begins at token b of the prompt: some say the stop string sooner, all say it once
-    options = {"model": "base", "prompt": PROMPT, "max_tokens": 10**3, "seed": 1, "n": 4, "stop": ["jumps"], "extra_body": {"ignore_eos": True}}
+    options = {
+        "model": "base",
+        "prompt": PROMPT,
+        "max_tokens": 10**3,
+        "seed": 1,
+        "n": 4,
+        "stop": ["jumps"],
+        "extra_body": {"ignore_eos": True},
+    }
     answer = server.client().completions.create(**options)
     assert {choice.finish_reason for choice in answer.choices} == {"stop"}
     assert all(choice.text == PROMPT[PROMPT.index(choice.text) :].partition("jumps")[0] for choice in answer.choices)
@@ -125,7 +133,11 @@ def test_characters_of_many_tokens_come_whole(server: Any) -> None:
 
 def test_tokenize_and_back(server: Any, tokenizer: Any) -> None:
     answer = server.post("/tokenize", {"model": "base", "prompt": PROMPT}).json()
-    assert answer == {"tokens": [tokenizer.separator_id, *tokenizer.encode(PROMPT).tolist()], "count": len(answer["tokens"]), "max_model_len": 4096}
+    assert answer == {
+        "tokens": [tokenizer.separator_id, *tokenizer.encode(PROMPT).tolist()],
+        "count": len(answer["tokens"]),
+        "max_model_len": 4096,
+    }
     assert server.post("/tokenize", {"prompt": PROMPT, "add_special_tokens": False}).json()["tokens"] == answer["tokens"][1:]
     assert server.post("/detokenize", {"tokens": answer["tokens"][1:]}).json() == {"prompt": PROMPT}
     assert server.post("/detokenize", {"tokens": [10**6]}).status_code == 400

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from tilth.errors import TilthError, UserError
+from tilth.errors import NotFoundError, TilthError, UserError
 from tilth.inference.engine.requests import DrainingError, QueueFullError, TooLongError, UnknownTenantError
 
 LOG = logging.getLogger("tilth.server")
@@ -60,6 +60,8 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(400, _sentence(error), param="prompt", code="context_length_exceeded")
         case DrainingError():
             return draining()
+        case NotFoundError():
+            return ApiError(404, _sentence(error), code="not_found")
         case UserError():
             return ApiError(400, _sentence(error), code="invalid_value")
         case _:

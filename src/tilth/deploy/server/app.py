@@ -13,6 +13,7 @@ from tilth.deploy.server.api_errors import ApiError, as_api_error, json_response
 from tilth.deploy.server.limits import BearerGuard, read_body
 from tilth.deploy.server.schemas import ChatCall, CompletionCall, DetokenizeCall, TokenizeCall, read_call
 from tilth.deploy.server.service import Service
+from tilth.errors import TilthError
 
 
 def make_app(service: Service, api_keys: Sequence[str] = ()) -> FastAPI:
@@ -76,9 +77,9 @@ def bare_app(title: str) -> FastAPI:
         refusal = ApiError(error.status_code, what.get(error.status_code, str(error.detail)), code="no_such_route")
         return json_response(refusal.body(), error.status_code, error.headers)
 
-    app.add_exception_handler(ApiError, answer)
+    for kind in (ApiError, TilthError, Exception):
+        app.add_exception_handler(kind, answer)
     app.add_exception_handler(HTTPException, answer_http)
-    app.add_exception_handler(Exception, answer)
     return app
 
 
