@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -136,7 +137,7 @@ def test_a_client_that_hangs_up_frees_its_state(serve: Any, answers_well: Any, i
     with ThreadPoolExecutor() as threads:
         other = threads.submit(server.post, "/v1/completions", GOOD)
         server.engine.wait_for(lambda: len(server.engine.waiting) == 1)
-        body = '{"model": "base", "prompt": "abc", "max_tokens": 3000, "ignore_eos": true, "stream": %s}' % str(is_stream).lower()
+        body = json.dumps(ENDLESS | {"stream": is_stream})
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(raw_request(body))
             server.engine.wait_for(lambda: len(server.engine.waiting) == 2)

@@ -141,9 +141,7 @@ class Answer:
         if event.reason is FinishReason.CANCELLED:
             if time.monotonic() >= self._deadline:
                 raise ApiError(504, "The time limit of this request is over.", code="deadline")
-            raise ApiError(
-                CLIENT_GONE if not event.message else 503, event.message or "The request was cancelled.", code="cancelled"
-            )
+            raise ApiError(503, f"The engine gave the request up: {event.message or 'no reason was given'}.", code="cancelled")
 
     def _delta(self, choice: Choice) -> Delta:
         text = choice.text.take()
