@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,11 @@ class Told:
 
     def ids(self, branch: int = 0) -> list[int]:
         return [event.token_id for event in self.events if isinstance(event, NewToken) and event.branch == branch]
+
+    @property
+    def likeliest(self) -> list[dict[int, float]]:
+        """log p of the likeliest tokens at each step of a request with one branch."""
+        return [dict(event.likeliest) for event in self.events if isinstance(event, NewToken)]
 
     @property
     def reasons(self) -> dict[int, FinishReason]:
@@ -65,17 +71,24 @@ class Driver:
         self.check_empty()
 
     def check_empty(self) -> None:
-        """No running request holds a byte, a row or a slot."""
+        """No running request holds a byte, a row or a slot, and the cache counts what it has."""
         stats = self.engine.stats()
+        cache, runs = self.engine._memory.cache, self.engine._memory.pool.runs
+        assert cache.recount() == cache.ledger
+        assert stats.used_bytes == stats.kv_bytes + stats.checkpoint_bytes <= stats.capacity_bytes
+        if runs.n_slots:
+            assert runs.n_slots - runs.n_free == cache.ledger.n_tokens  # every slot that is not free is in the tree
         assert (stats.reserved_bytes, stats.n_waiting, stats.n_reading, stats.n_decoding) == (0, 0, 0, 0)
 
 
 @pytest.fixture
 def drive() -> Callable[..., Driver]:
-    """drive(model, **limits): an engine with small chunks."""
+    """drive(model, **limits): an engine with small chunks; what is no limit is an option of the engine."""
 
-    def make(model: Decoder, **limits: Any) -> Driver:
-        return Driver(Engine(model, limits=EngineLimits(**({"chunk_tokens": 8} | limits))))
+    def make(model: Decoder, **options: Any) -> Driver:
+        names = {field.name for field in dataclasses.fields(EngineLimits)}
+        limits = {"chunk_tokens": 8} | {name: options.pop(name) for name in names & options.keys()}
+        return Driver(Engine(model, limits=EngineLimits(**limits), **options))
 
     return make
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 
+from tilth.errors import UserError
+from tilth.inference.cache.policies.policy import Policy
 from tilth.inference.engine.batch import DecodeBatch
 from tilth.inference.engine.choosing import Chosen, choose
+from tilth.inference.engine.counts import Counts
 from tilth.inference.engine.desk import Desk, check_request
 from tilth.inference.engine.fairness import FairQueue
 from tilth.inference.engine.jobs import Branch, Job, Reading
@@ -23,12 +25,15 @@ from tilth.inference.engine.requests import (
     BranchFinished,
     Event,
     FinishReason,
+    MissReason,
     NewToken,
     OnEvent,
     Request,
     RequestFinished,
-    UnknownTenantError,
 )
+from tilth.inference.engine.resumable import why_not_resumable
+from tilth.inference.engine.tenancy import Bank, Tenancy, root
+from tilth.inference.tenants.weights import TenantWeights
 from tilth.kernels.products import rows_apart
 from tilth.models.decoder import Decoder
 
@@ -43,18 +48,30 @@ class Engine:
     Raises RecipeError for a model that keeps no states: one that reads both ways, or a slice.
     """
 
-    def __init__(self, model: Decoder, *, limits: EngineLimits | None = None) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        limits: EngineLimits | None = None,
+        tenants: Bank | None = None,
+        base_digest: str = "",
+        uses_cache: bool = True,
+        policy: Policy | None = None,
+    ) -> None:
         self.limits = limits or EngineLimits()
-        self._model = model.eval()
-        self._memory = Memory(model, self.limits.capacity_bytes)
+        self._model, self._base_digest = model.eval(), base_digest
+        self._memory = Memory(model, self.limits.capacity_bytes, policy)
         self._batch = DecodeBatch(model, self._memory.pool)
         self._queue = FairQueue(self.limits.chunk_tokens)
         self._desk = Desk(self.limits)
+        self._tenancy = Tenancy(tenants, self._desk.changed)
         self._jobs: dict[int, Job] = {}
         self._pass = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._by_tenant: dict[str, Counter[str | None]] = {name: Counter() for name in ("prompt", "cached", "new")}
-        self._n_reading = 0
+        self._n_visitors = 0
+        self._counts = Counts()
+        self._off_reason = why_not_resumable(model) if uses_cache else "it was not asked for"
+        if uses_cache and self._off_reason:
+            _LOG.warning("the prefix cache is off: %s", self._off_reason)
 
     def submit(self, request: Request, on_event: OnEvent) -> int:
         """Queue a request, from any thread; returns its number. on_event is called in the engine's thread.
@@ -63,9 +80,14 @@ class Engine:
         """
         most_bytes = self._memory.most_bytes(len(request.prompt_ids), request.max_tokens, request.n)
         check_request(request, self._model, self.limits, most_bytes)
-        if request.tenant is not None:
-            raise UnknownTenantError(f"there is no fine-tune `{request.tenant}`", fix="ask for the base")
-        return self._desk.leave(Job(0, request, on_event))
+        slot, digest = self._tenancy.enter(request.tenant)
+        try:
+            states_of = root(self._base_digest, digest, self._model.embedding.weight.dtype, request.salt)
+            is_cached = request.uses_cache and not self._off_reason
+            return self._desk.leave(Job(0, request, on_event, states_of if is_cached else None, slot))
+        except Exception:
+            self._tenancy.leave(request.tenant)
+            raise
 
     def cancel(self, request_id: int) -> None:
         """End a request, from any thread: the next iteration frees its state and says CANCELLED. One that has ended stays so."""
@@ -75,9 +97,36 @@ class Engine:
         """Take nothing new, and finish what is there."""
         self._desk.is_draining = True
 
+    def load_tenant(self, name: str, weights: TenantWeights) -> None:
+        """Load a fine-tune between two iterations, from any thread. Raises DeltaError, and UserError without a bank."""
+        if self._tenancy.bank is None:
+            raise UserError("this engine serves the base alone", fix="make it with a bank of tenants")
+        with self._between_steps():
+            self._tenancy.bank.load(name, weights)
+
+    def unload_tenant(self, name: str, timeout_seconds: float = 30.0) -> None:
+        """Take no more requests for a fine-tune, wait for those there are, and drop it; from any thread but the engine's.
+
+        Raises UnknownTenantError, and UserError where some are still running after the time: then it stays.
+        """
+        self._tenancy.close(name, timeout_seconds)
+        assert self._tenancy.bank is not None
+        with self._between_steps():
+            try:
+                self._tenancy.bank.unload(name)
+            finally:
+                self._tenancy.reopen(name)
+
+    def clear_cache(self) -> None:
+        """Drop all that no running request uses, from any thread."""
+        with self._between_steps():
+            self._memory.cache.clear()
+
     def run(self, stop: threading.Event) -> None:
         """The engine's thread: iterate, or wait for a request, until stop is set; what then is unfinished is cancelled."""
         while not stop.is_set():
+            with self._desk.changed:
+                self._desk.changed.wait_for(lambda: not self._n_visitors, IDLE_SECONDS)
             if not self.step():
                 with self._desk.changed:
                     self._desk.changed.wait_for(lambda: self._desk.has_news or stop.is_set(), IDLE_SECONDS)
@@ -92,26 +141,27 @@ class Engine:
             self._take_in()
             has_decoded = self._decode()
             has_read = self._read()
-            self._n_reading = sum(reading.states is not None for reading in self._queue)
+            self._counts.n_reading = sum(reading.states is not None for reading in self._queue)
             return has_decoded or has_read
 
     def stats(self) -> EngineStats:
         """How things stand, from any thread."""
-        ledger = self._memory.ledger
-        return EngineStats(
-            n_waiting=self._desk.n_waiting,
-            n_reading=self._n_reading,
-            n_decoding=len(self._batch.branches),
-            n_preempted=self._counts["preempted"],
-            n_faults=self._counts["fault"],
-            capacity_bytes=ledger.capacity_bytes,
-            used_bytes=ledger.used_bytes,
-            reserved_bytes=ledger.reserved_bytes,
-            n_prompt_tokens=dict(self._by_tenant["prompt"]),
-            n_cached_tokens=dict(self._by_tenant["cached"]),
-            n_new_tokens=dict(self._by_tenant["new"]),
-            finished={reason.value: self._counts[reason.value] for reason in FinishReason},
+        return self._counts.stats(
+            self._memory.cache, n_waiting=self._desk.n_waiting, n_decoding=len(self._batch.branches), off_reason=self._off_reason
         )
+
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """While no iteration runs; the engine's thread lets those who wait for this go first."""
+        with self._desk.changed:
+            self._n_visitors += 1
+        try:
+            with self._pass:
+                yield
+        finally:
+            with self._desk.changed:
+                self._n_visitors -= 1
+                self._desk.changed.notify_all()
 
     def _take_in(self) -> None:
         arrived, given_up = self._desk.collect()
@@ -138,13 +188,13 @@ class Engine:
                 self._step_apart(branch)
             return True
         try:
-            with self._tenants_of(branches):
+            with self._tenancy.rows(branches):
                 chosen = choose(self._batch.step(), branches)
         except Exception as error:
             self._note_fault(error)
             for branch in branches:
                 branch.is_suspect = True
-                self._set_back(branch)
+                self._set_back(branch, keeps=False)
             return True
         self._say(branches, chosen)
         return True
@@ -152,7 +202,7 @@ class Engine:
     def _step_apart(self, branch: Branch) -> None:
         """A pass failed in which this branch was: alone it harms nobody else."""
         try:
-            with self._tenants_of([branch]):
+            with self._tenancy.rows([branch]):
                 chosen = choose(self._batch.step_apart(branch), [branch])
         except Exception as error:
             self._note_fault(error)
@@ -180,17 +230,16 @@ class Engine:
         begun = [reading for reading in self._queue if reading.states is not None]
         running: list[Branch | Reading] = [*self._batch.branches, *begun]
         youngest = max(running, key=lambda each: each.age)
-        self._counts["preempted"] += 1
+        self._counts.n_preempted += 1
         if isinstance(youngest, Reading):
-            self._memory.drop_reading(youngest)
+            self._memory.drop_reading(youngest, keeps=True)
         else:
             self._set_back(youngest)
         return youngest
 
-    def _set_back(self, branch: Branch) -> None:
-        """Take a branch out of the batch, to be read again with what it has said."""
-        self._batch.leave(branch)
-        self._memory.drop(branch)
+    def _set_back(self, branch: Branch, keeps: bool = True) -> None:
+        """Take a branch out of the batch, to be read again with what it has said; keeps: if the cache has not lost it by then."""
+        self._release(branch, keeps)
         self._queue.push(Reading([branch], branch.tokens()), is_first=True)
 
     def _read(self) -> bool:
@@ -211,31 +260,36 @@ class Engine:
         if n_rows + len(reading.branches) > self.limits.max_rows:
             return False
         try:
-            has_begun = self._memory.begin(reading)
+            has_begun = self._memory.begin(reading, reading.job.root)
         except Exception as error:
             self._fail(reading, error)
             return False
-        job = reading.job
-        if has_begun and not job.has_begun:
-            job.has_begun = True
-            self._desk.note_left()
-            self._by_tenant["prompt"][job.request.tenant] += len(job.request.prompt_ids)
-            self._by_tenant["cached"][job.request.tenant] += job.n_cached_tokens
+        if has_begun and not reading.job.has_begun:
+            self._note_begun(reading)
         return has_begun
+
+    def _note_begun(self, reading: Reading) -> None:
+        job, match = reading.job, reading.prefix.match if reading.prefix else None
+        job.has_begun, job.n_cached_tokens = True, reading.n_read
+        job.miss_reason = match.miss_reason if match else MissReason.OFF
+        self._desk.note_left()
+        self._counts.begun(job)
 
     def _read_chunk(self, reading: Reading, end: int) -> None:
         branches = list(reading.branches)
         try:
-            with self._tenants_of(branches[:1]):
+            with self._tenancy.rows(branches[:1]):
                 logits_1V = read_chunk(self._model, self._memory.pool, reading, end)
+            if reading.n_read == reading.cut:
+                self._memory.keep_cut(reading)
             if logits_1V is None:
                 return
             chosen = choose(logits_1V.expand(len(branches), -1), branches)
         except Exception as error:
             self._fail(reading, error)
             return
-        self._queue.remove(reading)
         states = self._memory.share(reading)
+        self._queue.remove(reading)
         for branch, choice in zip(branches, chosen, strict=True):
             try:
                 self._batch.join(branch, states)
@@ -260,7 +314,7 @@ class Engine:
             else:
                 branch.ids.append(choice.token_id)
                 self._queue.charge(request.tenant, 1)
-                self._by_tenant["new"][request.tenant] += 1
+                self._counts.new[request.tenant] += 1
                 self._tell(branch.job, NewToken(branch.number, choice.token_id, choice.log_p, choice.likeliest))
                 if request.stopping.goes_in_circles(branch.ids):
                     self._end(branch, FinishReason.STOP)
@@ -278,18 +332,25 @@ class Engine:
         if branch.prefix is None:
             self._leave_reading(branch)
         else:
-            if branch.row >= 0:
-                self._batch.leave(branch)
-            self._memory.drop(branch)
+            self._release(branch, keeps=reason in (FinishReason.STOP, FinishReason.LENGTH))
         branch.has_ended = True
-        self._counts[reason.value] += 1
+        self._counts.finished[reason.value] += 1
         self._tell(job, BranchFinished(branch.number, reason, message))
         if job.has_ended:
             del self._jobs[job.id]
+            self._tenancy.leave(job.request.tenant)
             if not job.has_begun:
                 self._desk.note_left()
             n_new = sum(len(each.ids) for each in job.branches)
             self._tell(job, RequestFinished(len(job.request.prompt_ids), job.n_cached_tokens, n_new, job.miss_reason))
+
+    def _release(self, branch: Branch, keeps: bool) -> None:
+        """Take a branch out of the batch and give back what it holds; keeps: what it has read goes to the cache."""
+        states = None
+        if branch.row >= 0:
+            states = self._batch.states_of(branch) if keeps and branch.job.root is not None else None
+            self._batch.leave(branch)
+        self._memory.drop(branch, states)
 
     def _leave_reading(self, branch: Branch) -> None:
         reading = next(each for each in self._queue if branch in each.branches)
@@ -307,11 +368,8 @@ class Engine:
             self._desk.give_up(job.id)
 
     def _note_fault(self, error: Exception) -> None:
-        self._counts["fault"] += 1
+        self._counts.n_faults += 1
         _LOG.error("a pass failed", exc_info=error)
-
-    def _tenants_of(self, branches: Iterable[Branch]) -> AbstractContextManager[object]:
-        return nullcontext()
 
 
 def _told(error: Exception) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tilth.inference.cache.matches import Match
 from tilth.inference.engine.recurrent import Checkpoint
 from tilth.inference.engine.requests import MissReason, OnEvent, Request
 from tilth.inference.engine.slots import Slots
@@ -26,7 +27,7 @@ class Prefix:
 
     slots: Slots
     n_kept: int
-    match: object | None
+    match: Match | None
     n_users: int = 1
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from tilth.errors import UserError
+from tilth.inference.cache.stats import CacheStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class EngineLimits:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A moment of an engine. Tokens and requests are counted since it was made, by tenant (None = the base).
+    """A moment of an engine. Tokens, ends (by FinishReason) and misses (by MissReason) are counted since it was made.
 
-    reserved_bytes are those of running requests, used_bytes these and the cache's. cache is the cache's own account, None
-    where there is none, and off_reason then says why. notes are what an operator should know (a fallback, say).
+    Counts of tokens are by tenant, None = the base. used_bytes = reserved_bytes, those of running requests, + kv_bytes and
+    checkpoint_bytes, those of the cache. cache is its own account; off_reason says why it is not used, empty where it is.
     """
 
     n_waiting: int
@@ -46,11 +46,13 @@ class EngineStats:
     capacity_bytes: int
     used_bytes: int
     reserved_bytes: int
-    n_prompt_tokens: Mapping[str | None, int] = field(default_factory=dict)
-    n_cached_tokens: Mapping[str | None, int] = field(default_factory=dict)
-    n_new_tokens: Mapping[str | None, int] = field(default_factory=dict)
-    finished: Mapping[str, int] = field(default_factory=dict)
-    misses: Mapping[str, int] = field(default_factory=dict)
-    cache: Any | None = None
+    kv_bytes: int
+    checkpoint_bytes: int
+    n_prompt_tokens: Mapping[str | None, int]
+    n_cached_tokens: Mapping[str | None, int]
+    n_new_tokens: Mapping[str | None, int]
+    finished: Mapping[str, int]
+    misses: Mapping[str, int]
+    cache: CacheStats
     off_reason: str = ""
     notes: tuple[str, ...] = ()

@@ -41,6 +41,11 @@ class AlignedCache:
         """Of the ledger."""
         return self.cache.used_bytes
 
+    @property
+    def n_evicted(self) -> int:
+        """Leaves and states that went."""
+        return self.cache.n_evicted
+
     def match(self, root: Hashable, tokens: np.ndarray, now: float) -> AlignedMatch:
         """As PrefixCache.match; the cut is a whole number of blocks, or None where that gains nothing."""
         inner = self.cache.match(root, tokens, now)
