@@ -145,21 +145,29 @@ def starter(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., Ru
     def start(
         engine: Any = None, limits: Limits | None = None, folder: Path | None = None, deltas: tuple[str, ...] = (), **options: Any
     ) -> RunningServer:
-        engine = engine or stub.StubEngine()
         sizes = {"vocab_size": tokenizer.vocab_size, "size_bytes": 4000, "n_parameters": 1000}
-        served = Served(engine=engine, name="base", tokenizer=tokenizer, folder=folder, **sizes)
-        servers.append(start_server(engine, served, limits or Limits(drain_seconds=5.0), FakeStore(*deltas), **options))
+        served = options.pop("served", None) or Served(
+            engine=engine or stub.StubEngine(), name="base", tokenizer=tokenizer, folder=folder, **sizes
+        )
+        store = options.pop("store", None) or FakeStore(*deltas)
+        servers.append(start_server(served.engine, served, limits or Limits(drain_seconds=5.0), store, **options))
         return servers[-1]
 
     yield start
     for server in servers:
         server.http.close()
         if server.thread.is_alive():
-            server.engine.go_on()
-            server.ask_to_stop()
+            if isinstance(server.engine, stub.StubEngine):
+                server.engine.go_on()
             server.ask_to_stop()
             server.thread.join(SECONDS)
             assert not server.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def serve_module(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., RunningServer]]:
+    """As serve, for the tests of a file."""
+    yield from starter(stub, tokenizer)
 
 
 @pytest.fixture
@@ -169,7 +177,6 @@ def serve(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., Runn
 
 
 @pytest.fixture(scope="module")
-def server(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[RunningServer]:
+def server(serve_module: Callable[..., RunningServer]) -> RunningServer:
     """A server with all at its defaults, for the tests of a file."""
-    for start in starter(stub, tokenizer):
-        yield start()
+    return serve_module()

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from tilth.inference.cache.stats import CacheStats
 from tilth.inference.engine.limits import EngineStats
 from tilth.inference.engine.requests import (
     BranchFinished,
@@ -116,10 +117,9 @@ class StubEngine:
     def stats(self) -> EngineStats:
         return EngineStats(
             n_waiting=len(self.waiting), n_reading=0, n_decoding=len(self.running), n_preempted=0,
-            n_faults=self.counts["fault"], capacity_bytes=1000, used_bytes=600, reserved_bytes=100,
+            n_faults=self.counts["fault"], capacity_bytes=1000, used_bytes=600, reserved_bytes=100, kv_bytes=400, checkpoint_bytes=100,
             n_prompt_tokens={None: self.counts["prompt"]}, n_cached_tokens={None: self.counts["cached"]},
-            n_new_tokens={None: self.counts["new"]}, finished={}, misses={"no_prefix": self.counts["miss"]}, cache=None,
-            off_reason="", notes=(),
+            n_new_tokens={None: self.counts["new"]}, finished={}, misses={"no_prefix": self.counts["miss"]}, cache=CacheStats(arm="lru"),
         )  # fmt: skip
 
     def run(self, stop: threading.Event) -> None:

@@ -114,6 +114,9 @@ def test_a_second_signal_ends_it_at_once(start: Callable[[float], ServerProcess]
         server.wait_until(lambda: server.n_open() == "1.0")
         server.process.terminate()
         server.wait_until(server.is_draining)
+        server.process.terminate()  # a moment later: the same wish
+        time.sleep(0.6)
+        assert server.process.poll() is None
         server.process.terminate()
         assert server.end()[0] == 143
         # told in words where there was time, else by the closed connection

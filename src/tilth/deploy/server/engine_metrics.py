@@ -33,11 +33,12 @@ class EngineCollector(Collector):
         yield gauge("state_capacity_bytes", "Cap of keys, values and recurrent states together", stats.capacity_bytes)
         yield gauge("state_bytes", "Those in use, by requests and by the cache", stats.used_bytes)
         yield gauge("state_reserved_bytes", "Those of running requests", stats.reserved_bytes)
+        yield gauge("kv_bytes", "Those of keys and values in the cache", stats.kv_bytes)
+        yield gauge("checkpoint_bytes", "Those of recurrent states in the cache", stats.checkpoint_bytes)
         tenants = [model for model in self._models.all() if model.tenant is not None]
         yield gauge("delta_bytes", "Memory of the tenants' deltas", sum(model.size_bytes for model in tenants))
         yield labelled_counter("prefix_cache_misses", "Prompts by what the cache lacked", "reason", stats.misses)
-        if stats.cache is not None:
-            yield from of_cache(stats.cache)
+        yield from of_cache(stats.cache)
 
     def _by_tenant(self, name: str, what: str, counts: Mapping[str | None, int]) -> Metric:
         named = {self._models.base.name if tenant is None else tenant: count for tenant, count in dict(counts).items()}

@@ -8,8 +8,9 @@ import gc
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -24,6 +25,7 @@ from tilth.deploy.server.submission import Engine
 from tilth.deploy.server.tenants import Store, Tenants
 from tilth.errors import UserError
 
+SAME_WISH_SECONDS = 0.5
 CLOSING_SECONDS = 2  # connections may take this long to close after the last answer
 ENGINE_SECONDS = 10.0  # and the engine's thread this long to end its iteration
 
@@ -40,16 +42,24 @@ class Ports:
     api_keys: Sequence[str] = ()
 
 
-@dataclass
 class Stopper:
-    """How often the end was asked for: once to finish what there is, twice for the end at once."""
+    """How often the end was asked for: once to finish what there is, twice for the end at once.
 
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    asked_twice: asyncio.Event = field(default_factory=asyncio.Event)
+    What comes within half a second is the same wish: a terminal and a wrapper both pass a signal on.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.asked_twice = asyncio.Event(), asyncio.Event()
+        self._first_time = 0.0
 
     def ask(self) -> None:
         """Called in the event loop."""
-        (self.asked_twice if self.asked.is_set() else self.asked).set()
+        now = time.monotonic()
+        if not self.asked.is_set():
+            self._first_time = now
+            self.asked.set()
+        elif now - self._first_time > SAME_WISH_SECONDS:
+            self.asked_twice.set()
 
 
 class _Server(uvicorn.Server):
