@@ -51,6 +51,7 @@ class StubEngine:
         self.waiting: deque[Job] = deque()
         self.counts = Counter[str]()
         self.seen: list[Request] = []
+        self.given_up: list[tuple[int, int | None]] = []
         self.is_draining = False
         self._cancelled: set[tuple[int, int | None]] = set()
         self._allowed: int | None = None  # iterations that may still run; None = any number
@@ -77,6 +78,7 @@ class StubEngine:
     def cancel(self, request_id: int, branch: int | None = None) -> None:
         with self._changed:
             self._cancelled.add((request_id, branch))
+            self.given_up.append((request_id, branch))
             self._changed.notify_all()
 
     def drain(self) -> None:
