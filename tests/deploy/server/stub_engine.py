@@ -29,7 +29,7 @@ from tilth.inference.engine.requests import (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     id: int
     request: Request
@@ -51,8 +51,9 @@ class StubEngine:
         self.waiting: deque[Job] = deque()
         self.counts = Counter[str]()
         self.seen: list[Request] = []
+        self.given_up: list[tuple[int, int | None]] = []
         self.is_draining = False
-        self._cancelled: set[int] = set()
+        self._cancelled: set[tuple[int, int | None]] = set()
         self._allowed: int | None = None  # iterations that may still run; None = any number
         self._changed = threading.Condition()
         self._n_submitted = 0
@@ -74,9 +75,10 @@ class StubEngine:
             self._changed.notify_all()
             return self._n_submitted
 
-    def cancel(self, request_id: int) -> None:
+    def cancel(self, request_id: int, branch: int | None = None) -> None:
         with self._changed:
-            self._cancelled.add(request_id)
+            self._cancelled.add((request_id, branch))
+            self.given_up.append((request_id, branch))
             self._changed.notify_all()
 
     def drain(self) -> None:
@@ -141,8 +143,10 @@ class StubEngine:
     def step(self) -> bool:
         with self._changed:
             cancelled, self._cancelled = self._cancelled, set()
-            for job in [job for job in (*self.waiting, *self.running.values()) if job.id in cancelled]:
-                self._end_job(job, FinishReason.CANCELLED, "cancelled")
+            for job in (*self.waiting, *self.running.values()):
+                for branch in range(job.request.n):
+                    if {(job.id, None), (job.id, branch)} & cancelled and branch not in job.ended:
+                        self._end(job, branch, FinishReason.CANCELLED, "cancelled")
             if self._allowed == 0 and cancelled:
                 self._changed.notify_all()
                 return True
@@ -201,11 +205,11 @@ class StubEngine:
             self.running.pop(job.id, None)
             n_prompt = len(job.request.prompt_ids)
             miss = MissReason.NONE if job.n_cached else MissReason.NO_PREFIX
-            job.on_event(RequestFinished(n_prompt, job.n_cached, sum(job.n_said), miss))
+            if job in self.waiting:
+                self.waiting.remove(job)
+            job.on_event(RequestFinished(n_prompt, job.n_cached, sum(job.n_said), miss, 0.25))
 
     def _end_job(self, job: Job, reason: FinishReason, message: str) -> None:
         for branch in range(job.request.n):
             if branch not in job.ended:
                 self._end(job, branch, reason, message)
-        if job in self.waiting:
-            self.waiting.remove(job)

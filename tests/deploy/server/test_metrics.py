@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,6 +32,7 @@ def test_requests_are_counted_and_timed(serve: Any) -> None:
     assert found["tilth_inter_token_latency_seconds_count", ""] == 2 + 2 + 4
     assert found["tilth_e2e_request_latency_seconds_count", ""] == 3
     assert found["tilth_e2e_request_latency_seconds_sum", ""] > 0
+    assert found["tilth_request_queue_time_seconds_sum", ""] == 3 * 0.25
     assert found["tilth_open_requests", ""] == 0
     assert found["tilth_prompt_tokens_total", "base"] == 12
     assert found["tilth_cached_tokens_total", "base"] == 6
@@ -42,13 +44,22 @@ def test_requests_are_counted_and_timed(serve: Any) -> None:
 def test_what_runs_and_waits(serve: Any, stub: Any) -> None:
     server = serve(stub.StubEngine(max_rows=1))
     server.engine.hold()
-    with server.client().with_options(timeout=60) as client:
-        stream = None
+    with ThreadPoolExecutor() as threads:
+        calls = [
+            threads.submit(server.post, "/v1/completions", {"model": "base", "prompt": "x", "max_tokens": 50, "seed": 1})
+            for _ in range(3)
+        ]
+        server.engine.wait_for(lambda: len(server.engine.waiting) == 3)
+        server.engine.allow(1)
+        server.engine.wait_for(lambda: len(server.engine.running) == 1)
+        found = read(server)
+        assert (found["tilth_requests_waiting", ""], found["tilth_branches_running", ""], found["tilth_open_requests", ""]) == (
+            2,
+            1,
+            3,
+        )
         server.engine.go_on()
-        stream = client.completions.create(model="base", prompt="x", max_tokens=1, seed=1, stream=True)
-        list(stream)
-    found = read(server)
-    assert (found["tilth_requests_waiting", ""], found["tilth_branches_running", ""]) == (0, 0)
+        assert [call.result().status_code for call in calls] == [200] * 3
 
 
 def test_the_caches_own_numbers() -> None:

@@ -104,6 +104,7 @@ def test_stop_strings(server: Any, tokenizer: Any, stop: Any, text: str, is_stre
 
 def test_stop_strings_of_some_branches_leave_the_others(server: Any) -> None:
     # branch b begins at token b of the prompt: some say the stop string sooner, all say it once
+    before = len(server.engine.given_up)
     options = {
         "model": "base",
         "prompt": PROMPT,
@@ -117,6 +118,8 @@ def test_stop_strings_of_some_branches_leave_the_others(server: Any) -> None:
     assert {choice.finish_reason for choice in answer.choices} == {"stop"}
     assert all(choice.text == PROMPT[PROMPT.index(choice.text) :].partition("jumps")[0] for choice in answer.choices)
     assert answer.choices[0].text == "the quick brown fox "
+    # each is given up when it has said it, whatever the others still say
+    assert {branch for _, branch in server.engine.given_up[before:]} == {0, 1, 2, 3}
 
 
 def test_characters_of_many_tokens_come_whole(server: Any) -> None:

@@ -102,6 +102,7 @@ class Answer:
         if isinstance(event, RequestFinished):
             self.usage.prompt_tokens += event.n_prompt_tokens
             self.usage.cached_tokens += event.n_cached_tokens
+            self._metrics.queue.observe(event.queue_seconds)
             return None
         choice = self.branches[prompt][event.branch]
         if choice.finish_reason is not None:
@@ -122,8 +123,7 @@ class Answer:
         choice.text.add(token)
         if choice.text.is_stopped:
             choice.finish_reason = FinishReason.STOP
-            if all(other.finish_reason is not None for other in self.branches[choice.prompt]):
-                self._submission.cancel(choice.prompt)
+            self._submission.cancel(choice.prompt, token.branch)
 
     def _observe(self, choice: Choice) -> None:
         now = time.monotonic()

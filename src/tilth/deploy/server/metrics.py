@@ -23,6 +23,7 @@ class Metrics:
         self.requests = Counter("tilth_http_requests", "Calls by status", ["endpoint", "status"], registry=self.registry)
         self.given_up = Counter("tilth_requests_given_up", "Calls that ended early", ["reason"], registry=self.registry)
         Gauge("tilth_open_requests", "Calls without their whole answer", registry=self.registry).set_function(n_open)
+        self.queue = self._seconds("request_queue_time", "From the engine's queue to the first chunk of the prompt")
         self.first_token = self._seconds("time_to_first_token", "From the call to its first token")
         self.next_token = self._seconds("inter_token_latency", "Between tokens of one branch")
         self.whole = self._seconds("e2e_request_latency", "From the call to its last token")

@@ -21,8 +21,8 @@ class Engine(Protocol):
     def submit(self, request: Request, on_event: OnEvent) -> int:
         """Queue the request; its events come to on_event in the engine's thread, RequestFinished last."""
 
-    def cancel(self, request_id: int) -> None:
-        """Give the request up and free its state; unknown and finished ones are ignored."""
+    def cancel(self, request_id: int, branch: int | None = None) -> None:
+        """Give the request, or one branch of it, up and free its state; unknown and finished ones are ignored."""
 
     def run(self, stop: threading.Event) -> None:
         """The loop of the engine's thread."""
@@ -126,10 +126,10 @@ class Submission:
                 except TimeoutError:
                     yield []
 
-    def cancel(self, prompt: int) -> None:
-        """All branches of one prompt have what they need; its RequestFinished still comes."""
+    def cancel(self, prompt: int, branch: int) -> None:
+        """A branch has what it needs; the RequestFinished of its prompt still comes."""
         if prompt in self._ids:
-            self._engine.cancel(self._ids[prompt])
+            self._engine.cancel(self._ids[prompt], branch)
 
     def give_up(self, reason: ApiError) -> None:
         """Cancel all that runs, and tell the reader why."""
