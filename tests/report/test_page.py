@@ -21,7 +21,7 @@ from tilth.report.registry import panels
 
 EXPECTED_PANELS = [
     "glance", "flow", "clauses", "rejects", "edits", "signals", "policies", "thresholds", "mixture", "correlations",
-    "duplicates", "examples", "languages", "runs", "deltas", "lineage", "seconds",
+    "duplicates", "examples", "languages", "runs", "deltas", "replay", "lineage", "seconds",
 ]  # fmt: skip
 
 
@@ -150,6 +150,8 @@ def test_losses_and_deltas_are_those_of_sql(parsed: Page, connection: Any, sampl
     for name, value in sample.TUNED_LOSSES.items():
         assert parsed.values[f"{name}/tuned"] == value
     assert "4,322" in parsed.text["runs"], "tokens/s"
+    assert "rank1" in parsed.text["deltas"]
+    assert "93.1%" in parsed.text["deltas"]
 
 
 def test_lineage_links_every_thing_to_what_it_was_made_from(parsed: Page, connection: Any) -> None:
@@ -189,7 +191,7 @@ def test_hostile_texts_are_shown_and_do_nothing(page: Path, parsed: Page) -> Non
             {"signals": "", "duplicates": "No duplicates", "examples": "No subset", "runs": "No model", "deltas": "No fine-tune"},
         ),
         ("signals", {"examples": "No subset", "clauses": "No subset", "runs": "No model"}),
-        ("subset", {"runs": "No model has been trained yet", "deltas": "No fine-tune has been deployed"}),
+        ("subset", {"runs": "No model has been trained yet", "deltas": "No fine-tune has been deployed", "replay": "No trace"}),
     ],
 )
 def test_a_panel_without_its_tables_says_so(sample: ModuleType, tmp_path: Path, stage: str, sentences: dict[str, str]) -> None:

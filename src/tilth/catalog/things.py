@@ -55,7 +55,24 @@ _FROM_META = {
         "loss_base": "DOUBLE",
         "loss_tuned": "DOUBLE",
         "loss_delta": "DOUBLE",
+        "codec": "VARCHAR",
+        "agreement": "DOUBLE",
+        "task_base": "DOUBLE",
+        "task_tuned": "DOUBLE",
+        "task_delta": "DOUBLE",
+        "bf16_bytes": "BIGINT",
+        "matrix_bytes": "BIGINT",
+        "table_bytes": "BIGINT",
+        "other_bytes": "BIGINT",
         "sample": "VARCHAR",
+    },
+    "replays": {
+        "trace": "VARCHAR",
+        "model": "VARCHAR",
+        "is_instant": "BOOLEAN",
+        "n_requests": "BIGINT",
+        "n_input_tokens": "BIGINT",
+        "n_output_tokens": "BIGINT",
     },
 }
 _CORPUS_COUNTS = {
@@ -65,7 +82,7 @@ _CORPUS_COUNTS = {
     "n_tokens": "signals.tokens",
 }  # -> step that counts it
 _CORPUS_ONLY = {"relation": "VARCHAR", "n_shards": "BIGINT", **dict.fromkeys(_CORPUS_COUNTS, "BIGINT")}
-_KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta"}
+_KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta", "replays": "replay"}
 _ARTIFACTS = {
     "step": "VARCHAR",
     "shard": "VARCHAR",

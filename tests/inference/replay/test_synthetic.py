@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def test_a_seed_is_a_trace(name: str) -> None:
     assert len(one) == len(same)
     assert all(np.array_equal(a.all_tokens(), b.all_tokens()) and a.arrival == b.arrival for a, b in zip(one, same))
     assert not np.array_equal(one[0].input_N[-50:], other[0].input_N[-50:])
-    assert all(before.arrival <= after.arrival for before, after in zip(one, one[1:]))
+    assert all(before.arrival <= after.arrival for before, after in itertools.pairwise(one))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_sizes_are_those_of_the_source(name: str, n_requests: int, mean_input: i
 
 def test_a_turn_of_a_chat_reads_all_before_it() -> None:
     trace = synthetic_trace("lmsys", n_sessions=1)
-    for before, after in zip(trace, trace[1:]):
+    for before, after in itertools.pairwise(trace):
         assert shared(before.all_tokens(), after.input_N) == before.n_tokens
         assert after.arrival > before.arrival
 

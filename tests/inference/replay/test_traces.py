@@ -11,6 +11,7 @@ import pytest
 
 from tilth.errors import UserError
 from tilth.inference.replay.request import TraceRequest
+from tilth.inference.replay.traces import mooncake
 from tilth.inference.replay.traces.read import form_of, read_trace
 
 MOONCAKE = {"timestamp": 1500, "input_length": 700, "output_length": 3, "hash_ids": [10**18, 7]}
@@ -39,6 +40,31 @@ def test_equal_blocks_of_mooncake_are_equal_tokens_and_no_others(tmp_path: Path)
     assert shared(first, longer) == 512
     everything = np.concatenate([first.all_tokens(), longer.all_tokens()[512:]])
     assert len(set(everything.tolist())) == len(everything)
+
+
+def turn(timestamp: int, n_input: int, *hashes: int, n_output: int = 100) -> dict[str, Any]:
+    return {"timestamp": timestamp, "input_length": n_input, "output_length": n_output, "hash_ids": list(hashes)}
+
+
+def test_a_request_that_goes_on_after_the_full_blocks_of_another_begins_with_all_of_it(tmp_path: Path) -> None:
+    first, second = turn(0, 1100, 1, 2, 3), turn(1, 1700, 1, 2, 4, 5)
+    path = written(tmp_path, first, second, turn(2, 1600, 1, 2, 4, 6), turn(3, 1150, 1, 2, 7), turn(4, 600, 8, 9))
+    before, after, branch, too_short, other = read_trace(path)
+    assert np.array_equal(after.input_N[:1200], before.all_tokens())
+    assert shared(after, branch) == 1536, "equal hashes stay equal tokens"
+    assert shared(before, too_short) == 1024
+    assert shared(before, other) == 0
+
+
+def test_turns_need_not_be_joined(tmp_path: Path) -> None:
+    path = written(tmp_path, turn(0, 1100, 1, 2, 3), turn(1, 1700, 1, 2, 4, 5))
+    before, after = mooncake.read(path, joins_turns=False)
+    assert shared(before, after) == 1024
+
+
+def test_one_shared_block_is_no_conversation(tmp_path: Path) -> None:
+    before, after = read_trace(written(tmp_path, turn(0, 600, 1, 2), turn(1, 1700, 1, 3, 4, 5)))
+    assert shared(before, after) == 512
 
 
 def test_the_same_file_is_always_the_same_tokens(tmp_path: Path) -> None:

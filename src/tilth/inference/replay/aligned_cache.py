@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tilth.inference.cache.prefix_cache import Match, PrefixCache
+from tilth.inference.cache.matches import Match
+from tilth.inference.cache.prefix_cache import PrefixCache
 
 GRID = 512
 
@@ -40,6 +41,11 @@ class AlignedCache:
     def used_bytes(self) -> int:
         """Of the ledger."""
         return self.cache.used_bytes
+
+    @property
+    def n_evicted(self) -> int:
+        """Leaves and states that went."""
+        return self.cache.n_evicted
 
     def match(self, root: Hashable, tokens: np.ndarray, now: float) -> AlignedMatch:
         """As PrefixCache.match; the cut is a whole number of blocks, or None where that gains nothing."""

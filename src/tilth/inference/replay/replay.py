@@ -24,6 +24,11 @@ class Cache(Protocol):
         """Bytes in the ledger."""
         ...
 
+    @property
+    def n_evicted(self) -> int:
+        """How often something was evicted."""
+        ...
+
     def match(self, root: Hashable, tokens: np.ndarray, now: float) -> Any:
         """What is known of a prompt, pinned: its n_tokens are reused, and the prefill is cut at `cut`."""
         ...
