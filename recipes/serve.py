@@ -27,10 +27,14 @@ from tilth import Bpe, Corpus, Train
 from tilth.corpus import PackageDescriptions, PackageSource
 
 TENANTS = {"prose": "readmes", "python": "packages"}
-QUESTIONS = {
-    "prose": ["This package provides", "To install it,"],
-    "python": ["def main(", "import os\n"],
-}
+INSTRUCTIONS = """\
+# Notes for whoever continues this text
+
+This is about a Python package. Keep to the style of what is given: prose goes on as prose, code as code. Name functions and
+modules as the package does, use its licence and its words, and write complete sentences with a full stop at their end.
+
+"""
+QUESTIONS = ["This package provides", "To install it,", "import os\n", "def main("]
 
 
 def corpus(megabytes: float = 4.0, vocab_size: int = 2048) -> Corpus:
@@ -84,7 +88,7 @@ def make(megabytes: str, base_steps: str, tuned_steps: str) -> None:
 
 def serve() -> tuple[subprocess.Popen, str]:
     """A server of the base and all deltas of it, on a free port; returns the process and its address."""
-    command = [sys.executable, "-m", "tilth", "serve", "base", "--port", "0", "--json"]
+    command = [sys.executable, "-m", "tilth", "serve", "base", "--port", "0", "--admin-port", "0", "--json"]
     print(f"\n$ {shlex.join(['tilth', *command[3:]])}", flush=True)
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -95,23 +99,24 @@ def serve() -> tuple[subprocess.Popen, str]:
 
 
 def ask(url: str) -> None:
-    """Ask every model twice with the `openai` client: the second time it is the next turn of a conversation."""
+    """Ask every model the same questions under the same instructions with the `openai` client, and each for a second turn."""
     from openai import OpenAI
 
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    print(f"\nmodels: {', '.join(model.id for model in client.models.list())}")
+    client = OpenAI(base_url=url, api_key="none", max_retries=0)
+    names = [model.id for model in client.models.list()]
+    print(f"\nmodels: {', '.join(names)}")
     n_prompt = n_cached = 0
-    for name in ["base", *TENANTS]:
-        for question in QUESTIONS.get(name, ["This package provides"]):
-            prompt = question
+    for name in names:
+        for question in QUESTIONS:
+            prompt = INSTRUCTIONS + question
             for turn in (1, 2):
                 started = time.perf_counter()
-                answer = client.completions.create(model=name, prompt=prompt, max_tokens=32, temperature=0.8, seed=7)
+                answer = client.completions.create(model=name, prompt=prompt, max_tokens=24, temperature=0.7, seed=7)
+                milliseconds = 1000 * (time.perf_counter() - started)
                 usage, text = answer.usage, answer.choices[0].text
                 cached = usage.prompt_tokens_details.cached_tokens
                 n_prompt, n_cached = n_prompt + usage.prompt_tokens, n_cached + cached
-                facts = f"{usage.prompt_tokens} tokens, {cached} of them cached, {1000 * (time.perf_counter() - started):.0f} ms"
-                print(f"\n{name}, turn {turn} ({facts}):\n  {prompt[-40:]!r} -> {text!r}")
+                print(f"{name}, turn {turn}: {usage.prompt_tokens} tokens, {cached} cached, {milliseconds:.0f} ms: {text!r}")
                 prompt += text + "\n"
     print(f"\n{n_cached} of {n_prompt} prompt tokens came from the cache: a hit rate of {n_cached / n_prompt:.1%}")
 

@@ -73,15 +73,15 @@ def replay(
     from tilth.inference.replay.replay import Server
     from tilth.inference.replay.sweep import sweep
     from tilth.pipeline.progress import progress
-    from tilth.pipeline.replay import costs_of, facts_of, keep
+    from tilth.pipeline.replay import facts_of, geometry_of, keep
 
     names = chosen_policies(policies.split(",") if policies else None, int8)
-    costs, server = costs_of(model), Server(flops_per_second=flops)
+    geometry, server = geometry_of(model), Server(flops_per_second=flops)
     name, requests = _requests(trace, form, synthetic, sessions_per_second, seed, limit, max_input)
-    facts = facts_of(requests, model, costs, instant, flops)
+    facts = facts_of(requests, geometry, instant, flops)
     say(_about(name, facts))
     with progress("replay", len(sizes) * len(names)) as advance:
-        cells = sweep(requests, costs, sizes, names, server, is_instant=instant, tell=advance)
+        cells = sweep(requests, geometry, sizes, names, server, is_instant=instant, tell=advance)
     rows = [dataclasses.asdict(cell) for cell in cells]
     named = keep(name, facts, cells)
     if named is not None:

@@ -31,8 +31,8 @@ def check_acceptable(verification: Verification, max_loss: float) -> None:
 
 def _check(unit: str, gain: float, lost: float, least: float, max_loss: float, told: str) -> None:
     allowed = max_loss * max(gain, least)
-    # a share of exactly one answer must not fail on a last bit
-    if lost > allowed + 1e-9:
+    # a share of exactly one answer must not fail on a last bit; what is not a number is allowed nothing
+    if not lost <= allowed + 1e-9:
         raise DeltaError(
             f"the delta loses {lost:.4f} {unit}, and {allowed:.4f} are allowed: {max_loss:.0%} of what the fine-tune gained",
             where=told,

@@ -48,6 +48,11 @@ class Choice:
             fix = did_you_mean(self.tables, (AUTO, *TABLES))
             raise DeltaError(f"the rows of a table cannot be kept as `{self.tables}`", where="tables", fix=fix)
 
+    @property
+    def label(self) -> str:
+        """As the user wrote it: `rank1`, or `rank1, blocks.0.*=residual:2`."""
+        return ", ".join([self.matrices, *(f"{pattern}={codec}" for pattern, codec in self.exceptions)])
+
     def encode(self, name: str, base: Tensor, tuned: Tensor, n_matrix_weights: int) -> tuple[Codec, Parts]:
         """The codec of a tensor, and its parts. n_matrix_weights: of the whole model, for the share of its tables."""
         kind = kind_of(name, tuple(tuned.shape))

@@ -11,50 +11,48 @@ from typing import Any
 
 from tilth.artifacts import Named, Spec
 from tilth.errors import NotFoundError, UserError, did_you_mean
-from tilth.inference.cache.costs import StateCosts, marconi_7b, modern_hybrid
+from tilth.inference.replay.geometries import GEOMETRIES, Geometry
 from tilth.inference.replay.request import TraceRequest
 from tilth.inference.replay.sweep import Cell
 from tilth.models.config import ModelConfig
 from tilth.pipeline.project import Project
 
-GEOMETRIES = {"marconi-7b": marconi_7b, "modern": modern_hybrid}
 VERSION = 1  # of what a replay counts
 _FILE = "cells.json"
 
 
-def costs_of(model: str) -> StateCosts:
-    """The costs of a geometry by name, of a model's folder or config.json, or of a run of the project, in that order.
+def geometry_of(model: str) -> Geometry:
+    """The geometry of that name, of a model's folder or config.json, or of a run of the project, in that order.
 
     Raises UserError where `model` is none of these, and RecipeError for a config that describes no model.
     """
     if model in GEOMETRIES:
-        return GEOMETRIES[model]()
+        return GEOMETRIES[model]
     path = Path(model)
     if path.exists():
-        return StateCosts.of(_config(path / "config.json" if path.is_dir() else path))
+        return Geometry.of(model, _config(path / "config.json" if path.is_dir() else path))
     try:
         project = Project.find()
         run = project.store.get_named("run", model)
     except NotFoundError:
         fix = f"A folder of a model, a config.json, a run, or a geometry. {did_you_mean(model, GEOMETRIES)}"
         raise UserError(f"there is no model `{model}`", "--model", fix) from None
-    return StateCosts.of(_config(project.store.artifact(run.one("train")).path / "model" / "config.json"))
+    return Geometry.of(model, _config(project.store.artifact(run.one("train")).path / "model" / "config.json"))
 
 
-def facts_of(
-    requests: Sequence[TraceRequest], model: str, costs: StateCosts, is_instant: bool, flops_per_second: float
-) -> dict[str, Any]:
+def facts_of(requests: Sequence[TraceRequest], geometry: Geometry, is_instant: bool, flops_per_second: float) -> dict[str, Any]:
     """What was replayed on what: counts, the last arrival in seconds, bytes of a token and of a checkpoint."""
     return {
-        "model": model,
+        "model": geometry.name,
         "is_instant": is_instant,
         "flops_per_second": flops_per_second,
         "n_requests": len(requests),
         "n_input_tokens": sum(len(request.input_N) for request in requests),
         "n_output_tokens": sum(len(request.output_M) for request in requests),
         "seconds": requests[-1].arrival,
-        "kv_bytes": costs.kv_bytes,
-        "checkpoint_bytes": costs.checkpoint_bytes,
+        "kv_bytes": geometry.costs.kv_bytes,
+        "checkpoint_bytes": geometry.costs.checkpoint_bytes,
+        "int8_checkpoint_bytes": geometry.int8_checkpoint_bytes,
     }
 
 

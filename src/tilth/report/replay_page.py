@@ -13,7 +13,7 @@ from tilth.report.write import page
 
 
 def write_replay(out: Path, about: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Path:
-    """Write it to `out`, which is returned; about and cells as `replay_blocks` takes them. Raises UserError for want of altair."""
+    """Write it to `out`, and return that; about and cells as in `replay_blocks`. Raises UserError where altair is missing."""
     title = f"Replay of {about['trace']}"
     blocks = [block.html() for block in replay_blocks(about, cells)]
     sentence = "Shares are of the prompts' tokens; what is held is counted in bytes and never passes the capacity."

@@ -27,7 +27,7 @@ class Desk:
         self.n_queued = 0  # those that the engine took up and has not begun
         self._limits = limits
         self._arrived: list[Job] = []
-        self._given_up: set[int] = set()
+        self._given_up: set[tuple[int, int | None]] = set()
         self._n_jobs = 0
         self._seconds_a_request = SHORTEST_RETRY_SECONDS
         self._last_left = time.monotonic()
@@ -55,14 +55,14 @@ class Desk:
             self.changed.notify_all()
             return job.id
 
-    def give_up(self, job_id: int) -> None:
-        """Ask for a request to be ended; nothing for one that has ended."""
+    def give_up(self, job_id: int, branch: int | None = None) -> None:
+        """Ask for a request, or one of its branches, to be ended; nothing for one that has ended."""
         with self.changed:
-            self._given_up.add(job_id)
+            self._given_up.add((job_id, branch))
             self.changed.notify_all()
 
-    def collect(self) -> tuple[list[Job], set[int]]:
-        """What has come in since the last time: new requests, and numbers of those to be ended."""
+    def collect(self) -> tuple[list[Job], set[tuple[int, int | None]]]:
+        """What has come in since the last time: new requests, and (request, branch or None for all) to be ended."""
         with self.changed:
             found = self._arrived, self._given_up
             self._arrived, self._given_up = [], set()

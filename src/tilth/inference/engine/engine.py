@@ -90,9 +90,12 @@ class Engine:
             self._tenancy.leave(request.tenant)
             raise
 
-    def cancel(self, request_id: int) -> None:
-        """End a request, from any thread: the next iteration frees its state and says CANCELLED. One that has ended stays so."""
-        self._desk.give_up(request_id)
+    def cancel(self, request_id: int, branch: int | None = None) -> None:
+        """End a request, or one branch of it, from any thread: the next iteration frees its state and says CANCELLED.
+
+        One that has ended stays so.
+        """
+        self._desk.give_up(request_id, branch)
 
     def drain(self) -> None:
         """Take nothing new, and finish what is there."""
@@ -169,8 +172,10 @@ class Engine:
         for job in arrived:
             self._jobs[job.id] = job
             self._queue.push(Reading(list(job.branches), job.branches[0].tokens()))
-        for job_id in given_up & self._jobs.keys():
-            self._end_job(self._jobs[job_id], FinishReason.CANCELLED, "cancelled")
+        for job_id, number in given_up:
+            for branch in self._jobs[job_id].branches if job_id in self._jobs else ():
+                if number in (None, branch.number) and not branch.has_ended:
+                    self._end(branch, FinishReason.CANCELLED, "cancelled")
         now = time.monotonic()
         late = [job for job in self._jobs.values() if job.request.deadline is not None and job.request.deadline < now]
         for job in late:
@@ -272,6 +277,7 @@ class Engine:
     def _note_begun(self, reading: Reading) -> None:
         job, match = reading.job, reading.prefix.match if reading.prefix else None
         job.has_begun, job.n_cached_tokens = True, reading.n_read
+        job.queue_seconds = time.monotonic() - job.came
         job.miss_reason = match.miss_reason if match else MissReason.OFF
         self._desk.note_left()
         self._counts.begun(job)
@@ -346,7 +352,8 @@ class Engine:
             if not job.has_begun:
                 self._desk.note_left()
             n_new = sum(len(each.ids) for each in job.branches)
-            self._tell(job, RequestFinished(len(job.request.prompt_ids), job.n_cached_tokens, n_new, job.miss_reason))
+            told = RequestFinished(len(job.request.prompt_ids), job.n_cached_tokens, n_new, job.miss_reason, job.queue_seconds)
+            self._tell(job, told)
 
     def _release(self, branch: Branch, keeps: bool) -> None:
         """Take a branch out of the batch and give back what it holds; keeps: what it has read goes to the cache."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -102,6 +103,8 @@ class Job:
     has_begun: bool = False
     n_cached_tokens: int = 0
     miss_reason: MissReason = MissReason.OFF
+    came: float = field(default_factory=time.monotonic)
+    queue_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         for number in range(self.request.n):

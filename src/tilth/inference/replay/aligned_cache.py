@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tilth.inference.cache.prefix_cache import Match, PrefixCache
+from tilth.inference.cache.matches import Match
+from tilth.inference.cache.prefix_cache import PrefixCache
 
 GRID = 512
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from tilth.errors import UserError, did_you_mean
 from tilth.inference.cache.costs import StateCosts
 from tilth.inference.cache.policies.lru import LRU
 from tilth.inference.cache.prefix_cache import PrefixCache
@@ -41,4 +42,25 @@ _ALL = (
         "lru", "Tilth's tree, least recently used", lambda costs, capacity: PrefixCache(costs, capacity, LRU()), is_ours=True
     ),
 )
-CONTENDERS = {contender.name: contender for contender in _ALL}
+CONTENDERS = {one.name: one for one in _ALL}
+
+
+def contender(name: str) -> Contender:
+    """By its name, with or without "+int8". Raises UserError for one that is not there, or whose states have no 8 bits."""
+    plain = name.removesuffix(INT8)
+    if plain not in CONTENDERS:
+        raise UserError(f"there is no policy `{plain}`", "--policy", did_you_mean(plain, CONTENDERS))
+    if plain != name and not CONTENDERS[plain].is_ours:
+        ours = ", ".join(one.name for one in _ALL if one.is_ours)
+        raise UserError(f"the states of `{plain}` are kept as they are", "--policy", f"8 bits go with {ours}.")
+    return CONTENDERS[plain]
+
+
+def chosen_policies(names: Iterable[str] | None, with_int8: bool) -> list[str]:
+    """The names, each once (None: all there are), and where 8 bits are wanted, ours with them too. Raises UserError."""
+    chosen = [name.strip() for name in names] if names is not None else list(CONTENDERS)
+    if with_int8:
+        chosen += [f"{name}{INT8}" for name in chosen if not name.endswith(INT8) and contender(name).is_ours]
+    for name in chosen:
+        contender(name)
+    return list(dict.fromkeys(chosen))

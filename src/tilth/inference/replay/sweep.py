@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tilth.errors import UserError, did_you_mean
-from tilth.inference.cache.costs import StateCosts
-from tilth.inference.replay.contenders import CONTENDERS
+from tilth.errors import UserError
+from tilth.inference.replay.contenders import INT8, contender
+from tilth.inference.replay.geometries import Geometry
 from tilth.inference.replay.replay import ReplayResult, Server, replay
 from tilth.inference.replay.request import TraceRequest
 
@@ -39,7 +39,7 @@ Tell = Callable[[str], None]
 
 def sweep(
     requests: Sequence[TraceRequest],
-    costs: StateCosts,
+    geometry: Geometry,
     capacities: Iterable[int],
     policies: Iterable[str],
     server: Server | None = None,
@@ -47,36 +47,22 @@ def sweep(
     is_instant: bool = False,
     tell: Tell | None = None,
 ) -> list[Cell]:
-    """A cell for each capacity (bytes) and policy of CONTENDERS, capacities outside; `tell` hears of each that is done.
+    """A cell for each capacity (bytes) and policy, capacities outside; `tell` hears of each that is done.
+
+    A policy is the name of a contender, or that of one of ours and "+int8".
 
     Raises UserError for an unknown policy or a capacity below 1 byte.
     """
-    policies = check_policies(policies)
+    chosen = {name: contender(name) for name in policies}
     cells = []
     for capacity in capacities:
         if capacity < 1:
             raise UserError(f"a cache cannot hold {capacity} bytes", "--capacity", "Give a size such as 5GB.")
-        for name in policies:
-            cache = CONTENDERS[name].make(costs, capacity)
-            cells.append(Cell.of(name, capacity, replay(requests, cache, costs, server, is_instant=is_instant)))
+        for name, one in chosen.items():
+            costs = geometry.int8_costs if name.endswith(INT8) else geometry.costs
+            cells.append(
+                Cell.of(name, capacity, replay(requests, one.make(costs, capacity), costs, server, is_instant=is_instant))
+            )
             if tell:
                 tell(f"{name} at {capacity / 1e9:g} GB: {cells[-1].token_hit_rate:.1%} of tokens")
     return cells
-
-
-def check_policies(names: Iterable[str]) -> list[str]:
-    """The names, each once. Raises UserError for one that is no contender."""
-    chosen = list(dict.fromkeys(names))
-    for name in chosen:
-        if name not in CONTENDERS:
-            raise UserError(f"there is no policy `{name}`", "--policy", did_you_mean(name, CONTENDERS))
-    return chosen
-
-
-def best(cells: Iterable[Cell]) -> Mapping[int, Cell]:
-    """For each capacity the cell with the highest token hit rate, the first of equals."""
-    found: dict[int, Cell] = {}
-    for cell in cells:
-        if cell.capacity_bytes not in found or cell.token_hit_rate > found[cell.capacity_bytes].token_hit_rate:
-            found[cell.capacity_bytes] = cell
-    return found

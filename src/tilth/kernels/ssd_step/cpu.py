@@ -1,4 +1,4 @@
-"""One step of the recurrence on the CPU: the states are what there is to read, so groups are taken while they are in the cache."""
+"""One step of the recurrence on the CPU: the states are what there is to read, so each group is finished while it is cached."""
 
 from __future__ import annotations
 

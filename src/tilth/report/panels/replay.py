@@ -37,7 +37,7 @@ def replay_blocks(about: Row, cells: Sequence[Row]) -> Iterable[Block]:
     title = f"{about['trace']} on {about['model']}: {about['n_requests']:,} requests; {mode}"
     colours = dict(zip(policies, (*SOURCE_COLOURS, *[OTHER_COLOUR] * len(policies)), strict=False))
     hits = _curves(cells, colours, "token_hit_rate", "share of tokens", "%")
-    waits = _curves(cells, colours, "first_token_p95", "seconds", "~s")
+    waits = _curves(cells, colours, "first_token_p95", "seconds", "~g")
     legend = list(colours.items())
     yield Grid([
         Chart(f"replay-hits-{name}", f"{title}. Tokens not read again", hits, legend=legend),
@@ -75,7 +75,7 @@ def _table(name: str, cells: Sequence[Row]) -> Table:
         key = f"replay/{name}/{cell['policy']}/{cell['capacity_bytes']}"
         rates = [Cell(cell[rate], share(cell[rate], 1), f"{key}/{rate}") for rate in ("token_hit_rate", "flop_hit_rate")]
         times = [Cell(cell[time], seconds(cell[time])) for time in ("first_token_p50", "first_token_p95")]
-        held = Cell(cell["high_water_bytes"], size(cell["high_water_bytes"]))
+        held = Cell(cell["high_water_bytes"], f"{cell['high_water_bytes'] / 1e9:.3f} GB")
         capacity = Cell(cell["capacity_bytes"], size(cell["capacity_bytes"]))
         body.append([capacity, cell["policy"], *rates, *times, held, Cell(cell["n_evictions"])])
     return Table(columns, body, folded=len(body) > 40, caption="All cells" if len(body) > 40 else None)
