@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tilth.deploy.codec import compress
+from tilth.deploy.delta import compress
 from tilth.deploy.delta_file import save_delta
 from tilth.deploy.token_batches import read_batches
 from tilth.models.config import ModelConfig

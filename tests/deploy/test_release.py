@@ -13,6 +13,7 @@ import torch
 
 import tilth.deploy
 from tilth.deploy import Verification, apply_delta, deploy, load_delta, verify
+from tilth.deploy.choice import Choice
 from tilth.deploy.token_batches import read_batches
 from tilth.errors import DeltaError
 from tilth.models.config import ModelConfig
@@ -40,10 +41,17 @@ def test_the_delta_keeps_nearly_all_of_the_fine_tune(deployed: SimpleNamespace) 
 def test_the_sizes_are_those_that_the_shapes_give(world: SimpleNamespace, deployed: SimpleNamespace) -> None:
     result = deployed.result
     # (outputs, inputs): mamba2 in and out, attention qkv and out, and two MLPs of gate-up and down
-    shapes = [(96 + 128 + 6, 48), (48, 96), (96, 48), (48, 48), *2 * [(144, 48), (48, 72)]]
-    assert sorted(shapes) == sorted(m.shape for m in load_delta(deployed.folder / "delta.safetensors").encoded.values())
-    assert result.encoded_bytes == sum(4 * n * -(-k // 32) + 4 for n, k in shapes)
-    assert result.encoded_bf16_bytes == sum(2 * n * k for n, k in shapes)
+    shapes: list[tuple[int, int]] = [(96 + 128 + 6, 48), (48, 96), (96, 48), (48, 48), *2 * [(144, 48), (48, 72)]]
+    delta = load_delta(deployed.folder / "delta.safetensors")
+    assert sorted(shapes) == sorted(own.shape for own in delta.of_kind("matrices").values())
+    # signs by words of 32, 16 bits a row and a column, one fp32 scale
+    assert result.matrix_bytes == sum(4 * n * -(-k // 32) + 2 * (n + k) + 4 for n, k in shapes)
+    assert result.matrix_bf16_bytes == sum(2 * n * k for n, k in shapes)
+    # 4 bits a weight, an fp32 scale and a number for each of the rows that changed
+    assert result.table_bytes == len(delta.encoded["embedding.weight"].parts["rows"]) * (48 // 2 + 8)
+    assert result.matrix_bytes + result.table_bytes + result.other_bytes == result.size_bytes
+    assert result.bf16_bytes == 2 * sum(tensor.numel() for tensor in world.tuned_state.values())
+    assert result.bf16_ratio == result.bf16_bytes / result.size_bytes
     assert result.size_bytes == (deployed.folder / "delta.safetensors").stat().st_size
     assert result.full_size_bytes == (world.tuned / "model.safetensors").stat().st_size
     assert result.ratio == result.full_size_bytes / result.size_bytes
@@ -59,12 +67,16 @@ def test_matrices_of_whole_words_are_sixteen_times_smaller_than_bf16(tmp_path: P
             if name.startswith("blocks."):
                 weight += 0.01 * torch.randn_like(weight)
     save_model(tmp_path / "tuned", model)
-    result = deploy(tmp_path / "base", tmp_path / "tuned", world.prose, tmp_path / "out", distill_steps=0, seq_len=32, seed=0)
+    result = deploy(
+        tmp_path / "base", tmp_path / "tuned", world.prose, tmp_path / "out", distill_steps=0, seq_len=32, seed=0,
+        choice=Choice("bitdelta"), max_loss=10,
+    )  # fmt: skip
     n_weights = 384 * 128 + 128 * 128 + 512 * 128 + 128 * 256
-    assert result.encoded_bytes == n_weights // 8 + 4 * 4
-    assert result.encoded_bf16_bytes / result.encoded_bytes == pytest.approx(16, rel=0.001)
+    assert result.matrix_bytes == n_weights // 8 + 4 * 4
+    assert result.matrix_bf16_bytes / result.matrix_bytes == pytest.approx(16, rel=0.001)
     # the untouched embedding costs nothing: the file is the code, two norms of the block and a header
-    assert result.encoded_bytes + 2 * 128 * 4 < result.size_bytes < result.encoded_bytes + 2 * 128 * 4 + 3000
+    assert result.table_bytes == 0
+    assert 2 * 128 * 4 < result.other_bytes < 2 * 128 * 4 + 3000
     assert json.loads((tmp_path / "out/delta.json").read_text())["distillation"]["best_step"] == 0
 
 
@@ -87,9 +99,9 @@ def test_the_description_says_what_was_measured(world: SimpleNamespace, deployed
     assert Verification(**described["verification"]) == deployed.result
     assert described["base_digest"] == weights_digest(world.base_state)
     assert described["tuned_digest"] == weights_digest(world.tuned_state)
-    assert described["settings"] == SETTINGS | {"tokens": world.prose.digest}
+    assert described["settings"].items() >= (SETTINGS | {"tokens": world.prose.digest, "matrices": "rank1"}).items()
     assert described["distillation"]["loss_best"] < described["distillation"]["loss_start"]
-    assert described["n_encoded"] == 8
+    assert described["codecs"]["rank1"] == 8
 
 
 def test_verify_agrees_with_losses_computed_apart(world: SimpleNamespace, deployed: SimpleNamespace) -> None:
@@ -103,14 +115,18 @@ def test_verify_agrees_with_losses_computed_apart(world: SimpleNamespace, deploy
             sums = [model.loss(b.ids_BT, b.targets_BT, b.segments_BT) for b in batches]
         loss = sum(total for total, _ in sums) / sum(count for _, count in sums)
         assert getattr(result, f"loss_{name}") == pytest.approx(loss.item(), rel=1e-5)
+        with torch.no_grad():
+            likeliest = [model(b.ids_BT, b.segments_BT)[b.kept].argmax(1) == b.targets_BT[b.kept] for b in batches]
+        assert getattr(result, f"accuracy_{name}") == pytest.approx(torch.cat(likeliest).float().mean().item(), abs=0.003)
 
 
 def test_verify_refuses_another_fine_tune_and_empty_sequences(world: SimpleNamespace, deployed: SimpleNamespace) -> None:
     path = deployed.folder / "delta.safetensors"
+    batches = read_batches(world.prose, n_batches=1, batch_size=1, seq_len=32, seed=7)
     with pytest.raises(DeltaError, match="made from another fine-tune"):
-        verify(world.base, world.base, path, [])
+        verify(world.base, world.base, path, batches)
     with pytest.raises(DeltaError, match="made for another base"):
-        verify(world.tuned, world.tuned, path, [])
+        verify(world.tuned, world.tuned, path, batches)
     with pytest.raises(DeltaError, match="no token to verify on"):
         verify(world.base, world.tuned, path, [])
 
@@ -133,14 +149,17 @@ def test_other_architectures_pass_through(world: SimpleNamespace, tmp_path: Path
         for weight in model.parameters():
             weight += 0.02 * torch.randn_like(weight)
     save_model(tmp_path / "tuned", model)
-    result = deploy(tmp_path / "base", tmp_path / "tuned", world.prose, tmp_path / "out", distill_steps=4, seq_len=32, seed=0)
+    result = deploy(
+        tmp_path / "base", tmp_path / "tuned", world.prose, tmp_path / "out", distill_steps=4, seq_len=32, seed=0, max_loss=10
+    )
     delta = load_delta(tmp_path / "out/delta.safetensors")
-    assert len(delta.encoded) == 2 * len(layers)
-    assert delta.rounded.keys() == {"embedding.weight"} | (set() if tie else {"head.weight"})
-    assert "norm.weight" in delta.whole
+    assert len(delta.of_kind("matrices")) == 2 * len(layers)
+    assert delta.of_kind("tables").keys() == {"embedding.weight"} | (set() if tie else {"head.weight"})
+    assert delta.encoded["norm.weight"].codec == "whole"
     rebuilt = apply_delta(tmp_path / "out/delta.safetensors", tmp_path / "base")
     assert rebuilt.config == model.config
-    assert (rebuilt.embedding.weight - model.embedding.weight).abs().max() < 0.02 * 5 / 256
+    # 4 bits at 0.335 standard deviations: half a step, and what lies past 7 of them
+    assert (rebuilt.embedding.weight - model.embedding.weight).square().mean().sqrt() < 0.02 * 0.15
     assert result.mean_squared_logit_error > 0
 
 

@@ -160,6 +160,27 @@ def test_a_delta_is_refused_for_another_base(trained: Path, tilth: Run) -> None:
     assert facts["loss_delta"] == pytest.approx(facts["loss_tuned"], abs=0.5)
 
 
+def test_a_delta_that_loses_too_much_is_not_published(trained: Path, tilth: Run) -> None:
+    store = Store(trained / ".tilth")
+    before = store.get_named("delta", "tuned").digest
+    coarse = ["--codec", "low-rank:1", "--tables", "1", "--distill-steps", "0"]
+    said = tilth("deploy", "tuned", "--base", "base", *coarse, "--max-loss", "0", cwd=trained, expect=2).stderr
+    assert "the delta loses" in said
+    assert "of what the fine-tune gained" in said
+    assert store.get_named("delta", "tuned").digest == before
+    (trained / "task.jsonl").write_text('{"prompt": "def ", "answer": "f"}\n{"prompt": "import ", "answer": "os"}\n')
+    options = ["--codec", "residual:2", "--codec", "blocks.0.*=whole", "--task", "task.jsonl", "--distill-steps", "2"]
+    printed = tilth("deploy", "tuned", "--base", "base", *options, cwd=trained).stdout
+    assert "residual:2, blocks.0.*=whole" in printed
+    assert "right answers" in printed
+    meta = store.get_named("delta", "tuned").meta
+    assert meta["n_task_answers"] == 2
+    assert meta["agreement"] > 0.9
+    (trained / "task.jsonl").write_text('{"prompt": "def "}\n')
+    said = tilth("deploy", "tuned", "--base", "base", *options, cwd=trained, expect=2).stderr
+    assert "task.jsonl:1" in said
+
+
 def test_every_position_traces_to_the_document_that_holds_it(trained: Path, tilth: Run) -> None:
     store = Store(trained / ".tilth")
     tokens = TokenSet.open(store.artifact(store.get_named("run", "base").one("tokens.train")).path)

@@ -24,6 +24,9 @@ TUNED_LOSSES = {
     "loss_base": 4.1234,
     "loss_tuned": 3.2101,
     "loss_delta": 3.2407,
+    "matrix_bytes": 512_001,
+    "table_bytes": 290_000,
+    "other_bytes": 10_344,
 }
 WHERE = {
     "clean": "is_keeper and lid_score >= 0.5 and rps_doc_word_count between 20 and 5000 and not quality_score < -0.25",
@@ -53,7 +56,12 @@ def make_store(root: Path, n_documents: int = 600, upto: str = "delta") -> Store
     if reached >= 4:
         part = _file_part(store, "deploy", None, {"x": 1}, "delta.json", b"{}")
         sample = "def add(a, b):\n    return a + b\n" + HOSTILE
-        store.save_named("delta", "tuned", [part], {"run": "tuned", "base": "base", **TUNED_LOSSES, "sample": sample})
+        store.save_named(
+            "delta",
+            "tuned",
+            [part],
+            {"run": "tuned", "base": "base", "codec": "rank1", **TUNED_LOSSES, "agreement": 0.9312, "sample": sample},
+        )
     return store
 
 

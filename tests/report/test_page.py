@@ -150,6 +150,8 @@ def test_losses_and_deltas_are_those_of_sql(parsed: Page, connection: Any, sampl
     for name, value in sample.TUNED_LOSSES.items():
         assert parsed.values[f"{name}/tuned"] == value
     assert "4,322" in parsed.text["runs"], "tokens/s"
+    assert "rank1" in parsed.text["deltas"]
+    assert "93.1%" in parsed.text["deltas"]
 
 
 def test_lineage_links_every_thing_to_what_it_was_made_from(parsed: Page, connection: Any) -> None:

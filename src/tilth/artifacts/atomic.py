@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tilth.errors import StoreError
 
@@ -33,18 +34,25 @@ def disk_errors(where: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Replace `path` by `data`; a crash at any moment leaves the old or the new."""
+@contextlib.contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, piece by piece, that replaces `path` at the end; a crash at any moment leaves the old or the new."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with disk_errors(path):
         try:
             with open(partial, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Replace `path` by `data`; a crash at any moment leaves the old or the new."""
+    with written_atomically(path) as file:
+        file.write(data)
 
 
 def link_atomically(link: Path, target: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,38 +73,66 @@ def _say_costs(costs: dict[str, Any]) -> None:
 @click.command()
 @click.argument("run")
 @click.option("--base", required=True, help="The run that RUN was fine-tuned from.")
+@click.option(
+    "--codec", "codecs", multiple=True, metavar="[PATTERN=]CODEC",
+    help="Of the matrices: rank1 (default), bitdelta, residual:N, low-rank[:RANK] or whole; `blocks.0.*=whole` of some alone.",
+)  # fmt: skip
+@click.option(
+    "--tables", type=click.Choice(["auto", "16", "8", "4", "1", "whole"]), default="auto", show_default=True,
+    help="Bits of the embedding's and the head's changed rows; auto decides by bytes and error.",
+)  # fmt: skip
 @click.option("--prompt", default="", help="What the sample continues.")
 @click.option(
     "--distill-steps",
     type=click.IntRange(min=0),
     default=60,
     show_default=True,
-    help="Steps that train the scales; 0 leaves them at mean |delta|.",
+    help="Steps that train the scales; 0 leaves them as they are nearest to the weights.",
 )
+@click.option(
+    "--task", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSONL of prompt and answer, to score base, fine-tune and delta on.",
+)  # fmt: skip
+@click.option(
+    "--max-loss", type=click.FloatRange(min=0), default=0.25, show_default=True,
+    help="Refuse a delta that loses more than this share of what the fine-tune gained, in loss or in right answers.",
+)  # fmt: skip
 @click.option("--json", "as_data", is_flag=True, help="The facts as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def deploy(run: str, base: str, prompt: str, distill_steps: int, as_data: bool, debug: bool) -> None:
+def deploy(run: str, base: str, as_data: bool, debug: bool, **options: Any) -> None:
     """Compress RUN to one bit per weight against its base.
 
-    Then verifies what came of it, and samples from it.
+    Or to what `--codec` says. Then verifies what came of it, refuses it where it lost too much, and samples from it.
     """
     from tilth.pipeline.deploy import deploy as compress
     from tilth.pipeline.project import Project
 
-    named = compress(Project.find(), run, base, distill_steps=distill_steps, prompt=prompt)
+    named = compress(Project.find(), run, base, **options)
     meta = named.meta
     if as_data:
         print(as_json(meta))
         return
     ratio = meta["full_size_bytes"] / meta["size_bytes"]
+    kinds = {"matrices": "matrix_bytes", "tables": "table_bytes", "other": "other_bytes"}
     fields = {
         "delta": named.label,
+        "codec": meta["codec"],
         "size": f"{size(meta['size_bytes'])} vs {size(meta['full_size_bytes'])} for the whole fine-tune ({ratio:.1f}x smaller)",
+        "of which": ", ".join(f"{kind} {size(meta[key])}" for kind, key in kinds.items()),
         "loss": f"base {meta['loss_base']:.4f}, fine-tune {meta['loss_tuned']:.4f}, base + delta {meta['loss_delta']:.4f}",
+        "same likeliest token": f"{meta['agreement']:.1%}",
+        "right answers": _answers(meta),
         "largest logit error": meta["max_logit_error"],
         "sample": meta["sample"],
     }
-    print(record(fields))
+    print(record({name: value for name, value in fields.items() if value is not None}))
+
+
+def _answers(meta: dict[str, Any]) -> str | None:
+    if not meta["n_task_answers"]:
+        return None
+    shares = {"base": "task_base", "fine-tune": "task_tuned", "base + delta": "task_delta"}
+    return ", ".join(f"{name} {meta[key]:.1%}" for name, key in shares.items()) + f" of {meta['n_task_answers']:,}"
 
 
 @click.command()

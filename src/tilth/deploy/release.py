@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,14 @@ from pathlib import Path
 import torch
 
 from tilth.artifacts.atomic import write_atomically
-from tilth.deploy.codec import compress
+from tilth.deploy.acceptance import MAX_LOSS, check_acceptable
+from tilth.deploy.choice import Choice
+from tilth.deploy.delta import compress
 from tilth.deploy.delta_file import CONTRACT, save_delta
 from tilth.deploy.distill import Distillation, distill
-from tilth.deploy.token_batches import read_batches
+from tilth.deploy.saved_tensors import SavedTensors
+from tilth.deploy.teacher import Teacher
+from tilth.deploy.token_batches import TokenBatch, read_batches
 from tilth.deploy.verification import Verification, verify
 from tilth.models.weights import load_model
 from tilth.tokenize.shards import TokenSet
@@ -35,26 +40,33 @@ def deploy(
     distill_steps: int,
     seq_len: int,
     seed: int,
+    choice: Choice | None = None,
+    held_out: TokenSet | None = None,
+    task: Sequence[TokenBatch] = (),
+    max_loss: float = MAX_LOSS,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Verification:
     """Write the delta of a fine-tune to out_folder (made if missing), and verify the file that was written.
 
-    Verifies on the first 4 batches of 4 sequences in the order of `seed`, so that the figures of
-    other distill_steps compare, and distils on the distill_steps batches after them: other
-    sequences, as long as the tokens last. Raises DeltaError when the two are not models of one
-    shape, and what load_model and TokenSet raise.
+    Verifies on the first 4 batches of 4 sequences in the order of `seed`, of held_out where it is given (what the fine-tune was
+    not trained on), so that the figures of other settings compare; distils on distill_steps batches of `tokens`: other
+    sequences, as long as the tokens last. One model is held at a time. Raises DeltaError when the two are not models of one
+    shape, when base + delta loses more than max_loss allows (see acceptance), and what load_model and TokenSet raise.
     """
-    out_folder = Path(out_folder)
+    out_folder, choice = Path(out_folder), choice or Choice()
     out_folder.mkdir(parents=True, exist_ok=True)
     with _one_thread():
-        base, tuned = load_model(Path(base_folder)), load_model(Path(tuned_folder))
-        delta = compress(base.state_dict(), tuned.state_dict())
-        read = partial(read_batches, tokens, batch_size=BATCH_SIZE, seq_len=seq_len, seed=seed)
-        batches = read(n_batches=distill_steps, first=N_VERIFY_BATCHES)
-        distilled = distill(base, tuned, delta, batches, n_steps=distill_steps, on_step=on_step)
+        read = partial(read_batches, batch_size=BATCH_SIZE, seq_len=seq_len, seed=seed)
+        delta = compress(SavedTensors(base_folder), SavedTensors(tuned_folder), choice)
+        teacher = Teacher.of(load_model(Path(tuned_folder)), read(tokens, n_batches=distill_steps, first=N_VERIFY_BATCHES))
+        distilled = distill(load_model(Path(base_folder)), teacher, delta, n_steps=distill_steps, on_step=on_step)
+        del teacher
         save_delta(out_folder / DELTA_FILE, distilled.delta, delta.base_digest)
-        verification = verify(base_folder, tuned_folder, out_folder / DELTA_FILE, read(n_batches=N_VERIFY_BATCHES))
+        batches = read(tokens if held_out is None else held_out, n_batches=N_VERIFY_BATCHES)
+        verification = verify(base_folder, tuned_folder, out_folder / DELTA_FILE, batches, task)
+    check_acceptable(verification, max_loss)
     settings: dict[str, object] = {"distill_steps": distill_steps, "seq_len": seq_len, "seed": seed, "tokens": tokens.digest}
+    settings |= asdict(choice) | {"held_out": held_out and held_out.digest, "max_loss": max_loss}
     _write_description(out_folder / DELTA_JSON, distilled, verification, settings)
     return verification
 
@@ -63,13 +75,9 @@ def _write_description(path: Path, distilled: Distillation, verification: Verifi
     delta = distilled.delta
     described = {
         "contract": CONTRACT,
-        "codec": delta.codec,
-        "version": delta.version,
         "base_digest": delta.base_digest,
         "tuned_digest": delta.tuned_digest,
-        "n_encoded": len(delta.encoded),
-        "n_rounded": len(delta.rounded),
-        "n_whole": len(delta.whole),
+        "codecs": dict(sorted(Counter(own.codec for own in delta.encoded.values()).items())),
         "settings": settings,
         "distillation": {"loss_start": distilled.loss_start, "loss_best": distilled.loss_best, "best_step": distilled.best_step},
         "verification": asdict(verification),

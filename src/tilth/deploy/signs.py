@@ -1,13 +1,17 @@
-"""The BitDelta code of a matrix: one sign bit per weight, and one scale.
+"""The bits of one-bit codes: the signs of a matrix, 32 inputs to a word.
 
 Source: Liu et al., "BitDelta: Your Fine-Tune May Only Be Worth One Bit" (arXiv 2402.10193). The
-layout of the bits is that of its published files, so that its kernels can read them.
+layout is that of its published files and of `kernels.sign_matmul`, which multiplies with it as it lies.
 """
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 WORD_BITS = 32
 
@@ -23,46 +27,30 @@ def pack_signs(difference_NK: Tensor) -> Tensor:
     Both zeros count as positive. Bits past K are 0.
     """
     n_outputs, n_inputs = difference_NK.shape
-    bits_KN = torch.zeros(n_words(n_inputs) * WORD_BITS, n_outputs, dtype=torch.int32)
-    bits_KN[:n_inputs] = (difference_NK >= 0).T
-    words_WN = torch.zeros(n_words(n_inputs), n_outputs, dtype=torch.int32)
-    for j in range(WORD_BITS):
-        words_WN |= bits_KN[j::WORD_BITS] << j
-    return words_WN
+    # a byte of NumPy's little bit order is 8 inputs from the lowest bit on, and 4 of them are a little-endian word
+    bytes_NB = np.zeros((n_outputs, 4 * n_words(n_inputs)), np.uint8)
+    packed_NB = np.packbits((difference_NK >= 0).numpy(), axis=1, bitorder="little")
+    bytes_NB[:, : packed_NB.shape[1]] = packed_NB
+    words_WN = np.ascontiguousarray(bytes_NB.view("<i4").T)
+    return torch.from_numpy(words_WN.astype(np.int32, copy=False))
 
 
 def unpack_signs(words_WN: Tensor, n_inputs: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """(N, K) of +1 and -1, the inverse of pack_signs."""
-    bits_WBN = (words_WN[:, None, :] >> torch.arange(WORD_BITS, dtype=torch.int32)[:, None]) & 1
-    bits_KN = bits_WBN.flatten(0, 1)[:n_inputs]
-    return (2 * bits_KN - 1).T.to(dtype)
+    # a clone: torch calls a single column contiguous as it lies, and then cannot see its bytes
+    bytes_NB = words_WN.T.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+    return embedding(bytes_NB.int(), _signs_of_bytes(dtype)).flatten(1)[:, :n_inputs]
 
 
-def encode_signs(difference_NK: Tensor) -> dict[str, Tensor]:
-    """Packed signs, and the scale that loses least in the L2 norm: mean |difference|, fp32 ()."""
-    # summed in fp64: the scale of a large matrix must not depend on the order of a fp32 sum
-    scale = difference_NK.abs().mean(dtype=torch.float64).float()
-    return {"signs": pack_signs(difference_NK), "scale": scale}
-
-
-def decode_signs(parts: dict[str, Tensor], shape: tuple[int, int]) -> Tensor:
-    """fp32 (N, K): scale * sign; differentiable in the scale."""
-    return parts["scale"] * unpack_signs(parts["signs"], shape[1])
-
-
-def check_signs(parts: dict[str, Tensor], shape: tuple[int, int]) -> str | None:
-    """What is wrong with the parts of a matrix of that shape; None = nothing."""
-    if parts.keys() != {"signs", "scale"}:
-        return f"has the parts {sorted(parts)} instead of scale and signs"
-    signs, scale = parts["signs"], parts["scale"]
-    n_outputs, n_inputs = shape
-    if signs.dtype != torch.int32 or signs.shape != (n_words(n_inputs), n_outputs):
-        return f"has signs {signs.dtype} {tuple(signs.shape)} instead of int32 {(n_words(n_inputs), n_outputs)}"
-    if scale.dtype != torch.float32 or scale.shape != ():
-        return f"has a scale {scale.dtype} {tuple(scale.shape)} instead of one fp32 number"
-    if not torch.isfinite(scale):
-        return f"has the scale {scale.item()}"
+def check_padding(words_WN: Tensor, n_inputs: int) -> str | None:
+    """What is wrong with the bits past the last input; None = nothing."""
     n_used = n_inputs % WORD_BITS
-    if n_used and bool((signs[-1] >> n_used & ((1 << (WORD_BITS - n_used)) - 1)).any()):
+    if n_used and bool((words_WN[-1] >> n_used & ((1 << (WORD_BITS - n_used)) - 1)).any()):
         return "has bits set past its last input"
     return None
+
+
+@functools.cache
+def _signs_of_bytes(dtype: torch.dtype) -> Tensor:
+    """(256, 8): the signs that each byte stands for."""
+    return ((torch.arange(256)[:, None] >> torch.arange(8) & 1) * 2 - 1).to(dtype)

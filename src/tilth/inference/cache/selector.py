@@ -46,7 +46,7 @@ class Selector(Policy):
         arms: Sequence[Callable[[], Policy]] = ARMS,
         share: float | None = None,
         half_life: float = 200.0,
-        margin: float = 0.03,
+        margin: float = 0.1,
     ) -> None:
         self._makers, self._share = tuple(arms), share
         self._arms = [make() for make in self._makers]

@@ -1,4 +1,4 @@
-"""Deltas: what one bit per weight costs and saves."""
+"""Deltas: what a fine-tune in few bits costs and saves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tilth.report.numbers import size
 from tilth.report.registry import panel
 from tilth.report.scope import Row, Scope
 
+_KINDS = {"matrix_bytes": "matrices", "table_bytes": "tables", "other_bytes": "other"}
 _LOSSES = {"loss_base": "base", "loss_tuned": "fine-tune", "loss_delta": "base + delta"}
 
 
@@ -23,9 +24,10 @@ def draw(scope: Scope) -> Iterable[Block]:
         ("size_bytes", "full_size_bytes", *_LOSSES),
         "No fine-tune has been deployed as a delta yet: `tilth deploy RUN --base BASE` does.",
     )
+    kinds = ", ".join(_KINDS)
     rows = scope.rows(
         f"""select name, run, base, size_bytes, full_size_bytes, full_size_bytes / size_bytes as ratio,
-                   loss_base, loss_tuned, loss_delta, sample from {deltas} order by name limit 12"""
+                   loss_base, loss_tuned, loss_delta, sample, codec, agreement, {kinds} from {deltas} order by name limit 12"""
     )
     for row in rows:
         yield Grid([_sizes(row), _losses(row)])
@@ -36,10 +38,9 @@ def draw(scope: Scope) -> Iterable[Block]:
 
 
 def _sizes(row: Row) -> Chart:
-    data = [
-        {"what": what, "n": row[key], "label": f"{what}: {size(row[key])}"}
-        for what, key in (("fine-tune", "full_size_bytes"), ("delta", "size_bytes"))
-    ]
+    sizes = {"fine-tune": row["full_size_bytes"], "delta": row["size_bytes"]}
+    sizes |= {f"its {kind}": row[key] for key, kind in _KINDS.items() if row[key] is not None}
+    data = [{"what": what, "n": n, "label": f"{what}: {size(n)}"} for what, n in sizes.items()]
     return Chart(
         f"delta-size-{row['name']}", f"{row['name']}: size", stacked_bars(data, category="what", value="n", title="bytes")
     )
@@ -57,10 +58,13 @@ def _losses(row: Row) -> Chart:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    columns = ["delta", "base", "size", "fine-tune", "times smaller", "loss: base", "fine-tune", "base + delta"]
+    columns = ["delta", "base", "codec", "size", "fine-tune", "times smaller", *_KINDS.values()]
+    columns += ["loss: base", "fine-tune", "base + delta", "same likeliest token"]
     body = []
     for row in rows:
         sizes = [Cell(row[key], size(row[key]), f"{key}/{row['name']}") for key in ("size_bytes", "full_size_bytes")]
+        kinds = [Cell(row[key], None if row[key] is None else size(row[key]), f"{key}/{row['name']}") for key in _KINDS]
         losses = [Cell(row[key], None if row[key] is None else f"{row[key]:.4f}", f"{key}/{row['name']}") for key in _LOSSES]
-        body.append([row["name"], row["base"], *sizes, Cell(row["ratio"]), *losses])
+        agreement = Cell(row["agreement"], None if row["agreement"] is None else f"{row['agreement']:.1%}")
+        body.append([row["name"], row["base"], row["codec"], *sizes, Cell(row["ratio"]), *kinds, *losses, agreement])
     return Table(columns, body)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tilth.deploy.codec import Encoded, compress, decode, is_encodable
+from tilth.deploy.choice import Choice, kind_of, parse_choice
+from tilth.deploy.delta import Delta, Encoded, add_in_place, compress, decode
 from tilth.errors import DeltaError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
@@ -32,46 +33,107 @@ def states() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return base, tuned
 
 
-def test_matrices_are_encoded_and_the_rest_travels_whole_where_it_changed() -> None:
+def codecs(delta: Delta) -> dict[str, str]:
+    return {name: own.codec for name, own in delta.encoded.items()}
+
+
+def test_each_kind_of_tensor_gets_its_codec_and_what_did_not_change_gets_none() -> None:
     base, tuned = states()
-    delta = compress(base, tuned)
-    assert sorted(delta.encoded) == ["blocks.0.mixer.in_proj.weight", "blocks.0.mixer.out_proj.weight"]
-    assert list(delta.rounded) == ["embedding.weight"]
-    assert sorted(delta.whole) == ["blocks.0.mixer.conv_weight", "blocks.0.mixer_norm.weight"]
+    delta = compress(base, tuned, Choice("bitdelta", tables="16"))
+    assert codecs(delta) == {
+        "blocks.0.mixer.conv_weight": "whole",
+        "blocks.0.mixer.in_proj.weight": "bitdelta",
+        "blocks.0.mixer.out_proj.weight": "bitdelta",
+        "blocks.0.mixer_norm.weight": "whole",
+        "embedding.weight": "rows",
+    }
     rebuilt = decode(delta, base)
     assert list(rebuilt) == list(base)
-    for name in [*delta.whole, "norm.weight"]:
+    for name in [*delta.of_kind("other"), "norm.weight"]:
         assert torch.equal(rebuilt[name], tuned[name])
-    for name in delta.encoded:
+    for name in delta.of_kind("matrices"):
         difference = tuned[name].numpy() - base[name].numpy()
         wanted = base[name].numpy() + np.float32(np.abs(difference).astype(np.float64).mean()) * np.where(difference >= 0, 1, -1)
         np.testing.assert_array_equal(rebuilt[name].numpy(), wanted.astype(np.float32))
 
 
+def test_one_delta_mixes_codecs() -> None:
+    base, tuned = states()
+    choice = parse_choice(["blocks.*.in_proj.weight=residual:3", "low-rank:2", "blocks.0.*=whole"])
+    delta = compress(base, tuned, choice)
+    assert codecs(delta)["blocks.0.mixer.in_proj.weight"] == "residual"
+    assert len(delta.encoded["blocks.0.mixer.in_proj.weight"].parts) == 3 * 4
+    assert codecs(delta)["blocks.0.mixer.out_proj.weight"] == "whole"
+    assert codecs(compress(base, tuned, parse_choice([])))["blocks.0.mixer.out_proj.weight"] == "rank1"
+    rebuilt = decode(delta, base)
+    assert torch.equal(rebuilt["blocks.0.mixer.out_proj.weight"], tuned["blocks.0.mixer.out_proj.weight"])
+
+
+@pytest.mark.parametrize(
+    ("words", "tables", "said"),
+    [
+        (["rank1", "bitdelta"], "auto", "two codecs for all matrices: rank1 and bitdelta"),
+        (["blocks.*=rank2"], "auto", "Did you mean `rank1`"),
+        (["rank1"], "2", "cannot be kept as `2`"),
+        (["rank1"], "hole", "Did you mean `whole`"),
+    ],
+)
+def test_choices_that_are_none_are_refused(words: list[str], tables: str, said: str) -> None:
+    with pytest.raises(DeltaError, match=said):
+        parse_choice(words, tables)
+
+
 def test_a_vocabulary_table_is_off_by_a_256th_of_its_change_and_no_more() -> None:
     base, tuned = states()
-    delta = compress(base, tuned)
+    delta = compress(base, tuned, Choice(tables="16"))
     name = "embedding.weight"
-    assert delta.rounded[name].nbytes == 2 * 8 * 40
+    assert delta.encoded[name].n_bytes == 2 * 8 * 40 + 4 * 8
     change, error = (state[name].double() - base[name].double() for state in (tuned, decode(delta, base)))
     # half a step of bf16's 8 bits, and half a step of the fp32 sum
     assert ((error - change).abs() <= change.abs() / 256 + base[name].abs().double() * 2**-23).all()
     assert not torch.equal(error, change)
 
 
+def test_a_table_costs_16_bits_where_few_rows_changed_and_fewer_where_all_did() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = {"embedding.weight": torch.randn(400, 64, generator=generator), "blocks.0.mlp.out_proj.weight": torch.zeros(64, 256)}
+    tuned = {name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator) for name, tensor in base.items()}
+    few = tuned | {"embedding.weight": base["embedding.weight"].clone()}
+    few["embedding.weight"][[3, 9, 399]] += 1
+    for state, codec in ((tuned, "rows-int"), (few, "rows")):
+        delta = compress(base, state)
+        assert codecs(delta)["embedding.weight"] == codec
+        error = (decode(delta, base)["embedding.weight"] - state["embedding.weight"]).norm()
+        assert error <= 0.2 * (state["embedding.weight"] - base["embedding.weight"]).norm()
+    assert delta.encoded["embedding.weight"].n_bytes == 3 * (2 * 64 + 4)
+    # rows of which one weight is all: 4 bits would lose more than a fifth of the change
+    spiked = base | {"embedding.weight": base["embedding.weight"] + 1e-3}
+    spiked["embedding.weight"][:, 5] += 1
+    assert "codes" in compress(base, spiked).encoded["embedding.weight"].parts
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_table_of_16_bits_stays_exact(dtype: torch.dtype) -> None:
     base, tuned = ({name: tensor.to(dtype) for name, tensor in state.items()} for state in states())
-    delta = compress(base, tuned)
-    assert not delta.rounded
+    delta = compress(base, tuned, Choice(tables="16"))
     assert torch.equal(decode(delta, base)["embedding.weight"], tuned["embedding.weight"])
 
 
 def test_an_unchanged_model_is_an_empty_delta() -> None:
     base, _ = states()
     delta = compress(base, base)
-    assert (delta.encoded, delta.rounded, delta.whole) == ({}, {}, {})
+    assert delta.encoded == {}
     assert weights_digest(decode(delta, base)) == weights_digest(base)
+
+
+def test_adding_in_place_is_decoding() -> None:
+    base, tuned = states()
+    delta = compress(base, tuned)
+    decoded = decode(delta, base)
+    with pytest.raises(DeltaError, match="another base"):
+        add_in_place(delta, tuned)
+    add_in_place(delta, base)
+    assert weights_digest(base) == weights_digest(decoded)
 
 
 def test_a_change_of_sign_of_zero_is_kept() -> None:
@@ -79,7 +141,7 @@ def test_a_change_of_sign_of_zero_is_kept() -> None:
     base["norm.weight"][0] = 0.0
     tuned = base | {"norm.weight": base["norm.weight"].clone()}
     tuned["norm.weight"][0] = -0.0
-    assert list(compress(base, tuned).whole) == ["norm.weight"]
+    assert codecs(compress(base, tuned)) == {"norm.weight": "whole"}
 
 
 def test_bf16_models_keep_their_type() -> None:
@@ -97,7 +159,7 @@ def test_every_linear_layer_of_a_decoder_is_encoded_and_nothing_else(tie: bool) 
         vocab_size=64, d_model=48, layers="MA", n_heads=4, d_ff=64, d_state=16, ssm_head_dim=16, tie_embeddings=tie
     )
     model = Decoder(config)
-    chosen = {name for name, tensor in model.state_dict().items() if is_encodable(name, tensor)}
+    chosen = {name for name, tensor in model.state_dict().items() if kind_of(name, tuple(tensor.shape)) == "matrices"}
     modules = model.blocks.named_modules(prefix="blocks")
     linear = {f"{name}.weight" for name, module in modules if isinstance(module, torch.nn.Linear)}
     assert chosen == linear
@@ -141,24 +203,25 @@ def test_parts_that_do_not_fit_the_base_are_refused() -> None:
     base, tuned = states()
     delta = compress(base, tuned)
     name = "blocks.0.mixer.in_proj.weight"
-    narrow = Encoded((24, 8), {"signs": torch.zeros(1, 24, dtype=torch.int32), "scale": torch.tensor(1.0)})
-    with pytest.raises(DeltaError, match=r"\(24, 8\) in the delta and \(24, 40\) in the base"):
+    narrow = Encoded(
+        "bitdelta", (24, 8), torch.float32, {"signs": torch.zeros(1, 24, dtype=torch.int32), "scale": torch.ones(())}
+    )
+    with pytest.raises(DeltaError, match=r"\(24, 8\) in the delta and torch.float32 \(24, 40\) in the base"):
         decode(replace(delta, encoded=delta.encoded | {name: narrow}), base)
+    loose = Encoded("whole", (2,), torch.float32, {"values": torch.zeros(2)})
     with pytest.raises(DeltaError, match=r"the base has no tensor blocks\.7\.weight"):
-        decode(replace(delta, whole=delta.whole | {"blocks.7.weight": torch.zeros(2)}), base)
-
-
-def test_an_unknown_codec_or_version_is_refused() -> None:
-    base, tuned = states()
-    with pytest.raises(DeltaError, match="Did you mean `bitdelta`"):
-        compress(base, tuned, "bitdelto")
-    with pytest.raises(DeltaError, match="has version 1 here, and the delta was made by version 2"):
-        decode(replace(compress(base, tuned), version=2), base)
+        decode(replace(delta, encoded=delta.encoded | {"blocks.7.weight": loose}), base)
+    halved = Encoded("whole", (40,), torch.float16, {"values": torch.zeros(40).half()})
+    with pytest.raises(DeltaError, match=r"is torch.float16 \(40,\) in the delta and torch.float32 \(40,\) in the base"):
+        decode(replace(delta, encoded=delta.encoded | {"norm.weight": halved}), base)
+    with pytest.raises(DeltaError, match="does not say its type"):
+        decode(replace(delta, encoded=delta.encoded | {"norm.weight": replace(halved, dtype=None)}), base)
 
 
 def test_a_real_fine_tune_loses_what_theory_says(world: SimpleNamespace) -> None:
-    rebuilt = decode(world.delta, world.base_state)
-    for name in world.delta.encoded:
+    delta = compress(world.base_state, world.tuned_state, Choice("bitdelta"))
+    rebuilt = decode(delta, world.base_state)
+    for name in delta.of_kind("matrices"):
         base, tuned = (state[name].double() for state in (world.base_state, world.tuned_state))
         distance = (tuned - base).square().sum()
         theory = distance - base.numel() * (tuned - base).abs().mean().square()

@@ -1,0 +1,94 @@
+"""A delta as a server uses it: its terms, rows and vectors add up to the decoded model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tilth.deploy.choice import Choice
+from tilth.deploy.delta import Delta, Encoded, compress, decode
+from tilth.deploy.tenant import content_digest, tenant_weights
+from tilth.errors import DeltaError
+from tilth.inference.tenants.weights import LowRankTerm, SignTerm, Term
+from tilth.kernels.sign_matmul import sign_matmul
+
+MATRICES = ["bitdelta", "rank1", "residual:3", "low-rank:4", "whole"]
+
+
+def applied(terms: list[Term], x_MK: Tensor) -> Tensor:
+    """x @ difference.T, by the products that a server does."""
+    total = torch.zeros(())
+    for term in terms:
+        if isinstance(term, LowRankTerm):
+            total = total + (x_MK @ term.down_RK.T) @ term.up_NR.T
+            continue
+        assert isinstance(term, SignTerm)
+        scale = 1.0 if term.scale is None else term.scale
+        total = total + sign_matmul(
+            x_MK, term.signs_PN, scale=scale, row_scale_N=term.row_scale_N, column_scale_K=term.column_scale_K
+        )
+    return total
+
+
+@pytest.mark.parametrize("tables", ["auto", "16", "8", "4", "1", "whole"])
+@pytest.mark.parametrize("matrices", MATRICES)
+def test_products_rows_and_vectors_are_those_of_the_decoded_model(world: SimpleNamespace, matrices: str, tables: str) -> None:
+    delta = compress(world.base_state, world.tuned_state, Choice(matrices, tables=tables))
+    decoded = decode(delta, world.base_state)
+    weights = tenant_weights(delta, world.base_state)
+    changed = {name for name in decoded if not torch.equal(decoded[name], world.base_state[name])}
+    assert weights.products.keys() | weights.tables.keys() | weights.vectors.keys() == changed
+    generator = torch.Generator().manual_seed(0)
+    for name, terms in weights.products.items():
+        x_MK = torch.randn(5, decoded[name].shape[1], generator=generator)
+        wanted = x_MK.double() @ (decoded[name] - world.base_state[name]).double().T
+        torch.testing.assert_close(applied(terms, x_MK).double(), wanted, rtol=1e-4, atol=2e-5)
+    for name, rows in weights.tables.items():
+        table_VD = world.base_state[name].clone()
+        table_VD[rows.rows_R] = rows.values_RD
+        assert torch.equal(table_VD, decoded[name])
+        assert bool((rows.rows_R.diff() > 0).all())
+    for name, value in weights.vectors.items():
+        assert torch.equal(value, decoded[name])
+
+
+def test_signs_stay_packed(world: SimpleNamespace) -> None:
+    delta = compress(world.base_state, world.tuned_state)
+    weights = tenant_weights(delta, world.base_state)
+    name = "blocks.0.mlp.out_proj.weight"
+    (term,) = weights.products[name]
+    assert isinstance(term, SignTerm)
+    assert term.signs_PN is delta.encoded[name].parts["signs"]
+    tables = sum(rows.rows_R.nbytes + rows.values_RD.nbytes for rows in weights.tables.values())
+    vectors = sum(value.nbytes for value in weights.vectors.values())
+    # a word holds 32 weights; the scales are float32
+    shapes = [own.shape for own in delta.of_kind("matrices").values()]
+    assert weights.size_bytes == tables + vectors + sum(4 * n * -(-k // 32) + 4 * (n + k) + 4 for n, k in shapes)
+
+
+def test_the_digest_tells_deltas_apart(world: SimpleNamespace) -> None:
+    delta = compress(world.base_state, world.tuned_state)
+    digest = tenant_weights(delta, world.base_state).digest
+    assert digest == content_digest(compress(world.base_state, world.tuned_state))
+    name = "blocks.0.mlp.out_proj.weight"
+    own = delta.encoded[name]
+    scaled = replace(own, parts=own.parts | {"scale": own.parts["scale"] * 1.001})
+    others = [
+        replace(delta, encoded=delta.encoded | {name: scaled}),
+        replace(delta, encoded={n: own for n, own in delta.encoded.items() if n != name}),
+        replace(delta, base_digest="0" * 64),
+        compress(world.base_state, world.tuned_state, Choice("bitdelta")),
+    ]
+    assert len({digest, *(content_digest(other) for other in others)}) == 5
+
+
+def test_another_base_and_parts_that_do_not_fit_are_refused(world: SimpleNamespace) -> None:
+    with pytest.raises(DeltaError, match="another base"):
+        tenant_weights(world.delta, world.tuned_state)
+    odd = Delta(world.delta.base_digest, "", {"blocks.9.mlp.out_proj.weight": Encoded("rank1", (1, 1), torch.float32, {})})
+    with pytest.raises(DeltaError, match="the base has no tensor"):
+        tenant_weights(odd, world.base_state)
