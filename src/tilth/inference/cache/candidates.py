@@ -32,6 +32,7 @@ class Candidates:
         self._priority = np.zeros(64)
         self._last_use = np.zeros(64)
         self._efficiency = np.zeros(64)
+        self._kind = np.zeros(64, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -51,6 +52,11 @@ class Candidates:
         """FLOPs saved for each byte that it holds, float64."""
         return self._efficiency[: len(self.nodes)]
 
+    @property
+    def kind(self) -> np.ndarray:
+        """What a policy said that each is, int64."""
+        return self._kind[: len(self.nodes)]
+
     def put(self, node: Node, priority: float, efficiency: float) -> None:
         """Add or change a row."""
         if node.row < 0:
@@ -58,7 +64,9 @@ class Candidates:
             self.nodes.append(node)
             if node.row == len(self._priority):
                 self._grow()
-        self._priority[node.row], self._last_use[node.row], self._efficiency[node.row] = priority, node.last_use, efficiency
+        row = node.row
+        self._priority[row], self._efficiency[row] = priority, efficiency
+        self._last_use[row], self._kind[row] = node.last_use, node.kind
 
     def discard(self, node: Node) -> None:
         """Take a row out, if there is one."""
@@ -68,7 +76,7 @@ class Candidates:
         last = self.nodes.pop()
         if last is not node:
             self.nodes[row], last.row = last, row
-            for column in (self._priority, self._last_use, self._efficiency):
+            for column in (self._priority, self._last_use, self._efficiency, self._kind):
                 column[row] = column[len(self.nodes)]
         node.row = -1
 
@@ -77,9 +85,9 @@ class Candidates:
         return self.nodes[int(self.priority.argmin())]
 
     def _grow(self) -> None:
-        self._priority, self._last_use, self._efficiency = (
-            np.concatenate([column, np.zeros_like(column)]) for column in (self._priority, self._last_use, self._efficiency)
-        )
+        columns = (self._priority, self._last_use, self._efficiency, self._kind)
+        doubled = (np.concatenate([column, np.zeros_like(column)]) for column in columns)
+        self._priority, self._last_use, self._efficiency, self._kind = doubled
 
 
 def worth(node: Node, costs: StateCosts) -> Worth | None:

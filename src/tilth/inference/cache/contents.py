@@ -10,6 +10,9 @@ from tilth.inference.cache.ledger import Ledger
 from tilth.inference.cache.policies.policy import Policy
 from tilth.inference.cache.tree import Node, Slots, Tokens, Tree, path_to
 
+# Of a node, what a policy's decision may rest on.
+COPIED = ("has_checkpoint", "last_use", "tick", "n_uses", "frequency", "has_branched", "follows_cut")
+
 
 class Contents:
     """What a cache holds. It takes no decision: the caller has made the room that a change needs.
@@ -60,10 +63,10 @@ class Contents:
 
     # Coming and going.
 
-    def append(self, parent: Node, edge: Tokens, slots: Slots | None, frequency: int) -> Node:
+    def append(self, parent: Node, edge: Tokens, slots: Slots | None, frequency: int, follows_cut: bool) -> Node:
         """A new leaf, used now."""
         node = self.tree.append(parent, edge, slots)
-        node.frequency = frequency
+        node.frequency, node.follows_cut = frequency, follows_cut
         self.ledger.n_tokens += len(edge)
         self.touch(node)
         self.refresh(parent)
@@ -72,7 +75,6 @@ class Contents:
     def attach(self, node: Node, checkpoint: Any) -> None:
         """Give a node without a checkpoint one, used now."""
         node.checkpoint, node.has_checkpoint = checkpoint, True
-        node.lost_depth = 0 if node.lost_depth == node.depth else node.lost_depth
         self.ledger.n_checkpoints += 1
         self.touch(node)
         self._refresh_around(node)
@@ -88,7 +90,6 @@ class Contents:
         """Free the checkpoint of a node; its keys stay."""
         self.free_state(node.checkpoint)
         node.checkpoint, node.has_checkpoint, node.n_uses = None, False, 0
-        node.lost_depth = node.depth
         self.ledger.n_checkpoints -= 1
         self._refresh_around(node)
 
@@ -122,6 +123,22 @@ class Contents:
         """Hand a checkpoint back."""
         if self._free_checkpoint is not None:
             self._free_checkpoint(checkpoint)
+
+    def copy(self, other: Contents) -> None:
+        """Take over the shape of another's tree into this empty one: no slots, no states, nothing locked."""
+        self.now, self._n_uses = other.now, other._n_uses
+        twins: dict[int, Node] = {}
+        for node in other.tree.nodes():  # parents first
+            parent = node.parent
+            assert parent is not None
+            above = twins.get(id(parent)) or self.tree.root_node(node.root)
+            twin = twins[id(node)] = self.tree.append(above, node.edge, None)
+            for field in COPIED:
+                setattr(twin, field, getattr(node, field))
+            self.ledger.n_tokens += len(node.edge)
+            self.ledger.n_checkpoints += node.has_checkpoint
+        for twin in twins.values():
+            self.settle(twin)
 
     # Telling the candidates.
 

@@ -16,21 +16,22 @@ from tilth.inference.cache.admission import Admission
 from tilth.inference.cache.candidates import is_superseded
 from tilth.inference.cache.contents import Contents
 from tilth.inference.cache.costs import StateCosts
-from tilth.inference.cache.evicted import EvictedPaths
+from tilth.inference.cache.evicted import EvictedPrefixes, Recalled
 from tilth.inference.cache.ledger import Ledger
 from tilth.inference.cache.matches import Match, miss_reason
-from tilth.inference.cache.policies.lru import LRU
 from tilth.inference.cache.policies.policy import Policy
+from tilth.inference.cache.selector import Selector
 from tilth.inference.cache.stats import CacheStats
-from tilth.inference.cache.tree import NO_TOKENS, Node, Slots, Tokens, Walk, path_slots, path_to
+from tilth.inference.cache.tree import NO_TOKENS, Node, Slots, Tokens, Walk, branch_point, path_slots, path_to
 
 
 class PrefixCache:
     """A tree a root under one budget of bytes (arXiv 2411.19379, from its description).
 
     A hit is the deepest node with a checkpoint on the path that the input matches whole; a match is also the speculative
-    insertion that discovers where the input leaves a known path. policy orders the victims. costs say what a token's keys and
-    a checkpoint take; where a checkpoint takes nothing (no recurrent layer), any known token can be reused.
+    insertion that discovers where the input leaves a known path. costs say what a token's keys and a checkpoint take; where a
+    checkpoint takes nothing (no recurrent layer), any known token can be reused. policy orders the victims (default: Selector);
+    admission is the policy's own unless given.
     Raises UserError for a capacity below 0.
     """
 
@@ -45,10 +46,11 @@ class PrefixCache:
     ) -> None:
         if capacity_bytes < 0:
             raise UserError(f"a cache cannot hold {capacity_bytes} bytes", "capacity_bytes", "Give 0 or more.")
-        self.costs, self.admission, self.policy = costs, admission or Admission(), policy or LRU()
+        self.costs, self.policy = costs, policy or Selector()
+        self.admission = admission or self.policy.admission
         self.ledger = Ledger(costs, int(capacity_bytes))
         self.contents = Contents(self.ledger, self.policy, free_slots, free_checkpoint)
-        self.evicted_paths = EvictedPaths()
+        self.evicted = EvictedPrefixes()
         self._stats = CacheStats()
         self.policy.attached(self)
 
@@ -59,9 +61,8 @@ class PrefixCache:
         tokens = np.asarray(tokens, dtype=np.int32)
         self.contents.now = now
         walk = self.contents.tree.walk(root, tokens)
-        was_evicted = self.evicted_paths.knew_more(root, tokens, walk)
         node = self._deepest_hit(walk, len(tokens) - 1)
-        match = self._describe(node, root, tokens, walk, was_evicted)
+        match = self._describe(node, root, tokens, walk)
         if node is not None:
             self._reuse(match, node, walk)
         saved = self.costs.prefill_flops(0, match.n_tokens)
@@ -98,7 +99,7 @@ class PrefixCache:
             own, used = slots[match.n_tokens : walk.n_known], held[match.n_tokens : walk.n_known]
             self.contents.free_slots(own[own != used])
         for at, checkpoint in checkpoints.items():
-            if end is None or not 0 < at <= n_kept or not self._keep_checkpoint(end, at, checkpoint):
+            if end is None or not 0 < at <= n_kept or not self._keep_checkpoint(match, end, at, checkpoint):
                 self.contents.free_state(checkpoint)
         self.policy.inserted(match, tokens, checkpoints, now)
         return NO_TOKENS if held is None and slots is not None else held
@@ -116,6 +117,7 @@ class PrefixCache:
             return False
         self._make_room(n_bytes)
         self.ledger.reserved_bytes += n_bytes
+        self.policy.reserved(self.ledger.reserved_bytes)
         return True
 
     def give_back(self, n_bytes: int) -> None:
@@ -123,9 +125,11 @@ class PrefixCache:
         if not 0 <= n_bytes <= self.ledger.reserved_bytes:
             raise ValueError(f"{n_bytes} bytes given back of {self.ledger.reserved_bytes} that are reserved")
         self.ledger.reserved_bytes -= n_bytes
+        self.policy.reserved(self.ledger.reserved_bytes)
 
     def clear(self, root: Hashable | None = None) -> None:
         """Drop all that no request uses, of one root or of all; no policy is asked."""
+        self.evicted.clear(root)
         for node in reversed(list(self.contents.tree.nodes(root))):  # children first
             if node.parent is None:
                 continue  # it has joined the only child that was left
@@ -135,6 +139,20 @@ class PrefixCache:
                 self.contents.remove_leaf(node)
             else:
                 self.contents.settle(node)
+
+    # What a policy may ask for.
+
+    def shadow(self, policy: Policy, share: float = 1.0, with_contents: bool = False) -> PrefixCache:
+        """A cache without payloads under another order: empty, with a share of the capacity, or a copy of what is here."""
+        made = PrefixCache(self.costs, int(self.capacity_bytes * share), policy, admission=self.admission)
+        if with_contents:
+            made.contents.copy(self.contents)
+        return made
+
+    def reorder(self) -> None:
+        """The policy has changed its mind about all nodes: about 3 microseconds each."""
+        for node in list(self.contents.candidates.nodes):
+            self.contents.refresh(node)
 
     # What it says of itself.
 
@@ -199,20 +217,30 @@ class PrefixCache:
         node = next(node for node in nodes if node.depth >= position)
         return node if node.depth == position else self.contents.split(node, position)
 
-    def _describe(self, node: Node | None, root: Hashable, tokens: Tokens, walk: Walk, was_evicted: bool) -> Match:
+    def _describe(self, node: Node | None, root: Hashable, tokens: Tokens, walk: Walk) -> Match:
         n_tokens = node.depth if node else 0
-        matched = walk.nodes if walk.partial is None else [*walk.nodes, walk.partial]
-        was_evicted |= any(n_tokens < other.lost_depth <= walk.n_known for other in matched)
-        has_states = self.costs.checkpoint_bytes > 0
+        recalled = self.evicted.recall(root, tokens, n_tokens)
+        if recalled.lost is not None:
+            self.policy.missed(recalled.lost.ticket, self.contents.now)
+        was_evicted = recalled.lost is not None or recalled.n_known > walk.n_known
         return Match(
             root=root,
             n_tokens=n_tokens,
             n_known=walk.n_known,
             slots=path_slots(path_to(node)),
             checkpoint=node.checkpoint if node else None,
-            cut=self.admission.branch_point(n_tokens, walk.n_known, len(tokens)) if has_states else None,
+            cut=self._cut(n_tokens, len(tokens), walk, recalled) if self.costs.checkpoint_bytes else None,
             miss_reason=miss_reason(n_tokens, walk.n_known, len(tokens), was_evicted),
         )
+
+    def _cut(self, n_reused: int, n_tokens: int, walk: Walk, recalled: Recalled) -> int | None:
+        if not self.admission.keeps_branch_points:
+            return None
+        at = branch_point(walk)
+        if self.admission.recalls_evicted and recalled.n_known > walk.n_known:
+            at = max(at, recalled.branch_point)
+        at = min(at, n_tokens - 1)  # the last token is always read, so that there are logits to go on from
+        return at if at > n_reused else None
 
     def _reuse(self, match: Match, node: Node, walk: Walk) -> None:
         self._hold(match, node)
@@ -263,11 +291,11 @@ class PrefixCache:
         self._make_room(self.costs.kv_bytes * len(edge))
         # only now: making room may have emptied the root's tree
         parent = end or self.contents.tree.root_node(match.root)
-        node = self.contents.append(parent, edge, slots, match.frequency)
+        node = self.contents.append(parent, edge, slots, match.frequency, match.cut is not None)
         self._hold(match, node)
         return node
 
-    def _keep_checkpoint(self, end: Node, at: int, checkpoint: Any) -> bool:
+    def _keep_checkpoint(self, match: Match, end: Node, at: int, checkpoint: Any) -> bool:
         """Put a state on the held path that ends in `end`. False where there is one, or where no room can be made."""
         node = self._above(end, at)
         if node.depth == at and node.has_checkpoint:
@@ -278,6 +306,8 @@ class PrefixCache:
         self._make_room(self.costs.checkpoint_bytes)
         node = self._above(end, at)  # anew: an eviction may have merged nodes of the path
         node = node if node.depth == at else self.contents.split(node, at)
+        # also where the other branch was evicted
+        node.has_branched |= at == match.cut
         self.contents.attach(node, checkpoint)
         self._thin_path(node)
         return True
@@ -310,9 +340,9 @@ class PrefixCache:
         """Evict what the policy names: a leaf with its keys, or a state whose keys others stand on."""
         node = self.policy.victim(self.contents.candidates, self.contents.now)
         self.policy.evicted(node, float(self.contents.candidates.priority[node.row]))
+        self.evicted.remember(node)
         if node.is_leaf and not node.locks:
             self._stats.evictions["leaf"] += 1
-            self.evicted_paths.remember(node)
             if node.has_checkpoint:
                 self.contents.drop_checkpoint(node)
             self.contents.remove_leaf(node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -28,26 +27,26 @@ class Node:
         "children",
         "credit",
         "depth",
-        "digest",
         "edge",
+        "follows_cut",
         "frequency",
         "has_branched",
         "has_checkpoint",
+        "kind",
         "last_use",
         "locks",
-        "lost_depth",
         "n_uses",
         "parent",
         "root",
         "row",
         "slots",
         "tick",
+        "ticket",
     )
 
     def __init__(self, root: Hashable, parent: Node | None, edge: Tokens, slots: Slots | None) -> None:
         self.root, self.parent, self.edge, self.slots = root, parent, edge, slots
         self.depth: int = len(edge) + (parent.depth if parent else 0)
-        self.digest: int = zlib.crc32(edge.data, parent.digest if parent else 0)  # of all tokens from the root
         self.children: dict[int, Node] = {}  # by the first token of their edges
         self.checkpoint: Any = None
         self.has_checkpoint = False
@@ -57,9 +56,11 @@ class Node:
         self.tick = 0  # and the same as a count of the cache's uses, so that equal times keep their order
         self.n_uses = 0  # how often the checkpoint was reused
         self.frequency = 1  # the same, counted along a conversation
+        self.follows_cut = False  # the request that wrote it left a known path
         self.has_branched = False  # had two children at any time
-        self.lost_depth = 0  # the deepest place on the edge where a checkpoint was dropped
         self.credit = 0.0  # a policy's own
+        self.kind = 0  # a policy's own
+        self.ticket = -1  # a policy's own, remembered when the node is evicted
         self.row = -1  # among the candidates for eviction
 
     @property
@@ -137,8 +138,6 @@ class Tree:
         n_upper, slots = depth - node.start, node.slots
         upper = Node(node.root, node.parent, node.edge[:n_upper].copy(), None if slots is None else slots[:n_upper].copy())
         upper.last_use, upper.tick, upper.frequency, upper.locks = node.last_use, node.tick, node.frequency, node.locks
-        if node.lost_depth <= depth:
-            upper.lost_depth, node.lost_depth = node.lost_depth, 0
         node.parent.children[int(upper.edge[0])] = upper
         # copies, not views: a view of few tokens would keep the memory of all
         node.edge, node.slots = node.edge[n_upper:].copy(), None if slots is None else slots[n_upper:].copy()
@@ -154,7 +153,6 @@ class Tree:
         child.edge = np.concatenate([node.edge, child.edge])
         if node.slots is not None and child.slots is not None:
             child.slots = np.concatenate([node.slots, child.slots])
-        child.lost_depth = max(child.lost_depth, node.lost_depth)
         child.parent = parent
         parent.children[int(child.edge[0])] = child
         node.parent, node.children = None, {}
@@ -181,6 +179,13 @@ class Tree:
             node = stack.pop()
             yield node
             stack.extend(node.children.values())
+
+
+def branch_point(walk: Walk) -> int:
+    """Where the walked tokens leave a path that goes on otherwise; 0 where they end with it, or go on from its end."""
+    if walk.partial is not None or (walk.nodes and walk.nodes[-1].children):
+        return walk.n_known
+    return 0
 
 
 def path_to(node: Node | None) -> list[Node]:

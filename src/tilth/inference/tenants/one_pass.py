@@ -50,8 +50,8 @@ class Product:
         y = linear(x, self.weight_NK)
         x_MK, y_MN = x.flatten(0, -2), y.flatten(0, -2)
         for stack, places_B in self.terms:
-            places_M = places_B.repeat_interleave(len(x_MK) // len(places_B))
-            y_MN = stack.add_to(y_MN, x_MK, places_M)
+            n_tokens = len(x_MK) // len(places_B)
+            y_MN = stack.add_to(y_MN, x_MK, places_B if n_tokens == 1 else places_B.repeat_interleave(n_tokens))
         return y_MN.view(y.shape)
 
 

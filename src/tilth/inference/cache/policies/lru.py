@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tilth.inference.cache.admission import AS_PUBLISHED
 from tilth.inference.cache.candidates import Worth
 from tilth.inference.cache.policies.policy import LAST, Policy
 from tilth.inference.cache.tree import Node
@@ -13,6 +14,8 @@ class LRU(Policy):
     only_leaves: a state within a path goes when all that follows it has gone, as in caches for attention; touches_path: a hit
     refreshes the whole path. Both on are the paper's SGLang+ (arXiv 2411.19379); the default refreshes only the used state.
     """
+
+    admission = AS_PUBLISHED
 
     def __init__(self, only_leaves: bool = False, touches_path: bool = False) -> None:
         self.only_leaves, self.touches_path = only_leaves, touches_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tilth.inference.cache.admission import Admission
 from tilth.inference.cache.candidates import Candidates, Worth
 from tilth.inference.cache.tree import Node, Tokens
 
@@ -23,6 +24,7 @@ class Policy:
     """
 
     name = "policy"
+    admission = Admission()
     touches_path = False
 
     def priority(self, node: Node, worth: Worth) -> float:
@@ -34,7 +36,10 @@ class Policy:
         return candidates.lowest()
 
     def used(self, node: Node) -> None:
-        """Its checkpoint was reused, or has come."""
+        """Its checkpoint was reused, or has come; node.last_use is now."""
+
+    def missed(self, ticket: int, now: float) -> None:
+        """What was asked for was evicted: a leaf with this node.ticket."""
 
     def evicted(self, node: Node, priority: float) -> None:
         """It goes."""
@@ -50,6 +55,9 @@ class Policy:
 
     def released(self, match: Match) -> None:
         """After each release."""
+
+    def reserved(self, n_bytes: int) -> None:
+        """After each reserve and give_back: so many are reserved now."""
 
     @property
     def arm(self) -> str:
