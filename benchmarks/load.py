@@ -60,7 +60,11 @@ def read_requests(path: Path, n: int) -> list[tuple[float, dict[str, Any]]]:
             told = json.loads(line)
             tokens = [token for block in told["hash_ids"] for token in block_tokens(block)]
             tokens = tokens[: max(1, min(LONGEST, told["input_length"] // INPUT_SHARE))]
-            body = {"model": MODELS[number % len(MODELS)], "prompt": tokens, "max_tokens": max(1, told["output_length"] // OUTPUT_SHARE)}
+            body = {
+                "model": MODELS[number % len(MODELS)],
+                "prompt": tokens,
+                "max_tokens": max(1, told["output_length"] // OUTPUT_SHARE),
+            }
             body |= {"ignore_eos": True, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
             found.append((told["timestamp"] / 1000, body))
     return found
@@ -120,15 +124,18 @@ def report(name: str, told: list[Told], peak: int, before: int, cpu: float) -> l
     first, gaps = [each.first_token * 1e3 for each in good], [gap * 1e3 for each in good for gap in each.gaps]
     cached = sum(each.n_cached for each in good) / max(1, sum(each.n_prompt for each in good))
     without = sum(1 for each in refused if not each.retry_after)
-    notes = (
-        f"{len(good)} answered, {len(refused)} refused with 429 ({without} without Retry-After), {failed} errors; first token p99 "
-        f"{percentile(first, 0.99):.3g} ms; between tokens p50 {percentile(gaps, 0.5):.3g} p99 {percentile(gaps, 0.99):.3g} ms; end to end p50 "
-        f"{statistics.median([each.whole for each in good]):.3g} s; {cached:.1%} of prompt tokens cached; server {cpu:.3g} s CPU; memory "
-        f"{before / 2**20:.0f} -> at most {peak / 2**20:.0f} MiB; 3 tenants, client on the same cores"
-    )  # fmt: skip
+    notes = [
+        f"{len(good)} answered, {len(refused)} refused with 429 ({without} without Retry-After), {failed} errors",
+        f"first token p99 {percentile(first, 0.99):.3g} ms",
+        f"between tokens p50 {percentile(gaps, 0.5):.3g} p99 {percentile(gaps, 0.99):.3g} ms",
+        f"end to end p50 {statistics.median([each.whole for each in good]):.3g} s",
+        f"{cached:.1%} of prompt tokens cached; server {cpu:.3g} s CPU",
+        f"memory {before / 2**20:.0f} -> at most {peak / 2**20:.0f} MiB; 3 tenants, client on the same cores",
+    ]
     if failed:
-        notes += f"; first error: {next(each.error or str(each.status) for each in told if each.error or each.status not in (200, 429))}"
-    found = row("load, Mooncake replay, first token p50", name, percentile(first, 0.5), "ms", None, notes, threads=1)
+        bad = next(each for each in told if each.error or each.status not in (200, 429))
+        notes.append(f"first error: {bad.error or bad.status}")
+    found = row("load, Mooncake replay, first token p50", name, percentile(first, 0.5), "ms", None, "; ".join(notes), threads=1)
     print("  ".join(found[key] for key in ("what", "size", "ours", "unit", "notes")), flush=True)
     return [found]
 

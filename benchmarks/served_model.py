@@ -93,7 +93,8 @@ def serving(capacity_bytes: int = 64 << 20, max_waiting: int = 64) -> Iterator[S
             yield Serving(url, admin_url, "of the benchmark", psutil.Process(process.pid))
         finally:
             process.terminate()
-            code = process.wait(60)
+            process.communicate(timeout=60)
+        code = process.returncode
         if code:
             raise RuntimeError(f"the server ended with {code}:\n{(Path(name) / 'log').read_text()[-5000:]}")
 

@@ -70,8 +70,15 @@ class Soak:
         if draw.random() < 0.3:
             body["cache_salt"] = str(draw.randrange(3))
         if draw.random() < 0.5:
-            return "/v1/completions", body | {"prompt": text, "max_tokens": draw.randrange(1, 24), "logprobs": draw.choice((None, 2))}
-        return "/v1/chat/completions", body | {"messages": [{"role": "user", "content": text}], "max_tokens": draw.randrange(1, 24)}
+            return "/v1/completions", body | {
+                "prompt": text,
+                "max_tokens": draw.randrange(1, 24),
+                "logprobs": draw.choice((None, 2)),
+            }
+        return "/v1/chat/completions", body | {
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": draw.randrange(1, 24),
+        }
 
     async def whole(self, http: httpx.AsyncClient, draw: random.Random) -> None:
         path, body = self.call(draw)
@@ -94,10 +101,10 @@ class Soak:
         """A client of its own: closing it closes the connection."""
         path, body = self.call(draw)
         body |= {"stream": True, "max_tokens": 400, "ignore_eos": True}
-        async with httpx.AsyncClient(base_url=self.server.url, timeout=300, trust_env=False, verify=False) as own:
-            async with own.stream("POST", path, json=body) as answer:
-                async for _ in answer.aiter_lines():
-                    break
+        own = httpx.AsyncClient(base_url=self.server.url, timeout=300, trust_env=False, verify=False)
+        async with own, own.stream("POST", path, json=body) as answer:
+            async for _ in answer.aiter_lines():
+                break
         self.note("hung up", "" if answer.status_code == 200 else str(answer.status_code))
 
     async def bad(self, http: httpx.AsyncClient, draw: random.Random) -> None:
@@ -187,7 +194,9 @@ def main() -> None:
         f"peer: the bar; {len(soak.wrong)} wrong of {sum(soak.counts.values())} ({asked}); MiB at each tenth "
         f"{' '.join(f'{mib:.0f}' for mib in (*tenths, memory[-1] / 2**20))}; {cpu:.0f} s CPU; 3 tenants, one coming and going"
     )
-    found = row("soak, growth of memory after warm-up", f"{options.seconds:.0f} s, {options.clients} clients", growth, "%", BAR, notes, 1)
+    found = row(
+        "soak, growth of memory after warm-up", f"{options.seconds:.0f} s, {options.clients} clients", growth, "%", BAR, notes, 1
+    )
     print("  ".join(found[key] for key in ("what", "size", "ours", "unit", "notes")))
     print("\n".join(soak.wrong[:20]))
     if not options.quick:
