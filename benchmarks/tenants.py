@@ -59,8 +59,6 @@ def main() -> None:
         for n_tenants in N_TENANTS:
             rows += measure(bank, dense, n_tenants, options)
     print(f"{max(N_TENANTS)} tenants hold {bank.size_bytes / 1e9:.2f} GB, a dense model {size(model) / 1e9:.2f} GB")
-    for line in rows:
-        print(line)
     if not options.quick:
         append(rows)
 
@@ -145,7 +143,7 @@ def measure(bank: TenantBank, dense: list[Decoder], n_tenants: int, options: arg
                 times[name].append((clock() - started) * 1e3)
     medians = {name: statistics.median(values) for name, values in times.items()}
     config = bank.model.config
-    notes = f"peer: {n_tenants} dense models in turn; base alone {medians['base alone']:.4g} ms; {n_tenants / medians['ours'] * 1e3:.0f} tokens/s"
+    notes = f"peer: {n_tenants} dense models in turn; base alone {medians['base alone']:.4g} ms"
     notes += f"; p10-p90 ours {spread(times['ours'])}, peer {spread(times['dense'])}"
     where = f"{n_tenants} tenants {config.layers} d{config.d_model} {options.dtype}"
     what = "one token of each tenant" + (" (CPU time)" if options.threads == 1 else "")

@@ -15,7 +15,7 @@ def check_tenants(tenants_M: Tensor | None, n_tenants: int) -> None:
     """Raise ValueError for a tenant outside -1 <= tenant < E, where the tenants lie on the CPU."""
     if tenants_M is None or tenants_M.device.type != "cpu" or not len(tenants_M):
         return
-    lowest, highest = tenants_M.aminmax()
+    lowest, highest = (int(tenant) for tenant in tenants_M.aminmax())
     if lowest < -1 or highest >= n_tenants:
         row = int(((tenants_M < -1) | (tenants_M >= n_tenants)).nonzero()[0])
         raise ValueError(f"tenants_M[{row}] is {int(tenants_M[row])}; expected -1 <= tenant < {n_tenants}")
