@@ -71,7 +71,7 @@ def start(serve: Any, world: World, limits: Limits | None = None, **engine: Any)
     options = replace(world.options, engine=replace(ENGINE, **engine))
     served, store = open_served(options, load_model(options.base))
     return serve(
-        served=served, store=store, tenants=TENANTS, limits=limits or Limits(max_context_tokens=options.engine.max_tokens)
+        served=served, store=store, tenants=options.deltas, limits=limits or Limits(max_context_tokens=options.engine.max_tokens)
     )
 
 
