@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 from tilth.errors import UserError, did_you_mean
 from tilth.inference.cache.costs import StateCosts
+from tilth.inference.cache.policies.greedy_dual import GreedyDual
+from tilth.inference.cache.policies.hit_density import HitDensity
 from tilth.inference.cache.policies.lru import LRU
+from tilth.inference.cache.policies.policy import Policy
+from tilth.inference.cache.policies.superseded import SupersededFirst
+from tilth.inference.cache.policies.tuned_flop_aware import TunedFlopAware
 from tilth.inference.cache.prefix_cache import PrefixCache
+from tilth.inference.cache.selector import Selector
 from tilth.inference.replay.aligned_cache import AlignedCache
 from tilth.inference.replay.block_cache import BlockCache
 from tilth.inference.replay.replay import Cache
@@ -26,21 +32,35 @@ class Contender:
     is_ours: bool = False
 
 
+def _with(policy: Callable[[], Policy]) -> Callable[[StateCosts, int], Cache]:
+    return lambda costs, capacity: PrefixCache(costs, capacity, policy())
+
+
+def _block_lru(costs: StateCosts, capacity: int) -> Cache:
+    return AlignedCache(PrefixCache(costs, capacity, LRU()))
+
+
+def _sglang() -> Policy:
+    return LRU(only_leaves=True, touches_path=True)
+
+
+def _greedy_dual() -> Policy:
+    return SupersededFirst(GreedyDual())
+
+
+def _hit_density() -> Policy:
+    return SupersededFirst(HitDensity())
+
+
 _ALL = (
-    Contender("vllm+", "the paper's baseline: a state every 32 tokens, least recently used blocks go", BlockCache),
-    Contender(
-        "block-lru",
-        "block engines today: the last state and one at junctions, on a grid of 512 tokens, LRU",
-        lambda costs, capacity: AlignedCache(PrefixCache(costs, capacity, LRU())),
-    ),
-    Contender(
-        "sglang+",
-        "the paper's: its admission, LRU over leaves, a hit refreshes the whole path",
-        lambda costs, capacity: PrefixCache(costs, capacity, LRU(only_leaves=True, touches_path=True)),
-    ),
-    Contender(
-        "lru", "Tilth's tree, least recently used", lambda costs, capacity: PrefixCache(costs, capacity, LRU()), is_ours=True
-    ),
+    Contender("vllm+", "the paper's baseline: a state every 32 tokens, the least recently used block goes", BlockCache),
+    Contender("block-lru", "block engines today: last states and junctions on a grid of 512 tokens, LRU", _block_lru),
+    Contender("sglang+", "the paper's: its admission, LRU over leaves, a hit refreshes the whole path", _with(_sglang)),
+    Contender("marconi", "the paper's policy, its weight tuned once as it says", _with(TunedFlopAware)),
+    Contender("lru", "Tilth's tree; the least recently used goes, wherever it is", _with(LRU), is_ours=True),
+    Contender("greedy-dual", "superseded states, then GreedyDual-Size-Frequency", _with(_greedy_dual), is_ours=True),
+    Contender("hit-density", "superseded states, then the lowest learned rate of return", _with(_hit_density), is_ours=True),
+    Contender("tilth", "the default: whichever of its orders does best in shadow caches", _with(Selector), is_ours=True),
 )
 CONTENDERS = {one.name: one for one in _ALL}
 
