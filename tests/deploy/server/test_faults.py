@@ -130,6 +130,21 @@ def test_too_many_open_calls_are_refused_before_their_bodies_are_read(serve: Any
     answers_well(server)
 
 
+def test_the_bodies_of_all_open_calls_are_bounded_together(serve: Any, answers_well: Any) -> None:
+    server = serve(limits=Limits(max_open_bytes=3000, max_context_tokens=10**6))
+    server.engine.hold()
+    big = GOOD | {"user": "x" * 1000}
+    with ThreadPoolExecutor() as threads:
+        held = [threads.submit(server.post, "/v1/completions", big) for _ in range(2)]
+        server.engine.wait_for(lambda: len(server.engine.waiting) == 2)
+        refused = server.post("/v1/completions", big)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
+        server.engine.go_on()
+        assert [each.result().status_code for each in held] == [200, 200]
+    assert server.post("/v1/completions", big).status_code == 200  # what was held is given back
+    answers_well(server)
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_client_that_hangs_up_frees_its_state(serve: Any, answers_well: Any, is_stream: bool) -> None:
     server = serve()

@@ -71,7 +71,7 @@ def start(serve: Any, world: World, limits: Limits | None = None, **engine: Any)
     options = replace(world.options, engine=replace(ENGINE, **engine))
     served, store = open_served(options, load_model(options.base))
     return serve(
-        served=served, store=store, tenants=TENANTS, limits=limits or Limits(max_context_tokens=options.engine.max_tokens)
+        served=served, store=store, tenants=options.deltas, limits=limits or Limits(max_context_tokens=options.engine.max_tokens)
     )
 
 
@@ -126,7 +126,7 @@ def test_tenants_and_salts_share_nothing(real: Any) -> None:
     n = len(ids)
 
     def cached(model: str, **extra: Any) -> int:
-        body = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0, **extra}
+        body = {"model": model, "prompt": ids, "max_tokens": 4, "temperature": 0, **extra}
         return real.post("/v1/completions", body).json()["usage"]["prompt_tokens_details"]["cached_tokens"]
 
     # a third meeting of one prompt is the first that may find its states: the second cut them

@@ -59,8 +59,8 @@ class Driver:
 
     def submit(self, prompt: list[int], n_new: int = 12, **options: Any) -> Told:
         told = Told()
-        self.told.append(told)
         told.number = self.engine.submit(Request(prompt_ids=tuple(prompt), max_tokens=n_new, **options), told.events.append)
+        self.told.append(told)
         return told
 
     def finish(self, most_steps: int = 5000) -> None:

@@ -35,14 +35,16 @@ def make_app(service: Service, api_keys: Sequence[str] = ()) -> FastAPI:
 
     @app.post("/tokenize", openapi_extra=_body(TokenizeCall))
     async def tokenize(request: Request) -> Response:
-        asked = read_call(TokenizeCall, await read_body(request, service.limits))
-        service.models.find(asked.model or service.models.base.name)
-        ids = await service.reader.encode(asked.prompt, begins=asked.add_special_tokens)
+        with service.gate.admit() as visit:
+            asked = read_call(TokenizeCall, await read_body(request, service.limits, visit))
+            service.models.find(asked.model or service.models.base.name)
+            ids = await service.reader.encode(asked.prompt, begins=asked.add_special_tokens)
         return json_response({"tokens": ids, "count": len(ids), "max_model_len": service.limits.max_context_tokens})
 
     @app.post("/detokenize", openapi_extra=_body(DetokenizeCall))
     async def detokenize(request: Request) -> Response:
-        asked = read_call(DetokenizeCall, await read_body(request, service.limits))
+        with service.gate.admit() as visit:
+            asked = read_call(DetokenizeCall, await read_body(request, service.limits, visit))
         service.models.find(asked.model or service.models.base.name)
         return json_response({"prompt": service.reader.tokenizer.decode(service.reader.check_ids(asked.tokens, "tokens"))})
 

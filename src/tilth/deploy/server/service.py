@@ -102,10 +102,10 @@ class Service:
         self, request: Request, kind: type[Asked], prepare: Callable[[Asked, ServedModel], Awaitable[Call]], stack: ExitStack
     ) -> Response:
         """What is entered into stack ends with the answer: here, or when its stream has ended."""
-        stack.enter_context(self.gate.admit())
+        visit = stack.enter_context(self.gate.admit())
         if self.failure is not None:
             raise ApiError(503, "The engine has stopped; the server's log says why.", code="engine_stopped")
-        asked = read_call(kind, await read_body(request, self.limits))
+        asked = read_call(kind, await read_body(request, self.limits, visit))
         model = self.models.find(asked.model)
         stack.enter_context(self.models.use(model))
         call = await prepare(asked, model)
@@ -119,7 +119,9 @@ class Service:
 
     def _begin(self, request: Request, call: Call, stack: ExitStack) -> Answer:
         """Hand the call to the engine, with all that may end it before it is done."""
-        submission = Submission(self.engine, self._mailbox, self.limits.max_pending_events)
+        # an answer that is given at once is held whole in any case
+        most = self.limits.max_pending_events * len(call.prompts) * call.n_branches if call.is_stream else None
+        submission = Submission(self.engine, self._mailbox, most)
         answer = Answer(submission, call.branches(self.tokens), call.deadline, self.metrics)
         stack.callback(submission.close)
         self._open.add(submission)

@@ -72,11 +72,11 @@ class Mailbox:
 class Submission:
     """The requests of one call in the engine, one for each prompt, and the events that nobody has read yet.
 
-    At most max_pending events wait: then the reader is too slow, and the call is given up. Everything but `Mailbox.post` runs
-    in the event loop.
+    At most max_pending events wait (None: any number): then the reader is too slow, and the call is given up. Everything but
+    `Mailbox.post` runs in the event loop.
     """
 
-    def __init__(self, engine: Engine, mailbox: Mailbox, max_pending: int) -> None:
+    def __init__(self, engine: Engine, mailbox: Mailbox, max_pending: int | None) -> None:
         self._engine, self._mailbox, self._max_pending = engine, mailbox, max_pending
         self._ids: dict[int, int] = {}  # prompt -> the engine's number, while not finished
         self._pending: deque[tuple[int, Event]] = deque()
@@ -98,7 +98,8 @@ class Submission:
             self._ids.pop(prompt, None)
         if self._reason is not None:
             return
-        if len(self._pending) >= self._max_pending and not isinstance(event, RequestFinished):
+        is_full = self._max_pending is not None and len(self._pending) >= self._max_pending
+        if is_full and not isinstance(event, RequestFinished):
             self.give_up(ApiError(408, "The client reads too slowly: its answer was given up.", code="slow_reader"))
             return
         self._pending.append((prompt, event))

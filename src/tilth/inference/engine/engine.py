@@ -39,6 +39,7 @@ from tilth.models.decoder import Decoder
 
 IDLE_SECONDS = 0.2
 """How long an idle engine waits before it looks whether it should stop; a request wakes it at once."""
+NOT_FINITE = "the model's logits are not finite"
 _LOG = logging.getLogger("tilth.engine")
 
 
@@ -294,6 +295,9 @@ class Engine:
         except Exception as error:
             self._fail(reading, error)
             return
+        if any(choice.token_id is None for choice in chosen):  # before the cache gets what made them
+            self._fail(reading, ArithmeticError(NOT_FINITE))
+            return
         states = self._memory.share(reading)
         self._queue.remove(reading)
         for branch, choice in zip(branches, chosen, strict=True):
@@ -314,7 +318,7 @@ class Engine:
         for branch, choice in zip(branches, chosen, strict=True):
             request = branch.job.request
             if choice.token_id is None:
-                self._end(branch, FinishReason.ERROR, "the model's logits are not finite")
+                self._end(branch, FinishReason.ERROR, NOT_FINITE)
             elif choice.token_id in request.stopping.stop_ids:
                 self._end(branch, FinishReason.STOP)
             else:

@@ -73,7 +73,8 @@ class Memory:
         assert reading.states is not None
         self.cache.give_back(self.row_bytes)
         at, reading.cut = reading.n_read, None
-        self._keep_prefix(reading.prefix, reading.tokens[:at], {at: copied(reading.states)})
+        if all(bool(tensor.isfinite().all()) for tensor in reading.states):
+            self._keep_prefix(reading.prefix, reading.tokens[:at], {at: copied(reading.states)})
 
     def share(self, reading: Reading) -> Checkpoint:
         """Give the text that was read to its branches; returns its states, from which each of their rows is copied."""

@@ -50,8 +50,8 @@ class Product:
         y = linear(x, self.weight_NK)
         x_MK, y_MN = x.flatten(0, -2), y.flatten(0, -2)
         for stack, places_B in self.terms:
-            places_M = places_B.repeat_interleave(len(x_MK) // len(places_B))
-            y_MN = stack.add_to(y_MN, x_MK, places_M)
+            n_tokens = len(x_MK) // len(places_B)
+            y_MN = stack.add_to(y_MN, x_MK, places_B if n_tokens == 1 else places_B.repeat_interleave(n_tokens))
         return y_MN.view(y.shape)
 
 
@@ -92,10 +92,11 @@ class Head:
     def __call__(self, hidden: Tensor) -> Tensor:
         """(B, ..., D) -> logits (B, ..., vocab_size)."""
         logits = Decoder.predict(self.model, hidden)
+        # as rows of several tokens, also where there is one: what is indexed comes first, so tokens last
+        logits_BTV, hidden_BTD = (tensor.view(len(hidden), -1, tensor.shape[-1]) for tensor in (logits, hidden))
         for rows, table in self.changed:
-            own = logits[rows]
-            own[..., table.rows_R] = linear(hidden[rows], table.values_RD)
-            logits[rows] = own
+            own_bTR = linear(hidden_BTD[rows], table.values_RD)
+            logits_BTV[rows.unsqueeze(1), :, table.rows_R] = own_bTR.transpose(1, 2)
         return logits
 
 

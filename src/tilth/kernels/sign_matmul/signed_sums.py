@@ -30,6 +30,8 @@ from tilth.kernels.sign_matmul.packing import WORD_BITS
 _FEWEST_SIGNS = 1 << 22
 _BITS = (np.uint32(1) << np.arange(WORD_BITS, dtype=np.uint32)).view(np.int32)
 _LANES = 16
+# Words that are fetched ahead of use: left to the CPU, which stops at each page, half of the time would be spent waiting.
+_AHEAD = 2048
 # Words of which a sum is made, before these sums are added: one long sum would lose more than torch does.
 _RUN = 16
 _TABLES = WORD_BITS // 4
@@ -59,6 +61,9 @@ def add_products(
     way = _by_tables if (has_tables(x_MK.dtype) if by_tables is None else by_tables) else _by_selection
     run = functools.partial(way, packed_EPN.contiguous().numpy(), *scales)
     n_threads = max(1, min(torch.get_num_threads(), len(x_MK), x_MK.numel() * y_MN.shape[1] // _FEWEST_SIGNS))
+    if n_threads == 1:
+        run(*arrays)
+        return
     first, *others = zip(*(np.array_split(array, n_threads) for array in arrays), strict=True)
     running = [_threads(os.getpid()).submit(run, *parts) for parts in others]
     run(*first)
@@ -190,15 +195,20 @@ def _look_up(_typing: Any, tables: Any, words: Any, sums: Any) -> Any:
         (n_words,) = cgutils.unpack_tuple(builder, given[1].shape, 1)
         permute_type = ir.FunctionType(floats, [floats, ints])
         permute = cgutils.get_or_insert_function(builder.module, permute_type, "llvm.x86.avx512.permvar.sf.512")
+        byte, int32 = ir.IntType(8), ir.IntType(32)
+        fetch_type = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), int32, int32, int32])
+        fetch = cgutils.get_or_insert_function(builder.module, fetch_type, "llvm.prefetch.p0")
+        fetch_how = [ir.Constant(int32, how) for how in (0, 3, 1)]  # to be read, into the first cache, as data
 
-        def place(array: Any, index: Any, vector: Any) -> Any:
-            return builder.bitcast(builder.gep(array.data, [index]), vector.as_pointer())
+        def place(array: Any, index: Any, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(array.data, [index]), kind.as_pointer())
 
         def number(value: int) -> Any:
             return ir.Constant(n_words.type, value)
 
         registers = [builder.load(place(given[0], number(_LANES * q), floats), align=4) for q in range(_TABLES)]
         with cgutils.for_range_slice(builder, number(0), n_words, number(_LANES), n_words.type) as (n, _):
+            builder.call(fetch, [place(given[1], builder.add(n, number(_AHEAD)), byte), *fetch_how])
             word = builder.load(place(given[1], n, ints), align=4)
             shifted = [builder.lshr(word, ir.Constant(ints, [4 * q] * _LANES)) for q in range(_TABLES)]
             found = [builder.call(permute, pair) for pair in zip(registers, shifted, strict=True)]
