@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings, target
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule, run_state_machine_as_test
 
+from tilth.inference.cache.admission import Admission
 from tilth.inference.cache.costs import StateCosts
+from tilth.inference.cache.policies.flop_aware import FlopAware
+from tilth.inference.cache.policies.greedy_dual import GreedyDual
+from tilth.inference.cache.policies.hit_density import HitDensity
 from tilth.inference.cache.policies.lru import LRU
 from tilth.inference.cache.policies.policy import Policy
+from tilth.inference.cache.policies.superseded import SupersededFirst
+from tilth.inference.cache.policies.tuned_flop_aware import TunedFlopAware
 from tilth.inference.cache.prefix_cache import PrefixCache
+from tilth.inference.cache.selector import Selector
 
 # primes, so that no sum of the one looks like the other
 COSTS = StateCosts(kv_bytes=7, checkpoint_bytes=31, token_flops=10.0, pair_flops=1.0)
@@ -47,6 +55,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     running = Bundle("running")
     costs = COSTS
+    admission: Admission | None = None
 
     def new_policy(self) -> Policy:
         return LRU()
@@ -61,7 +70,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.reserved = 0
         self.now = 0.0
         self.seen: Counter = Counter()
-        self.cache = PrefixCache(self.costs, self.capacity, self.new_policy(), self.free_slots, self.free_state)
+        self.cache = PrefixCache(self.costs, self.capacity, self.new_policy(), self.free_slots, self.free_state, self.admission)
 
     # What the cache calls.
 
@@ -101,7 +110,8 @@ class CacheMachine(RuleBasedStateMachine):
         assert match.n_tokens <= len(tokens) - 1
         assert match.cut is None or match.n_tokens < match.cut <= len(tokens) - 1
         if match.n_tokens:
-            assert self.states[match.checkpoint] == (root, tuple(tokens[: match.n_tokens]))
+            if self.costs.checkpoint_bytes:
+                assert self.states[match.checkpoint] == (root, tuple(tokens[: match.n_tokens]))
             assert [self.owner[slot] for slot in match.slots.tolist()] == [
                 (root, tuple(tokens[: k + 1])) for k in range(match.n_tokens)
             ]
@@ -203,5 +213,74 @@ class CacheMachine(RuleBasedStateMachine):
 
 STEPS = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
-TestLRU = CacheMachine.TestCase
-TestLRU.settings = STEPS
+
+class PureAttention(CacheMachine):
+    """No recurrent layer: any known token can be reused, and a checkpoint is nothing."""
+
+    costs = dataclasses.replace(COSTS, checkpoint_bytes=0)
+
+
+class PureRecurrent(CacheMachine):
+    """No keys: tokens take no bytes, and go with the last state that needs them."""
+
+    costs = dataclasses.replace(COSTS, kv_bytes=0)
+
+    @invariant()
+    def no_tokens_without_states(self):
+        assert all(node.has_checkpoint or node.locks or node.children for node in self.cache.contents.tree.nodes())
+
+
+class FewOnAPath(CacheMachine):
+    admission = Admission(max_checkpoints_per_path=2)
+
+
+class LeavesAlone(CacheMachine):
+    def new_policy(self) -> Policy:
+        return LRU(only_leaves=True, touches_path=True)
+
+
+class ByFlops(CacheMachine):
+    def new_policy(self) -> Policy:
+        return FlopAware(1.0)
+
+
+class Tuned(CacheMachine):
+    def new_policy(self) -> Policy:
+        return TunedFlopAware(bootstrap=0.5)
+
+
+class Dual(CacheMachine):
+    def new_policy(self) -> Policy:
+        return SupersededFirst(GreedyDual())
+
+
+class Density(CacheMachine):
+    def new_policy(self) -> Policy:
+        return SupersededFirst(HitDensity())
+
+
+class Selected(CacheMachine):
+    """Arms change often, and the shadows keep the promises, too."""
+
+    def new_policy(self) -> Policy:
+        return Selector(half_life=8, margin=0.0)
+
+    @invariant()
+    def shadows_are_exact(self):
+        for shadow in self.cache.policy.shadows:
+            assert shadow.cache.ledger == shadow.cache.recount()
+            assert 0 <= shadow.cache.used_bytes <= shadow.cache.capacity_bytes
+
+
+MACHINES = (CacheMachine, PureAttention, PureRecurrent, FewOnAPath, LeavesAlone, ByFlops, Tuned, Dual, Density, Selected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+def test_any_sequence_of_calls(machine: type[CacheMachine]) -> None:
+    run_state_machine_as_test(machine, settings=STEPS)
+
+
+@pytest.mark.parametrize("machine", [CacheMachine, Selected])
+def test_some_sequences_of_calls(machine: type[CacheMachine]) -> None:
+    run_state_machine_as_test(machine, settings=settings(STEPS, max_examples=8))

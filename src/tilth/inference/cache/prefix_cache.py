@@ -297,6 +297,8 @@ class PrefixCache:
 
     def _keep_checkpoint(self, match: Match, end: Node, at: int, checkpoint: Any) -> bool:
         """Put a state on the held path that ends in `end`. False where there is one, or where no room can be made."""
+        if not self.costs.checkpoint_bytes:
+            return False  # without recurrent layers there is nothing in it
         node = self._above(end, at)
         if node.depth == at and node.has_checkpoint:
             self.contents.touch(node)
