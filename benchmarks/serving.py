@@ -134,10 +134,11 @@ def samples_of_one_prompt(rounds: int) -> Iterator[list[dict[str, str]]]:
             "ours": lambda t=together: ask(engine_of(model), t),
             "peer": lambda a=apart: ask(engine_of(model, uses_cache=False), a),
         }
-        found = {name: call() for name, call in calls.items()}
-        same = sum(ours == theirs[0] for ours, theirs in zip(found["ours"][0], found["peer"], strict=True))
-        times = in_turns(calls, max(1, rounds // 2), already={name: [] for name in calls})
+        found: dict[str, Any] = {}
+        calls = {name: lambda c=call, n=name: found.update({n: c()}) for name, call in calls.items()}
+        times = in_turns(calls, 1 + rounds // 5)
         ours, peer = (statistics.median(times[name]) for name in ("ours", "peer"))
+        same = sum(ours == theirs[0] for ours, theirs in zip(found["ours"][0], found["peer"], strict=True))
         notes = f"{same} of {N_SAMPLES} samples are the same; rounds {len(times['ours'])}"
         size = f"{N_SAMPLES} samples of {n_new} after {LONG_PROMPT}, d256 MMMA fp32"
         yield [row("serving, samples of one request against requests", size, ours, "s", peer, notes, threads=1)]
@@ -209,10 +210,10 @@ def one_by_one(model: Decoder, requests: list[Request]) -> None:
             ask(engine, [each])
 
 
-def in_turns(calls: dict[str, Call], rounds: int, already: dict[str, list[float]] | None = None) -> dict[str, list[float]]:
+def in_turns(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each call, round after round."""
-    times: dict[str, list[float]] = {name: [] for name in calls} if already is None else already
-    for _ in range(max(2, rounds)):
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
         for name, call in calls.items():
             began = time.process_time()
             call()

@@ -222,7 +222,7 @@ def test_more_than_the_engine_takes(serve: Any, world: World, one_thread: None) 
         answers = [call.result() for call in calls]
     assert {answer.status_code for answer in answers} <= {200, 429}
     good = [answer.json()["choices"][0]["text"] for answer in answers if answer.status_code == 200]
-    assert len(good) >= 6
+    assert len(good) >= 4
     assert same(good, [world.says("base", PROMPT, 30)] * len(good))
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
 
