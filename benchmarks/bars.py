@@ -28,16 +28,20 @@ NOT_BARS = {
     "hybrid_peer",
     "code_peers",
     "compile_gate",
+    "served_model",
 }
 ON_A_GPU = {"gpu", "gpu_check", "gpu_bench", "gpu_tune", "train_gpu"}
 OF_FILES, OF_REPOSITORIES, OF_FOLDER = {"code_secrets", "code_signals"}, {"code_trace", "git_read"}, {"code_build"}
-OF_TRANSFORMERS = {"generation", "mamba2_mixer", "packing", "train_hf"}
+OF_TRANSFORMERS = {"generation", "mamba2_mixer", "packing", "serving", "train_hf"}
+OF_TEST_DATA = {"load"}
 BY_HAND = {"documentation", "languages", "licences", "lm_eval_export", "dna_splice"}
 
 
 def arguments(name: str) -> list[str] | None:
     """What to call a script with; None where it needs what is not there."""
     if name in BY_HAND or (name in OF_TRANSFORMERS and importlib.util.find_spec("transformers") is None):
+        return None
+    if name in OF_TEST_DATA and not os.environ.get("TILTH_TEST_DATA"):
         return None
     folder = os.environ.get("TILTH_BARS_REPOSITORIES")
     if name in OF_FILES | OF_FOLDER:

@@ -163,6 +163,7 @@ def test_empty_store_has_all_relations(store: Store):
         "losses",
         "document_losses",
         "deltas",
+        "replays",
         "artifacts",
         "parts",
         "step_seconds",

@@ -21,7 +21,7 @@ from tilth.report.registry import panels
 
 EXPECTED_PANELS = [
     "glance", "flow", "clauses", "rejects", "edits", "signals", "policies", "thresholds", "mixture", "correlations",
-    "duplicates", "examples", "languages", "runs", "deltas", "lineage", "seconds",
+    "duplicates", "examples", "languages", "runs", "deltas", "replay", "lineage", "seconds",
 ]  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_hostile_texts_are_shown_and_do_nothing(page: Path, parsed: Page) -> Non
             {"signals": "", "duplicates": "No duplicates", "examples": "No subset", "runs": "No model", "deltas": "No fine-tune"},
         ),
         ("signals", {"examples": "No subset", "clauses": "No subset", "runs": "No model"}),
-        ("subset", {"runs": "No model has been trained yet", "deltas": "No fine-tune has been deployed"}),
+        ("subset", {"runs": "No model has been trained yet", "deltas": "No fine-tune has been deployed", "replay": "No trace"}),
     ],
 )
 def test_a_panel_without_its_tables_says_so(sample: ModuleType, tmp_path: Path, stage: str, sentences: dict[str, str]) -> None:

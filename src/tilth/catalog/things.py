@@ -66,6 +66,14 @@ _FROM_META = {
         "other_bytes": "BIGINT",
         "sample": "VARCHAR",
     },
+    "replays": {
+        "trace": "VARCHAR",
+        "model": "VARCHAR",
+        "is_instant": "BOOLEAN",
+        "n_requests": "BIGINT",
+        "n_input_tokens": "BIGINT",
+        "n_output_tokens": "BIGINT",
+    },
 }
 _CORPUS_COUNTS = {
     "n_documents": "read",
@@ -74,7 +82,7 @@ _CORPUS_COUNTS = {
     "n_tokens": "signals.tokens",
 }  # -> step that counts it
 _CORPUS_ONLY = {"relation": "VARCHAR", "n_shards": "BIGINT", **dict.fromkeys(_CORPUS_COUNTS, "BIGINT")}
-_KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta"}
+_KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta", "replays": "replay"}
 _ARTIFACTS = {
     "step": "VARCHAR",
     "shard": "VARCHAR",

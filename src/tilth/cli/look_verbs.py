@@ -67,7 +67,7 @@ def _plain(value: Any) -> Any:
 def ls(kind: str | None, as_data: bool, debug: bool) -> None:
     """List what there is, or one KIND of it.
 
-    Kinds: corpora, subsets, tokens, runs, deltas; recipes, signals, policies, sources, contracts.
+    Kinds: corpora, subsets, tokens, runs, deltas, replays; recipes, signals, policies, sources, contracts.
     """
     from tilth.pipeline.inventory import inventory
     from tilth.pipeline.project import Project

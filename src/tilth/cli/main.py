@@ -21,7 +21,9 @@ from tilth.cli import (
     look_verbs,
     model_verbs,
     overlap_verbs,
+    replay_verbs,
     score_verbs,
+    serve_verbs,
 )  # fmt: skip
 from tilth.errors import TilthError, UserError, did_you_mean
 
@@ -56,6 +58,8 @@ for verb in (
     corpus_verbs.notice,
     model_verbs.train,
     model_verbs.deploy,
+    serve_verbs.serve,
+    replay_verbs.replay,
     model_verbs.trace,
     foreign_verbs.import_hf,
     foreign_verbs.export_hf,

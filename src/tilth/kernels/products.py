@@ -6,6 +6,8 @@ oneDNN's AVX-512 kernels reach 250, in float32 as well. torch calls oneDNN for 1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,16 +16,50 @@ from torch.nn import functional
 
 # Multiply-adds of a product below which a call of oneDNN costs more than it saves.
 _FEWEST = 1 << 20
+# For `rows_apart`: the values of a weight from which oneDNN multiplies, and the fewest rows that each library takes as many.
+_FEWEST_OF_ROWS = 1 << 16
+_ROWS_ONEDNN, _ROWS_TORCH = 2, 4
+# A plain global, as in backend.py: torch.compile guards on it.
+_rows_are_apart = False
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@contextmanager
+def rows_apart() -> Iterator[None]:
+    """Inside the block (the whole process, not a thread) a row of `linear` on the CPU has the same bits among any other rows,
+    in float32 and bfloat16 on one thread; otherwise to rounding.
+
+    The libraries have kernels of their own for one row, and MKL for two and three; from there on a row's sum is made in one
+    order, which is measured and tested, not promised by them. So few rows are padded, and the library is chosen by the weight
+    alone. A single row then costs up to twice its time; from four rows on nothing. Without a gradient.
+    """
+    global _rows_are_apart
+    previous, _rows_are_apart = _rows_are_apart, True
+    try:
+        yield
+    finally:
+        _rows_are_apart = previous
 
 
 def linear(x_K: Tensor, weight_NK: Tensor) -> Tensor:
     """Return x (..., K) @ weight^T (..., N), differentiable in both; torch's own linear where oneDNN would gain nothing."""
+    if _rows_are_apart and x_K.device.type == "cpu" and not torch.is_grad_enabled():
+        return _linear_of_rows(x_K, weight_NK)
     if not _gains(x_K, weight_NK, len(weight_NK)):
         return functional.linear(x_K, weight_NK)
     if torch.is_grad_enabled() and (x_K.requires_grad or weight_NK.requires_grad):
         return _linear(x_K, weight_NK)
     return _multiply(x_K, weight_NK)
+
+
+def _linear_of_rows(x_K: Tensor, weight_NK: Tensor) -> Tensor:
+    x_MK = x_K.flatten(0, -2)
+    by_onednn = _HAS_ONEDNN and x_K.dtype == weight_NK.dtype == torch.float32 and weight_NK.numel() >= _FEWEST_OF_ROWS
+    n_rows, fewest = len(x_MK), _ROWS_ONEDNN if by_onednn else _ROWS_TORCH
+    if n_rows < fewest:
+        x_MK = functional.pad(x_MK, (0, 0, 0, fewest - n_rows))
+    y_MN: Tensor = _by_onednn(x_MK, weight_NK) if by_onednn else functional.linear(x_MK, weight_NK)
+    return y_MN[:n_rows].view(*x_K.shape[:-1], len(weight_NK))
 
 
 def product(a_MK: Tensor, b_KN: Tensor, out: Tensor | None = None) -> Tensor:

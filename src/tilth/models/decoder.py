@@ -80,7 +80,7 @@ class Decoder(nn.Module):
 
         segments_BT (int) separates packed documents.
         """
-        return self._predict(self.hidden(ids_BT, segments_BT))
+        return self.predict(self.hidden(ids_BT, segments_BT))
 
     def loss(
         self, ids_BT: Tensor, targets_BT: Tensor, segments_BT: Tensor | None = None, each_BT: Tensor | None = None
@@ -143,14 +143,15 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def prefill(self, ids_BT: Tensor, states: DecoderStates) -> Tensor:
         """Read T more tokens into states; logits (B, vocab_size) after the last. May be called again to continue."""
-        return self._predict(self.hidden(ids_BT, states=states)[:, -1])
+        return self.predict(self.hidden(ids_BT, states=states)[:, -1])
 
     @torch.no_grad()
     def step(self, ids_B: Tensor, states: DecoderStates) -> Tensor:
         """Read one more token per row into states; logits (B, vocab_size) of the next."""
         return self.prefill(ids_B.unsqueeze(1), states)
 
-    def _predict(self, hidden: Tensor) -> Tensor:
+    def predict(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocab_size) of the normalised stream that `hidden` returns."""
         if not self.config.rcps:
             return linear(hidden, self.head_weight)
         # a product a strand: the sum of two does not depend on their order, so turned DNA gives the same bits

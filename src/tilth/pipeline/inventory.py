@@ -13,7 +13,7 @@ from tilth.pipeline.project import Project
 
 Row = dict[str, Any]
 
-PLURALS = {"corpora": "corpus", "subsets": "subset", "runs": "run", "deltas": "delta", "tokens": "tokens"}
+PLURALS = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta", "replays": "replay"}
 PLURALS |= {"signals": "signal", "sources": "source", "contracts": "contract", "policies": "policy", "recipes": "recipe"}
 
 
@@ -93,6 +93,8 @@ def _words(project: Project, named: Named) -> str:
         return f"{meta['n_parameters']:,} parameters on {meta['subset']}{base}: {loss}"
     if named.kind == "delta":
         return f"{meta['run']} against {meta['base']}: {meta['size_bytes']:,} of {meta['full_size_bytes']:,} bytes"
+    if named.kind == "replay":
+        return f"{meta['n_requests']:,} requests through {len(meta['cells']):,} caches of {meta['model']}"
     return f"token shards of subset {meta['subset']}"
 
 

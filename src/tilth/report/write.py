@@ -13,7 +13,7 @@ import tilth
 from tilth.artifacts import Store
 from tilth.artifacts.atomic import write_atomically
 from tilth.report.blocks import Block, Heading, Note
-from tilth.report.markup import Markup, join, json_script, tag
+from tilth.report.markup import Child, Markup, join, json_script, tag
 from tilth.report.registry import Panel, panels
 from tilth.report.scope import AbsentError, Scope
 from tilth.report.views import add_views
@@ -42,12 +42,17 @@ def write_report(store: Store, out: Path, corpus: str | None = None) -> Path:
 
 def render(connection: Any, corpus: str | None = None) -> str:
     """The page as HTML, from a connection with the catalog's views."""
+    scopes = _scopes(connection, corpus)
+    sections = [_section(panel, scopes) for panel in panels()]
+    return page(_title(scopes), _about(connection), sections, _contents())
+
+
+def page(title: str, about: Child, sections: Iterable[Markup], contents: Markup | None = None) -> str:
+    """One HTML file that needs nothing else: a title, a sentence under it, and sections whose charts draw themselves."""
     from tilth.report.bundle import chart_script
     from tilth.report.theme import chart_config
 
     script = chart_script()
-    scopes = _scopes(connection, corpus)
-    sections = [_section(panel, scopes) for panel in panels()]
     style = files("tilth.report").joinpath("page.css").read_text("utf-8")
     head = tag(
         "head",
@@ -55,13 +60,13 @@ def render(connection: Any, corpus: str | None = None) -> str:
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}"/>'),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1"/>'),
         Markup('<meta name="color-scheme" content="light dark"/>'),
-        tag("title", _title(scopes)),
+        tag("title", title),
         tag("style", Markup(style)),
     )
     body = tag(
         "body",
-        tag("header", tag("h1", _title(scopes)), tag("p", _about(connection), class_="note"), class_="top"),
-        _contents(),
+        tag("header", tag("h1", title), tag("p", about, class_="note"), class_="top"),
+        contents,
         tag(
             "noscript",
             tag("p", "Charts are drawn by a script inside this page, and scripts are off. All tables and texts are here."),

@@ -73,12 +73,13 @@ class BranchFinished:
 
 @dataclass(frozen=True)
 class RequestFinished:
-    """The last event of a request. n_cached_tokens of the prompt were not read again."""
+    """The last event of a request. n_cached_tokens of the prompt were not read again; queue_seconds passed before it began."""
 
     n_prompt_tokens: int
     n_cached_tokens: int
     n_new_tokens: int
     miss_reason: MissReason
+    queue_seconds: float = 0.0
 
 
 Event = NewToken | BranchFinished | RequestFinished

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -18,8 +20,11 @@ def forward(
     """Return (o_BTHD, lse_BHT). A row at a time, so that no row's result depends on another; `n_splits` changes nothing."""
     n_tokens, n_heads = q_BTHD.shape[1:3]
     lengths = pages.lengths_B.tolist()
-    if n_tokens == 1 and left < 0 and not softcap and min(lengths, default=0) > 0 and max(lengths) <= pages.page_size:
-        return _forward_in_one_page(q_BTHD, pages, lengths, scale)
+    if n_tokens == 1 and left < 0 and not softcap and min(lengths, default=0) > 0:
+        if max(lengths) <= pages.page_size:
+            return _forward_one(q_BTHD, (_of_one_page(pages, row, length) for row, length in enumerate(lengths)), scale)
+        if pages.page_size == 1:
+            return _forward_one(q_BTHD, _of_slots(pages, lengths), scale)
     o_BTHD = torch.zeros_like(q_BTHD, memory_format=torch.contiguous_format)
     lse_BHT = q_BTHD.new_full((len(q_BTHD), n_heads, n_tokens), float("-inf"), dtype=compute_dtype(q_BTHD))
     for row, length in enumerate(lengths):
@@ -32,18 +37,51 @@ def forward(
     return o_BTHD, lse_BHT
 
 
-def _forward_in_one_page(q_B1HD: Tensor, pages: Pages, lengths: list[int], scale: float) -> tuple[Tensor, Tensor]:
-    """One new token for rows of one page each, as in a batch that is generated: as few calls a row as can be."""
+def _forward_one(q_B1HD: Tensor, kept: Iterator[tuple[Tensor, Tensor]], scale: float) -> tuple[Tensor, Tensor]:
+    """One new token for each row over its keys and values (N, G, D), as in a batch that is generated: as few calls as can be."""
     n_rows, _, n_heads, head_dim = q_B1HD.shape
-    q_BGRD = q_B1HD.reshape(n_rows, pages.k_pages.shape[2], -1, head_dim)
-    k_GND, v_GND = pages.k_pages.transpose(1, 2), pages.v_pages.transpose(1, 2)
     found = []
-    for row, length in enumerate(lengths):
-        (page,) = pages.used_by(row, 0, length)
-        k, v = k_GND[page : page + 1, :, :length], v_GND[page : page + 1, :, :length]
-        found.append(_flash(q_BGRD[row : row + 1], k, v, 0.0, False, scale=scale))
+    for q_HD, (k_NGD, v_NGD) in zip(q_B1HD.unbind(0), kept, strict=True):
+        q_1GRD = q_HD.reshape(1, k_NGD.shape[1], -1, head_dim)
+        k_1GND, v_1GND = k_NGD.transpose(0, 1).unsqueeze(0), v_NGD.transpose(0, 1).unsqueeze(0)
+        found.append(_flash(q_1GRD, k_1GND, v_1GND, 0.0, False, scale=scale))
     o_BGRD, lse_BGR = (torch.cat(column) for column in zip(*found, strict=True))
     return o_BGRD.reshape(q_B1HD.shape), lse_BGR.reshape(n_rows, n_heads, 1)
+
+
+def _of_one_page(pages: Pages, row: int, length: int) -> tuple[Tensor, Tensor]:
+    (page,) = pages.used_by(row, 0, length)
+    return pages.k_pages[page, :length], pages.v_pages[page, :length]
+
+
+def _of_slots(pages: Pages, lengths: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The keys and values of each row with a page for each token: a view where they follow each other, else gathered.
+
+    What a row begins with as the row gathered before it did, as samples of one prompt do, is not gathered again.
+    """
+    gathered: tuple[Tensor, ...] = ()
+    before = pages.block_table_BP[0, :0]
+    for row, length in enumerate(lengths):
+        slots_N = pages.block_table_BP[row, :length]
+        low, high = (int(end) for end in slots_N.aminmax())
+        if len(slots_N) < length or low < 0 or high >= len(pages.k_pages):
+            pages.used_by(row, 0, length)  # raises
+        if high - low == length - 1 and slots_N.equal(torch.arange(low, high + 1, dtype=torch.int32)):
+            yield pages.k_pages[low : high + 1, 0], pages.v_pages[low : high + 1, 0]
+            continue
+        caches = pages.k_pages[:, 0], pages.v_pages[:, 0]
+        gathered = gathered or tuple(cache.new_empty(max(lengths), *cache.shape[1:]) for cache in caches)
+        n_same = _common_length(before, slots_N)
+        for cache, copy in zip(caches, gathered, strict=True):
+            torch.index_select(cache, 0, slots_N[n_same:], out=copy[n_same:length])
+        before = slots_N
+        yield gathered[0][:length], gathered[1][:length]
+
+
+def _common_length(a_N: Tensor, b_N: Tensor) -> int:
+    n_both = min(len(a_N), len(b_N))
+    differs_N = a_N[:n_both] != b_N[:n_both]
+    return int(differs_N.to(torch.uint8).argmax()) if n_both and bool(differs_N.any()) else n_both
 
 
 def write(k_BTGD: Tensor, v_BTGD: Tensor, pages: Pages) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, direct, implementation
 from tilth.kernels.causal_conv1d.inputs import ConvInputs, check_activation, check_taps
 from tilth.kernels.causal_conv1d.state import final_state
+from tilth.kernels.rows import channels_as_rows, refuse, rows_as_channels
 
 # Written out, so that the functions below need not repeat it: torch would infer it from their signatures.
 _INPUTS = "Tensor x_BTC, Tensor weight_CK, Tensor? bias_C, Tensor? segments_BT, Tensor? initial_state_BKC"
@@ -35,10 +36,19 @@ def causal_conv1d(
     inputs before the first token, in the order of time, zeros if None; it belongs to the first document. The final
     state, in the dtype of x, is the initial state of the tokens that follow. With `reverse` time runs the other way:
     y_t reads x_t to x_{t+K-1}, the initial state holds the inputs after the last token, the final one the first inputs.
-    x_BTC may be a slice of wider rows (any strides of B and T): it is not copied.
+    x_BTC may be a slice of wider rows (any strides of B and T): it is not copied. Each row may have taps of its own, weight
+    (B, C, K) and bias (B, C); then there are no segments.
     Source: Gu and Dao 2023, "Mamba", figure 3.
     Raises ValueError for shapes, dtypes or devices that do not fit, BackendError for a backend that cannot run.
     """
+    if weight_CK.dim() == 3:
+        refuse(segments_BT=segments_BT)
+        x, weight, bias = _one_row(x_BTC, weight_CK, bias_C)
+        initial = None if initial_state_BKC is None else rows_as_channels(initial_state_BKC).unsqueeze(0)
+        options: dict[str, Any] = {"activation": activation, "initial_state_BKC": initial, "reverse": reverse, "backend": backend}
+        y, final = causal_conv1d(x, weight, bias, return_final_state=True, **options)
+        y_BTC, final_BKC = (channels_as_rows(t[0], len(x_BTC)) for t in (y, final))
+        return (y_BTC, final_BKC) if return_final_state else y_BTC
     inputs = ConvInputs(x_BTC, weight_CK, bias_C, segments_BT, initial_state_BKC)
     inputs.check()
     check_activation(activation)
@@ -60,9 +70,18 @@ def causal_conv1d_update(
 
     K is 2 to 8. The states are replaced in place by those after the T tokens. With `state_indices_B` (int32 or int64)
     row b uses the state of that index, so `state_BKC` may hold any number of states; no two rows may use the same one,
-    and a row of index -1 is skipped: its outputs are 0. No gradient flows.
+    and a row of index -1 is skipped: its outputs are 0. No gradient flows. Each row may have taps of its own, weight
+    (B, C, K) and bias (B, C); then there are no indices.
     Raises ValueError for shapes, dtypes or devices that do not fit, BackendError for a backend that cannot run.
     """
+    if weight_CK.dim() == 3:
+        refuse(state_indices_B=state_indices_B)
+        check_shape("state_BKC", state_BKC, (len(x_BTC), weight_CK.shape[2] - 1, x_BTC.shape[-1]), "B, K - 1, C")
+        x, weight, bias = _one_row(x_BTC, weight_CK, bias_C)
+        state = rows_as_channels(state_BKC).unsqueeze(0)
+        y = causal_conv1d_update(x, state, weight, bias, activation=activation, backend=backend)
+        state_BKC.copy_(channels_as_rows(state[0], len(x_BTC)))
+        return channels_as_rows(y[0], len(x_BTC))
     check_taps(x_BTC, weight_CK, bias_C, fewest=2)
     check_activation(activation)
     n_batch, _, n_channels = x_BTC.shape
@@ -75,6 +94,18 @@ def causal_conv1d_update(
             raise ValueError(f"state_indices_B is {state_indices_B.dtype}; expected int32 or int64")
     check_device(x_BTC, state_BKC=state_BKC, state_indices_B=state_indices_B)
     return direct(_update)(x_BTC, state_BKC, weight_CK, bias_C, activation, state_indices_B, choose_backend(x_BTC, backend))
+
+
+def _one_row(x_BTC: Tensor, weight_BCK: Tensor, bias_BC: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the channels of all rows as those of one row (1, T, B * C), with the taps of each."""
+    if x_BTC.dim() != 3:
+        raise ValueError(f"x_BTC has shape {tuple(x_BTC.shape)}; expected 3 dimensions (B, T, C)")
+    n_batch, _, n_channels = x_BTC.shape
+    check_shape("weight_CK", weight_BCK, (n_batch, n_channels, weight_BCK.shape[2]), "B, C, K")
+    if bias_BC is not None:
+        check_shape("bias_C", bias_BC, (n_batch, n_channels), "B, C")
+        bias_BC = bias_BC.flatten()
+    return rows_as_channels(x_BTC).unsqueeze(0), weight_BCK.flatten(0, 1), bias_BC
 
 
 @torch.library.custom_op("tilth::causal_conv1d", mutates_args=(), schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, compute_dtype, direct, implementation
+from tilth.kernels.rows import channels_as_rows, refuse, rows_as_channels
 
 
 def rms_norm(
@@ -32,17 +33,45 @@ def rms_norm(
     x * silu(gate) as in Mamba-2. `group_size` divides D: statistics over each that many channels.
     `reverse_complement`: the last dimension is 2D, and its second half holds the other strand's channels in reversed
     order, which is normalised by itself, with the weight and the bias reversed.
+    Each row may have a weight of its own: weight and bias are then (B, D) for x_D (B, ..., D), and there are no strands.
     Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", equation 4; gate: Dao and Gu 2024, "Transformers
     are SSMs", section 7; strands: Schiff et al. 2024, "Caduceus", section 4.
     Raises ValueError for shapes or dtypes that do not fit, for a residual together with a gate (a gated norm lies inside
     its block and reads no stream), and BackendError for a backend that cannot run.
     """
+    if weight_D.dim() == 2:
+        refuse(reverse_complement=reverse_complement)
+        _check_rows(x_D, weight_D, bias_D)
+        options: dict[str, Any] = {
+            "norm_before_gate": norm_before_gate,
+            "group_size": group_size or weight_D.shape[1],
+            "backend": backend,
+        }
+        given = {"bias_D": bias_D, "residual_D": residual_D, "gate_D": gate_D}
+        options |= {name: rows_as_channels(tensor) for name, tensor in given.items() if tensor is not None}
+        found = rms_norm(rows_as_channels(x_D), rows_as_channels(weight_D), eps, **options)
+        return _by_rows(found, len(x_D))
     group = _check(x_D, weight_D, bias_D, residual_D, gate_D, norm_before_gate, group_size, reverse_complement)
     backend = choose_backend(x_D, backend)
     y_D, h_D, _ = direct(_rms_norm)(
         x_D, weight_D, bias_D, residual_D, gate_D, eps, norm_before_gate, group, reverse_complement, backend
     )
     return y_D if residual_D is None else (y_D, h_D)
+
+
+def _by_rows(found: Tensor | tuple[Tensor, Tensor], n_rows: int) -> Tensor | tuple[Tensor, Tensor]:
+    if isinstance(found, tuple):
+        return channels_as_rows(found[0], n_rows), channels_as_rows(found[1], n_rows)
+    return channels_as_rows(found, n_rows)
+
+
+def _check_rows(x_D: Tensor, weight_BD: Tensor, bias_BD: Tensor | None) -> None:
+    if x_D.dim() < 2:
+        raise ValueError(f"x_D has shape {tuple(x_D.shape)}; expected (B, ..., D), as each row has a weight")
+    shape = (x_D.shape[0], x_D.shape[-1])
+    check_shape("weight_D", weight_BD, shape, "B, D")
+    if bias_BD is not None:
+        check_shape("bias_D", bias_BD, shape, "B, D")
 
 
 def _check(

@@ -34,9 +34,12 @@ def forward(
     """Return y (..., D), x + residual (empty without one), and 1 / rms of each group (..., groups)."""
     others = [t for t in (bias_D, residual_D, gate_D) if t is not None]
     dtype = compute_dtype(x_D, weight_D, *others)
-    if x_D.numel() <= _FEW and not others and group_size == x_D.shape[-1] and x_D.dtype == weight_D.dtype == dtype:
-        y_D, rstd_G = _fused(x_D, [group_size], weight_D, eps)
-        return y_D, x_D.new_empty(0), rstd_G
+    if x_D.numel() <= _FEW and not others and not reverse_complement and x_D.dtype == weight_D.dtype == dtype:
+        if group_size == x_D.shape[-1]:
+            y_D, rstd_G = _fused(x_D, [group_size], weight_D, eps)
+            return y_D, x_D.new_empty(0), rstd_G
+        y_Gd, rstd_G1 = _fused(x_D.unflatten(-1, (-1, group_size)), [group_size], None, eps)
+        return y_Gd.flatten(-2).mul_(weight_D), x_D.new_empty(0), rstd_G1.squeeze(-1)
     weight = both_strands(weight_D.to(dtype), reverse_complement)
     bias = None if bias_D is None else both_strands(bias_D.to(dtype), reverse_complement)
     y_D = x_D.new_empty(x_D.shape)

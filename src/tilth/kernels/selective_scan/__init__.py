@@ -69,12 +69,15 @@ def selective_step(
 
     `state_BCN` is replaced in place by the state after the token. With `state_indices_B` (int32 or int64) row b uses the
     state of that index, so `state_BCN` may hold any number of states; no two rows may use the same one, and a row of
-    index -1 is skipped: its outputs are 0. No gradient flows.
+    index -1 is skipped: its outputs are 0. No gradient flows. Each row may have parameters of its own: then A is (B, C, N),
+    D and dt_bias are (B, C), and there are no indices.
     Raises ValueError for shapes, dtypes or devices that do not fit, BackendError for a backend that cannot run.
     """
     inputs = StepInputs(u_BC, state_BCN, dt_BC, A_CN, B_BGN, C_BGN, D_C, z_BC, dt_bias_C, state_indices_B)
     inputs.check()
-    return _selective_step(*inputs, dt_softplus, choose_backend(u_BC, backend))
+    if A_CN.dim() == 3:
+        inputs = inputs.one_row()
+    return _selective_step(*inputs, dt_softplus, choose_backend(u_BC, backend)).view(u_BC.shape)
 
 
 @torch.library.custom_op("tilth::selective_scan", mutates_args=(), schema=f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor)")

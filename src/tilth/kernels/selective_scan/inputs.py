@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.backend import check_device, check_float, check_segments, check_shape
+from tilth.kernels.rows import refuse
 
 CHUNK = 64
 """Tokens between two states that the forward keeps for the backward; the last chunk of a row may be shorter."""
@@ -80,6 +81,12 @@ class StepInputs(NamedTuple):
     dt_bias_C: Tensor | None
     state_indices_B: Tensor | None
 
+    def one_row(self) -> StepInputs:
+        """The channels and groups of all rows as those of one row, each with parameters of its own."""
+        flat = {name: None if tensor is None else tensor.flatten(0, 1) for name, tensor in self._asdict().items()}
+        of_channels = ("A_CN", "D_C", "dt_bias_C")
+        return StepInputs(**{name: t if t is None or name in of_channels else t.unsqueeze(0) for name, t in flat.items()})
+
     def check(self) -> None:
         """Raise ValueError for shapes, dtypes or devices that do not fit."""
         if self.u_BC.dim() != 2:
@@ -93,15 +100,20 @@ class StepInputs(NamedTuple):
                 f"B_BGN has shape {tuple(self.B_BGN.shape)}; N must be at least 1, and G a divisor of the {n_channels} channels"
             )
         n_states = n_batch if self.state_indices_B is None else self.state_BCN.shape[0]
+        of_rows, letter = ((n_batch,), "B, ") if self.A_CN.dim() == 3 else ((), "")
+        if of_rows:
+            refuse(state_indices_B=self.state_indices_B)
+            if not self.state_BCN.is_contiguous():
+                raise ValueError(f"state_BCN has strides {self.state_BCN.stride()}; each row has parameters: expected contiguous")
         shapes = {
             "state_BCN": ((n_states, n_channels, d_state), "B, C, N"),
             "dt_BC": ((n_batch, n_channels), "B, C"),
-            "A_CN": ((n_channels, d_state), "C, N"),
+            "A_CN": ((*of_rows, n_channels, d_state), f"{letter}C, N"),
             "B_BGN": ((n_batch, n_groups, d_state), "B, G, N"),
             "C_BGN": ((n_batch, n_groups, d_state), "B, G, N"),
-            "D_C": ((n_channels,), "C"),
+            "D_C": ((*of_rows, n_channels), f"{letter}C"),
             "z_BC": ((n_batch, n_channels), "B, C"),
-            "dt_bias_C": ((n_channels,), "C"),
+            "dt_bias_C": ((*of_rows, n_channels), f"{letter}C"),
             "state_indices_B": ((n_batch,), "B"),
         }
         given = {name: tensor for name, tensor in self._asdict().items() if tensor is not None}

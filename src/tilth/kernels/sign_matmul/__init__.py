@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, implementation
+from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, direct, implementation
 from tilth.kernels.sign_matmul.packing import n_words, pack, unpack
 
 __all__ = ["pack", "sign_matmul", "sign_matmul_grouped", "unpack"]
@@ -48,7 +48,7 @@ def sign_matmul(
     }
     _check(inputs | {"packed_PN": packed_PN.unsqueeze(0)})
     tensors = [value for name, value in inputs.items() if name not in ("x_MK", "packed_PN")]
-    return _sign_matmul(x_MK, packed_PN.unsqueeze(0), None, *tensors, choose_backend(x_MK, backend))
+    return direct(_sign_matmul)(x_MK, packed_PN.unsqueeze(0), None, *tensors, choose_backend(x_MK, backend))
 
 
 def sign_matmul_grouped(
@@ -86,7 +86,7 @@ def sign_matmul_grouped(
         raise ValueError(f"tenants_M is {tenants_M.dtype}; expected int32")
     check_device(x_MK, tenants_M=tenants_M)
     name = choose_backend(x_MK, backend)
-    return _sign_matmul(x_MK, packed_EPN, tenants_M, scale_E, row_scale_EN, column_scale_EK, add_to_MN, name)
+    return direct(_sign_matmul)(x_MK, packed_EPN, tenants_M, scale_E, row_scale_EN, column_scale_EK, add_to_MN, name)
 
 
 def _one(scale: Tensor | None, name: str) -> Tensor | None:

@@ -1,4 +1,8 @@
-"""Products with signs on the CPU: the signs of some outputs are looked up a byte at once, and multiplied while in the cache."""
+"""Products with signs on the CPU: forward by signed_sums, backward with signs that are unpacked, some outputs at a time.
+
+A matrix that is unpacked a byte at a time, while it is in the cache, is also what many rows are multiplied with where
+signed_sums has no tables.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ from tilth.kernels.sign_matmul.reference import check_tenants
 _BLOCK_SIGNS = 262_144
 # Outputs at a time at most: the gradient of x is a sum over outputs, which is more exact as a sum of sums.
 _BLOCK_OUTPUTS = 128
+# Rows of a tenant for which unpacking does not pay even where signed_sums has no tables.
+_FEW_ROWS = 32
 
 
 def forward(
@@ -28,16 +34,36 @@ def forward(
     add_to_MN: Tensor | None,
 ) -> Tensor:
     """Return y_MN."""
+    # imported where it is used: a compiler takes longer to import than all kernels
+    from tilth.kernels.sign_matmul import signed_sums
+
     check_tenants(tenants_M, len(packed_EPN))
     dtype = compute_dtype(x_MK)
-    y = x_MK.new_zeros(len(x_MK), packed_EPN.shape[2], dtype=dtype)
-    for e, rows in _rows(tenants_M, len(packed_EPN)):
-        x = _scaled_x(x_MK[rows].to(dtype), column_scale_EK, e)
-        product = x.new_empty(len(x), packed_EPN.shape[2])
-        for part, signs_NK in _blocks(packed_EPN[e], x.shape[1], dtype):
-            product[:, part] = x @ signs_NK.T
-        y[rows] = product.mul_(factor) if (factor := _factor(scale_E, row_scale_EN, e, dtype)) is not None else product
-    return (y if add_to_MN is None else y.add_(add_to_MN)).to(x_MK.dtype)
+    x = x_MK.to(dtype)
+    if add_to_MN is None:
+        y = x_MK.new_zeros(len(x), packed_EPN.shape[2], dtype=dtype)
+    else:
+        y = add_to_MN.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    tenants_M = torch.zeros(len(x), dtype=torch.int32) if tenants_M is None else tenants_M
+    many = {} if len(x) <= _FEW_ROWS or signed_sums.has_tables(dtype) else _rows_of_many(tenants_M)
+    for e, rows in many.items():
+        y[rows] += _product(_scaled_x(x[rows], column_scale_EK, e), packed_EPN[e], _factor(scale_E, row_scale_EN, e, dtype))
+        tenants_M = tenants_M.index_fill(0, rows, -1)
+    signed_sums.add_products(y, x, packed_EPN, tenants_M, scale_E, row_scale_EN, column_scale_EK)
+    return y.to(x_MK.dtype)
+
+
+def _rows_of_many(tenants_M: Tensor) -> dict[int, Tensor]:
+    """Return each tenant that has more than a few rows, and these."""
+    is_many_E = torch.bincount(tenants_M + 1)[1:] > _FEW_ROWS
+    return {e: (tenants_M == e).nonzero().squeeze(1) for e in is_many_E.nonzero().flatten().tolist()}
+
+
+def _product(x_MK: Tensor, packed_PN: Tensor, factor: Tensor | None) -> Tensor:
+    product = x_MK.new_empty(len(x_MK), packed_PN.shape[1])
+    for part, signs_NK in _blocks(packed_PN, x_MK.shape[1], x_MK.dtype):
+        product[:, part] = x_MK @ signs_NK.T
+    return product if factor is None else product.mul_(factor)
 
 
 def backward(

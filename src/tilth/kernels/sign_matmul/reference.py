@@ -13,11 +13,11 @@ from tilth.kernels.sign_matmul.packing import unpack
 
 def check_tenants(tenants_M: Tensor | None, n_tenants: int) -> None:
     """Raise ValueError for a tenant outside -1 <= tenant < E, where the tenants lie on the CPU."""
-    if tenants_M is None or tenants_M.device.type != "cpu":
+    if tenants_M is None or tenants_M.device.type != "cpu" or not len(tenants_M):
         return
-    bad_M = (tenants_M < -1) | (tenants_M >= n_tenants)
-    if bad_M.any():
-        row = int(bad_M.nonzero()[0])
+    lowest, highest = (int(tenant) for tenant in tenants_M.aminmax())
+    if lowest < -1 or highest >= n_tenants:
+        row = int(((tenants_M < -1) | (tenants_M >= n_tenants)).nonzero()[0])
         raise ValueError(f"tenants_M[{row}] is {int(tenants_M[row])}; expected -1 <= tenant < {n_tenants}")
 
 

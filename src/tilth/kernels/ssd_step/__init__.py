@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tilth.kernels.backend import check_device, check_float, check_shape, choose_backend, direct, implementation
+from tilth.kernels.rows import refuse
 from tilth.kernels.ssd_step.inputs import StepInputs
 
 
@@ -31,6 +32,7 @@ def ssd_step(
 
     With `state_indices_B` (int32) the states are a pool (S, H, P, N) of which row b uses the one of that number: no two
     rows the same; a row of number -1 is skipped, its y is 0. D is (H,) or (H, P). There are no gradients.
+    Each row may have parameters of its own: then A, D and dt_bias are all (B, H), and there is no pool.
     Source: Dao and Gu 2024, "Transformers are SSMs", equation 1.
     Raises ValueError for shapes or dtypes that do not fit (and on the CPU for indices outside the pool), BackendError for a
     backend that cannot run.
@@ -40,8 +42,12 @@ def ssd_step(
     low, high = dt_limit
     if not low <= high:
         raise ValueError(f"dt_limit is {dt_limit}; expected two numbers, the smaller one first")
+    if A_H.dim() == 2:
+        state_BHPN, inputs = state_BHPN.flatten(0, 1).unsqueeze(0), inputs.one_row()
+    name = choose_backend(x_BHP, backend)
     with torch.no_grad():
-        return direct(_ssd_step)(state_BHPN, *inputs, dt_softplus, float(low), float(high), choose_backend(x_BHP, backend))
+        y_BHP = direct(_ssd_step)(state_BHPN, *inputs, dt_softplus, float(low), float(high), name)
+    return y_BHP.view(x_BHP.shape)
 
 
 def _check(state_BHPN: Tensor, inputs: StepInputs) -> None:
@@ -54,6 +60,10 @@ def _check(state_BHPN: Tensor, inputs: StepInputs) -> None:
     if n_groups == 0 or n_heads % n_groups:
         raise ValueError(f"{n_heads} heads cannot share {n_groups} groups: H must be a multiple of G")
     indices = inputs.state_indices_B
+    heads, letters = ((n_heads,), "H") if inputs.A_H.dim() == 1 else ((n_rows, n_heads), "B, H")
+    is_wide = inputs.D_H is not None and inputs.D_H.dim() == 2 and len(heads) == 1
+    if len(heads) == 2:
+        refuse(state_indices_B=indices)
     n_states = n_rows if indices is None or state_BHPN.dim() != 4 else state_BHPN.shape[0]
     check_shape("state_BHPN", state_BHPN, (n_states, n_heads, head_dim, d_state), "B or pool, H, P, N")
     check_float("state_BHPN", state_BHPN)
@@ -62,12 +72,12 @@ def _check(state_BHPN: Tensor, inputs: StepInputs) -> None:
     shapes = {
         "x_BHP": ((n_rows, n_heads, head_dim), "B, H, P"),
         "dt_BH": ((n_rows, n_heads), "B, H"),
-        "A_H": ((n_heads,), "H"),
+        "A_H": (heads, letters),
         "B_BGN": ((n_rows, n_groups, d_state), "B, G, N"),
         "C_BGN": ((n_rows, n_groups, d_state), "B, G, N"),
-        "D_H": ((n_heads, head_dim), "H, P") if inputs.D_H is not None and inputs.D_H.dim() == 2 else ((n_heads,), "H"),
+        "D_H": ((n_heads, head_dim), "H, P") if is_wide else (heads, letters),
         "z_BHP": ((n_rows, n_heads, head_dim), "B, H, P"),
-        "dt_bias_H": ((n_heads,), "H"),
+        "dt_bias_H": (heads, letters),
     }
     given = {name: tensor for name, tensor in inputs._asdict().items() if tensor is not None}
     for name, tensor in given.items():

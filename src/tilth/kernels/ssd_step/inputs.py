@@ -21,6 +21,12 @@ class StepInputs(NamedTuple):
     dt_bias_H: Tensor | None
     state_indices_B: Tensor | None
 
+    def one_row(self) -> StepInputs:
+        """The heads and groups of all rows as those of one row, each with parameters of its own."""
+        flat = {name: None if tensor is None else tensor.flatten(0, 1) for name, tensor in self._asdict().items()}
+        of_heads = ("A_H", "D_H", "dt_bias_H")
+        return StepInputs(**{name: t if t is None or name in of_heads else t.unsqueeze(0) for name, t in flat.items()})
+
     def check_indices(self, n_states: int) -> None:
         """Raise ValueError for a number outside the pool; on a GPU an assertion that nobody waits for."""
         indices = self.state_indices_B

@@ -52,8 +52,8 @@ class DiscreteMamba2(Mamba2):
         step_BTH = softplus(a_BTH.to(wide)).clamp(min=LEAST_STEP)
         # the scan multiplies x by the step that decays the state, so x is divided by it first
         stepped = (x_BTHP / step_BTH.unsqueeze(-1), step_BTH, -torch.ones_like(self.D, dtype=wide), B_BTGN, C_BTGN)
-        y_BTHP = self.scan(*stepped, layout, state, reverse) + self.D.unsqueeze(-1) * x_BTHP
-        return y_BTHP.flatten(-2).to(rows_BTR.dtype) * silu(z_BTI + self.z_bias)
+        y_BTHP = self.scan(*stepped, layout, state, reverse) + self.D[..., None, :, None] * x_BTHP
+        return y_BTHP.flatten(-2).to(rows_BTR.dtype) * silu(z_BTI + self.z_bias[..., None, :])
 
     @classmethod
     def cuts(cls, config: ModelConfig) -> Cuts:

@@ -80,7 +80,7 @@ class Mamba2(nn.Module):
         self, xBC_BTC: Tensor, layout: SequenceLayout, state: Mamba2State | None, reverse: bool, activation: str | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x, B and C by heads and groups after the convolution; a state gets its last inputs."""
-        if state is not None and xBC_BTC.shape[1] == 1 and self.conv_weight.shape[1] > 1:
+        if state is not None and xBC_BTC.shape[1] == 1 and self.conv_weight.shape[-1] > 1:
             mixed_BTC = causal_conv1d_update(xBC_BTC, state.conv_inputs, self.conv_weight, self.conv_bias, activation=activation)
             return self._by_heads(mixed_BTC)
         mixed_BTC, conv_inputs_BKC = causal_conv1d(

@@ -1,0 +1,81 @@
+"""Text to token ids: what begins a text, how long it may be, and never for long on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tilth.deploy.server.api_errors import ApiError
+from tilth.tokenize.bpe import Tokenizer
+
+SHORT_CHARS = 4096  # about 1 ms; what is longer is tokenised in a thread
+# tokenizers lets go of the interpreter's lock; more threads would only take cores from the engine
+_WORKERS = ThreadPoolExecutor(2, thread_name_prefix="tokenise")
+
+
+class PromptReader:
+    """Encodes prompts as the model was trained to read them, and decides how a text ends.
+
+    A model trained by Tilth reads the separator before a text, and it ends one. Of an imported one tokenizer_config.json and
+    generation_config.json say which tokens these are, and whether a text begins with one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, folder: Path | None, vocab_size: int, max_tokens: int) -> None:
+        self.tokenizer, self._vocab_size, self._max_tokens = tokenizer, vocab_size, max_tokens
+        config = _read(folder, "tokenizer_config.json")
+        generation = _read(folder, "generation_config.json")
+        special = tokenizer.special_ids
+        self.names = {role: _content(config.get(role)) for role in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        self.first_ids: tuple[int, ...] = (tokenizer.separator_id,)
+        if config:
+            begins = special.get(self.names["bos_token"] or "") if config.get("add_bos_token") else None
+            self.first_ids = () if begins is None else (begins,)
+        ends = generation.get("eos_token_id", special.get(self.names["eos_token"] or "", tokenizer.separator_id))
+        self.end_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else (ends,)
+        self._longest = max(1, int(tokenizer.byte_lengths.max())) if tokenizer.byte_lengths.any() else 64
+
+    async def encode(self, text: str, *, begins: bool = True) -> tuple[int, ...]:
+        """The ids of a text, those that begin one included. Raises ApiError 400 for a text longer than the model's context."""
+        # no tokenisation could bring it under the limit: said before time is spent on it
+        if len(text) > self._longest * self._max_tokens:
+            self.refuse_length(f"The prompt has at least {len(text) // self._longest} tokens, the answer 1 or more")
+        if len(text) <= SHORT_CHARS:
+            ids = self.tokenizer.encode(text)
+        else:
+            ids = await asyncio.get_running_loop().run_in_executor(_WORKERS, self.tokenizer.encode, text)
+        return (*(self.first_ids if begins else ()), *ids.tolist())
+
+    def check_ids(self, ids: Any, param: str) -> tuple[int, ...]:
+        """Token ids as they came in JSON; raises ApiError 400 for what is none of this model."""
+        bad = next((token for token in ids if type(token) is not int or not 0 <= token < self._vocab_size), None)
+        if bad is not None:
+            what = f"`{param}` has {str(bad)[:40]!r}, which is no token id of this model: 0 to {self._vocab_size - 1}."
+            raise ApiError(400, what, param=param, code="invalid_token")
+        return tuple(ids)
+
+    def check_length(self, n_prompt_tokens: int, max_tokens: int) -> None:
+        """Raises ApiError 400 where not so many tokens could follow."""
+        if n_prompt_tokens + max_tokens > self._max_tokens:
+            self.refuse_length(f"The prompt has {n_prompt_tokens} tokens, the answer up to {max_tokens}")
+
+    def refuse_length(self, what: str) -> NoReturn:
+        """Raises ApiError 400."""
+        what = f"{what}; together they can have {self._max_tokens}."
+        raise ApiError(400, what, param="prompt", code="context_length_exceeded")
+
+    def room_after(self, n_prompt_tokens: int) -> int:
+        """How many tokens can follow."""
+        return self._max_tokens - n_prompt_tokens
+
+
+def _read(folder: Path | None, name: str) -> dict[str, Any]:
+    path = folder / name if folder else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
+def _content(token: Any) -> str | None:
+    """A token of tokenizer_config.json is a string, or an object that has it as `content`."""
+    return token.get("content") if isinstance(token, dict) else token

@@ -1,0 +1,226 @@
+"""A server while it runs: two ports and the engine's thread in one process, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from tilth.deploy.server.admin import make_admin_app
+from tilth.deploy.server.api_errors import LOG, draining
+from tilth.deploy.server.app import make_app
+from tilth.deploy.server.limits import Limits
+from tilth.deploy.server.service import Served, Service
+from tilth.deploy.server.submission import Engine
+from tilth.deploy.server.tenants import Store, Tenants
+from tilth.errors import UserError
+
+SAME_WISH_SECONDS = 0.5
+CLOSING_SECONDS = 2  # connections may take this long to close after the last answer
+ENGINE_SECONDS = 10.0  # and the engine's thread this long to end its iteration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Where to listen; port 0 takes a free one. Without admin_token there is no admin port."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 8001
+    admin_token: str = ""
+    api_keys: Sequence[str] = ()
+
+
+class Stopper:
+    """How often the end was asked for: once to finish what there is, twice for the end at once.
+
+    What comes within half a second is the same wish: a terminal and a wrapper both pass a signal on.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.asked_twice = asyncio.Event(), asyncio.Event()
+        self._first_time = 0.0
+
+    def ask(self) -> None:
+        """Called in the event loop."""
+        now = time.monotonic()
+        if not self.asked.is_set():
+            self._first_time = now
+            self.asked.set()
+        elif now - self._first_time > SAME_WISH_SECONDS:
+            self.asked_twice.set()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: two servers share this process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run(
+    served: Served,
+    limits: Limits,
+    ports: Ports,
+    *,
+    store: Store | None = None,
+    tenants: Mapping[str, Path | None] | None = None,
+    stopper: Stopper | None = None,
+    on_ready: Callable[[int, int | None], None] = lambda port, admin_port: None,
+) -> int:
+    """Serve until SIGTERM, SIGINT or the stopper; returns the exit code: 0, 1 where the engine failed, 143 when ended at once.
+
+    tenants are loaded into the store before the ports open, by name from a file or (None) the store's folder; on_ready gets
+    the ports. Raises UserError for a port that is taken, and what loading a tenant raises.
+    """
+    stopper = stopper or Stopper()
+    service = Service(served, limits)
+    tenants = tenants or {}
+    loaded = Tenants(served.engine, store, service.models, served.n_parameters, tenants)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals(stopper))
+        sockets = [stack.enter_context(_listen(ports.host, ports.port, limits))]
+        apps = [make_app(service, ports.api_keys)]
+        if ports.admin_token:
+            sockets.append(stack.enter_context(_listen(ports.admin_host, ports.admin_port, limits)))
+            apps.append(make_admin_app(service, loaded, ports.admin_token))
+        stop_engine, engine = threading.Event(), None
+        try:
+            engine = _start_engine(served.engine, stop_engine, service, stopper)
+            for name in tenants:
+                await loaded.load(name)
+            servers = [_server(app, limits) for app in apps]
+            tasks = [asyncio.create_task(each.serve([sock])) for each, sock in zip(servers, sockets, strict=True)]
+            found = [sock.getsockname()[1] for sock in sockets]
+            on_ready(found[0], found[1] if len(found) > 1 else None)
+            await _drain(service, stopper, limits)
+            await _close(service, servers, tasks, stopper)
+        finally:
+            stop_engine.set()
+            if engine is not None:
+                await asyncio.to_thread(engine.join, 0.0 if stopper.asked_twice.is_set() else ENGINE_SECONDS)
+    if stopper.asked_twice.is_set():
+        return 128 + signal.SIGTERM
+    return 0 if service.failure is None else 1
+
+
+def _start_engine(engine: Engine, stop: threading.Event, service: Service, stopper: Stopper) -> threading.Thread:
+    loop = asyncio.get_running_loop()
+
+    def end(why: str) -> None:
+        service.fail(why)
+        stopper.ask()
+
+    def loop_of_engine() -> None:
+        why = "the engine's loop returned"
+        try:
+            engine.run(stop)
+        except BaseException as error:
+            LOG.critical("the engine's thread ended", exc_info=error)
+            why = f"{type(error).__name__}: {error}"
+        if not stop.is_set():
+            loop.call_soon_threadsafe(end, why)
+
+    # a daemon: an iteration that hangs must not keep the process
+    thread = threading.Thread(target=loop_of_engine, name="engine", daemon=True)
+    thread.start()
+    return thread
+
+
+async def _drain(service: Service, stopper: Stopper, limits: Limits) -> None:
+    """Wait until the end is asked for; then until all that runs has its answer, the time is over, or it is asked for again."""
+    await stopper.asked.wait()
+    LOG.info("draining: %d requests are open", service.gate.n_open)
+    service.gate.is_draining = True
+    service.engine.drain()
+    waits = [asyncio.create_task(service.gate.wait_until_empty()), asyncio.create_task(stopper.asked_twice.wait())]
+    await asyncio.wait(waits, timeout=limits.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    service.give_up_all(draining())
+
+
+async def _close(service: Service, servers: Sequence[_Server], tasks: Sequence[asyncio.Task[None]], stopper: Stopper) -> None:
+    # those given up are told before their connections close
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSING_SECONDS):
+            await service.gate.wait_until_empty()
+    for server in servers:
+        server.should_exit = True
+        server.force_exit = stopper.asked_twice.is_set()
+    await asyncio.gather(*tasks)
+
+
+@contextlib.contextmanager
+def _signals(stopper: Stopper) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopper.ask)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _listen(host: str, port: int, limits: Limits) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # taken over by each connection: peers that vanished, or read nothing, are dropped by the kernel
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * limits.write_seconds))
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise UserError(f"{host}:{port} cannot be listened on: {error.strerror}", fix="take another port, or 0") from error
+    found.listen(2048)
+    found.setblocking(False)
+    return found
+
+
+def _server(app: FastAPI, limits: Limits) -> _Server:
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+        # a last barrier against connections without end; requests are bounded, and refused in words, by the gate
+        limit_concurrency=4 * limits.max_open_requests,
+    )
+    return _Server(config)
+
+
+def run_process(served: Served, limits: Limits, ports: Ports, **options: Any) -> int:
+    """`run` in the main thread, on uvloop where there is one; returns the exit code. Raises what `run` raises."""
+    # what was loaded stays: the collector need not walk through it again and again
+    gc.collect()
+    gc.freeze()
+    factory = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(run(served, limits, ports, **options))

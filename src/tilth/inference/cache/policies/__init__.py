@@ -1,0 +1,1 @@
+"""How victims are ordered, a policy a file."""

@@ -1,0 +1,1 @@
+"""Published traces of requests, a file for each format; `read.py` tells which one a file has."""

@@ -1,0 +1,114 @@
+"""Terms of one matrix, of all tenants that have them, side by side in memory: one product adds each row's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from tilth.inference.tenants.weights import LowRankTerm, SignTerm, Term
+from tilth.kernels import sign_matmul_grouped
+
+Kind = tuple[str, int, int]
+"""What lies in one stack: signs or low rank, the rank, and which of a tenant's terms of this sort it is."""
+
+
+class TermStack:
+    """Terms of one kind in places 0, 1, ... of tensors whose first dimension doubles when full. A freed place is used again.
+
+    weight_NK is the base's matrix, which the terms are added to.
+    """
+
+    def __init__(self, weight_NK: Tensor) -> None:
+        self._weight_NK = weight_NK
+        self._place_of_slot: dict[int, int] = {}
+        self._free: list[int] = []
+        self._tensors: list[Tensor] = []
+
+    def put(self, slot: int, term: Term) -> None:
+        """Keep the term of the tenant of that slot."""
+        parts = [part.to(self._weight_NK.device) for part in self._parts(term)]
+        if not self._free:
+            n_old = len(self._place_of_slot)
+            capacity = max(1, 2 * n_old)
+            bigger = [part.new_zeros(capacity, *part.shape) for part in parts]
+            for new, old in zip(bigger, self._tensors, strict=False):
+                new[:n_old] = old
+            self._tensors, self._free = bigger, list(reversed(range(n_old, capacity)))
+        self._place_of_slot[slot] = self._free.pop()
+        for tensor, part in zip(self._tensors, parts, strict=True):
+            tensor[self._place_of_slot[slot]] = part
+
+    def drop(self, slot: int) -> None:
+        """Free the place of that slot, if it has one."""
+        if slot in self._place_of_slot:
+            self._free.append(self._place_of_slot.pop(slot))
+
+    def places(self, slots: Iterable[int]) -> list[int]:
+        """The place of each slot, -1 where it has none."""
+        return [self._place_of_slot.get(slot, -1) for slot in slots]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all places, the free ones included."""
+        return sum(tensor.nbytes for tensor in self._tensors)
+
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor) -> Tensor:
+        """y plus the product of each row of x with the term at its place (int32, -1 = none)."""
+        raise NotImplementedError
+
+    def _parts(self, term: Term) -> Sequence[Tensor]:
+        raise NotImplementedError
+
+
+class SignStack(TermStack):
+    """Signs (E, P, N), with the scales of rows (E, N) and of columns (E, K); the scale of the whole is a part of the rows'."""
+
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor) -> Tensor:
+        """One product with signs over all rows, whosever they are."""
+        packed_EPN, row_scale_EN, column_scale_EK = self._tensors
+        scales = {"row_scale_EN": row_scale_EN, "column_scale_EK": column_scale_EK}
+        return sign_matmul_grouped(x_MK, packed_EPN, tenants_M=places_M, **scales, add_to_MN=y_MN)
+
+    def _parts(self, term: Term) -> Sequence[Tensor]:
+        term = cast(SignTerm, term)
+        wide = torch.promote_types(self._weight_NK.dtype, torch.float32)
+        row_scale_N, column_scale_K = (torch.ones(n, dtype=wide) for n in self._weight_NK.shape)
+        for scale_N in (term.scale, term.row_scale_N):
+            row_scale_N = row_scale_N if scale_N is None else row_scale_N.to(scale_N.device) * scale_N
+        return term.signs_PN, row_scale_N, column_scale_K if term.column_scale_K is None else term.column_scale_K.to(wide)
+
+
+class LowRankStack(TermStack):
+    """Matrices of one rank: up (E, N, R) and down (E, R, K)."""
+
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor) -> Tensor:
+        """Two products over rows of one tenant; else two small ones a row."""
+        up_ENR, down_ERK = self._tensors
+        first = int(places_M[0])
+        if (places_M == first).all():
+            return y_MN + (x_MK @ down_ERK[first].T) @ up_ENR[first].T
+        rows = (places_M >= 0).nonzero().squeeze(1)
+        places = places_M[rows]
+        middle_mR1 = torch.bmm(down_ERK[places], x_MK[rows].unsqueeze(2))
+        return y_MN.index_add(0, rows, torch.bmm(up_ENR[places], middle_mR1).squeeze(2))
+
+    def _parts(self, term: Term) -> Sequence[Tensor]:
+        term = cast(LowRankTerm, term)
+        return [part.to(self._weight_NK.dtype) for part in (term.up_NR, term.down_RK)]
+
+
+def kinds(terms: Sequence[Term]) -> list[Kind]:
+    """The kind of each term. Terms of a matrix are added in the order of their kinds, whoever was loaded first."""
+    found: list[Kind] = []
+    for term in terms:
+        sort, rank = ("signs", 0) if isinstance(term, SignTerm) else ("low rank", term.down_RK.shape[0])
+        found.append((sort, rank, sum(kind[:2] == (sort, rank) for kind in found)))
+    return found
+
+
+def empty_stack(kind: Kind, weight_NK: Tensor) -> TermStack:
+    """A stack for terms of that kind, added to weight_NK."""
+    return SignStack(weight_NK) if kind[0] == "signs" else LowRankStack(weight_NK)

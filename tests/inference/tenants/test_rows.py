@@ -1,0 +1,181 @@
+"""A batch of rows of many tenants against each tenant's own decoder, base + terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tilth.inference.states import join
+from tilth.inference.tenants.bank import TenantBank
+from tilth.models.decoder import Decoder
+from tilth.models.states import DecoderStates
+
+Make = Callable[..., Any]
+KINDS = ("bitdelta", "rank1", "residual", "lora", "mixed", "none")
+FAMILIES: dict[str, dict[str, Any]] = {
+    "attention": {"layers": "AA"},
+    "mamba2": {"layers": "MM", "n_groups": 2},
+    "mamba1": {"layers": "SS"},
+    "discrete": {"layers": "DD", "n_groups": 2},
+    "hybrid": {"layers": "MASD", "tie_embeddings": False},
+    "ladder": {"layers": "MA", "residual": "ladder"},
+    "no taps": {"layers": "MD", "d_conv": 1, "d_ff": 0},
+}
+CLOSE = {torch.float32: {"rtol": 0.0, "atol": 1e-5}, torch.float64: {"rtol": 0.0, "atol": 1e-11}}
+
+
+@pytest.fixture
+def loaded(make_model: Make, make_tenant: Make) -> Callable[..., tuple[TenantBank, list[Decoder]]]:
+    """make(changes, kinds): a bank with a tenant of each kind, in slots 0, 1, ..., and their decoders; the last is the base."""
+
+    def make(
+        changes: dict[str, Any], kinds: tuple[str, ...] = KINDS, dtype: torch.dtype = torch.float32
+    ) -> tuple[TenantBank, list[Decoder]]:
+        model = make_model(**changes, scale=1.0).to(dtype)
+        bank = TenantBank(model, "base")
+        tenants = [make_tenant(model, kind) for kind in kinds]
+        for kind, (weights, _) in zip(kinds, tenants, strict=True):
+            bank.load(kind, weights)
+        return bank, [own for _, own in tenants] + [model]
+
+    return make
+
+
+def read(bank: TenantBank, slot: int, prompts_BT: Tensor) -> tuple[Tensor, DecoderStates]:
+    states = bank.model.empty_states(len(prompts_BT))
+    with bank.rows(torch.full((len(prompts_BT),), slot)):
+        return bank.model.prefill(prompts_BT, states), states
+
+
+def own_logits(model: Decoder, ids: Tensor) -> Tensor:
+    """Logits after the last token by one pass over all."""
+    with torch.no_grad():
+        return model(ids.unsqueeze(0))[0, -1]
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_prefill_and_steps_are_those_of_each_tenants_own_decoder(
+    loaded: Make, changes: dict[str, Any], dtype: torch.dtype
+) -> None:
+    bank, models = loaded(changes, dtype=dtype)
+    slots = [2, 0, 5, -1, 1, 3, 4, 0, -1]
+    prompts = [torch.randint(0, 43, (1, 3 + i)) for i in range(len(slots))]
+    parts = []
+    for slot, prompt in zip(slots, prompts, strict=True):
+        logits, states = read(bank, slot, prompt)
+        torch.testing.assert_close(logits[0], own_logits(models[slot], prompt[0]), **CLOSE[dtype])
+        parts.append(states)
+    states = join(parts)
+    so_far = [prompt[0] for prompt in prompts]
+    for _ in range(3):
+        ids_B = torch.randint(0, 43, (len(slots),))
+        with bank.rows(torch.tensor(slots)):
+            logits_BV = bank.model.step(ids_B, states)
+        so_far = [torch.cat([ids, new.view(1)]) for ids, new in zip(so_far, ids_B, strict=True)]
+        wanted = torch.stack([own_logits(models[slot], ids) for slot, ids in zip(slots, so_far, strict=True)])
+        torch.testing.assert_close(logits_BV, wanted, **CLOSE[dtype])
+        assert (wanted - torch.stack([own_logits(bank.model, ids) for ids in so_far])).abs().amax(1)[:3].min() > 0.01
+
+
+def test_several_rows_of_one_tenant_are_read_together(loaded: Make) -> None:
+    bank, models = loaded({"layers": "MASD"}, ("mixed",), torch.float64)
+    prompts = torch.randint(0, 43, (3, 6))
+    logits, _ = read(bank, 0, prompts)
+    close = CLOSE[torch.float64]
+    torch.testing.assert_close(logits, torch.stack([own_logits(models[0], ids) for ids in prompts]), **close)
+    with bank.rows(torch.tensor([0, 0, 0])):
+        all_logits = bank.model(prompts)
+    torch.testing.assert_close(all_logits, models[0](prompts), **close)
+
+
+def test_rows_do_not_depend_on_who_else_is_there(make_model: Make, make_tenant: Make) -> None:
+    model = make_model("MASD", scale=1.0)
+    bank = TenantBank(model, "base")
+    bank.load("other", make_tenant(model, "mixed")[0])
+    bank.load("it", make_tenant(model, "mixed")[0])
+    ids_B = torch.tensor([3, 4])
+
+    def step(slots: list[int]) -> Tensor:
+        states = model.empty_states(len(slots))
+        with bank.rows(torch.tensor(slots)):
+            return model.step(ids_B.repeat(len(slots) // 2), states)[:2]
+
+    it = bank.slot("it")
+    alone = step([it, it])
+    torch.testing.assert_close(step([it, it, 0, 0]), alone, **CLOSE[torch.float32])
+    mixed = step([it, it, -1, -1])
+    for _ in range(3):
+        bank.load("more", make_tenant(model, "mixed")[0])
+        assert torch.equal(step([it, it, bank.slot("more"), -1]), mixed)
+        bank.unload("more")
+    bank.unload("other")
+    assert torch.equal(step([it, it, -1, -1]), mixed)
+    for kind in ("bitdelta", "lora", "residual"):
+        bank.load(kind, make_tenant(model, kind)[0])
+    assert torch.equal(step([it, it, -1, -1]), mixed)
+    assert torch.equal(step([it, it]), alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outside_rows_and_among_rows_of_the_base_the_model_is_the_base(loaded: Make, dtype: torch.dtype) -> None:
+    bank, (*_, model) = loaded({"layers": "MASD"}, ("rank1", "lora"), dtype)
+    ids = torch.randint(0, 43, (2, 5))
+    before = model(ids)
+    read(bank, 1, ids)
+    with bank.rows(torch.tensor([-1, -1])):
+        assert torch.equal(model(ids), before)
+    with pytest.raises(RuntimeError, match="on purpose"), bank.rows(torch.tensor([0, 1])):
+        raise RuntimeError("on purpose")
+    assert torch.equal(model(ids), before)
+    assert not [name for module in model.modules() for name in vars(module) if name in ("forward", "predict", "loss", "weight")]
+
+
+@pytest.mark.parametrize("layers", ["A", "M", "S", "D"])
+def test_bfloat16_is_as_near_as_its_own_decoder(make_model: Make, make_tenant: Make, layers: str) -> None:
+    model = make_model(layers, scale=1.0)
+    tenants = [make_tenant(model, kind) for kind in ("rank1", "mixed")]
+    ids = torch.randint(0, 43, (2, 4))
+    exact = torch.stack([own(row.unsqueeze(0))[0, -1] for (_, own), row in zip(tenants, ids, strict=True)])
+    plain = torch.stack([own.bfloat16()(row.unsqueeze(0))[0, -1] for (_, own), row in zip(tenants, ids, strict=True)])
+    model.bfloat16()
+    bank = TenantBank(model, "base")
+    for name, (weights, _) in zip("ab", tenants, strict=True):
+        bank.load(name, weights)
+    states = model.empty_states(2)
+    for new in ids.T:
+        with bank.rows(torch.tensor([0, 1])):
+            found = model.step(new, states)
+    assert found.dtype == torch.bfloat16
+    assert (found - exact).abs().max() <= 3 * (plain - exact).abs().max()
+
+
+def test_a_model_may_be_stepped_in_inference_mode_and_out_of_it(loaded: Make, make_tenant: Make) -> None:
+    bank, models = loaded({"layers": "MS"}, ("mixed",))
+    ids = torch.randint(0, 43, (1, 4))
+    with torch.inference_mode():
+        bank.load("second", make_tenant(bank.model, "mixed")[0])
+        read(bank, 0, ids)
+    bank.load("third", make_tenant(bank.model, "mixed")[0])
+    with bank.rows(torch.tensor([0])):
+        torch.testing.assert_close(bank.model(ids), models[0](ids), **CLOSE[torch.float32])
+
+
+def test_what_would_be_wrong_is_refused(loaded: Make) -> None:
+    bank, (*_, model) = loaded({"layers": "M"}, ("rank1", "lora"))
+    ids = torch.randint(0, 43, (2, 3))
+    with bank.rows(torch.tensor([0, 1])):
+        with pytest.raises(ValueError, match="one token at a time"):
+            model(ids)
+        with pytest.raises(ValueError, match="3 rows"):
+            model(torch.zeros(3, 1, dtype=torch.int64))
+        with pytest.raises(ValueError, match="knows no tenants"):
+            model.loss(ids, ids)
+        with pytest.raises(ValueError, match="inside"), bank.rows(torch.tensor([0, 1])):
+            pass
+    with pytest.raises(ValueError, match="slot 2"), bank.rows(torch.tensor([2])):
+        pass
