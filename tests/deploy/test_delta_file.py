@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tilth.deploy.choice import Choice
 from tilth.deploy.delta import Delta, compress, decode
-from tilth.deploy.delta_file import apply_delta, load_delta, save_delta
+from tilth.deploy.delta_file import apply_delta, file_bytes, load_delta, save_delta
 from tilth.deploy.signs import pack_signs
 from tilth.errors import DeltaError, NotFoundError
 from tilth.models.weights import load_model, save_model, weights_digest
@@ -79,7 +79,8 @@ def refusal(path: Path) -> str:
 
 
 def test_the_round_trip_is_bit_exact(small: SimpleNamespace, world: SimpleNamespace) -> None:
-    assert small.size == small.path.stat().st_size
+    assert small.size == small.path.stat().st_size == file_bytes(small.delta)
+    assert world.path.stat().st_size == file_bytes(world.delta)
     assert_equal(load_delta(small.path), small.delta)
     assert_equal(load_delta(world.path), world.delta)
 

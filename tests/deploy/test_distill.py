@@ -13,7 +13,7 @@ from tilth.deploy.choice import Choice
 from tilth.deploy.codecs import find_codec
 from tilth.deploy.delta import Delta, compress, decode
 from tilth.deploy.distill import distill, mean_logit_error
-from tilth.deploy.overlay import overlaid_logits
+from tilth.deploy.overlay import logits_of, overlaid
 from tilth.deploy.teacher import Teacher
 from tilth.deploy.token_batches import TokenBatch, read_batches
 from tilth.errors import DeltaError
@@ -105,7 +105,8 @@ def test_gradients_are_those_of_the_dense_sum(world: SimpleNamespace, distilled:
         return found
 
     ours, dense = scales(), scales()
-    overlaid_logits(distilled.base, delta, batch, ours).square().mean().backward()
+    with overlaid(distilled.base, delta, ours):
+        logits_of(distilled.base, batch).square().mean().backward()
     weights = dict(decode(delta, world.base_state))
     for name in names:
         own = delta.encoded[name]

@@ -337,3 +337,38 @@ def test_under_no_grad_weights_are_no_error() -> None:
     inputs = make([33, 9])
     with torch.no_grad():
         attention_decode(**(inputs | {"q_BTHD": inputs["q_BTHD"].requires_grad_()}))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_pages_of_one_token_give_the_bits_of_large_ones(backend: str) -> None:
+    """Rows that are runs, that begin alike, that lie anywhere; the same keys in one page each are the oracle."""
+    n_slots, generator = 300, torch.Generator().manual_seed(3)
+    keys, values = (torch.randn(n_slots, 1, 2, 16, generator=generator) for _ in range(2))
+    anywhere = torch.randperm(n_slots, generator=generator)[:60].int()
+    rows = [
+        torch.arange(40, 100).int(),
+        anywhere,
+        torch.cat([anywhere[:45], torch.arange(200, 212).int()]),
+        torch.arange(7).int(),
+        torch.cat([anywhere[:45], torch.arange(250, 260).int()]),
+        anywhere[:3],
+    ]
+    lengths_B = torch.tensor([len(row) for row in rows], dtype=torch.int32)
+    table = torch.full((len(rows), 64), NO_PAGE, dtype=torch.int32)
+    whole = [torch.full((len(rows), 64, 2, 16), math.nan) for _ in range(2)]
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = row
+        for cache, pages in zip((keys, values), whole, strict=True):
+            pages[number, : len(row)] = cache[row.long(), 0]
+    q = torch.randn(len(rows), 1, 4, 16, generator=generator)
+    one_page = torch.arange(len(rows), dtype=torch.int32).unsqueeze(1)
+    wanted = attention_decode(q, *whole, block_table_BP=one_page, lengths_B=lengths_B, return_lse=True, backend=backend)
+    found = attention_decode(q, keys, values, block_table_BP=table, lengths_B=lengths_B, return_lse=True, backend=backend)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(ours, theirs) if backend == "cpu" else torch.allclose(ours, theirs, atol=1e-6)
+    table[4, 9] = n_slots
+    with pytest.raises(ValueError, match=r"block_table_BP\[4\] has pages"):
+        attention_decode(q, keys, values, block_table_BP=table, lengths_B=lengths_B, backend="cpu")
+    lengths_B[1] = 65
+    with pytest.raises(ValueError, match=r"lengths_B\[1\] is 65"):
+        attention_decode(q, keys, values, block_table_BP=table, lengths_B=lengths_B, backend="cpu")

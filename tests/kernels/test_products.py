@@ -84,3 +84,21 @@ def test_a_compiled_function_keeps_the_product(calls: list[tuple[int, ...]]) -> 
     wanted = torch.autograd.grad(functional.linear(x, weight).square().sum(), (x, weight))
     for ours, exact in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "n_columns"), [(32, 43), (96, 200), (256, 1096), (512, 4096)])
+def test_rows_apart_have_the_bits_that_they_have_among_others(width: int, n_columns: int, dtype: torch.dtype) -> None:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    x, weight = torch.randn(1, 33, width, dtype=dtype), torch.randn(n_columns, width, dtype=dtype)
+    try:
+        with torch.no_grad(), products.rows_apart():
+            together = linear(x, weight)
+            for start, end in ((0, 1), (7, 8), (0, 2), (30, 33), (1, 5), (0, 16), (9, 32)):
+                assert torch.equal(linear(x[:, start:end], weight), together[:, start:end])
+    finally:
+        torch.set_num_threads(n_threads)
+    wanted = functional.linear(x.double(), weight.double())
+    assert (together.double() - wanted).abs().max() <= torch.finfo(dtype).eps * 8 * wanted.abs().max()
+    assert not products._rows_are_apart

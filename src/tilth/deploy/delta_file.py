@@ -31,6 +31,8 @@ CONTRACT = "delta/2"
 # of a 70B model's delta the header is under 1 MB; safetensors itself would read 100 MB before it knows what they are
 MAX_HEADER_BYTES = 16 << 20
 _FIELDS = {"contract", "base_digest", "tuned_digest", "codecs", "tensors", "checksums"}
+# 64 bits of sha256: enough against damage, and the list of them stays small beside one-bit weights
+_CHECKSUM_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _DTYPES = {
     "F64": torch.float64,
@@ -61,14 +63,18 @@ def save_delta(path: Path, delta: Delta, base_digest: str) -> int:
         )
     check_delta(delta)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.tensors().items()}
-    # wide types first: each tensor then starts at a multiple of its own size
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header = header_bytes({name: (tensors[name].dtype, tuple(tensors[name].shape)) for name in names}, _metadata(delta, tensors))
     with written_atomically(path) as file:
-        file.write(header)
-        for name in names:
+        file.write(_header(delta, {name: _checksum(name, tensor) for name, tensor in tensors.items()}))
+        for name in _order(tensors):
             file.write(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
         return file.tell()
+
+
+def file_bytes(delta: Delta) -> int:
+    """The size of the file of a delta, header and all, of which only shapes and types are looked at (meta tensors do)."""
+    tensors = delta.tensors()
+    header = _header(delta, dict.fromkeys(tensors, "0" * _CHECKSUM_DIGITS))
+    return len(header) + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def load_delta(path: Path) -> Delta:
@@ -107,30 +113,35 @@ def apply_delta(path: Path, base_folder: Path) -> Decoder:
     return model
 
 
-def header_bytes(kinds: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
-    """What stands before the tensors in a safetensors file that holds them in this order.
+def _order(tensors: Mapping[str, Tensor]) -> list[str]:
+    # wide types first: each tensor then starts at a multiple of its own size
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
-    safetensors itself writes the metadata in the order of a randomly seeded hash map; here equal deltas are equal bytes.
+
+def _header(delta: Delta, checksums: Mapping[str, str]) -> bytes:
+    """What stands before the tensors, written here and not by safetensors.
+
+    The library writes the metadata in the order of a randomly seeded hash map; here equal deltas are equal bytes.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    start = 0
-    for name, (dtype, shape) in kinds.items():
-        end = start + dtype.itemsize * torch.Size(shape).numel()
-        header[name] = {"data_offsets": [start, end], "dtype": _WORDS[dtype], "shape": list(shape)}
+    tensors, start = delta.tensors(), 0
+    header: dict[str, Any] = {"__metadata__": _metadata(delta, checksums)}
+    for name in _order(tensors):
+        end = start + tensors[name].numel() * tensors[name].element_size()
+        header[name] = {"data_offsets": [start, end], "dtype": _WORDS[tensors[name].dtype], "shape": list(tensors[name].shape)}
         start = end
     text = _json(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
-def _metadata(delta: Delta, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _metadata(delta: Delta, checksums: Mapping[str, str]) -> dict[str, str]:
     metadata = {
         "contract": CONTRACT,
         "base_digest": delta.base_digest,
         "tuned_digest": delta.tuned_digest,
         "codecs": _json({own.codec: find_codec(own.codec).version for own in delta.encoded.values()}),
         "tensors": _json({name: [own.codec, own.dtype and _WORDS[own.dtype], own.shape] for name, own in delta.encoded.items()}),
-        "checksums": _json({name: _checksum(name, tensor) for name, tensor in tensors.items()}),
+        "checksums": _json(dict(checksums)),
     }
     return metadata | {"checksum": _metadata_checksum(metadata)}
 
@@ -207,8 +218,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _checksum(name: str, tensor: Tensor) -> str:
-    # 64 bits of sha256: enough against damage, and the list of them stays small beside one-bit weights
-    return weights_digest({name: tensor})[:16]
+    return weights_digest({name: tensor})[:_CHECKSUM_DIGITS]
 
 
 def _metadata_checksum(metadata: Mapping[str, str]) -> str:

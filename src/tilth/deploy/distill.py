@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tilth.deploy.codecs import Parts, find_codec
 from tilth.deploy.delta import Delta
-from tilth.deploy.overlay import overlaid_logits
+from tilth.deploy.overlay import logits_of, overlaid
 from tilth.deploy.teacher import Teacher
 from tilth.errors import DeltaError
 from tilth.models.decoder import Decoder
@@ -68,17 +68,12 @@ def distill(
     look_every = max(1, n_steps // N_LOOKS)
     for step in range(1, n_steps + 1):
         number = (step - 1) % len(teacher.batches)
-        logits_SV = overlaid_logits(base, delta, teacher.batches[number], factors.scales())
-        loss = (logits_SV - teacher.logits(number)).square().mean()
-        if not torch.isfinite(loss):
-            fix = "Check the fine-tune, or lower the learning rate."
-            raise DeltaError("the logits are not finite", where="scale distillation", fix=fix)
         optimiser.zero_grad()
-        loss.backward()
+        loss = _backward(base, delta, factors.scales(), teacher, number)
         optimiser.step()
         schedule.step()
         if on_step is not None:
-            on_step(step, loss.item())
+            on_step(step, loss)
         if step % look_every == 0 or step == n_steps:
             candidate = factors.rounded()
             watched_loss = mean_logit_error(base, watched, candidate)
@@ -88,14 +83,26 @@ def distill(
     return best
 
 
+def _backward(base: Decoder, delta: Delta, scales: dict[str, Parts], teacher: Teacher, number: int) -> float:
+    """The loss of one batch; its gradients go to the scales."""
+    with overlaid(base, delta, scales):
+        loss = (logits_of(base, teacher.batches[number]) - teacher.logits(number)).square().mean()
+        if not torch.isfinite(loss):
+            fix = "Check the fine-tune, or lower the learning rate."
+            raise DeltaError("the logits are not finite", where="scale distillation", fix=fix)
+        loss.backward()
+    return loss.item()
+
+
 @torch.no_grad()
 def mean_logit_error(base: Decoder, teacher: Teacher, delta: Delta) -> float:
     """Mean squared difference between the logits of base + delta and of the teacher, over its batches."""
     total, n_values = 0.0, 0
-    for number, batch in enumerate(teacher.batches):
-        error_SV = overlaid_logits(base, delta, batch) - teacher.logits(number)
-        total += error_SV.double().square().sum().item()
-        n_values += error_SV.numel()
+    with overlaid(base, delta):
+        for number, batch in enumerate(teacher.batches):
+            error_SV = logits_of(base, batch) - teacher.logits(number)
+            total += error_SV.double().square().sum().item()
+            n_values += error_SV.numel()
     return total / n_values
 
 

@@ -3,62 +3,82 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from tilth.deploy.codecs import Codec, Parts, find_codec
-from tilth.deploy.delta import Delta, Encoded
+from tilth.deploy.delta import Delta
 from tilth.deploy.token_batches import TokenBatch
 from tilth.kernels import linear
+from tilth.models.block import Block
 from tilth.models.decoder import Decoder
 
 # of each tensor, its trained parts, differentiable: they stand in for those of the delta
 Scales = Mapping[str, Parts]
 
 
-def overlaid_logits(base: Decoder, delta: Delta, batch: TokenBatch, scales: Scales | None = None) -> Tensor:
-    """fp32 (S, V) of base + delta at the positions that count; differentiable in the scales."""
-    scales = scales or {}
-    matrices = delta.of_kind("matrices")
-    rest = {
-        f"model.{name}": find_codec(own.codec).rebuild(own.parts | dict(scales.get(name, {})), base.get_parameter(name).detach())
-        for name, own in delta.encoded.items()
-        if name not in matrices
-    }
-    with _products_of(base, matrices, scales):
-        hidden_SD, head_VD = functional_call(_Kept(base), rest, (batch,))
-    return linear(hidden_SD, head_VD).float()
+@contextlib.contextmanager
+def overlaid(base: Decoder, delta: Delta, scales: Scales | None = None) -> Iterator[None]:
+    """In the block base is base + delta, differentiable in the scales; a backward pass belongs into it as well.
 
-
-class _Kept(nn.Module):
-    """Hidden states at the positions that count, and the head."""
-
-    def __init__(self, model: Decoder) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """(S, D) and (V, D)."""
-        return self.model.hidden(batch.ids_BT, batch.segments_BT)[batch.kept], self.model.head_weight
+    Each layer of a changed matrix multiplies with base + difference, and under autograd each mixer and MLP keeps no more than
+    its input: the rest is computed again. Base is as it was when the block ends.
+    """
+    scales, matrices = scales or {}, delta.of_kind("matrices")
+    forwards: dict[nn.Module, Callable[..., Any]] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, own in delta.encoded.items():
+        codec, trained, weight = find_codec(own.codec), scales.get(name, {}), base.get_parameter(name).detach()
+        if name in matrices:
+            module = base.get_submodule(name.removesuffix(".weight"))
+            forwards[module] = partial(_multiply, codec, own.parts, trained, weight)
+        else:
+            tensors[name] = codec.rebuild(own.parts | dict(trained), weight)
+    if torch.is_grad_enabled():
+        for block in base.blocks.modules():
+            if isinstance(block, Block):
+                forwards |= {part: partial(checkpoint, part.forward, use_reentrant=False) for part in _parts(block)}
+    with _tensors_of(base, tensors), _forwards_of(forwards):
+        yield
 
 
 @contextlib.contextmanager
-def _products_of(base: Decoder, matrices: Mapping[str, Encoded], scales: Scales) -> Iterator[None]:
-    """Each layer of a changed matrix multiplies with base + difference while the block runs."""
-    modules = {name: base.get_submodule(name.removesuffix(".weight")) for name in matrices}
+def _forwards_of(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     try:
-        for name, own in matrices.items():
-            module = modules[name]
-            module.forward = partial(_multiply, find_codec(own.codec), own.parts, scales.get(name, {}), module.weight.detach())
+        for module, forward in forwards.items():
+            module.forward = forward
         yield
     finally:
-        for module in modules.values():
+        for module in forwards:
             module.__dict__.pop("forward", None)
+
+
+@contextlib.contextmanager
+def _tensors_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """The tensors stand where the parameters of those names stood: torch.func.functional_call, but for a backward pass, too."""
+    places = {name: (model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in tensors}
+    before = {name: module._parameters[leaf] for name, (module, leaf) in places.items()}
+    try:
+        for name, (module, leaf) in places.items():
+            module._parameters[leaf] = tensors[name]  # type: ignore[assignment]  # no parameter: it carries a gradient on
+        yield
+    finally:
+        for name, (module, leaf) in places.items():
+            module._parameters[leaf] = before[name]
+
+
+def logits_of(model: Decoder, batch: TokenBatch) -> Tensor:
+    """fp32 (S, V) at the positions that count."""
+    return linear(model.hidden(batch.ids_BT, batch.segments_BT)[batch.kept], model.head_weight).float()
+
+
+def _parts(block: Block) -> list[nn.Module]:
+    return [block.mixer, block.mlp] if block.has_mlp else [block.mixer]
 
 
 def _multiply(codec: Codec, parts: Parts, scales: Parts, base_NK: Tensor, x: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tilth.deploy.delta import Delta, add_in_place
 from tilth.deploy.delta_file import load_delta
-from tilth.deploy.teacher import Teacher, hidden_states
+from tilth.deploy.overlay import logits_of
+from tilth.deploy.teacher import Teacher
 from tilth.deploy.token_batches import TokenBatch
 from tilth.errors import DeltaError
-from tilth.kernels import linear
 from tilth.models.decoder import Decoder
 from tilth.models.losses import token_cross_entropy
 from tilth.models.weights import WEIGHTS_FILE, load_model, weights_digest
@@ -122,7 +121,7 @@ class _Reading:
 def _read(model: Decoder, teacher: Teacher) -> _Reading:
     loss, n_right, n_agreeing, largest, squares, n_values, n_predictions = 0.0, 0, 0, 0.0, 0.0, 0, 0
     for number, batch in enumerate(teacher.batches):
-        logits_SV = _logits(model, batch)
+        logits_SV = logits_of(model, batch)
         wanted_SV, targets_S = teacher.logits(number), batch.targets_BT[batch.kept]
         loss += token_cross_entropy(logits_SV, targets_S)[0].item()
         likeliest_S = logits_SV.argmax(1)
@@ -141,7 +140,7 @@ def _answer(model: Decoder, task: Sequence[TokenBatch]) -> tuple[float | None, f
     """The share of answers whose every token is the likeliest after those before it, which is greedy decoding; and of tokens."""
     n_exact, n_rows, n_right, n_tokens = 0, 0, 0, 0
     for batch in task:
-        is_right_S = _logits(model, batch).argmax(1) == batch.targets_BT[batch.kept]
+        is_right_S = logits_of(model, batch).argmax(1) == batch.targets_BT[batch.kept]
         rows_S = batch.kept.nonzero()[:, 0]
         wrong_B = torch.zeros(len(batch.ids_BT)).index_add(0, rows_S, (~is_right_S).float())
         n_exact += int((wrong_B == 0).sum())
@@ -149,10 +148,6 @@ def _answer(model: Decoder, task: Sequence[TokenBatch]) -> tuple[float | None, f
         n_right += int(is_right_S.sum())
         n_tokens += len(is_right_S)
     return (n_exact / n_rows, n_right / n_tokens) if n_rows else (None, None)
-
-
-def _logits(model: Decoder, batch: TokenBatch) -> Tensor:
-    return linear(hidden_states(model, batch), model.head_weight).float()
 
 
 def _check_tuned(tuned: Decoder, delta: Delta, folder: Path) -> None:

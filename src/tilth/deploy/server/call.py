@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tilth.deploy.server.answer import Choice, Delta, Usage
@@ -61,7 +61,6 @@ class Call:
     deadline: float = 0.0
     is_stream: bool = False
     has_usage: bool = False
-    echoed: Sequence[str] = field(default_factory=list)
 
     def requests(self) -> list[Request]:
         """What the engine is asked: one request for each prompt."""

@@ -24,8 +24,8 @@ NO_LOG_P = -9999.0  # what OpenAI writes for a log of zero, which JSON cannot
 class CompletionForm:
     """`text_completion`. echoed: the prompts' texts where the call asked for them, else empty strings."""
 
-    def __init__(self, model: str, tokens: TokenText, echoed: Sequence[str], n: int, has_logprobs: bool) -> None:
-        self._tokens, self._echoed, self._n, self._has_logprobs = tokens, echoed, n, has_logprobs
+    def __init__(self, model: str, tokens: TokenText, echoed: Sequence[str], has_logprobs: bool) -> None:
+        self._tokens, self._echoed, self._has_logprobs = tokens, echoed, has_logprobs
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -98,8 +98,7 @@ async def read_completion(
         n_branches=n_branches,
         n_logprobs=asked.logprobs if asked.logprobs is not None else 0 if is_ranked else None,
         keeps_tokens=asked.logprobs is not None,
-        form=CompletionForm(model.name, tokens, echoed, n, asked.logprobs is not None),
-        echoed=echoed,
+        form=CompletionForm(model.name, tokens, echoed, asked.logprobs is not None),
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tilth.deploy.server.api_errors import ApiError
 from tilth.tokenize.bpe import Tokenizer
@@ -61,7 +61,7 @@ class PromptReader:
         if n_prompt_tokens + max_tokens > self._max_tokens:
             self.refuse_length(f"The prompt has {n_prompt_tokens} tokens, the answer up to {max_tokens}")
 
-    def refuse_length(self, what: str) -> None:
+    def refuse_length(self, what: str) -> NoReturn:
         """Raises ApiError 400."""
         what = f"{what}; together they can have {self._max_tokens}."
         raise ApiError(400, what, param="prompt", code="context_length_exceeded")

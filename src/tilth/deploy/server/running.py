@@ -9,8 +9,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -76,19 +77,21 @@ async def run(
     ports: Ports,
     *,
     store: Store | None = None,
-    tenants: Sequence[str] = (),
+    tenants: Mapping[str, Path | None] | None = None,
     stopper: Stopper | None = None,
     on_ready: Callable[[int, int | None], None] = lambda port, admin_port: None,
 ) -> int:
     """Serve until SIGTERM, SIGINT or the stopper; returns the exit code: 0, 1 where the engine failed, 143 when ended at once.
 
-    tenants are loaded from the store before the ports open; on_ready gets the ports. Raises UserError for a port that is
-    taken, and what loading a tenant raises.
+    tenants are loaded into the store before the ports open, by name from a file or (None) the store's folder; on_ready gets
+    the ports. Raises UserError for a port that is taken, and what loading a tenant raises.
     """
     stopper = stopper or Stopper()
     service = Service(served, limits)
-    loaded = Tenants(served.engine, store, service.models, served.n_parameters)
+    tenants = tenants or {}
+    loaded = Tenants(served.engine, store, service.models, served.n_parameters, tenants)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals(stopper))
         sockets = [stack.enter_context(_listen(ports.host, ports.port, limits))]
         apps = [make_app(service, ports.api_keys)]
         if ports.admin_token:
@@ -101,11 +104,10 @@ async def run(
                 await loaded.load(name)
             servers = [_server(app, limits) for app in apps]
             tasks = [asyncio.create_task(each.serve([sock])) for each, sock in zip(servers, sockets, strict=True)]
-            with _signals(stopper):
-                found = [sock.getsockname()[1] for sock in sockets]
-                on_ready(found[0], found[1] if len(found) > 1 else None)
-                await _drain(service, stopper, limits)
-                await _close(service, servers, tasks, stopper)
+            found = [sock.getsockname()[1] for sock in sockets]
+            on_ready(found[0], found[1] if len(found) > 1 else None)
+            await _drain(service, stopper, limits)
+            await _close(service, servers, tasks, stopper)
         finally:
             stop_engine.set()
             if engine is not None:

@@ -68,7 +68,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> int:
             ready["admin_token"] = ports.admin_token
         say(json.dumps(ready))
 
-    return run_process(served, limits, ports, store=store, tenants=tuple(options.deltas), on_ready=on_ready)
+    return run_process(served, limits, ports, store=store, tenants=options.deltas, on_ready=on_ready)
 
 
 def open_served(options: ServeOptions, model: Decoder) -> tuple[Served, DeltaStore]:
@@ -84,7 +84,6 @@ def open_served(options: ServeOptions, model: Decoder) -> tuple[Served, DeltaSto
     store = DeltaStore(
         model.state_dict(),
         folder=options.delta_folder,
-        files=options.deltas,
         capacity_bytes=options.delta_bytes,
         base_digest=digest,
     )

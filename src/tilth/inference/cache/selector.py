@@ -52,7 +52,7 @@ class Selector(Policy):
         self._arms = [make() for make in self._makers]
         self.fading, self.margin, self._least_stay = 0.5 ** (1 / half_life), margin, int(half_life / 4)
         self._cache: PrefixCache | None = None
-        self._shadows: list[Shadow] = []
+        self.shadows: list[Shadow] = []
         self.saved = [0.0] * len(self._arms)
         self._in_use = 0
         self._n_since = 0
@@ -76,7 +76,7 @@ class Selector(Policy):
         if self._share is None:
             n_checkpoints = cache.capacity_bytes / max(1, cache.costs.checkpoint_bytes)
             self._share = min(1.0, MAX_SHADOW_CHECKPOINTS / max(1.0, n_checkpoints))
-        self._shadows = [Shadow(cache.shadow(make(), self._share)) for make in self._makers]
+        self.shadows = [Shadow(cache.shadow(make(), self._share)) for make in self._makers]
 
     # The order in use.
 
@@ -108,7 +108,7 @@ class Selector(Policy):
         """Let each shadow try the request, and choose anew."""
         if not self._is_sampled(match.root, tokens):
             return
-        for k, shadow in enumerate(self._shadows):
+        for k, shadow in enumerate(self.shadows):
             before = shadow.saved_flops
             shadow.matched(match, tokens, now)
             self.saved[k] = self.fading * self.saved[k] + shadow.saved_flops - before
@@ -117,17 +117,17 @@ class Selector(Policy):
     def inserted(self, match: Match, tokens: Tokens, positions: Iterable[int], now: float) -> None:
         """To the shadows that follow this request."""
         at = tuple(positions)
-        for shadow in self._shadows:
+        for shadow in self.shadows:
             shadow.inserted(match, tokens, at, now)
 
     def released(self, match: Match) -> None:
         """To the shadows."""
-        for shadow in self._shadows:
+        for shadow in self.shadows:
             shadow.released(match)
 
     def reserved(self, n_bytes: int) -> None:
         """To the shadows, in their measure."""
-        for shadow in self._shadows:
+        for shadow in self.shadows:
             shadow.reserved(int(n_bytes * self.share))
 
     def _is_sampled(self, root: Hashable, tokens: Tokens) -> bool:

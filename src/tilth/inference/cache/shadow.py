@@ -18,6 +18,7 @@ class Shadow:
     def __init__(self, cache: PrefixCache) -> None:
         self.cache = cache
         self._followed: dict[int, Match] = {}
+        self._uncut: set[int] = set()  # of those, the ones whose own branch point is to come
 
     @property
     def saved_flops(self) -> float:
@@ -26,7 +27,9 @@ class Shadow:
 
     def matched(self, match: Match, tokens: Tokens, now: float) -> None:
         """The other has matched `tokens`."""
-        self._followed[id(match)] = self.cache.match(match.root, tokens, now)
+        own = self._followed[id(match)] = self.cache.match(match.root, tokens, now)
+        if own.cut is not None:
+            self._uncut.add(id(match))
 
     def inserted(self, match: Match, tokens: Tokens, positions: Iterable[int], now: float) -> None:
         """The other was given states at `positions`."""
@@ -34,12 +37,14 @@ class Shadow:
         if own is None:
             return
         kept = {at for at in positions if at != match.cut}
-        if own.cut is not None and own.cut <= len(tokens):
+        if id(match) in self._uncut and own.cut is not None and own.cut <= len(tokens):
+            self._uncut.remove(id(match))
             kept.add(own.cut)
         self.cache.insert(own, tokens, None, dict.fromkeys(sorted(kept)), now)
 
     def released(self, match: Match) -> None:
         """The other's request has ended."""
+        self._uncut.discard(id(match))
         own = self._followed.pop(id(match), None)
         if own is not None:
             self.cache.release(own)

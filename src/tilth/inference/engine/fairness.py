@@ -13,8 +13,8 @@ Tenant = str | None
 class FairQueue:
     """Readings that wait or are being read, in order within a tenant; a turn gives each tenant `quantum` tokens.
 
-    What a tenant's requests read and say is charged to it, so one that says much waits longer to be read. A debt is worked
-    off only while others wait: a tenant alone never waits for itself.
+    What a tenant's requests read and say is charged to it, so one that says much waits longer to be read. Turns are given
+    once nobody who waits has tokens left, so a debt counts only beside others: a tenant alone never waits for itself.
     """
 
     def __init__(self, quantum: int) -> None:
@@ -55,19 +55,15 @@ class FairQueue:
 
         Once one may not, no other begins before it, or a long prompt would never find room between short ones.
         """
-        tried: set[Tenant] = set()
-        none_begins = False
-        while len(tried) < len(self._ring):
-            tenant = self._ring[0]
-            if tenant in tried:
-                self._ring.rotate(-1)
-            elif self._deficits[tenant] <= 0:
+        while self._ring and all(self._deficits[tenant] <= 0 for tenant in self._ring):
+            for tenant in self._ring:
                 self._deficits[tenant] += self.quantum
-                self._ring.rotate(-1)
-            else:
-                reading = self._readings[tenant][0]
-                if reading.states is not None or (not none_begins and begin(reading)):
-                    return reading
-                none_begins = none_begins or reading.states is None
-                tried.add(tenant)
+        none_begins = False
+        for tenant in sorted(self._ring, key=lambda tenant: self._deficits[tenant] <= 0):
+            reading = self._readings[tenant][0]
+            # one that has begun holds rows that others may wait for: it goes on even in debt
+            if reading.states is not None or (not none_begins and begin(reading)):
+                self._ring.rotate(-self._ring.index(tenant))
+                return reading
+            none_begins = True
         return None

@@ -24,7 +24,7 @@ def forward(
         if max(lengths) <= pages.page_size:
             return _forward_one(q_BTHD, (_of_one_page(pages, row, length) for row, length in enumerate(lengths)), scale)
         if pages.page_size == 1:
-            return _forward_one(q_BTHD, (_of_slots(pages, row, length) for row, length in enumerate(lengths)), scale)
+            return _forward_one(q_BTHD, _of_slots(pages, lengths), scale)
     o_BTHD = torch.zeros_like(q_BTHD, memory_format=torch.contiguous_format)
     lse_BHT = q_BTHD.new_full((len(q_BTHD), n_heads, n_tokens), float("-inf"), dtype=compute_dtype(q_BTHD))
     for row, length in enumerate(lengths):
@@ -54,15 +54,34 @@ def _of_one_page(pages: Pages, row: int, length: int) -> tuple[Tensor, Tensor]:
     return pages.k_pages[page, :length], pages.v_pages[page, :length]
 
 
-def _of_slots(pages: Pages, row: int, length: int) -> tuple[Tensor, Tensor]:
-    """The keys and values of a row with a page for each token, which would be long to look through as a list."""
-    slots_N = pages.block_table_BP[row, :length]
-    low, high = (int(end) for end in slots_N.aminmax())
-    if len(slots_N) < length or low < 0 or high >= len(pages.k_pages):
-        pages.used_by(row, 0, length)  # raises
-    if high - low == length - 1 and slots_N.equal(torch.arange(low, high + 1, dtype=torch.int32)):
-        return pages.k_pages[low : high + 1, 0], pages.v_pages[low : high + 1, 0]
-    return pages.k_pages[:, 0].index_select(0, slots_N), pages.v_pages[:, 0].index_select(0, slots_N)
+def _of_slots(pages: Pages, lengths: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The keys and values of each row with a page for each token: a view where they follow each other, else gathered.
+
+    What a row begins with as the row gathered before it did, as samples of one prompt do, is not gathered again.
+    """
+    gathered: tuple[Tensor, ...] = ()
+    before = pages.block_table_BP[0, :0]
+    for row, length in enumerate(lengths):
+        slots_N = pages.block_table_BP[row, :length]
+        low, high = (int(end) for end in slots_N.aminmax())
+        if len(slots_N) < length or low < 0 or high >= len(pages.k_pages):
+            pages.used_by(row, 0, length)  # raises
+        if high - low == length - 1 and slots_N.equal(torch.arange(low, high + 1, dtype=torch.int32)):
+            yield pages.k_pages[low : high + 1, 0], pages.v_pages[low : high + 1, 0]
+            continue
+        caches = pages.k_pages[:, 0], pages.v_pages[:, 0]
+        gathered = gathered or tuple(cache.new_empty(max(lengths), *cache.shape[1:]) for cache in caches)
+        n_same = _common_length(before, slots_N)
+        for cache, copy in zip(caches, gathered, strict=True):
+            torch.index_select(cache, 0, slots_N[n_same:], out=copy[n_same:length])
+        before = slots_N
+        yield gathered[0][:length], gathered[1][:length]
+
+
+def _common_length(a_N: Tensor, b_N: Tensor) -> int:
+    n_both = min(len(a_N), len(b_N))
+    differs_N = a_N[:n_both] != b_N[:n_both]
+    return int(differs_N.to(torch.uint8).argmax()) if n_both and bool(differs_N.any()) else n_both
 
 
 def write(k_BTGD: Tensor, v_BTGD: Tensor, pages: Pages) -> None:

@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import silu
 
 from tilth.kernels.backend import compute_dtype
 from tilth.kernels.ssd_step.inputs import StepInputs
@@ -38,7 +38,7 @@ def _step(state_BHPN: Tensor, inputs: StepInputs, dt_softplus: bool, dt_min: flo
     x, dt = inputs.x_BHP.to(dtype), inputs.dt_BH.to(dtype)
     if inputs.dt_bias_H is not None:
         dt = dt + inputs.dt_bias_H.to(dtype)
-    dt = softplus(dt) if dt_softplus else dt
+    dt = _softplus(dt) if dt_softplus else dt
     if dt_min > 0 or dt_max < math.inf or not dt_softplus:  # a softplus lies above 0
         dt = dt.clamp(dt_min, dt_max)
     # rows and groups are one dimension of small matrices, with the channels of all heads of a group (R) as rows
@@ -63,3 +63,8 @@ def _step(state_BHPN: Tensor, inputs: StepInputs, dt_softplus: bool, dt_min: flo
     if inputs.z_BHP is not None:
         y_BHP.mul_(silu(inputs.z_BHP.to(dtype)))
     return y_BHP.to(inputs.x_BHP.dtype)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x), whose bits are a value's own: torch's softplus has another form for the last few of a tensor."""
+    return x.clamp(min=0).add_(x.abs().neg_().exp_().log1p_())
