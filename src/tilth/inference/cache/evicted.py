@@ -58,7 +58,7 @@ class EvictedPrefixes:
         """What is remembered of `tokens`, of which n_reused come with a state that is still there."""
         walk = self.tree.walk(root, tokens)
         would_do = (node for node in reversed(walk.nodes) if node.has_checkpoint and n_reused < node.depth < len(tokens))
-        return Recalled(walk.n_known, branch_point(walk), next(would_do, None))
+        return Recalled(walk.n_known, branch_point(walk, len(tokens)), next(would_do, None))
 
     def clear(self, root: Hashable | None = None) -> None:
         """Forget one root, or all."""

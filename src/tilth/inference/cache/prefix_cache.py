@@ -236,7 +236,7 @@ class PrefixCache:
     def _cut(self, n_reused: int, n_tokens: int, walk: Walk, recalled: Recalled) -> int | None:
         if not self.admission.keeps_branch_points:
             return None
-        at = branch_point(walk)
+        at = branch_point(walk, n_tokens)
         if self.admission.recalls_evicted and recalled.n_known > walk.n_known:
             at = max(at, recalled.branch_point)
         at = min(at, n_tokens - 1)  # the last token is always read, so that there are logits to go on from

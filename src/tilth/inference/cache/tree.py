@@ -181,11 +181,10 @@ class Tree:
             stack.extend(node.children.values())
 
 
-def branch_point(walk: Walk) -> int:
-    """Where the walked tokens leave a path that goes on otherwise; 0 where they end with it, or go on from its end."""
-    if walk.partial is not None or (walk.nodes and walk.nodes[-1].children):
-        return walk.n_known
-    return 0
+def branch_point(walk: Walk, n_tokens: int) -> int:
+    """Where the n_tokens that were walked leave a path that goes on otherwise, or end on it; 0 where they go on from its end."""
+    is_at_an_end = walk.partial is None and not (walk.nodes and walk.nodes[-1].children)
+    return 0 if is_at_an_end and walk.n_known < n_tokens else walk.n_known
 
 
 def path_to(node: Node | None) -> list[Node]:
