@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tilth.cli.byte_sizes import ByteSize
 from tilth.cli.option_groups import GroupedCommand, option
 from tilth.cli.tables import as_json, check_output, say, size, table
 
 TRACE, CACHE, SERVER, ANSWER = "The trace", "The cache", "The server", "The answer"
 DEFAULT_CAPACITIES = "1GB,2GB,5GB,10GB"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @click.command(cls=GroupedCommand)
@@ -68,7 +66,7 @@ def replay(
         raise click.UsageError("give either a TRACE or `--synthetic NAME`")
     if report is not None:
         check_output(report)
-    sizes = [_bytes(text) for text in capacities.split(",")]
+    sizes = [ByteSize().convert(text, None, None) for text in capacities.split(",")]
     from tilth.inference.replay.contenders import chosen_policies
     from tilth.inference.replay.replay import Server
     from tilth.inference.replay.sweep import sweep
@@ -134,12 +132,3 @@ def _about(name: str, facts: dict[str, Any]) -> str:
         f"{facts['n_output_tokens'] / facts['n_requests']:,.0f} out on average, {mode}\n"
         f"{facts['model']}: {size(facts['kv_bytes'])} a token, {size(facts['checkpoint_bytes'])} a checkpoint"
     )
-
-
-def _bytes(text: str) -> int:
-    """`5GB`, `500 MB`, `2GiB` or a number of bytes."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise click.BadParameter(f"`{text.strip()}` is no size; write 500MB, 5GB or 2GiB", param_hint="--capacity")
-    number, unit, is_binary = found.groups()
-    return int(float(number) * (1024 if is_binary else 1000) ** _POWERS[unit.lower()])
