@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tilth.errors import UserError
+from tilth.inference.cache.costs import StateCosts
 from tilth.inference.cache.policies.flop_aware import FlopAware
 from tilth.inference.cache.policies.lru import LRU
+from tilth.inference.cache.prefix_cache import PrefixCache
 from tilth.inference.cache.selector import Selector
 
 ARMS = (LRU, lambda: FlopAware(2.0))
@@ -77,17 +79,19 @@ def test_a_large_cache_is_sampled_by_conversation_and_its_shadows_are_small(lett
     assert seen.n_hit >= 1200 * n_sampled
 
 
-def test_a_shadow_may_know_more_than_the_cache_has_read_at_its_cut(letters) -> None:
+def test_a_shadow_may_know_more_than_the_cache_has_read_at_its_cut() -> None:
     rng, policy = np.random.default_rng(1), Selector()
-    cache, n_deeper = letters(int(rng.integers(60, 300)), policy), 0
-    for _ in range(60):
-        text = "s" + "".join(rng.choice(list("abc"), rng.integers(1, 14)))
-        match = cache.ask(text)
-        own = [shadow.cache.stats.n_hit for shadow in policy.shadows]
-        n_deeper += match.cut is not None and max(own) > cache.stats.n_hit
-        for shadow in policy.shadows:
-            assert shadow.cache.ledger == shadow.cache.recount()
-    assert n_deeper > 5
+    cache, n_deeper = PrefixCache(StateCosts(1, 10, 1.0, 0.1), int(rng.integers(60, 300)), policy), 0
+    for now in range(300):
+        tokens = np.array([0, *rng.integers(0, 3, rng.integers(1, 14))], dtype=np.int32)
+        match = cache.match("base", tokens, now)
+        if match.cut is not None:
+            n_deeper += any(shadow._followed[id(match)].n_tokens > match.cut for shadow in policy.shadows)
+            cache.insert(match, tokens[: match.cut], None, {match.cut: "cut"}, now)
+        cache.insert(match, tokens, None, {len(tokens): "end"}, now)
+        cache.release(match)
+        assert all(shadow.cache.ledger == shadow.cache.recount() for shadow in policy.shadows)
+    assert n_deeper
 
 
 def test_what_is_cleared_is_cleared_from_the_shadows(letters) -> None:

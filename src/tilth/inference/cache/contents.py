@@ -64,12 +64,10 @@ class Contents:
     # Coming and going.
 
     def append(self, parent: Node, edge: Tokens, slots: Slots | None, frequency: int, follows_cut: bool) -> Node:
-        """A new leaf, used now."""
+        """A new leaf, which the caller holds and touches next: what a policy says comes after all is settled."""
         node = self.tree.append(parent, edge, slots)
         node.frequency, node.follows_cut = frequency, follows_cut
         self.ledger.n_tokens += len(edge)
-        self.touch(node)
-        self.refresh(parent)
         return node
 
     def attach(self, node: Node, checkpoint: Any) -> None:

@@ -16,7 +16,7 @@ class Match:
 
     n_known: how far the tree's keys go. cut: where the prefill is to be cut (n_tokens < cut <= len(tokens) - 1) and its states
     handed to insert, None where nowhere. slots are None in a cache without them. checkpoint may be read until the first insert,
-    which knows that the prefill has begun from it; n_held, after an insert: the tokens that the tree keeps for this request.
+    which knows that the prefill has begun from it; n_held: the tokens that the tree keeps for this request, n_tokens at first.
     """
 
     root: Hashable
@@ -26,11 +26,14 @@ class Match:
     checkpoint: Any
     cut: int | None
     miss_reason: MissReason
-    n_held: int = 0
+    n_held: int = field(init=False)
     frequency: int = field(default=1, repr=False)  # of the conversation that it continues
     node: Node | None = field(default=None, repr=False)  # the path down to here is locked
     reads_checkpoint: bool = field(default=False, repr=False)
     is_open: bool = field(default=True, repr=False)
+
+    def __post_init__(self) -> None:
+        self.n_held = self.n_tokens
 
 
 def miss_reason(n_tokens: int, n_known: int, n_asked: int, was_evicted: bool) -> MissReason:

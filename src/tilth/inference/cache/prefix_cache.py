@@ -79,7 +79,8 @@ class PrefixCache:
         others came first, its own are freed), and they stay pinned until release. They are fewer than N where not even all
         evictions make room for the keys (and for a state at N, if one is given); the slots beyond stay the caller's, and
         match.n_held says how many are in the tree. A checkpoint is the cache's from now on, also when it does not fit or is
-        there already: then it is freed at once. Raises ValueError for tokens that do not begin with those of the match.
+        there already: then it is freed at once. Raises ValueError for tokens that do not begin with those of the match, and
+        whatever a policy raises: `held` says at any time which slots are the tree's.
         """
         tokens = np.asarray(tokens, dtype=np.int32)
         self._check_open(match)
@@ -89,20 +90,22 @@ class PrefixCache:
             raise ValueError(f"the tokens differ from the {match.n_tokens} that were matched after {walk.n_known}")
         end = self._node_at(walk, walk.n_known)
         self._hold(match, end)
+        self._settle(match, walk.n_known, slots)
         n_kept = self._n_that_fit(end, walk.n_known, len(tokens), checkpoints)
         if n_kept > walk.n_known:
             edge = slice(walk.n_known, n_kept)
             end = self._append(match, end, tokens[edge], None if slots is None else slots[edge])
-        match.n_held = n_kept
-        held = path_slots(path_to(end))
-        if slots is not None and held is not None:
-            own, used = slots[match.n_tokens : walk.n_known], held[match.n_tokens : walk.n_known]
-            self.contents.free_slots(own[own != used])
         for at, checkpoint in checkpoints.items():
             if end is None or not 0 < at <= n_kept or not self._keep_checkpoint(match, end, at, checkpoint):
                 self.contents.free_state(checkpoint)
+        held = None if slots is None else self.held(match)
         self.policy.inserted(match, tokens, checkpoints, now)
-        return NO_TOKENS if held is None and slots is not None else held
+        return held
+
+    def held(self, match: Match) -> Slots:
+        """The slots (n_held,) int32 that the tree keeps for a request, those of the match included; none where it has none."""
+        found = path_slots(path_to(match.node))
+        return NO_TOKENS if found is None else found[: match.n_held]
 
     def release(self, match: Match) -> None:
         """The request has ended: what it pinned may be evicted. Raises ValueError for a second time."""
@@ -294,7 +297,18 @@ class PrefixCache:
         parent = end or self.contents.tree.root_node(match.root)
         node = self.contents.append(parent, edge, slots, match.frequency, match.cut is not None)
         self._hold(match, node)
+        match.n_held = node.depth
+        self.contents.touch(node)
+        self.contents.refresh(parent)
         return node
+
+    def _settle(self, match: Match, n_known: int, slots: Slots | None) -> None:
+        """The first n_known tokens are those of the tree: a request's own slots for them are freed."""
+        held = path_slots(path_to(match.node))
+        if slots is not None and held is not None:
+            own, used = slots[match.n_tokens : n_known], held[match.n_tokens :]
+            self.contents.free_slots(own[own != used])
+        match.n_held = n_known
 
     def _keep_checkpoint(self, match: Match, end: Node, at: int, checkpoint: Any) -> bool:
         """Put a state on the held path that ends in `end`. False where there is one, or where no room can be made."""

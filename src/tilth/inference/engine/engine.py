@@ -71,7 +71,8 @@ class Engine:
         self.limits = limits or EngineLimits()
         self._model, self._base_digest = model.eval(), base_digest
         form, self._note = form_for(model, checkpoints_in_8_bits)
-        self._memory = Memory(model, self.limits.capacity_bytes, policy, form)
+        self._counts = Counts()
+        self._memory = Memory(model, self.limits.capacity_bytes, policy, form, self._note_fault)
         self._batch = DecodeBatch(model, self._memory.pool)
         self._queue = FairQueue(self.limits.chunk_tokens)
         self._desk = Desk(self.limits)
@@ -79,7 +80,6 @@ class Engine:
         self._jobs: dict[int, Job] = {}
         self._pass = threading.Lock()
         self._n_visitors = 0
-        self._counts = Counts()
         self._off_reason = why_not_resumable(model) if uses_cache else "it was not asked for"
         if uses_cache and self._off_reason:
             _LOG.warning("the prefix cache is off: %s", self._off_reason)
@@ -302,13 +302,12 @@ class Engine:
             if logits_1V is None:
                 return
             chosen = choose(logits_1V.expand(len(branches), -1), branches)
+            if any(choice.token_id is None for choice in chosen):  # before the cache gets what made them
+                raise ArithmeticError(NOT_FINITE)
+            states = self._memory.share(reading)
         except Exception as error:
             self._fail(reading, error)
             return
-        if any(choice.token_id is None for choice in chosen):  # before the cache gets what made them
-            self._fail(reading, ArithmeticError(NOT_FINITE))
-            return
-        states = self._memory.share(reading)
         self._queue.remove(reading)
         for branch, choice in zip(branches, chosen, strict=True):
             try:

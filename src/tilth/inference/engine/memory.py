@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 
 from tilth.inference.cache.costs import StateCosts
+from tilth.inference.cache.policies.guarded import Guarded
 from tilth.inference.cache.policies.policy import Policy
 from tilth.inference.cache.prefix_cache import PrefixCache
 from tilth.inference.cache.quantized import Exact, StateForm
+from tilth.inference.cache.selector import Selector
 from tilth.inference.engine.jobs import Branch, Prefix, Reading, Tokens
 from tilth.inference.engine.paging import KeyValuePool
-from tilth.inference.engine.recurrent import Checkpoint, copied, empty_checkpoint
+from tilth.inference.engine.recurrent import Checkpoint, are_finite, copied, empty_checkpoint
 from tilth.inference.engine.slots import Slots
 from tilth.models.decoder import Decoder
 
@@ -24,10 +26,18 @@ TAIL_SLOTS = 32
 class Memory:
     """kv_bytes: keys and values of one token; row_bytes: the recurrent states of one row.
 
-    The cache counts all bytes, those of running requests as reserved. What it cannot resume, it is never asked for.
+    The cache counts all bytes, those of running requests as reserved. What it cannot resume, it is never asked for. on_fault is
+    told what the cache raises where a request needs it no more.
     """
 
-    def __init__(self, model: Decoder, capacity_bytes: int, policy: Policy | None = None, form: StateForm | None = None) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        capacity_bytes: int,
+        policy: Policy | None = None,
+        form: StateForm | None = None,
+        on_fault: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
         weight = model.embedding.weight
         self._empty, self._form = empty_checkpoint(model), form or Exact()
         self.row_bytes = sum(tensor.nbytes for tensor in self._empty)
@@ -35,7 +45,8 @@ class Memory:
         self.kv_bytes = costs.kv_bytes
         most_slots = capacity_bytes // self.kv_bytes if self.kv_bytes else 0
         self.pool = KeyValuePool(model.config, weight.dtype, weight.device, most_slots)
-        self.cache = PrefixCache(costs, capacity_bytes, policy, free_slots=self._free_in_pool)
+        self.cache = PrefixCache(costs, capacity_bytes, Guarded(policy or Selector(), on_fault), free_slots=self._free_in_pool)
+        self._on_fault = on_fault
 
     def most_bytes(self, n_prompt_tokens: int, n_new_tokens: int, n_branches: int) -> int:
         """What a request holds at most when it runs alone; three rows more: the reading, its cut, what it began from."""
@@ -72,11 +83,9 @@ class Memory:
     def keep_cut(self, reading: Reading) -> None:
         """The reading has come to its cut: what it has read and its states there are the cache's."""
         assert reading.prefix is not None
-        assert reading.states is not None
         self.cache.give_back(self.row_bytes)
-        at, reading.cut = reading.n_read, None
-        if all(bool(tensor.isfinite().all()) for tensor in reading.states):
-            self._keep_prefix(reading.prefix, reading.tokens[:at], {at: reading.states})
+        reading.cut = None
+        self._keep_read(reading, reading.prefix)
 
     def share(self, reading: Reading) -> Checkpoint:
         """Give the text that was read to its branches; returns its states, from which each of their rows is copied."""
@@ -107,14 +116,19 @@ class Memory:
         return slots
 
     def drop_reading(self, reading: Reading, keeps: bool = False) -> None:
-        """Give back all that a reading and its branches hold; `keeps`: what it has read goes to the cache."""
-        prefix, states = reading.prefix, reading.states
+        """Give back all that a reading and its branches hold; `keeps`: what it has read goes to the cache.
+
+        It never raises: what the cache raises is a fault that nobody's answer depends on.
+        """
+        prefix = reading.prefix
         if prefix is None:
             return
-        assert states is not None
         self.cache.give_back(self.row_bytes * (len(reading.branches) + 1 + (reading.cut is not None)))
-        if keeps and prefix.match is not None and reading.n_read > prefix.n_kept:
-            self._keep_prefix(prefix, reading.tokens[: reading.n_read], {reading.n_read: states})
+        try:
+            if keeps and prefix.match is not None and reading.n_read > prefix.n_kept:
+                self._keep_read(reading, prefix)
+        except Exception as error:
+            self._on_fault(error)
         self._close(prefix)
         reading.prefix, reading.states, reading.cut, reading.n_read = None, None, None, 0
 
@@ -125,41 +139,67 @@ class Memory:
             self.cache.give_back(self.row_bytes)
 
     def drop(self, branch: Branch, states: Checkpoint | None = None) -> None:
-        """Give back all that a branch which decodes holds; with its states, what it has read goes to the cache."""
+        """Give back all that a branch which decodes holds; with its states, what it has read goes to the cache.
+
+        It never raises: what the cache raises is a fault that nobody's answer depends on.
+        """
         prefix = branch.prefix
         assert prefix is not None
         self.cache.give_back(self.row_bytes)
         # a sibling's table has the prefix's own slots: they may not be replaced by those of another
         is_settled = prefix.n_kept == len(prefix.slots) or prefix.n_users == 1
-        if states is not None and prefix.match is not None and is_settled:
-            self._keep_branch(branch, prefix, states)
+        try:
+            if states is not None and prefix.match is not None and is_settled and are_finite(states):
+                self._keep_branch(branch, prefix, states)
+        except Exception as error:
+            self._on_fault(error)
         self._free(branch.tail)
         self._close(prefix)
         branch.prefix, branch.tail = None, self._no_slots
 
+    def _keep_read(self, reading: Reading, prefix: Prefix) -> None:
+        """What a reading has read before its logits are known: they would have told of a number that is none."""
+        at, states = reading.n_read, reading.states
+        assert states is not None
+        if are_finite(states) and self.pool.are_finite(prefix.slots[prefix.n_kept : at]):
+            self._keep_prefix(prefix, reading.tokens[:at], {at: states})
+
     def _keep_prefix(self, prefix: Prefix, tokens: Tokens, checkpoints: Mapping[int, Checkpoint]) -> None:
-        own = prefix.slots[: len(tokens)]
-        held = self._insert(prefix, tokens, own, checkpoints)
-        prefix.slots = np.concatenate([held, prefix.slots[len(held) :]])
-        prefix.n_kept = len(held)
+        def settle(held: Slots) -> None:
+            prefix.slots = np.concatenate([held, prefix.slots[len(held) :]])
+            prefix.n_kept = len(held)
+
+        self._insert(prefix, tokens, prefix.slots[: len(tokens)], checkpoints, settle)
 
     def _keep_branch(self, branch: Branch, prefix: Prefix, states: Checkpoint) -> None:
-        slots, n_read = branch.slots(), branch.n_read
-        held = self._insert(prefix, branch.tokens()[:n_read], slots[:n_read], {n_read: states})
-        n_prefix = len(prefix.slots)
-        prefix.n_kept = min(n_prefix, len(held))
-        branch.tail = slots[max(n_prefix, len(held)) :]
+        slots, n_read, n_prefix = branch.slots(), branch.n_read, len(prefix.slots)
 
-    def _insert(self, prefix: Prefix, tokens: Tokens, slots: Slots, checkpoints: Mapping[int, Checkpoint]) -> Slots:
-        """Hand slots over to the cache; returns those that it holds, and all of them where their bytes were reserved before."""
+        def settle(held: Slots) -> None:
+            prefix.n_kept = min(n_prefix, len(held))
+            branch.tail = slots[max(n_prefix, len(held)) :]
+
+        self._insert(prefix, branch.tokens()[:n_read], slots[:n_read], {n_read: states}, settle)
+
+    def _insert(
+        self,
+        prefix: Prefix,
+        tokens: Tokens,
+        slots: Slots,
+        checkpoints: Mapping[int, Checkpoint],
+        settle: Callable[[Slots], None],
+    ) -> None:
+        """Hand slots over to the cache, whose bytes were reserved before; settle is told those that it holds, also if it raises."""
         assert prefix.match is not None
         packed = {at: self._form.pack(states) for at, states in checkpoints.items()}
         self.cache.give_back((len(tokens) - prefix.n_kept) * self.kv_bytes)
-        held = self.cache.insert(prefix.match, tokens, slots, packed, time.monotonic())
-        assert held is not None
-        if not self.cache.reserve((len(tokens) - len(held)) * self.kv_bytes):
-            raise MemoryError("the cache took bytes that a request had")
-        return held
+        prefix.match.n_held = prefix.n_kept  # of this text: the last insert may have been a sibling's
+        try:
+            self.cache.insert(prefix.match, tokens, slots, packed, time.monotonic())
+        finally:
+            held = self.cache.held(prefix.match)
+            settle(held)
+            if not self.cache.reserve((len(tokens) - len(held)) * self.kv_bytes):
+                raise MemoryError("the cache took bytes that a request had")
 
     def _close(self, prefix: Prefix) -> None:
         prefix.n_users -= 1

@@ -45,6 +45,12 @@ class KeyValuePool:
         """Give slots back."""
         self.runs.free(slots)
 
+    def are_finite(self, slots: Slots) -> bool:
+        """Whether the keys and values in these slots are."""
+        found = torch.from_numpy(slots)
+        held = (pages for layer in self.layers.values() for pages in (layer.keys, layer.values))
+        return all(bool(pages.index_select(0, found.to(pages.device)).isfinite().all()) for pages in held)
+
     def _grow(self, n_slots: int) -> None:
         if n_slots == self.runs.n_slots:
             return

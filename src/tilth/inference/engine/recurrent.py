@@ -42,6 +42,11 @@ def copied(tensors: Sequence[Tensor]) -> Checkpoint:
     return [tensor.clone() for tensor in tensors]
 
 
+def are_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all of their numbers are numbers: what is not may not be gone on from by others."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
 class RowStates:
     """The states of the rows that decode: the first n_rows of buffers, so that a pass needs no copy.
 
