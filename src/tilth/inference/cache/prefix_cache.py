@@ -50,7 +50,7 @@ class PrefixCache:
         self.admission = admission or self.policy.admission
         self.ledger = Ledger(costs, int(capacity_bytes))
         self.contents = Contents(self.ledger, self.policy, free_slots, free_checkpoint)
-        self.evicted = EvictedPrefixes()
+        self.evicted = EvictedPrefixes.beside(int(capacity_bytes))
         self._stats = CacheStats()
         self.policy.attached(self)
 
