@@ -32,7 +32,7 @@ NOT_BARS = {
 }
 ON_A_GPU = {"gpu", "gpu_check", "gpu_bench", "gpu_tune", "train_gpu"}
 OF_FILES, OF_REPOSITORIES, OF_FOLDER = {"code_secrets", "code_signals"}, {"code_trace", "git_read"}, {"code_build"}
-OF_TRANSFORMERS = {"generation", "mamba2_mixer", "packing", "train_hf"}
+OF_TRANSFORMERS = {"generation", "mamba2_mixer", "packing", "serving", "train_hf"}
 OF_TEST_DATA = {"load"}
 BY_HAND = {"documentation", "languages", "licences", "lm_eval_export", "dna_splice"}
 

@@ -60,6 +60,7 @@ def test_more_capacity_and_smaller_states_save_more(folder: Path) -> None:
     assert rates["lru+int8", 5 * 10**9] > rates["lru", 5 * 10**9]
 
 
+@pytest.mark.slow
 def test_a_project_keeps_it_and_its_report_shows_it(folder: Path) -> None:
     (folder / ".tilth").mkdir()
     said = typed(*SHORT)

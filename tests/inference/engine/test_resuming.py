@@ -31,8 +31,10 @@ def error_of(told: Any, model: Decoder, prompt: list[int]) -> float:
     return float((found_TV - wanted_TV).abs().max()) / scale
 
 
-@pytest.mark.parametrize("chunk_tokens", [3, 8, 64])
-@pytest.mark.parametrize("changes", FAMILIES)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "chunk_tokens"), [*((changes, 8) for changes in FAMILIES), ({"layers": "MMA"}, 3), ({"layers": "SDA"}, 64)]
+)
 def test_every_cut_gives_the_logits_of_reading_all(
     changes: dict[str, Any], chunk_tokens: int, make_model: Callable[..., Decoder], drive: Any, draw_prompts: Any
 ) -> None:
@@ -146,3 +148,30 @@ def test_a_model_that_cannot_go_on_is_served_without_a_cache(
         assert told.ids() == generate(model, prompt, 4)
         assert (told.end.n_cached_tokens, told.end.miss_reason) == (0, MissReason.OFF)
     assert driver.engine.stats().used_bytes == 0
+
+
+def test_checkpoints_in_8_bits_where_the_model_bears_them(
+    make_model: Callable[..., Decoder],
+    drive: Any,
+    draw_prompts: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shared, *tails = draw_prompts(40, 3, 7, 5)
+    kind, errors = make_model("MMA", tie_embeddings=False, scale=1.0), []
+    exact, small = drive(kind, policy=LRU()), drive(kind, policy=LRU(), checkpoints_in_8_bits=True)
+    (note,) = small.engine.stats().notes
+    assert note.startswith("checkpoints rest in 8 bits")
+    for tail in tails:
+        for driver in (exact, small):
+            told = driver.submit([*shared, *tail], 4, n_logprobs=N_LOGITS)
+            driver.finish()
+            errors.append(error_of(told, kind, [*shared, *tail]))
+    assert told.end.n_cached_tokens == 40
+    assert errors[4] < 1e-5 < errors[5] < resumable.ROUNDING_TOLERANCE
+    sizes = [driver.engine.stats().checkpoint_bytes for driver in (exact, small)]
+    assert sizes[1] < 0.6 * sizes[0]
+    monkeypatch.setattr(resumable, "ROUNDING_TOLERANCE", 1e-5)
+    harsh = drive(kind, checkpoints_in_8_bits=True)
+    assert "full precision: 8 bits would change the logits by" in harsh.engine.stats().notes[0]
+    assert "full precision" in caplog.text

@@ -30,7 +30,7 @@ class Counts:
         self.cached[job.request.tenant] += job.n_cached_tokens
         self.misses[job.miss_reason.value] += 1
 
-    def stats(self, cache: PrefixCache, n_waiting: int, n_decoding: int, off_reason: str) -> EngineStats:
+    def stats(self, cache: PrefixCache, n_waiting: int, n_decoding: int) -> EngineStats:
         """All of it with the cache's own, copied: the engine's thread goes on counting."""
         found = cache.stats
         return EngineStats(
@@ -52,5 +52,4 @@ class Counts:
             cache=dataclasses.replace(
                 found, evictions=found.evictions.copy(), misses=found.misses.copy(), by_root=dict(found.by_root)
             ),
-            off_reason=off_reason,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ import torch
 
 from tilth.errors import UserError
 from tilth.inference.cache.policies.policy import Policy
+from tilth.inference.cache.quantized import Exact
 from tilth.inference.engine.batch import DecodeBatch
 from tilth.inference.engine.choosing import Chosen, choose
 from tilth.inference.engine.counts import Counts
@@ -31,7 +33,7 @@ from tilth.inference.engine.requests import (
     Request,
     RequestFinished,
 )
-from tilth.inference.engine.resumable import why_not_resumable
+from tilth.inference.engine.resumable import form_for, why_not_resumable
 from tilth.inference.engine.tenancy import Bank, Tenancy, root
 from tilth.inference.tenants.weights import TenantWeights
 from tilth.kernels.products import rows_apart
@@ -46,7 +48,13 @@ _LOG = logging.getLogger("tilth.engine")
 class Engine:
     """Continuous batching over one model: an iteration takes every branch on by a token, then reads about one chunk of prompts.
 
-    Raises RecipeError for a model that keeps no states: one that reads both ways, or a slice.
+    What a request gets does not depend on what else runs: chunks end where they would end alone, each branch draws with its
+    own chances, and on the CPU (one thread, fp32 or bf16, widths that are multiples of 32, layers A, M and S) even the bits of
+    its logits are the same; otherwise they are to rounding. What the cache gives back was cut elsewhere, so it agrees to 1e-5
+    of the largest logit in fp32. base_digest tells the base's weights from others. policy orders the cache's victims (default:
+    its own). checkpoints_in_8_bits halves the cost of a state or more, at an error that is measured at the start and refused
+    above 2 % of the largest logit; `stats().notes` says what came of it. A model whose logits change when it is read in pieces
+    is served without a cache (`stats().off_reason`). Raises RecipeError for a model that keeps no states.
     """
 
     def __init__(
@@ -58,10 +66,12 @@ class Engine:
         base_digest: str = "",
         uses_cache: bool = True,
         policy: Policy | None = None,
+        checkpoints_in_8_bits: bool = False,
     ) -> None:
         self.limits = limits or EngineLimits()
         self._model, self._base_digest = model.eval(), base_digest
-        self._memory = Memory(model, self.limits.capacity_bytes, policy)
+        form, self._note = form_for(model, checkpoints_in_8_bits)
+        self._memory = Memory(model, self.limits.capacity_bytes, policy, form)
         self._batch = DecodeBatch(model, self._memory.pool)
         self._queue = FairQueue(self.limits.chunk_tokens)
         self._desk = Desk(self.limits)
@@ -73,6 +83,8 @@ class Engine:
         self._off_reason = why_not_resumable(model) if uses_cache else "it was not asked for"
         if uses_cache and self._off_reason:
             _LOG.warning("the prefix cache is off: %s", self._off_reason)
+        if self._note:
+            _LOG.log(logging.WARNING if isinstance(form, Exact) else logging.INFO, self._note)
 
     def submit(self, request: Request, on_event: OnEvent) -> int:
         """Queue a request, from any thread; returns its number. on_event is called in the engine's thread.
@@ -150,9 +162,8 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """How things stand, from any thread."""
-        return self._counts.stats(
-            self._memory.cache, n_waiting=self._desk.n_waiting, n_decoding=len(self._batch.branches), off_reason=self._off_reason
-        )
+        found = self._counts.stats(self._memory.cache, self._desk.n_waiting, len(self._batch.branches))
+        return dataclasses.replace(found, off_reason=self._off_reason, notes=(self._note,) if self._note else ())
 
     @contextmanager
     def _between_steps(self) -> Iterator[None]:
@@ -177,8 +188,7 @@ class Engine:
                 if number in (None, branch.number) and not branch.has_ended:
                     self._end(branch, FinishReason.CANCELLED, "cancelled")
         now = time.monotonic()
-        late = [job for job in self._jobs.values() if job.request.deadline is not None and job.request.deadline < now]
-        for job in late:
+        for job in [job for job in self._jobs.values() if job.request.deadline is not None and job.request.deadline < now]:
             self._end_job(job, FinishReason.CANCELLED, "the deadline has passed")
 
     def _decode(self) -> bool:
@@ -367,9 +377,9 @@ class Engine:
         reading = next(each for each in self._queue if branch in each.branches)
         if len(reading.branches) > 1:
             self._memory.drop_branch(reading, branch)
-            return
-        self._queue.remove(reading)
-        self._memory.drop_reading(reading)
+        else:
+            self._queue.remove(reading)
+            self._memory.drop_reading(reading)
 
     def _tell(self, job: Job, event: Event) -> None:
         try:

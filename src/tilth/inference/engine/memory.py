@@ -10,6 +10,7 @@ import numpy as np
 from tilth.inference.cache.costs import StateCosts
 from tilth.inference.cache.policies.policy import Policy
 from tilth.inference.cache.prefix_cache import PrefixCache
+from tilth.inference.cache.quantized import Exact, StateForm
 from tilth.inference.engine.jobs import Branch, Prefix, Reading, Tokens
 from tilth.inference.engine.paging import KeyValuePool
 from tilth.inference.engine.recurrent import Checkpoint, copied, empty_checkpoint
@@ -26,11 +27,11 @@ class Memory:
     The cache counts all bytes, those of running requests as reserved. What it cannot resume, it is never asked for.
     """
 
-    def __init__(self, model: Decoder, capacity_bytes: int, policy: Policy | None = None) -> None:
+    def __init__(self, model: Decoder, capacity_bytes: int, policy: Policy | None = None, form: StateForm | None = None) -> None:
         weight = model.embedding.weight
-        self._empty = empty_checkpoint(model)
+        self._empty, self._form = empty_checkpoint(model), form or Exact()
         self.row_bytes = sum(tensor.nbytes for tensor in self._empty)
-        costs = StateCosts.of(model.config, weight.element_size(), self.row_bytes)
+        costs = StateCosts.of(model.config, weight.element_size(), self._form.size_bytes(self._empty))
         self.kv_bytes = costs.kv_bytes
         most_slots = capacity_bytes // self.kv_bytes if self.kv_bytes else 0
         self.pool = KeyValuePool(model.config, weight.dtype, weight.device, most_slots)
@@ -57,7 +58,8 @@ class Memory:
         try:
             known = match.slots if match and match.slots is not None else self._no_slots
             slots = np.concatenate([known, self._take(n_missing, int(known[-1]) if len(known) else -2)])
-            states = copied(match.checkpoint if match and match.checkpoint is not None else self._empty)
+            is_there = match is not None and match.checkpoint is not None
+            states = self._form.unpack(match.checkpoint) if match and is_there else copied(self._empty)
         except Exception:
             self.cache.give_back(n_bytes)
             if match:
@@ -74,7 +76,7 @@ class Memory:
         self.cache.give_back(self.row_bytes)
         at, reading.cut = reading.n_read, None
         if all(bool(tensor.isfinite().all()) for tensor in reading.states):
-            self._keep_prefix(reading.prefix, reading.tokens[:at], {at: copied(reading.states)})
+            self._keep_prefix(reading.prefix, reading.tokens[:at], {at: reading.states})
 
     def share(self, reading: Reading) -> Checkpoint:
         """Give the text that was read to its branches; returns its states, from which each of their rows is copied."""
@@ -151,8 +153,9 @@ class Memory:
     def _insert(self, prefix: Prefix, tokens: Tokens, slots: Slots, checkpoints: Mapping[int, Checkpoint]) -> Slots:
         """Hand slots over to the cache; returns those that it holds, and all of them where their bytes were reserved before."""
         assert prefix.match is not None
+        packed = {at: self._form.pack(states) for at, states in checkpoints.items()}
         self.cache.give_back((len(tokens) - prefix.n_kept) * self.kv_bytes)
-        held = self.cache.insert(prefix.match, tokens, slots, checkpoints, time.monotonic())
+        held = self.cache.insert(prefix.match, tokens, slots, packed, time.monotonic())
         assert held is not None
         if not self.cache.reserve((len(tokens) - len(held)) * self.kv_bytes):
             raise MemoryError("the cache took bytes that a request had")
