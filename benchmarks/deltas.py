@@ -44,7 +44,8 @@ NOVELS = ("pg_mobydick2701/2701-0.txt", "pg_pride1342/1342-0.txt", "pg_alice11/1
 PROBLEMS = "gsm8k_train/grade_school_math/data/train.jsonl"
 N_HELD_OUT = 400
 CODECS = ("bitdelta", "rank1", "residual:2", "low-rank")
-STEPS = {"base": 150, "tuned": 80, "distilled": 80}
+# distillation as published: 200 steps of 4 sequences of 128 tokens
+STEPS = {"base": 200, "tuned": 150, "distilled": 200}
 SEQ_LEN, BATCH = 128, 4
 GEOMETRIES = {
     # layers, width, heads, heads of keys, width of the MLP, vocabulary
@@ -58,6 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=[], help="quality, sizes, speed, memory; all where none is named")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--codecs", nargs="+", default=list(CODECS), help="of quality; BitDelta is always there")
     parser.add_argument("--quick", action="store_true", help="write nothing")
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -66,7 +69,12 @@ def main() -> None:
         distil_once(options.peak)
         return
     rows: list[dict[str, str]] = []
-    for name, measure in {"quality": lambda: quality(options.seeds), "sizes": sizes, "speed": speed, "memory": memory}.items():
+    for name, measure in {
+        "quality": lambda: quality(options.seeds, options.width, options.codecs),
+        "sizes": sizes,
+        "speed": speed,
+        "memory": memory,
+    }.items():
         if name in options.what or not options.what:
             rows += measure()
     if options.quick:
@@ -79,33 +87,34 @@ def main() -> None:
 # -- quality --------------------------------------------------------------------------------------------------------------
 
 
-def quality(n_seeds: int) -> list[dict[str, str]]:
+def quality(n_seeds: int, width: int, asked: list[str]) -> list[dict[str, str]]:
     """Held-out logit errors of each codec after the same distillation, over seeds."""
     if "TILTH_TEST_DATA" not in os.environ:
         print("quality: left out, for TILTH_TEST_DATA names no folder")
         return []
-    errors: dict[str, list[float]] = {name: [] for name in CODECS}
-    kept: dict[str, list[float]] = {name: [] for name in CODECS}
+    codecs = ["bitdelta", *(name for name in asked if name != "bitdelta")]
+    errors: dict[str, list[float]] = {name: [] for name in codecs}
+    kept: dict[str, list[float]] = {name: [] for name in codecs}
     bits: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         sets, vocab_size = token_sets(Path(folder))
         for seed in range(n_seeds):
             began = time.process_time()
             models = Path(folder) / str(seed)
-            train_pair(models, sets, vocab_size, seed)
-            for name, (error, share, bits_a_weight) in judged(models, sets, seed).items():
+            train_pair(models, sets, vocab_size, width, seed)
+            for name, (error, share, bits_a_weight) in judged(models, sets, codecs, seed).items():
                 errors[name].append(error)
                 kept[name].append(share)
                 bits[name] = bits_a_weight
             told = ", ".join(f"{name} {values[-1]:.5f}" for name, values in errors.items())
             print(f"seed {seed}: {told}; {time.process_time() - began:.0f} s CPU", flush=True)
     found = []
-    for name in CODECS[1:]:
+    for name in codecs[1:]:
         notes = f"paired ratios {' '.join(f'{a / b:.3f}' for a, b in zip(errors[name], errors['bitdelta'], strict=True))}; "
         notes += f"of the fine-tune's gain kept {' '.join(f'{x:.3f}' for x in kept[name])}, BitDelta "
         notes += f"{' '.join(f'{x:.3f}' for x in kept['bitdelta'])}; bits a weight at this width {bits[name]:.3f}, "
         notes += f"BitDelta {bits['bitdelta']:.3f}; tables at 16 bits in all"
-        size = f"MAMA d256, 3 novels -> GSM8K, {STEPS['distilled']} steps, {n_seeds} seeds"
+        size = f"MAMA d{width}, 3 novels -> GSM8K, {STEPS['distilled']} steps, {n_seeds} seeds"
         means = (statistics.mean(errors[name]), statistics.mean(errors["bitdelta"]))
         found.append(row(f"delta {name}: held-out logit MSE against BitDelta", size, means[0], "MSE", means[1], notes, 1))
     return found
@@ -128,11 +137,11 @@ def token_sets(root: Path) -> tuple[dict[str, TokenSet], int]:
     return sets, tokenizer.vocab_size
 
 
-def train_pair(folder: Path, sets: dict[str, TokenSet], vocab_size: int, seed: int) -> None:
+def train_pair(folder: Path, sets: dict[str, TokenSet], vocab_size: int, width: int, seed: int) -> None:
     """base: from scratch on novels; tuned: all of its weights on problems."""
     config = ModelConfig(
-        vocab_size=vocab_size, d_model=256, layers="MAMA", n_heads=8, n_kv_heads=4, head_dim=32, d_ff=512, d_state=32,
-        ssm_head_dim=32, chunk_size=32,
+        vocab_size=vocab_size, d_model=width, layers="MAMA", n_heads=width // 32, n_kv_heads=width // 64, d_ff=2 * width,
+        d_state=32, ssm_head_dim=32, chunk_size=32,
     )  # fmt: skip
     torch.manual_seed(seed)
     model = Decoder(config)
@@ -151,7 +160,7 @@ def train_pair(folder: Path, sets: dict[str, TokenSet], vocab_size: int, seed: i
         save_model(folder / name, model)
 
 
-def judged(folder: Path, sets: dict[str, TokenSet], seed: int) -> dict[str, tuple[float, float, float]]:
+def judged(folder: Path, sets: dict[str, TokenSet], codecs: list[str], seed: int) -> dict[str, tuple[float, float, float]]:
     """Of each codec: logit MSE on held-out problems, the share of the gain in loss that is kept, bits a matrix weight."""
     base, tuned = load_model(folder / "base"), load_model(folder / "tuned")
     n = STEPS["distilled"]
@@ -159,7 +168,7 @@ def judged(folder: Path, sets: dict[str, TokenSet], seed: int) -> dict[str, tupl
     held_out = read_batches(sets["held out"], n_batches=8, batch_size=BATCH, seq_len=SEQ_LEN, seed=seed)
     judge = Teacher.of(tuned, held_out)
     found = {}
-    for name in CODECS:
+    for name in codecs:
         delta = compress(SavedTensors(folder / "base"), SavedTensors(folder / "tuned"), Choice(name, tables="16"))
         distilled = distill(base, teacher, delta, n_steps=n).delta
         rebuilt = load_model(folder / "base")
