@@ -49,8 +49,9 @@ class Engine:
 
     What a request gets does not depend on what else runs: chunks end where they would end alone, each branch draws with its
     own chances, and on the CPU (one thread, fp32 or bf16, widths that are multiples of 32, layers A, M and S) even the bits of
-    its logits are the same; otherwise they are to rounding. What the cache gives back was cut elsewhere, so it agrees to 1e-5
-    of the largest logit in fp32. base_digest tells the base's weights from others; policy orders the cache's victims.
+    its logits are the same; otherwise they are to rounding. Where the cache cuts a text, or gives back what was cut elsewhere,
+    they agree to 1e-5 of the largest logit in fp32. base_digest tells the base's weights from others; policy orders the
+    cache's victims.
     checkpoints_in_8_bits: states at rest take half or less, at an error that is measured and refused above 2 % of the largest
     logit (`stats().notes`). A model whose logits change when it is read in pieces is served without a cache
     (`stats().off_reason`). Raises RecipeError for a model that keeps no states.
