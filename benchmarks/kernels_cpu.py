@@ -29,6 +29,7 @@ from tilth.kernels import (
     attention,
     attention_decode,
     embedding,
+    linear,
     linear_cross_entropy,
     rms_norm,
     rope,
@@ -344,7 +345,13 @@ def sign_cases(n_rows: int, width: int) -> list[tuple[str, str, Call, Call, str]
     dense = torch.randn(width, width)
     size = f"M{n_rows} K{width} N{width} fp32"
     return [
-        ("sign_matmul fwd", size, on("cpu", lambda: sign_matmul(x, packed)), lambda: x @ dense.T, "peer: a dense fp32 matrix")
+        (
+            "sign_matmul fwd",
+            size,
+            on("cpu", lambda: sign_matmul(x, packed)),
+            lambda: linear(x, dense),
+            "peer: a dense fp32 matrix",
+        )
     ]
 
 

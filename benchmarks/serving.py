@@ -18,6 +18,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -47,10 +48,10 @@ def main() -> None:
     for name in options.parts or PARTS:
         torch.manual_seed(0)
         for rows in PARTS[name](options.rounds):
-            for values in rows:
-                print("  ".join(values[key] for key in ("what", "size", "ours", "peer", "unit", "ratio", "notes")), flush=True)
             if not options.quick:
                 append(rows)
+            else:
+                print(*("  ".join(values.values()) for values in rows), sep="\n", flush=True)
         gc.collect()
 
 
@@ -94,13 +95,12 @@ def against_hf(rounds: int) -> Iterator[list[dict[str, str]]]:
     model = Decoder(HYBRID)
     peer = hf_twin(model).eval()
     check_same(model, peer)
+    engine = engine_of(model)
     for n_prompts in (16, 64):
         lengths = torch.randint(32, 129, (n_prompts,)).tolist()
         prompts = [draw(model, length) for length in lengths]
-        calls = {
-            "ours": lambda p=prompts: ask(engine_of(model), [request(prompt, 64) for prompt in p]),
-            "peer": lambda p=prompts: by_hf(peer, p, 64),
-        }
+        calls = {"ours": partial(ask_cold, engine, [request(prompt, 64) for prompt in prompts])}
+        calls["peer"] = partial(by_hf, peer, prompts, 64)
         found = {name: call() for name, call in calls.items()}
         same = sum(ours[0] == hf for ours, hf in zip(found["ours"], found["peer"], strict=True))
         times = in_turns(calls, rounds)
@@ -130,13 +130,14 @@ def samples_of_one_prompt(rounds: int) -> Iterator[list[dict[str, str]]]:
     for n_new in (16, 64):
         together = [request(prompt, n_new, n=N_SAMPLES, sampling=how)]
         apart = [request(prompt, n_new, seed=seed, sampling=how) for seed in range(N_SAMPLES)]
-        calls = {
-            "ours": lambda t=together: ask(engine_of(model), t),
-            "peer": lambda a=apart: ask(engine_of(model, uses_cache=False), a),
-        }
-        found: dict[str, Any] = {}
-        calls = {name: lambda c=call, n=name: found.update({n: c()}) for name, call in calls.items()}
-        times = in_turns(calls, 1 + rounds // 5)
+        found: dict[str, list[list[list[int]]]] = {}
+
+        def run(name: str, requests: list[Request], found: dict[str, Any] = found, **options: Any) -> None:
+            found[name] = ask(engine_of(model, **options), requests)
+
+        times = in_turns(
+            {"ours": partial(run, "ours", together), "peer": partial(run, "peer", apart, uses_cache=False)}, 1 + rounds // 5
+        )
         ours, peer = (statistics.median(times[name]) for name in ("ours", "peer"))
         same = sum(ours == theirs[0] for ours, theirs in zip(found["ours"][0], found["peer"], strict=True))
         notes = f"{same} of {N_SAMPLES} samples are the same; rounds {len(times['ours'])}"
@@ -165,6 +166,12 @@ def first_token_after_a_prefix(rounds: int) -> Iterator[list[dict[str, str]]]:
     )
     size = f"{PREFIX} shared + {TAIL} own tokens, d256 MMMA fp32"
     yield [row("serving, first token on a hit against cold", size, ours, "s", peer, notes, threads=1)]
+
+
+def ask_cold(engine: Engine, requests: list[Request]) -> list[list[list[int]]]:
+    """With a cache that is filled, but has nothing to give."""
+    engine.clear_cache()
+    return ask(engine, requests)
 
 
 def engine_of(model: Decoder, **options: Any) -> Engine:

@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--quick", action="store_true", help="write nothing")
     options = parser.parse_args()
-    with serving(capacity_bytes=8 << 20) as server:
+    with serving(capacity_bytes=2 << 20) as server:
         soak, memory = asyncio.run(run(server, options.seconds, options.clients))
         cpu = server.cpu_seconds
     growth = growth_percent(memory)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
+_MOST = 2**60
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -24,4 +25,7 @@ class ByteSize(click.ParamType):
         if not found:
             self.fail(f"`{value}` is no size; write 500MB, 5GB or 2GiB", param, ctx)
         number, unit, is_binary = found.groups()
-        return int(float(number) * (1024 if is_binary else 1000) ** _POWERS[unit.lower()])
+        n_bytes = float(number) * (1024 if is_binary else 1000) ** _POWERS[unit.lower()]
+        if n_bytes > _MOST:
+            self.fail(f"`{value}` is more than any machine has", param, ctx)
+        return int(n_bytes)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tilth.cli.byte_sizes import ByteSize
 from tilth.cli.option_groups import GroupedCommand, option
 from tilth.cli.tables import as_json, check_output, say, size, table
+from tilth.errors import UserError
 
 TRACE, CACHE, SERVER, ANSWER = "The trace", "The cache", "The server", "The answer"
 DEFAULT_CAPACITIES = "1GB,2GB,5GB,10GB"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @click.command(cls=GroupedCommand)
@@ -68,7 +67,9 @@ def replay(
         raise click.UsageError("give either a TRACE or `--synthetic NAME`")
     if report is not None:
         check_output(report)
-    sizes = [_bytes(text) for text in capacities.split(",")]
+    sizes = [ByteSize().convert(text, None, None) for text in capacities.split(",")]
+    if not all(sizes):
+        raise click.BadParameter("0 bytes hold nothing", param_hint="--capacity")
     from tilth.inference.replay.contenders import chosen_policies
     from tilth.inference.replay.replay import Server
     from tilth.inference.replay.sweep import sweep
@@ -80,6 +81,8 @@ def replay(
     name, requests = _requests(trace, form, synthetic, sessions_per_second, seed, limit, max_input)
     facts = facts_of(requests, geometry, instant, flops)
     say(_about(name, facts))
+    if len({int(request.input_N[0]) for request in requests}) == len(requests):
+        say("no two requests begin alike (a trace of lengths has no contents): nothing can be shared, whatever the cache")
     with progress("replay", len(sizes) * len(names)) as advance:
         cells = sweep(requests, geometry, sizes, names, server, is_instant=instant, tell=advance)
     rows = [dataclasses.asdict(cell) for cell in cells]
@@ -124,7 +127,10 @@ def _requests(
     from tilth.inference.replay.synthetic import synthetic_trace
 
     made = synthetic_trace(str(synthetic), rate, seed)
-    return str(synthetic), [one for one in made if max_input is None or len(one.input_N) <= max_input][:limit]
+    kept = [one for one in made if max_input is None or len(one.input_N) <= max_input][:limit]
+    if not kept:
+        raise UserError("the trace has no request so short", f"--max-input {max_input}", "Raise it, or leave it out.")
+    return str(synthetic), kept
 
 
 def _about(name: str, facts: dict[str, Any]) -> str:
@@ -134,12 +140,3 @@ def _about(name: str, facts: dict[str, Any]) -> str:
         f"{facts['n_output_tokens'] / facts['n_requests']:,.0f} out on average, {mode}\n"
         f"{facts['model']}: {size(facts['kv_bytes'])} a token, {size(facts['checkpoint_bytes'])} a checkpoint"
     )
-
-
-def _bytes(text: str) -> int:
-    """`5GB`, `500 MB`, `2GiB` or a number of bytes."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise click.BadParameter(f"`{text.strip()}` is no size; write 500MB, 5GB or 2GiB", param_hint="--capacity")
-    number, unit, is_binary = found.groups()
-    return int(float(number) * (1024 if is_binary else 1000) ** _POWERS[unit.lower()])

@@ -31,7 +31,7 @@ MODELS, PLACE, BOUNDS, ANSWER = "The models", "Where", "The bounds", "The answer
 @option("--delta-memory", group=BOUNDS, type=ByteSize(), default="4GB", show_default=True, help="For deltas.")
 @option("--max-tokens", group=BOUNDS, type=click.IntRange(min=2), metavar="N", help="Of a prompt and its answer.")
 @option("--max-rows", group=BOUNDS, type=click.IntRange(min=1), metavar="N", help="Answers in the making at once.")
-@option("--max-waiting", group=BOUNDS, type=click.IntRange(min=0), metavar="N", help="Requests that wait; more are refused.")
+@option("--max-waiting", group=BOUNDS, type=click.IntRange(min=1), metavar="N", help="Requests that wait; more are refused.")
 @option("--no-cache", is_flag=True, group=BOUNDS, help="Read every prompt whole.")
 @option("--json", "as_data", is_flag=True, group=ANSWER, help="The facts in one line, when it is ready.")
 @option("--debug", is_flag=True, group=ANSWER, help="Show tracebacks.")
@@ -67,6 +67,8 @@ def serve(
     from tilth.pipeline.served_models import find_models
 
     found = find_models(base, deltas)
+    if found.outdated:
+        say(f"left out, for `{base}` was trained anew since: {', '.join(found.outdated)}; deploy them again")
     given = {"max_tokens": max_tokens, "max_rows": max_rows, "max_waiting": max_waiting}
     options = ServeOptions(
         base=found.folder,

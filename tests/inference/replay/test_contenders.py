@@ -34,7 +34,7 @@ def test_with_room_for_everything_all_orders_are_one() -> None:
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_a_replay_repeats_itself_under_its_cap(name: str) -> None:
-    requests = synthetic_trace("sharegpt", n_sessions=8)
+    requests = synthetic_trace("sharegpt", n_sessions=5)
     for is_instant in (True, False):
         one, again = (sweep(requests, GEOMETRIES["modern"], [GIGABYTE], [name], is_instant=is_instant)[0] for _ in range(2))
         assert (one.token_hit_rate, one.n_evictions) == (again.token_hit_rate, again.n_evictions)

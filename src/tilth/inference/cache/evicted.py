@@ -10,7 +10,8 @@ import numpy as np
 
 from tilth.inference.cache.tree import Node, Tokens, Tree, branch_point, path_to
 
-MAX_TOKENS = 2**22
+MIN_BYTES, MAX_BYTES = 2**20, 2**25
+TOKEN_BYTES, NODE_BYTES = 4, 640  # of a token of an edge; of a node with its arrays and its place in the order
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,26 @@ class Recalled:
 
 
 class EvictedPrefixes:
-    """A radix tree of at most n_max tokens (16 MB for the 4 M of the default); what was evicted first is forgotten first.
+    """A radix tree of at most max_bytes, its nodes counted; what was evicted first is forgotten first.
 
     It serves three ends: a miss can say that it is the eviction's, a branch point is found although its keys are gone, and a
     policy learns what would have been reused had it stayed.
     """
 
-    def __init__(self, n_max: int = MAX_TOKENS) -> None:
-        self.n_max, self.n_tokens = n_max, 0
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.max_bytes, self.n_tokens = max_bytes, 0
         self.tree = Tree()
         self._order: OrderedDict[int, Node] = OrderedDict()
+
+    @classmethod
+    def beside(cls, capacity_bytes: int) -> EvictedPrefixes:
+        """For a cache of so many bytes: not more than these, 32 MB at most, and 1 MB at least."""
+        return cls(min(MAX_BYTES, max(MIN_BYTES, capacity_bytes)))
+
+    @property
+    def size_bytes(self) -> int:
+        """What is remembered takes about this; it is beside what the ledger counts."""
+        return TOKEN_BYTES * self.n_tokens + NODE_BYTES * self.tree.n_nodes
 
     def remember(self, node: Node) -> None:
         """Call before the checkpoint of `node`, or the leaf, is taken out."""
@@ -51,7 +62,7 @@ class EvictedPrefixes:
         end.ticket, end.has_checkpoint = node.ticket, node.has_checkpoint
         self._order[id(end)] = end
         self._order.move_to_end(id(end))
-        while self.n_tokens > self.n_max:
+        while self.size_bytes > self.max_bytes:
             self._forget(self._order.popitem(last=False)[1])
 
     def recall(self, root: Hashable, tokens: Tokens, n_reused: int) -> Recalled:
@@ -65,6 +76,7 @@ class EvictedPrefixes:
         for node in list(self.tree.nodes(root)):
             self._order.pop(id(node), None)
             self.n_tokens -= len(node.edge)
+            self.tree.n_nodes -= 1
         for top in [root] if root is not None else list(self.tree.roots):
             self.tree.roots.pop(top, None)
 

@@ -53,20 +53,22 @@ class TenantBank:
         slot = next(number for number in itertools.count() if number not in self._loaded)
         # tensors made in inference mode could not be written to outside of it, by the next load
         with torch.inference_mode(False), torch.no_grad():
-            for matrix, terms in weights.products.items():
-                for kind, term in zip(kinds(terms), terms, strict=True):
-                    stack = self._stacks[matrix].setdefault(kind, empty_stack(kind, matrices[matrix]))
-                    stack.put(slot, term)
-            self._loaded[slot] = self._without_products(weights)
+            try:
+                for matrix, terms in weights.products.items():
+                    for kind, term in zip(kinds(terms), terms, strict=True):
+                        stack = self._stacks[matrix].setdefault(kind, empty_stack(kind, matrices[matrix]))
+                        stack.put(slot, term)
+                self._loaded[slot] = self._without_products(weights)
+            except BaseException:  # such as too little memory: what there was room for is given back
+                self._drop_products(slot)
+                raise
         self._slots[name] = slot
         self._last = ((), [])
 
     def unload(self, name: str) -> None:
         """Free the tenant's slot, which another may get. Raises NotFoundError for a name that is not loaded."""
         slot = self.slot(name)
-        for stacks in self._stacks.values():
-            for stack in stacks.values():
-                stack.drop(slot)
+        self._drop_products(slot)
         del self._slots[name], self._loaded[slot]
         self._last = ((), [])
 
@@ -123,11 +125,12 @@ class TenantBank:
 
     def _products_of(self, slots: Sequence[int]) -> Iterator[Replacement]:
         for name, linear in self._linears.items():
-            terms = [(stack, stack.places(slots)) for _, stack in sorted(self._stacks[name].items())]
-            device = linear.weight.device
-            found = [
-                (stack, torch.tensor(places, dtype=torch.int32, device=device)) for stack, places in terms if max(places) >= 0
-            ]
+            found = []
+            for _, stack in sorted(self._stacks[name].items()):
+                places = stack.places(slots)
+                if max(places) >= 0:
+                    only = places[0] if len(set(places)) == 1 else None
+                    found.append((stack, torch.tensor(places, dtype=torch.int32, device=linear.weight.device), only))
             if found:
                 yield linear, "forward", Product(linear.weight, found)
 
@@ -137,6 +140,11 @@ class TenantBank:
         yield embedding, "forward", Embedding(embedding.weight, len(slots), len(set(slots)) > 1, changed)
         yield self.model, "predict", Head(self.model, self._changed_rows(slots, head, self.model.config.vocab_size))
         yield self.model, "loss", refuse_loss
+
+    def _drop_products(self, slot: int) -> None:
+        for stacks in self._stacks.values():
+            for stack in stacks.values():
+                stack.drop(slot)
 
     def _changed_rows(self, slots: Sequence[int], name: str, n_rows: int | None = None) -> list[tuple[Tensor, ChangedRows]]:
         """The rows of the batch of each tenant that changed the table, and what it changed of the table's first n_rows."""

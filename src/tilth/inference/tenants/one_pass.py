@@ -39,19 +39,22 @@ def replaced(replacements: Sequence[Replacement]) -> Iterator[None]:
 class Product:
     """The forward of a linear layer: the base's product over all rows, and then each row's terms.
 
-    places: for each stack, the place of each row's term (B,) int32.
+    terms: for each stack, the place of each row's term (B,) int32, and that of all if it is the same.
     """
 
     weight_NK: Tensor
-    terms: list[tuple[TermStack, Tensor]]
+    terms: list[tuple[TermStack, Tensor, int | None]]
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, ..., K) -> (B, ..., N)."""
         y = linear(x, self.weight_NK)
         x_MK, y_MN = x.flatten(0, -2), y.flatten(0, -2)
-        for stack, places_B in self.terms:
-            n_tokens = len(x_MK) // len(places_B)
-            y_MN = stack.add_to(y_MN, x_MK, places_B if n_tokens == 1 else places_B.repeat_interleave(n_tokens))
+        for stack, places_B, only in self.terms:
+            if len(x_MK) == len(places_B):
+                y_MN = stack.add_to(y_MN, x_MK, places_B, None)
+            else:
+                places_M = places_B.repeat_interleave(len(x_MK) // len(places_B))
+                y_MN = stack.add_to(y_MN, x_MK, places_M, only)
         return y_MN.view(y.shape)
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from tilth.inference.tenants.weights import LowRankTerm, SignTerm, Term
-from tilth.kernels import sign_matmul_grouped
+from tilth.kernels import linear, sign_matmul_grouped
 
 Kind = tuple[str, int, int]
 """What lies in one stack: signs or low rank, the rank, and which of a tenant's terms of this sort it is."""
 
 
 class TermStack:
-    """Terms of one kind in places 0, 1, ... of tensors whose first dimension doubles when full. A freed place is used again.
+    """Terms of one kind in places 0, 1, ... of tensors that grow by a quarter when full. A freed place is used again.
 
     weight_NK is the base's matrix, which the terms are added to.
     """
@@ -32,7 +32,7 @@ class TermStack:
         parts = [part.to(self._weight_NK.device) for part in self._parts(term)]
         if not self._free:
             n_old = len(self._place_of_slot)
-            capacity = max(1, 2 * n_old)
+            capacity = n_old + n_old // 4 + 1
             bigger = [part.new_zeros(capacity, *part.shape) for part in parts]
             for new, old in zip(bigger, self._tensors, strict=False):
                 new[:n_old] = old
@@ -55,8 +55,11 @@ class TermStack:
         """Memory of all places, the free ones included."""
         return sum(tensor.nbytes for tensor in self._tensors)
 
-    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor) -> Tensor:
-        """y plus the product of each row of x with the term at its place (int32, -1 = none)."""
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
+        """y plus the product of each row of x with the term at its place (int32, -1 = none); only: the place of all, if known.
+
+        Without `only`, what is added to a row does not depend on the other rows.
+        """
         raise NotImplementedError
 
     def _parts(self, term: Term) -> Sequence[Tensor]:
@@ -66,7 +69,7 @@ class TermStack:
 class SignStack(TermStack):
     """Signs (E, P, N), with the scales of rows (E, N) and of columns (E, K); the scale of the whole is a part of the rows'."""
 
-    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor) -> Tensor:
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
         """One product with signs over all rows, whosever they are."""
         packed_EPN, row_scale_EN, column_scale_EK = self._tensors
         scales = {"row_scale_EN": row_scale_EN, "column_scale_EK": column_scale_EK}
@@ -84,16 +87,18 @@ class SignStack(TermStack):
 class LowRankStack(TermStack):
     """Matrices of one rank: up (E, N, R) and down (E, R, K)."""
 
-    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor) -> Tensor:
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
         """Two products over rows of one tenant; else two small ones a row."""
         up_ENR, down_ERK = self._tensors
-        first = int(places_M[0])
-        if (places_M == first).all():
-            return y_MN + (x_MK @ down_ERK[first].T) @ up_ENR[first].T
-        rows = (places_M >= 0).nonzero().squeeze(1)
-        places = places_M[rows]
-        middle_mR1 = torch.bmm(down_ERK[places], x_MK[rows].unsqueeze(2))
-        return y_MN.index_add(0, rows, torch.bmm(up_ENR[places], middle_mR1).squeeze(2))
+        if only is not None:
+            return y_MN + linear(linear(x_MK, down_ERK[only]), up_ENR[only])
+        n_rows = len(x_MK)
+        if n_rows == 1:  # a batch of one is multiplied otherwise, with other bits
+            places_M, x_MK = places_M.expand(2), x_MK.expand(2, -1)
+        places = places_M.clamp(min=0)
+        middle_MR1 = torch.bmm(down_ERK[places], x_MK.unsqueeze(2))
+        added_MN = torch.bmm(up_ENR[places], middle_MR1).squeeze(2)[:n_rows]
+        return torch.where((places_M[:n_rows] >= 0).unsqueeze(1), y_MN + added_MN, y_MN)
 
     def _parts(self, term: Term) -> Sequence[Tensor]:
         term = cast(LowRankTerm, term)

@@ -15,7 +15,7 @@ from tilth.kernels.rms_norm.reference import both_strands
 # Elements of a block (benchmarks/kernels_cpu.py): forward has hardly a temporary that a cache could keep.
 _FORWARD_BLOCK, _BACKWARD_BLOCK = 1 << 20, 1 << 17
 # Of a few rows, as when decoding, most of the time would go into calls: torch's own norm is one.
-_FEW = 1 << 15
+_FEW = 1 << 17
 _fused = torch.ops.aten._fused_rms_norm
 _silu_backward = torch.ops.aten.silu_backward
 
@@ -34,7 +34,10 @@ def forward(
     """Return y (..., D), x + residual (empty without one), and 1 / rms of each group (..., groups)."""
     others = [t for t in (bias_D, residual_D, gate_D) if t is not None]
     dtype = compute_dtype(x_D, weight_D, *others)
-    if x_D.numel() <= _FEW and not others and not reverse_complement and x_D.dtype == weight_D.dtype == dtype:
+    is_few = x_D.numel() <= _FEW and bias_D is None and residual_D is None and x_D.dtype == weight_D.dtype == dtype
+    if is_few and gate_D is not None and gate_D.dtype == dtype and not norm_before_gate:
+        x_D, gate_D = silu(gate_D).mul_(x_D), None
+    if is_few and gate_D is None and not reverse_complement:
         if group_size == x_D.shape[-1]:
             y_D, rstd_G = _fused(x_D, [group_size], weight_D, eps)
             return y_D, x_D.new_empty(0), rstd_G

@@ -13,12 +13,12 @@ from tilth.kernels.sign_matmul.packing import unpack
 
 def check_tenants(tenants_M: Tensor | None, n_tenants: int) -> None:
     """Raise ValueError for a tenant outside -1 <= tenant < E, where the tenants lie on the CPU."""
-    if tenants_M is None or tenants_M.device.type != "cpu" or not len(tenants_M):
+    if tenants_M is None or tenants_M.device.type != "cpu":
         return
-    lowest, highest = (int(tenant) for tenant in tenants_M.aminmax())
-    if lowest < -1 or highest >= n_tenants:
-        row = int(((tenants_M < -1) | (tenants_M >= n_tenants)).nonzero()[0])
-        raise ValueError(f"tenants_M[{row}] is {int(tenants_M[row])}; expected -1 <= tenant < {n_tenants}")
+    tenants = tenants_M.tolist()
+    if min(tenants, default=-1) < -1 or max(tenants, default=-1) >= n_tenants:
+        row = next(row for row, tenant in enumerate(tenants) if not -1 <= tenant < n_tenants)
+        raise ValueError(f"tenants_M[{row}] is {tenants[row]}; expected -1 <= tenant < {n_tenants}")
 
 
 def forward(

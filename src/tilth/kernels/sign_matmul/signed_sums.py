@@ -35,6 +35,11 @@ _AHEAD = 2048
 # Words of which a sum is made, before these sums are added: one long sum would lose more than torch does.
 _RUN = 16
 _TABLES = WORD_BITS // 4
+# What stands for scales that are not there, by type.
+_NONE = {
+    dtype: (np.empty(0, name), np.empty((0, 0), name), np.empty((0, 0), name))
+    for dtype, name in ((torch.float32, "float32"), (torch.float64, "float64"))
+}
 
 
 def add_products(
@@ -52,15 +57,17 @@ def add_products(
 
     y is contiguous, of one type with x: float32 or float64. by_tables: which of the two ways, by default the faster there is.
     """
+    dtype = x_MK.dtype
     arrays = [tensor.detach().contiguous().numpy() for tensor in (y_MN, x_MK, tenants_M)]
-    empty: dict[int, Tensor] = {1: x_MK.new_empty(0), 2: x_MK.new_empty(0, 0)}
     scales = [
-        (empty[n] if scale is None else scale.detach().to(x_MK.dtype).contiguous()).numpy()
-        for scale, n in ((scale_E, 1), (row_scale_EN, 2), (column_scale_EK, 2))
+        none if scale is None else scale.detach().to(dtype).contiguous().numpy()
+        for scale, none in zip((scale_E, row_scale_EN, column_scale_EK), _NONE[dtype], strict=True)
     ]
-    way = _by_tables if (has_tables(x_MK.dtype) if by_tables is None else by_tables) else _by_selection
+    way = _by_tables if (has_tables(dtype) if by_tables is None else by_tables) else _by_selection
     run = functools.partial(way, packed_EPN.contiguous().numpy(), *scales)
-    n_threads = max(1, min(torch.get_num_threads(), len(x_MK), x_MK.numel() * y_MN.shape[1] // _FEWEST_SIGNS))
+    n_threads = torch.get_num_threads()
+    if n_threads > 1:
+        n_threads = max(1, min(n_threads, len(x_MK), x_MK.numel() * y_MN.shape[1] // _FEWEST_SIGNS))
     if n_threads == 1:
         run(*arrays)
         return

@@ -9,7 +9,7 @@ from tilth.inference.cache.policies.policy import LAST, Policy
 from tilth.inference.cache.policies.return_times import ReturnTimes, age_bin
 from tilth.inference.cache.tree import Node
 
-N_LOOKED_AT = 16_384
+N_LOOKED_AT = 8_192
 USES_BETWEEN_UPDATES = 32
 # Kinds: ends of conversations by the logarithm of their turns, what one went on from, the end after a cut, branch points by use.
 N_END_KINDS, LEFT, CUT, BRANCH, N_BRANCH_KINDS = 4, 4, 5, 6, 3
