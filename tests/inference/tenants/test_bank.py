@@ -76,6 +76,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "rows of int32": ({"tables": {"embedding.weight": ChangedRows(torch.tensor([1]).int(), torch.zeros(1, 32))}}, "int64"),
     "values of another width": ({"tables": {"embedding.weight": ChangedRows(torch.tensor([1]), torch.zeros(1, 31))}}, "shape"),
     "a vector of another shape": ({"vectors": {"norm.weight": torch.ones(33)}}, "shape"),
+    "without a digest": ({"digest": ""}, "no digest"),
     "infinite": ({"vectors": {"norm.weight": torch.full((32,), float("inf"))}}, "finite"),
 }
 

@@ -15,7 +15,12 @@ Parameters = dict[str, Tensor]
 
 
 def check_fit(weights: TenantWeights, matrices: Parameters, tables: Parameters, vectors: Parameters) -> None:
-    """Raise DeltaError unless every change is of one of the base's matrices, tables or vectors, and of its shape."""
+    """Raise DeltaError unless every change is of one of the base's matrices, tables or vectors, and of its shape.
+
+    And unless there is a digest: without it states of other weights under the same name would be taken for its own.
+    """
+    if not weights.digest:
+        raise DeltaError("the tenant's weights have no digest", where="digest", fix="Give a hash of what they hold.")
     for name, terms in weights.products.items():
         _check_known("products", name, matrices)
         for number, term in enumerate(terms):
