@@ -93,9 +93,9 @@ class Engine:
         """
         most_bytes = self._memory.most_bytes(len(request.prompt_ids), request.max_tokens, request.n)
         check_request(request, self._model, self.limits, most_bytes)
-        slot, digest = self._tenancy.enter(request.tenant)
+        slot, owner = self._tenancy.enter(request.tenant)
         try:
-            states_of = root(self._base_digest, digest, self._model.embedding.weight.dtype, request.salt)
+            states_of = root(self._base_digest, owner, self._model.embedding.weight.dtype, request.salt)
             is_cached = request.uses_cache and not self._off_reason
             return self._desk.leave(Job(0, request, on_event, states_of if is_cached else None, slot))
         except Exception:
