@@ -84,11 +84,21 @@ class Tenancy:
                     fix="cancel them or wait longer",
                 )
 
-    def reopen(self, name: str) -> None:
-        """Undo `close`, with the tenant unloaded or not."""
-        with self._changed:
-            self._leaving.discard(name)
-            del self._n_users[name]
+    def load(self, name: str, weights: TenantWeights) -> None:
+        """Load a fine-tune, between two passes. Raises DeltaError, and UserError without a bank."""
+        if self.bank is None:
+            raise UserError("this engine serves the base alone", fix="make it with a bank of tenants")
+        self.bank.load(name, weights)
+
+    def unload(self, name: str) -> None:
+        """Drop a fine-tune that was closed, between two passes."""
+        assert self.bank is not None
+        try:
+            self.bank.unload(name)
+        finally:
+            with self._changed:
+                self._leaving.discard(name)
+                del self._n_users[name]
 
     def rows(self, branches: Sequence[Branch]) -> AbstractContextManager[None]:
         """A pass whose row i is the fine-tune of branches[i]."""
