@@ -140,4 +140,7 @@ def _tilth(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    main(**dict(word.split("=", 1) for word in sys.argv[1:]))
+    try:
+        main(**dict(word.split("=", 1) for word in sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

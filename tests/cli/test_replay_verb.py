@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tilth.artifacts import Store
+from tilth.artifacts import Spec, Store
 from tilth.catalog.sql import run_sql
 from tilth.cli.replay_verbs import replay
 from tilth.errors import UserError
@@ -105,7 +105,7 @@ def test_the_model_may_be_a_config(folder: Path) -> None:
         (("--synthetic", "lmsy"), "Did you mean `lmsys`"),
         ((*SHORT, "--policy", "lruu"), "Did you mean `lru`"),
         ((*SHORT, "--policy", "vllm++int8"), "are kept as they are"),
-        ((*SHORT, "--capacity", "0GB"), "cannot hold 0 bytes"),
+        ((*SHORT, "--capacity", "0GB"), "0 bytes hold nothing"),
         ((*SHORT, "--model", "moder"), "Did you mean `modern`"),
         ((*SHORT, "--flops", "0"), "speed above 0"),
     ],
@@ -115,3 +115,19 @@ def test_what_cannot_be_replayed_is_refused(folder: Path, words: tuple[str, ...]
     assert result.exit_code
     assert said in result.output + str(result.exception)
     assert result.exit_code == 2 or isinstance(result.exception, UserError)
+
+
+def test_a_run_of_the_project_gives_its_own_sizes(folder: Path) -> None:
+    store = Store(folder / ".tilth")
+    config = ModelConfig(vocab_size=290, d_model=32, layers="MA", n_heads=2, d_state=16, ssm_head_dim=32)
+    spec = Spec("train", 1, {})
+    made = store.make(spec, lambda out: {"n": (out / "config.json").write_text(json.dumps(config.to_dict()))})
+    store.save_named("run", "mine", [made.part()])
+    answer = json.loads(typed(*SHORT, "--model", "mine", "--json").stdout)
+    assert answer["kv_bytes"] == 2 * 32 * 4
+
+
+def test_a_trace_without_contents_is_said_to_share_nothing(folder: Path) -> None:
+    lines = [f"2023-11-16 18:17:0{i}.0,20,3" for i in range(4)]
+    (folder / "azure.csv").write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]) + "\n")
+    assert "nothing can be shared" in typed("azure.csv", "--policy", "lru", "--capacity", "1GB").stderr

@@ -13,6 +13,7 @@ import click
 from tilth.cli.byte_sizes import ByteSize
 from tilth.cli.option_groups import GroupedCommand, option
 from tilth.cli.tables import as_json, check_output, say, size, table
+from tilth.errors import UserError
 
 TRACE, CACHE, SERVER, ANSWER = "The trace", "The cache", "The server", "The answer"
 DEFAULT_CAPACITIES = "1GB,2GB,5GB,10GB"
@@ -67,6 +68,8 @@ def replay(
     if report is not None:
         check_output(report)
     sizes = [ByteSize().convert(text, None, None) for text in capacities.split(",")]
+    if not all(sizes):
+        raise click.BadParameter("0 bytes hold nothing", param_hint="--capacity")
     from tilth.inference.replay.contenders import chosen_policies
     from tilth.inference.replay.replay import Server
     from tilth.inference.replay.sweep import sweep
@@ -78,6 +81,8 @@ def replay(
     name, requests = _requests(trace, form, synthetic, sessions_per_second, seed, limit, max_input)
     facts = facts_of(requests, geometry, instant, flops)
     say(_about(name, facts))
+    if len({int(request.input_N[0]) for request in requests}) == len(requests):
+        say("no two requests begin alike (a trace of lengths has no contents): nothing can be shared, whatever the cache")
     with progress("replay", len(sizes) * len(names)) as advance:
         cells = sweep(requests, geometry, sizes, names, server, is_instant=instant, tell=advance)
     rows = [dataclasses.asdict(cell) for cell in cells]
@@ -122,7 +127,10 @@ def _requests(
     from tilth.inference.replay.synthetic import synthetic_trace
 
     made = synthetic_trace(str(synthetic), rate, seed)
-    return str(synthetic), [one for one in made if max_input is None or len(one.input_N) <= max_input][:limit]
+    kept = [one for one in made if max_input is None or len(one.input_N) <= max_input][:limit]
+    if not kept:
+        raise UserError("the trace has no request so short", f"--max-input {max_input}", "Raise it, or leave it out.")
+    return str(synthetic), kept
 
 
 def _about(name: str, facts: dict[str, Any]) -> str:

@@ -67,6 +67,8 @@ def serve(
     from tilth.pipeline.served_models import find_models
 
     found = find_models(base, deltas)
+    if found.outdated:
+        say(f"left out, for `{base}` was trained anew since: {', '.join(found.outdated)}; deploy them again")
     given = {"max_tokens": max_tokens, "max_rows": max_rows, "max_waiting": max_waiting}
     options = ServeOptions(
         base=found.folder,

@@ -37,7 +37,7 @@ def geometry_of(model: str) -> Geometry:
     except NotFoundError:
         fix = f"A folder of a model, a config.json, a run, or a geometry. {did_you_mean(model, GEOMETRIES)}"
         raise UserError(f"there is no model `{model}`", "--model", fix) from None
-    return Geometry.of(model, _config(project.store.artifact(run.one("train")).path / "model" / "config.json"))
+    return Geometry.of(model, _config(project.store.artifact(run.one("train")).path / "config.json"))
 
 
 def facts_of(requests: Sequence[TraceRequest], geometry: Geometry, is_instant: bool, flops_per_second: float) -> dict[str, Any]:

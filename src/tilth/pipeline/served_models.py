@@ -15,11 +15,15 @@ from tilth.pipeline.project import Project
 
 @dataclass(frozen=True)
 class ServedModels:
-    """The base's name and model folder, and the delta files by the names of their tenants."""
+    """The base's name and model folder, and the delta files by the names of their tenants.
+
+    outdated: deltas of the project that were left out, because the base was trained anew since they were made.
+    """
 
     name: str
     folder: Path
     deltas: dict[str, Path]
+    outdated: tuple[str, ...] = ()
 
 
 def find_models(base: str, deltas: Sequence[str] = ()) -> ServedModels:
@@ -32,12 +36,14 @@ def find_models(base: str, deltas: Sequence[str] = ()) -> ServedModels:
     name = Path(base).resolve().name if Path(base).is_dir() else base
     # in a model folder outside a project only files can be named
     store = None if folder == Path(base) else Project.find().store
-    found = dict(_find(delta, base, store) for delta in deltas) if deltas else _all_of(base, store)
+    all_here = {} if deltas or store is None else _all_of(base, store)
+    found = {name: path for name, path in all_here.items() if path is not None}
+    found |= dict(_find(delta, base, store) for delta in deltas)
     if len(found) < len(deltas):
         raise UserError("two deltas have the same name", where=", ".join(deltas), fix="name one with NAME=FILE")
     if name in found:
         raise UserError(f"a delta has the name of the base, `{name}`", fix="name it with NAME=FILE")
-    return ServedModels(name, folder, found)
+    return ServedModels(name, folder, found, tuple(delta for delta, path in all_here.items() if path is None))
 
 
 def _find(delta: str, base: str, store: Store | None) -> tuple[str, Path]:
@@ -60,11 +66,9 @@ def _find(delta: str, base: str, store: Store | None) -> tuple[str, Path]:
     return delta, made
 
 
-def _all_of(base: str, store: Store | None) -> dict[str, Path]:
-    if store is None:
-        return {}
+def _all_of(base: str, store: Store) -> dict[str, Path | None]:
     names = [named.name for named in store.named("delta") if named.meta.get("base") == base]
-    return {name: path for name in names if (path := _file(store, name, base)) is not None}
+    return {name: _file(store, name, base) for name in names}
 
 
 def _file(store: Store, delta: str, base: str) -> Path | None:

@@ -252,3 +252,37 @@ def test_an_engine_that_stops_says_so_to_all(make_model: Callable[..., Decoder],
     driver.engine.run(stop)
     assert [each.reasons for each in told] == [{0: FinishReason.CANCELLED}] * 2
     driver.check_empty()
+
+
+def test_an_error_that_nothing_caught_ends_what_runs_and_no_more(
+    make_model: Callable[..., Decoder], drive: Any, draw_prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (prompt,) = make_model("MA", tie_embeddings=False), draw_prompts(9)
+    wanted = generate(model, prompt, 8)
+    driver, stop, ended = drive(model), threading.Event(), threading.Event()
+    first, step, told = driver.submit(prompt, 30), driver.engine.step, []
+
+    def failing() -> bool:
+        worked: bool = step()
+        if not first.has_ended and first.ids():
+            raise KeyError("a bug")
+        return worked
+
+    def listen(event: Any) -> None:
+        told.append(event)
+        if hasattr(event, "n_new_tokens"):
+            ended.set()
+
+    monkeypatch.setattr(driver.engine, "step", failing)
+    thread = threading.Thread(target=driver.engine.run, args=(stop,))
+    thread.start()
+    while not first.has_ended and thread.is_alive():
+        time.sleep(0.01)
+    driver.engine.submit(Request(prompt_ids=tuple(prompt), max_tokens=8), listen)
+    assert ended.wait(60)
+    stop.set()
+    thread.join(60)
+    assert first.reasons == {0: FinishReason.ERROR}
+    assert first.messages == ["KeyError: 'a bug'"]
+    assert [event.token_id for event in told if isinstance(event, NewToken)] == wanted
+    driver.check_empty()

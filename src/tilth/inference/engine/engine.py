@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
-from tilth.errors import UserError
 from tilth.inference.cache.policies.policy import Policy
 from tilth.inference.cache.quantized import Exact
 from tilth.inference.engine.batch import DecodeBatch
@@ -19,7 +18,7 @@ from tilth.inference.engine.choosing import Chosen, choose
 from tilth.inference.engine.counts import Counts
 from tilth.inference.engine.desk import Desk, check_request
 from tilth.inference.engine.fairness import FairQueue
-from tilth.inference.engine.jobs import Branch, Job, Reading
+from tilth.inference.engine.jobs import Branch, Job, Reading, message_of
 from tilth.inference.engine.limits import EngineLimits, EngineStats
 from tilth.inference.engine.memory import Memory
 from tilth.inference.engine.reading import next_end, read_chunk
@@ -50,11 +49,12 @@ class Engine:
 
     What a request gets does not depend on what else runs: chunks end where they would end alone, each branch draws with its
     own chances, and on the CPU (one thread, fp32 or bf16, widths that are multiples of 32, layers A, M and S) even the bits of
-    its logits are the same; otherwise they are to rounding. What the cache gives back was cut elsewhere, so it agrees to 1e-5
-    of the largest logit in fp32. base_digest tells the base's weights from others. policy orders the cache's victims (default:
-    its own). checkpoints_in_8_bits halves the cost of a state or more, at an error that is measured at the start and refused
-    above 2 % of the largest logit; `stats().notes` says what came of it. A model whose logits change when it is read in pieces
-    is served without a cache (`stats().off_reason`). Raises RecipeError for a model that keeps no states.
+    its logits are the same; otherwise they are to rounding. Where the cache cuts a text, or gives back what was cut elsewhere,
+    they agree to 1e-5 of the largest logit in fp32. base_digest tells the base's weights from others; policy orders the
+    cache's victims.
+    checkpoints_in_8_bits: states at rest take half or less, at an error that is measured and refused above 2 % of the largest
+    logit (`stats().notes`). A model whose logits change when it is read in pieces is served without a cache
+    (`stats().off_reason`). Raises RecipeError for a model that keeps no states.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class Engine:
         """
         most_bytes = self._memory.most_bytes(len(request.prompt_ids), request.max_tokens, request.n)
         check_request(request, self._model, self.limits, most_bytes)
-        slot, digest = self._tenancy.enter(request.tenant)
+        slot, owner = self._tenancy.enter(request.tenant)
         try:
-            states_of = root(self._base_digest, digest, self._model.embedding.weight.dtype, request.salt)
+            states_of = root(self._base_digest, owner, self._model.embedding.weight.dtype, request.salt)
             is_cached = request.uses_cache and not self._off_reason
             return self._desk.leave(Job(0, request, on_event, states_of if is_cached else None, slot))
         except Exception:
@@ -115,10 +115,8 @@ class Engine:
 
     def load_tenant(self, name: str, weights: TenantWeights) -> None:
         """Load a fine-tune between two iterations, from any thread. Raises DeltaError, and UserError without a bank."""
-        if self._tenancy.bank is None:
-            raise UserError("this engine serves the base alone", fix="make it with a bank of tenants")
         with self._between_steps():
-            self._tenancy.bank.load(name, weights)
+            self._tenancy.load(name, weights)
 
     def unload_tenant(self, name: str, timeout_seconds: float = 30.0) -> None:
         """Take no more requests for a fine-tune, wait for those there are, and drop it; from any thread but the engine's.
@@ -126,12 +124,8 @@ class Engine:
         Raises UnknownTenantError, and UserError where some are still running after the time: then it stays.
         """
         self._tenancy.close(name, timeout_seconds)
-        assert self._tenancy.bank is not None
         with self._between_steps():
-            try:
-                self._tenancy.bank.unload(name)
-            finally:
-                self._tenancy.reopen(name)
+            self._tenancy.unload(name)
 
     def clear_cache(self) -> None:
         """Drop all that no running request uses, from any thread."""
@@ -143,13 +137,16 @@ class Engine:
         while not stop.is_set():
             with self._desk.changed:
                 self._desk.changed.wait_for(lambda: not self._n_visitors, IDLE_SECONDS)
-            if not self.step():
+            try:
+                has_worked = self.step()
+            except Exception as error:  # none is known; what runs ends, and what comes is served
+                self._note_fault(error)
+                self._end_all(FinishReason.ERROR, message_of(error))
+                has_worked = True
+            if not has_worked:
                 with self._desk.changed:
                     self._desk.changed.wait_for(lambda: self._desk.has_news or stop.is_set(), IDLE_SECONDS)
-        with self._pass, torch.inference_mode():
-            self._take_in()
-            for job in list(self._jobs.values()):
-                self._end_job(job, FinishReason.CANCELLED, "the engine has stopped")
+        self._end_all(FinishReason.CANCELLED, "the engine has stopped")
 
     def step(self) -> bool:
         """One iteration; False when there was nothing to do."""
@@ -163,7 +160,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """How things stand, from any thread."""
         found = self._counts.stats(self._memory.cache, self._desk.n_waiting, len(self._batch.branches))
-        return dataclasses.replace(found, off_reason=self._off_reason, notes=(self._note,) if self._note else ())
+        return replace(found, off_reason=self._off_reason, notes=(self._note,) if self._note else ())
 
     @contextmanager
     def _between_steps(self) -> Iterator[None]:
@@ -222,7 +219,7 @@ class Engine:
                 chosen = choose(self._batch.step_apart(branch), [branch])
         except Exception as error:
             self._note_fault(error)
-            self._end(branch, FinishReason.ERROR, _told(error))
+            self._end(branch, FinishReason.ERROR, message_of(error))
             return
         branch.is_suspect = False
         self._say([branch], chosen)
@@ -238,7 +235,7 @@ class Engine:
                     return
         except Exception as error:
             self._note_fault(error)
-            self._end(branch, FinishReason.ERROR, _told(error))
+            self._end(branch, FinishReason.ERROR, message_of(error))
             return
         self._batch.extend(branch, slots)
 
@@ -314,14 +311,14 @@ class Engine:
                 self._batch.join(branch, states)
             except Exception as error:
                 self._note_fault(error)
-                self._end(branch, FinishReason.ERROR, _told(error))
+                self._end(branch, FinishReason.ERROR, message_of(error))
             else:
                 self._say([branch], [choice])
 
     def _fail(self, reading: Reading, error: Exception) -> None:
         self._note_fault(error)
         for branch in list(reading.branches):
-            self._end(branch, FinishReason.ERROR, _told(error))
+            self._end(branch, FinishReason.ERROR, message_of(error))
 
     def _say(self, branches: Iterable[Branch], chosen: Iterable[Chosen]) -> None:
         for branch, choice in zip(branches, chosen, strict=True):
@@ -339,6 +336,12 @@ class Engine:
                     self._end(branch, FinishReason.STOP)
                 elif len(branch.ids) == request.max_tokens:
                     self._end(branch, FinishReason.LENGTH)
+
+    def _end_all(self, reason: FinishReason, message: str) -> None:
+        with self._pass, torch.inference_mode():
+            self._take_in()
+            for job in tuple(self._jobs.values()):
+                self._end_job(job, reason, message)
 
     def _end_job(self, job: Job, reason: FinishReason, message: str) -> None:
         for branch in job.branches:
@@ -361,8 +364,8 @@ class Engine:
             if not job.has_begun:
                 self._desk.note_left()
             n_new = sum(len(each.ids) for each in job.branches)
-            told = RequestFinished(len(job.request.prompt_ids), job.n_cached_tokens, n_new, job.miss_reason, job.queue_seconds)
-            self._tell(job, told)
+            n_prompt = len(job.request.prompt_ids)
+            self._tell(job, RequestFinished(n_prompt, job.n_cached_tokens, n_new, job.miss_reason, job.queue_seconds))
 
     def _release(self, branch: Branch, keeps: bool) -> None:
         """Take a branch out of the batch and give back what it holds; keeps: what it has read goes to the cache."""
@@ -390,7 +393,3 @@ class Engine:
     def _note_fault(self, error: Exception) -> None:
         self._counts.n_faults += 1
         _LOG.error("a pass failed", exc_info=error)
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -116,3 +116,8 @@ class Job:
     def has_ended(self) -> bool:
         """Whether all of its branches have."""
         return all(branch.has_ended for branch in self.branches)
+
+
+def message_of(error: Exception) -> str:
+    """What is told of an error that ended a branch."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

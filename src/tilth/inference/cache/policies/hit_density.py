@@ -12,7 +12,7 @@ from tilth.inference.cache.tree import Node
 N_LOOKED_AT = 8_192
 USES_BETWEEN_UPDATES = 32
 # Kinds: ends of conversations by the logarithm of their turns, what one went on from, the end after a cut, branch points by use.
-N_END_KINDS, LEFT, CUT, BRANCH, N_BRANCH_KINDS = 4, 4, 5, 6, 6
+N_END_KINDS, LEFT, CUT, BRANCH, N_BRANCH_KINDS = 4, 4, 5, 6, 3
 
 
 class HitDensity(Policy):
@@ -70,7 +70,7 @@ class HitDensity(Policy):
 
 def _kind(node: Node) -> int:
     if node.has_branched:
-        return BRANCH + min(node.n_uses.bit_length(), N_BRANCH_KINDS - 1)
+        return BRANCH + min(node.n_uses, N_BRANCH_KINDS - 1)
     if node.n_uses:
         return LEFT
     if node.follows_cut:
