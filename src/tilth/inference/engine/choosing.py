@@ -29,7 +29,9 @@ def choose(logits_BV: Tensor, branches: Sequence[Branch]) -> list[Chosen]:
     ids = [0] * len(branches)
     for sampling, places in by_sampling.items():
         rows_BV = logits_BV if len(places) == len(branches) else logits_BV[places]
-        chances_B = torch.tensor([float(branches[i].chances[len(branches[i].ids)]) for i in places], device=logits_BV.device)
+        needs_chances = sampling.temperature > 0
+        chances = [branches[i].chances[len(branches[i].ids)] if needs_chances else 0.0 for i in places]
+        chances_B = torch.tensor(chances, dtype=torch.float32, device=logits_BV.device)
         for place, token in zip(places, sample(rows_BV, chances_B, sampling).tolist(), strict=True):
             ids[place] = token
     are_finite = logits_BV.amax(-1).isfinite().tolist()

@@ -7,10 +7,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tilth.inference.cache.matches import Match
+from tilth.inference.engine.chances import Chances
 from tilth.inference.engine.recurrent import Checkpoint
 from tilth.inference.engine.requests import MissReason, OnEvent, Request
 from tilth.inference.engine.slots import Slots
@@ -41,7 +41,7 @@ class Branch:
 
     job: Job
     number: int
-    chances: NDArray[np.float32]
+    chances: Chances
     ids: list[int] = field(default_factory=list)
     prefix: Prefix | None = None
     tail: Slots = field(default_factory=lambda: np.empty(0, dtype=np.int32))
@@ -108,9 +108,7 @@ class Job:
 
     def __post_init__(self) -> None:
         for number in range(self.request.n):
-            generator = torch.Generator().manual_seed(self.request.seed + number)
-            chances = torch.rand(self.request.max_tokens, generator=generator).numpy()
-            self.branches.append(Branch(self, number, chances))
+            self.branches.append(Branch(self, number, Chances(self.request.seed + number)))
 
     @property
     def has_ended(self) -> bool:

@@ -188,7 +188,7 @@ class Memory:
         checkpoints: Mapping[int, Checkpoint],
         settle: Callable[[Slots], None],
     ) -> None:
-        """Hand slots over to the cache, whose bytes were reserved before; settle is told those that it holds, also if it raises."""
+        """Hand slots with reserved bytes over to the cache; settle is told those that it holds, also if it raises."""
         assert prefix.match is not None
         packed = {at: self._form.pack(states) for at, states in checkpoints.items()}
         self.cache.give_back((len(tokens) - prefix.n_kept) * self.kv_bytes)
