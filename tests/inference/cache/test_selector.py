@@ -79,6 +79,31 @@ def test_a_large_cache_is_sampled_by_conversation_and_its_shadows_are_small(lett
     assert seen.n_hit >= 1200 * n_sampled
 
 
+@pytest.mark.parametrize("capacity", [1_000_000, 2_500], ids=["nothing is evicted", "much is evicted"])
+def test_a_short_conversation_is_sampled_whole(letters, capacity: int) -> None:
+    """Turn after turn, through a system prompt that all of them share."""
+    policy, n_talks = Selector(share=0.25), 400
+    cache, texts = letters(capacity, policy), ["system " * 4 + f"{k:03d}" for k in range(n_talks)]
+    sampled: list[list[int]] = [[] for _ in texts]
+    for turn in range(4):
+        for k, text in enumerate(texts):
+            before = policy.shadows[0].cache.stats.n_matches
+            cache.ask(text, f"answer{k}")
+            sampled[k].append(policy.shadows[0].cache.stats.n_matches - before)
+            texts[k] = f"{text}answer{k} and {turn}"
+    assert {tuple(turns) for turns in sampled} == {(0,) * 4, (1,) * 4}
+    assert 60 <= sum(turns[0] for turns in sampled) <= 140
+    assert bool(cache.n_evicted) == (capacity < 1_000_000)
+
+
+@pytest.mark.parametrize("costs", [StateCosts(1000, 0, 1.0, 0.1), StateCosts(0, 1000, 1.0, 0.1), StateCosts(1000, 10, 1.0, 0.1)])
+def test_a_shadow_holds_about_as_many_entries_whatever_they_are(costs: StateCosts) -> None:
+    policy, entry = Selector(), costs.size_bytes(1024, 1)
+    PrefixCache(costs, 2048 * entry, policy)
+    assert policy.share == 0.25
+    assert policy.shadows[0].cache.capacity_bytes == 512 * entry
+
+
 def test_a_shadow_may_know_more_than_the_cache_has_read_at_its_cut() -> None:
     rng, policy = np.random.default_rng(1), Selector()
     cache, n_deeper = PrefixCache(StateCosts(1, 10, 1.0, 0.1), int(rng.integers(60, 300)), policy), 0

@@ -1,4 +1,7 @@
-"""What a request gets does not depend on what else is in the batch: not its tokens, and not its logits."""
+"""What a request gets does not depend on what else is in the batch: not its tokens, and not a bit of its logits.
+
+That is claimed for one thread, for widths that are multiples of 32, and without a cache, which cuts texts elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ class EvictedPrefixes:
         if walk.n_known < len(tokens):
             end = self.tree.append(end, tokens[walk.n_known :], None)
             self.n_tokens += len(end.edge)
-        end.ticket, end.has_checkpoint = node.ticket, node.has_checkpoint
+        end.ticket, end.has_checkpoint, end.is_sampled = node.ticket, node.has_checkpoint, node.is_sampled
+        end.has_branched |= node.has_branched
         self._order[id(end)] = end
         self._order.move_to_end(id(end))
         while self.size_bytes > self.max_bytes:

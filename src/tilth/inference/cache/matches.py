@@ -28,6 +28,7 @@ class Match:
     miss_reason: MissReason
     n_held: int = field(init=False)
     frequency: int = field(default=1, repr=False)  # of the conversation that it continues
+    lost: Node | None = field(default=None, repr=False)  # the deeper state that was evicted, as it is remembered
     node: Node | None = field(default=None, repr=False)  # the path down to here is locked
     reads_checkpoint: bool = field(default=False, repr=False)
     is_open: bool = field(default=True, repr=False)

@@ -235,6 +235,7 @@ class PrefixCache:
             checkpoint=node.checkpoint if node else None,
             cut=self._cut(n_tokens, len(tokens), walk, recalled) if self.costs.checkpoint_bytes else None,
             miss_reason=miss_reason(n_tokens, walk.n_known, len(tokens), was_evicted),
+            lost=recalled.lost,
         )
 
     def _cut(self, n_reused: int, n_tokens: int, walk: Walk, recalled: Recalled) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,19 +26,22 @@ ARMS: tuple[Callable[[], Policy], ...] = (
     lambda: SupersededFirst(LRU()),
     lambda: SupersededFirst(FlopAware(1.0)),
 )
-MAX_SHADOW_CHECKPOINTS = 512
+MAX_SHADOW_ENTRIES = 512
+ENTRY_TOKENS = 1024
+"""Of a typical entry: a checkpoint and so many tokens' keys, whichever of the two a model has."""
 HASHED_TOKENS = 1024
 
 
 class Selector(Policy):
     """Uses one of `arms` at a time: the first, until another has saved more.
 
-    A shadow for each arm sees a sample of the conversations, chosen by a hash of the root and their first HASHED_TOKENS tokens,
-    under the same share of the capacity: all of them for a cache of up to MAX_SHADOW_CHECKPOINTS checkpoints, else so few that
-    a shadow holds about as many. What each saves fades with a half-life of `half_life` sampled requests; the arm in use changes
-    when another is ahead by `margin` and by `sigmas` standard errors, at most once in a quarter of a half-life. Each request
-    that is sampled costs about 0.2 ms for each arm; a change of arms 2 microseconds for each node of the cache. Nothing is
-    drawn: the same calls choose the same.
+    A shadow for each arm sees a sample of the conversations under the same share of the capacity: all of them for a cache of up
+    to MAX_SHADOW_ENTRIES checkpoints with ENTRY_TOKENS tokens each, else so few that a shadow holds about as many. A request
+    that goes on from the end of another is sampled if that was; of others a hash decides, of the root and HASHED_TOKENS tokens
+    behind the branch point that they begin from. What each saves fades with a half-life of `half_life` sampled requests; the
+    arm in use changes when another is ahead by `margin` and by `sigmas` standard errors, at most once in a quarter of a
+    half-life. Each request that is sampled costs about 0.2 ms for each arm; a change of arms 3 microseconds for each node of
+    the cache. Nothing is drawn: the same calls choose the same.
     """
 
     admission = Admission()
@@ -80,8 +83,8 @@ class Selector(Policy):
             raise UserError("a selector orders one cache", "policy", "Make a Selector for each PrefixCache.")
         self._cache = cache
         if self._share is None:
-            n_checkpoints = cache.capacity_bytes / max(1, cache.costs.checkpoint_bytes)
-            self._share = min(1.0, MAX_SHADOW_CHECKPOINTS / max(1.0, n_checkpoints))
+            n_entries = cache.capacity_bytes / max(1, cache.costs.size_bytes(ENTRY_TOKENS, 1))
+            self._share = min(1.0, MAX_SHADOW_ENTRIES / max(1.0, n_entries))
         self.shadows = [Shadow(cache.shadow(make(), self._share)) for make in self._makers]
 
     # The order in use.
@@ -112,7 +115,7 @@ class Selector(Policy):
 
     def matched(self, match: Match, tokens: Tokens, now: float) -> None:
         """Let each shadow try the request, and choose anew."""
-        if not self._is_sampled(match.root, tokens):
+        if not self._is_sampled(match, tokens):
             return
         before = [shadow.saved_flops for shadow in self.shadows]
         for shadow in self.shadows:
@@ -128,6 +131,8 @@ class Selector(Policy):
     def inserted(self, match: Match, tokens: Tokens, positions: Iterable[int], now: float) -> None:
         """To the shadows that follow this request."""
         at = tuple(positions)
+        if match.node is not None:
+            match.node.is_sampled = self.shadows[0].follows(match)
         for shadow in self.shadows:
             shadow.inserted(match, tokens, at, now)
 
@@ -146,11 +151,17 @@ class Selector(Policy):
         for shadow in self.shadows:
             shadow.reserved(int(n_bytes * self.share))
 
-    def _is_sampled(self, root: Hashable, tokens: Tokens) -> bool:
+    def _is_sampled(self, match: Match, tokens: Tokens) -> bool:
         if self.share >= 1:
             return True
-        digest = zlib.crc32(tokens[:HASHED_TOKENS].tobytes(), zlib.crc32(repr(root).encode()))
-        return digest < self.share * 2**32
+        origin, start = match.lost or match.node, 0
+        if origin is not None and origin.has_branched:
+            start = origin.depth  # a conversation begins here, one of those that have the text before in common
+        elif origin is not None and origin.is_sampled is not None:
+            return origin.is_sampled
+        text = repr(match.root).encode() + tokens[start : start + HASHED_TOKENS].tobytes()
+        digest = hashlib.blake2b(text, digest_size=4).digest()  # a CRC is linear: of texts that differ little it takes too many
+        return int.from_bytes(digest, "little") < self.share * 2**32
 
     def _choose(self) -> None:
         self._n_since += 1

@@ -25,6 +25,10 @@ class Shadow:
         """Of all prefills so far."""
         return self.cache.stats.saved_flops
 
+    def follows(self, match: Match) -> bool:
+        """Whether it was told of this match, and not yet of its release."""
+        return id(match) in self._followed
+
     def matched(self, match: Match, tokens: Tokens, now: float) -> None:
         """The other has matched `tokens`."""
         own = self._followed[id(match)] = self.cache.match(match.root, tokens, now)

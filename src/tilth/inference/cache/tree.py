@@ -32,6 +32,7 @@ class Node:
         "frequency",
         "has_branched",
         "has_checkpoint",
+        "is_sampled",
         "kind",
         "last_use",
         "locks",
@@ -61,6 +62,7 @@ class Node:
         self.credit = 0.0  # a policy's own
         self.kind = 0  # a policy's own
         self.ticket = -1  # a policy's own, remembered when the node is evicted
+        self.is_sampled: bool | None = None  # a policy's own, remembered likewise
         self.row = -1  # among the candidates for eviction
 
     @property
