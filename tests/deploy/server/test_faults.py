@@ -86,6 +86,24 @@ def test_the_engines_thread_dies(serve: Any) -> None:
     assert server.join() == 1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_engines_thread_dies_while_a_reader_takes_nothing(serve: Any) -> None:
+    """Nobody waits for that reader: newcomers are told what happened, and the process ends long before the drain's time."""
+    server = serve(limits=Limits(drain_seconds=600, write_seconds=600, max_pending_events=10**7, max_context_tokens=2**20))
+    server.engine.fatal.add(FAULT)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(raw_request(json.dumps(ENDLESS | {"max_tokens": 1_000_000, "stream": True, "logprobs": 20})))
+        server.engine.wait_for(lambda: server.engine.counts["new"] > 20_000)
+        said = server.post("/v1/completions", GOOD | {"prompt": [FAULT]})
+        assert (said.status_code, said.json()["error"]["code"]) == (500, "engine_stopped")
+        late = server.post("/v1/completions", GOOD)
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "engine_stopped")
+        assert server.join() == 1
+
+
 def test_too_many_at_once(serve: Any, stub: Any, answers_well: Any) -> None:
     """Ten times what may wait: the first are answered, the others told when to come again, and nothing of them is kept."""
     server = serve(stub.StubEngine(max_waiting=10, max_rows=2))

@@ -56,7 +56,7 @@ def make_app(service: Service, api_keys: Sequence[str] = ()) -> FastAPI:
     async def ready() -> Response:
         if service.failure is not None:
             return _failed(service)
-        is_draining = service.gate.is_draining
+        is_draining = service.gate.refusal is not None
         return json_response({"status": "draining" if is_draining else "ready"}, 503 if is_draining else 200)
 
     @app.get("/metrics")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tilth.deploy.server.api_errors import CLIENT_GONE, ApiError, draining
+from tilth.deploy.server.api_errors import CLIENT_GONE, ApiError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +39,22 @@ class Limits:
 
 
 class Gate:
-    """Lets calls in until there are too many, or until the server drains; knows how many are inside, and their bytes."""
+    """Lets calls in until there are too many, or until it is closed; knows how many are inside, and their bytes.
+
+    refusal is what those are told who come after it was closed, None while it is open.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.n_open = self.n_bytes = 0
-        self.is_draining = False
+        self.refusal: ApiError | None = None
         self._emptied = asyncio.Event()
 
     @contextmanager
     def admit(self) -> Iterator[Visit]:
-        """Raises ApiError 503 while draining and 429 when full, before a byte of the body is read."""
-        if self.is_draining:
-            raise draining()
+        """Raises the refusal where it is closed and ApiError 429 when full, before a byte of the body is read."""
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)  # the same object each time: its traces would pile up
         if self.n_open >= self._limits.max_open_requests:
             raise ApiError(429, f"{self.n_open} requests are open, which is the most.", code="too_many_requests", retry_after=1)
         self.n_open += 1
@@ -63,6 +66,10 @@ class Gate:
             self.n_bytes -= visit.n_bytes
             if self.n_open == 0:
                 self._emptied.set()
+
+    def close(self, refusal: ApiError) -> None:
+        """Let nobody in any more; what was said first stays."""
+        self.refusal = self.refusal or refusal
 
     async def wait_until_empty(self) -> None:
         """Returns when no call is inside."""

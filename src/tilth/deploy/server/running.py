@@ -141,12 +141,16 @@ def _start_engine(engine: Engine, stop: threading.Event, service: Service, stopp
 
 
 async def _drain(service: Service, stopper: Stopper, limits: Limits) -> None:
-    """Wait until the end is asked for; then until all that runs has its answer, the time is over, or it is asked for again."""
+    """Wait until the end is asked for; then until all that runs has its answer, the time is over, or it is asked for again.
+
+    An engine that has failed answers nothing more: there is nothing to wait for.
+    """
     await stopper.asked.wait()
     LOG.info("draining: %d requests are open", service.gate.n_open)
-    service.gate.is_draining = True
+    service.gate.close(draining())
     service.engine.drain()
-    waits = [asyncio.create_task(service.gate.wait_until_empty()), asyncio.create_task(stopper.asked_twice.wait())]
+    ends = service.gate.wait_until_empty(), stopper.asked_twice.wait(), service.failed.wait()
+    waits = [asyncio.create_task(end) for end in ends]
     await asyncio.wait(waits, timeout=limits.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
@@ -162,6 +166,9 @@ async def _close(service: Service, servers: Sequence[_Server], tasks: Sequence[a
         server.should_exit = True
         server.force_exit = stopper.asked_twice.is_set()
     await asyncio.gather(*tasks)
+    for connection in [connection for server in servers for connection in server.server_state.connections]:
+        connection.transport.abort()  # its reader takes nothing, so it would never be flushed
+    await asyncio.sleep(0)  # the loop says so to their protocols
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ class Service:
         self.gate = Gate(limits)
         self.metrics = Metrics(EngineCollector(served.engine.stats, self.models), lambda: self.gate.n_open)
         self.failure: str | None = None  # why the engine's thread ended
+        self.failed = asyncio.Event()
         self._mailbox = Mailbox(asyncio.get_running_loop())
         self._open: set[Submission] = set()
 
@@ -80,7 +81,10 @@ class Service:
     def fail(self, why: str) -> None:
         """The engine's thread has ended: nothing that is open will be answered, and nothing new is taken."""
         self.failure = why
-        self.give_up_all(ApiError(500, "The engine has stopped; the server's log says why.", code="engine_stopped"))
+        what = "The engine has stopped; the server's log says why."
+        self.gate.close(ApiError(503, what, code="engine_stopped"))
+        self.give_up_all(ApiError(500, what, code="engine_stopped"))
+        self.failed.set()
 
     def give_up_all(self, reason: ApiError) -> None:
         """End all calls now."""
@@ -103,8 +107,6 @@ class Service:
     ) -> Response:
         """What is entered into stack ends with the answer: here, or when its stream has ended."""
         visit = stack.enter_context(self.gate.admit())
-        if self.failure is not None:
-            raise ApiError(503, "The engine has stopped; the server's log says why.", code="engine_stopped")
         asked = read_call(kind, await read_body(request, self.limits, visit))
         model = self.models.find(asked.model)
         stack.enter_context(self.models.use(model))
