@@ -14,7 +14,8 @@ import torch
 from tilth.deploy.delta import compress
 from tilth.deploy.delta_file import apply_delta, save_delta
 from tilth.deploy.server.limits import Limits
-from tilth.deploy.server.serve import ServeOptions, end_of_text, longest_text, open_served
+from tilth.deploy.server.serve import ServeOptions, end_of_text, open_served
+from tilth.deploy.server.state_room import StateRoom
 from tilth.errors import UserError
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.generate import generate
@@ -144,6 +145,17 @@ def test_samples_of_one_prompt_draw_as_requests_of_their_own(real: Any) -> None:
     assert len(set(alone)) > 1
 
 
+def test_samples_of_a_chat_without_a_length_fit_into_the_memory(serve: Any, world: World, one_thread: None) -> None:
+    config = world.models["base"].config
+    room = StateRoom.of(config, 4, ENGINE)
+    server = start(serve, world, capacity_bytes=5 * room.row_bytes + 80 * room.kv_bytes, max_tokens=80)
+    chat = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "n": 2, "ignore_eos": True}
+    answer = server.post("/v1/chat/completions", chat)
+    assert answer.status_code == 200, answer.text
+    usage = answer.json()["usage"]
+    assert usage["prompt_tokens"] + usage["completion_tokens"] in (79, 80)
+
+
 def test_logprobs_are_of_the_model(real: Any, world: World) -> None:
     answer = ask(real, "base", PROMPT, 1, logprobs=3)
     ids = [world.tokenizer.separator_id, *world.tokenizer.encode(PROMPT).tolist()]
@@ -229,11 +241,12 @@ def test_more_than_the_engine_takes(serve: Any, world: World, one_thread: None) 
 
 def test_how_long_a_text_may_be(world: World) -> None:
     model = world.models["base"]
-    assert longest_text(model, ENGINE) == 512
-    room = longest_text(model, replace(ENGINE, capacity_bytes=200_000, max_tokens=1 << 20))
+    assert StateRoom.of(model.config, 4, ENGINE).new_tokens(0, 1) == 512
+    room = StateRoom.of(model.config, 4, replace(ENGINE, capacity_bytes=200_000, max_tokens=1 << 20)).new_tokens(0, 1)
     assert 2 <= room < 10_000
-    with pytest.raises(UserError, match="too few"):
-        longest_text(model, replace(ENGINE, capacity_bytes=1000))
+    with pytest.raises(UserError, match="one request needs") as refusal:
+        StateRoom.of(model.config, 4, replace(ENGINE, capacity_bytes=1000))
+    assert refusal.value.where == "--memory"
 
 
 def test_the_end_of_text_of_an_imported_model(tmp_path: Path) -> None:
