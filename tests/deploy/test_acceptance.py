@@ -74,8 +74,21 @@ def test_a_refused_delta_raises_from_deploy(world: SimpleNamespace, tmp_path: Pa
     settings = {"distill_steps": 0, "seq_len": 64, "seed": 7, "choice": Choice("low-rank:1", tables="1")}
     with pytest.raises(DeltaError, match="nats per token"):
         deploy(world.base, world.tuned, world.prose, tmp_path / "a", max_loss=0.01, **settings)
-    assert not (tmp_path / "a/delta.json").exists()
-    deploy(world.base, world.tuned, world.prose, tmp_path / "b", max_loss=2.0, **settings)
+    assert not list((tmp_path / "a").iterdir())
+    deploy(world.base, world.tuned, world.prose, tmp_path / "a", max_loss=2.0, **settings)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert sorted(before) == ["delta.json", "delta.safetensors"]
+    with pytest.raises(DeltaError, match="nats per token"):
+        deploy(world.base, world.tuned, world.prose, tmp_path / "a", max_loss=0.02, **settings)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
+@pytest.mark.parametrize("share", [float("nan"), -0.1])
+def test_a_share_that_is_none_is_refused_before_any_work(tmp_path: Path, share: float) -> None:
+    nowhere = tmp_path / "nothing"
+    with pytest.raises(DeltaError, match="cannot be lost"):
+        deploy(nowhere, nowhere, None, tmp_path / "out", distill_steps=0, seq_len=64, seed=7, max_loss=share)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_exact_answer_is_what_greedy_decoding_gives(world: SimpleNamespace, tmp_path: Path, texts: SimpleNamespace) -> None:

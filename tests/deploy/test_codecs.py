@@ -245,6 +245,49 @@ def test_parts_of_another_shape_are_refused(words: str, shape: tuple[int, ...]) 
     assert codec.check({}, (3, 40), torch.float32) is not None
 
 
+def forged(**changes: Tensor) -> Parts:
+    """Parts of an adapter for a (3, 40) matrix."""
+    parts = {"first_rows": torch.zeros(1, dtype=torch.int32), "scale": torch.ones(1)}
+    return parts | {"up.0": torch.ones(2, 1), "down.0": torch.ones(1, 40)} | changes
+
+
+EMPTY: dict[str, tuple[str, Parts, str]] = {
+    "no band": ("lora", {"first_rows": torch.zeros(0, dtype=torch.int32), "scale": torch.zeros(0)}, "no band"),
+    "an adapter of rank 0": ("lora", forged(**{"up.0": torch.zeros(2, 0), "down.0": torch.zeros(0, 40)}), "of rank 0"),
+    "a band of no row": ("lora", forged(**{"up.0": torch.zeros(0, 1)}), "without a row"),
+    "rank 0": ("low-rank", {"up": torch.zeros(3, 0).half(), "down": torch.zeros(0, 40).half(), "scale": torch.ones(0)}, "rank 0"),
+}
+
+
+@pytest.mark.parametrize(("words", "parts", "said"), EMPTY.values(), ids=EMPTY)
+def test_products_of_nothing_are_refused(words: str, parts: Parts, said: str) -> None:
+    assert CODECS["lora"].check(forged(), (3, 40), torch.float32) is None
+    assert said in (CODECS[words].check(parts, (3, 40), torch.float32) or "")
+
+
+HUGE: dict[str, tuple[str, dict[str, Tensor]]] = {
+    "rank1": ("rank1", {"scale": torch.tensor(3e38), "row_scale": torch.full((3,), 1e10)}),
+    "rank1, rows and columns": ("rank1", {"row_scale": torch.full((3,), 1e20), "column_scale": torch.full((40,), -1e20)}),
+    "low-rank": ("low-rank", {"scale": torch.tensor([3e38]), "up": torch.full((3, 1), 6e4).half()}),
+    "lora": ("lora", forged(**{"up.0": torch.full((2, 1), 1e20), "down.0": torch.full((1, 40), 1e20)})),
+    "lora, undone by a small one": ("lora", forged(**{"scale": torch.tensor([3e38]), "up.0": torch.full((2, 1), 1e10)})),
+    "rows-int": ("rows-int", {"row_scale": torch.full((4,), 3e38)}),
+    "rows-sign": ("rows-sign", {"scale": torch.tensor(3e38), "row_scale": torch.full((4,), 1e10)}),
+}
+
+
+@pytest.mark.parametrize(("words", "changes"), HUGE.values(), ids=HUGE)
+def test_finite_parts_whose_product_is_not_are_refused(words: str, changes: dict[str, Tensor]) -> None:
+    codec = CODECS[words]
+    if words in ROWS:
+        shape, parts = (11, 37), codec.encode(*table(torch.float32, 0))
+    else:
+        shape = (3, 40)
+        parts = forged() if words == "lora" else matrix_codec(words).encode_difference(torch.from_numpy(difference(shape, 1)))
+    assert codec.check(parts, shape, torch.float32) is None
+    assert "product is not finite" in (codec.check(parts | changes, shape, torch.float32) or "")
+
+
 @pytest.mark.parametrize("words", ROWS)
 @pytest.mark.parametrize("rows", [[], [1, 1, 4, 7], [4, 1, 7, 10], [-1, 1, 4, 7], [1, 4, 7, 11]])
 def test_rows_that_are_none_are_refused(words: str, rows: list[int]) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tilth.cli.foreign_verbs import import_delta
 from tilth.deploy.adapter import import_adapter
 from tilth.deploy.choice import Choice
 from tilth.deploy.codecs import find_codec
@@ -229,3 +231,15 @@ def test_the_digest_of_an_adapter_is_its_own(llama: SimpleNamespace, tmp_path: P
     two = import_adapter(write_adapter(tmp_path / "b", adapter(), lora_alpha=12), llama.folder)
     assert one.base_digest == two.base_digest == weights_digest(llama.state)
     assert one.tuned_digest != two.tuned_digest
+
+
+def test_the_verb_writes_what_a_server_serves(llama: SimpleNamespace, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "adapter", adapter())
+    torch.save(published(llama), tmp_path / "diff.pt")
+    for source, codec in (("adapter", "lora"), ("diff.pt", "bitdelta")):
+        words = [str(tmp_path / source), str(tmp_path / "out.safetensors"), "--base", str(llama.folder)]
+        said = CliRunner().invoke(import_delta, words)
+        assert said.exit_code == 0, said.output
+        assert codec in said.output
+        weights = tenant_weights(load_delta(tmp_path / "out.safetensors"), llama.state)
+        assert "blocks.1.mixer.qkv_proj.weight" in weights.products

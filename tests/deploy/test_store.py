@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,8 +46,7 @@ def make(shelf: SimpleNamespace, n: float) -> DeltaStore:
 
 def used(store: DeltaStore, *names: str) -> None:
     for name in names:
-        store.acquire(name)
-        store.release(name)
+        store.load(name)
 
 
 def test_a_delta_is_read_once_and_is_what_the_file_says(shelf: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_the_longest_unused_leaves_first(shelf: SimpleNamespace) -> None:
 
 def test_what_is_in_use_stays(shelf: SimpleNamespace) -> None:
     store = make(shelf, 2)
-    store.acquire("d0")
+    kept = store.acquire("d0")
     used(store, "d1", "d2")
     assert store.in_memory() == ["d0", "d2"]
     store.acquire("d2")
@@ -81,8 +81,42 @@ def test_what_is_in_use_stays(shelf: SimpleNamespace) -> None:
         store.acquire("d3")
     assert store.in_memory() == ["d0", "d2"]
     store.release("d0")
+    assert store.acquire("d0") is kept
+    store.release("d0")
     used(store, "d3")
     assert store.in_memory() == ["d2", "d3"]
+
+
+def test_what_was_acquired_is_counted_and_held_once(shelf: SimpleNamespace) -> None:
+    store = make(shelf, 1)
+    weights = store.acquire("d0")
+    term = weakref.ref(weights.products["blocks.0.mlp.out_proj.weight"][0])
+    del weights  # as an engine does once it has a copy
+    assert term() is None
+    assert store.used_bytes == shelf.size
+    with pytest.raises(DeltaError, match="no room for delta `d1`"):
+        store.acquire("d1")
+    # a second engine gets it from disk; the count goes with the last of the two
+    assert store.acquire("d0").digest == shelf.digests["d0"]
+    assert store.used_bytes == shelf.size
+    store.release("d0")
+    assert store.used_bytes == shelf.size
+    store.release("d0")
+    assert (store.in_memory(), store.used_bytes) == ([], 0)
+    store.unload("d0")
+    store.load("d1")
+
+
+def test_a_second_reading_that_fails_leaves_the_first_counted(shelf: SimpleNamespace, tmp_path: Path) -> None:
+    path = Path(shutil.copy(shelf.folder / "d0.safetensors", tmp_path))
+    store = DeltaStore(shelf.base, folder=tmp_path, capacity_bytes=shelf.size)
+    store.acquire("d0")
+    path.write_bytes(b"")
+    with pytest.raises(DeltaError, match="damaged"):
+        store.acquire("d0")
+    assert store.used_bytes == shelf.size
+    store.release("d0")
+    assert store.used_bytes == 0
 
 
 def test_one_that_never_fits_is_refused(shelf: SimpleNamespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from tilth.deploy.choice import Choice
 from tilth.deploy.delta import Delta, Encoded, compress, decode
+from tilth.deploy.store import DeltaStore
 from tilth.deploy.tenant import content_digest, tenant_weights
 from tilth.errors import DeltaError
+from tilth.inference.tenants.bank import TenantBank
 from tilth.inference.tenants.weights import LowRankTerm, SignTerm, Term
 from tilth.kernels.sign_matmul import sign_matmul
+from tilth.models.weights import load_model
 
 MATRICES = ["bitdelta", "rank1", "residual:3", "low-rank:4", "whole"]
 
@@ -44,6 +48,9 @@ def test_products_rows_and_vectors_are_those_of_the_decoded_model(world: SimpleN
     assert weights.products.keys() | weights.tables.keys() | weights.vectors.keys() == changed
     generator = torch.Generator().manual_seed(0)
     for name, terms in weights.products.items():
+        if matrices == "whole":
+            assert torch.equal(terms[0].weight_NK, decoded[name])
+            continue
         x_MK = torch.randn(5, decoded[name].shape[1], generator=generator)
         wanted = x_MK.double() @ (decoded[name] - world.base_state[name]).double().T
         torch.testing.assert_close(applied(terms, x_MK).double(), wanted, rtol=1e-4, atol=2e-5)
@@ -92,3 +99,16 @@ def test_another_base_and_parts_that_do_not_fit_are_refused(world: SimpleNamespa
     odd = Delta(world.delta.base_digest, "", {"blocks.9.mlp.out_proj.weight": Encoded("rank1", (1, 1), torch.float32, {})})
     with pytest.raises(DeltaError, match="the base has no tensor"):
         tenant_weights(odd, world.base_state)
+
+
+def test_a_bank_takes_over_what_a_store_read(world: SimpleNamespace) -> None:
+    store = DeltaStore(world.base_state, files={"tuned": world.path}, capacity_bytes=1 << 20)
+    bank = TenantBank(load_model(world.base), world.delta.base_digest)
+    weights = store.acquire("tuned")
+    (term,) = weights.products["blocks.0.mlp.out_proj.weight"]
+    assert isinstance(term, SignTerm)
+    signs = weakref.ref(term.signs_PN)
+    bank.load("tuned", weights)
+    del weights, term
+    assert signs() is None
+    assert bank.size_bytes == pytest.approx(store.used_bytes, rel=0.01)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilth.cli.tables import as_json, record
+from tilth.cli.tables import as_json, record, size
 
 if TYPE_CHECKING:
     from tilth.pipeline.foreign_models import Converted
@@ -45,6 +45,29 @@ def export_hf(checkpoint: str, out: Path, context: int | None, as_data: bool, de
 
     folder, seq_len = find_checkpoint(checkpoint)
     _tell(export_model(folder, out, context or seq_len), "written as", as_data)
+
+
+@click.command("import-delta")
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--base", required=True, help="The run or model folder, imported from what it was made for.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def import_delta(source: Path, out: Path, base: str, debug: bool) -> None:
+    """Make a delta of a LoRA or of BitDelta's file.
+
+    SOURCE is the folder of an adapter that PEFT saved, or a diff.pt, of a Llama that `tilth import-hf` has read. FILE is what
+    `tilth serve --delta NAME=FILE` serves.
+    """
+    from tilth.deploy.adapter import import_adapter
+    from tilth.deploy.delta_file import save_delta
+    from tilth.deploy.published import read_published
+    from tilth.pipeline.foreign_models import find_checkpoint
+
+    folder, _ = find_checkpoint(base)
+    delta = import_adapter(source, folder) if source.is_dir() else read_published(source, folder)
+    n_bytes = save_delta(out, delta, delta.base_digest)
+    codecs = sorted({matrix.codec for matrix in delta.encoded.values()})
+    print(record({"delta": str(out), "codec": ", ".join(codecs), "matrices": len(delta.encoded), "size": size(n_bytes)}))
 
 
 def _tell(made: Converted, how: str, as_data: bool) -> None:

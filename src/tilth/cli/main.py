@@ -63,6 +63,7 @@ for verb in (
     model_verbs.trace,
     foreign_verbs.import_hf,
     foreign_verbs.export_hf,
+    foreign_verbs.import_delta,
     model_verbs.why,
     score_verbs.score,
     score_verbs.fit,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tilth.deploy.verification import Verification
 from tilth.errors import DeltaError
 
@@ -10,6 +12,13 @@ MAX_LOSS = 0.25
 # gains under these are noise of a few thousand tokens, or of a few answers: a share of them would refuse at random
 LEAST_NATS = 0.02
 LEAST_ANSWERS = 4
+
+
+def check_max_loss(max_loss: float) -> None:
+    """Raise DeltaError for a share that is negative or no number: it would refuse everything, after all the work."""
+    if math.isnan(max_loss) or max_loss < 0:
+        fix = f"Give a share from 0 on, such as {MAX_LOSS}; `inf` refuses nothing."
+        raise DeltaError(f"{max_loss} of the gain cannot be lost", where="max_loss", fix=fix)
 
 
 def check_acceptable(verification: Verification, max_loss: float) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,23 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass
 class _Held:
-    """One delta in memory, or on its way there; n_users says how often it was acquired and not released."""
+    """One delta that is counted, or on its way there: then n_waiting wait for `reading`, and n_bytes is 0 if nobody had it.
 
-    weights: Future[TenantWeights]
+    n_users says how often it was acquired and not released. While that is more than never, only those who acquired it keep its
+    tensors alive: an engine copies them beside those of other tenants, and would else hold them twice. Unused, it is in `own`.
+    """
+
+    reading: Future[TenantWeights] | None = None
+    n_waiting: int = 0
     n_users: int = 0
+    n_bytes: int = 0
+    own: TenantWeights | None = None
+    lent: Callable[[], TenantWeights | None] = lambda: None
 
 
 class DeltaStore:
-    """Names, files, and weights in memory, under one cap of bytes. All methods may be called from any thread.
+    """Names, files, and weights in memory, under one cap of bytes: those unused, and those that were acquired, wherever
+    they are by now. All methods may be called from any thread.
 
     A delta is found as `files[name]`, as `folder/name.safetensors` or as `folder/name/delta.safetensors`. The base's tensors
     are not copied: the rows of its tables are read where a delta has differences of them.
@@ -57,7 +67,7 @@ class DeltaStore:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes in memory."""
+        """Bytes of what is kept here unused, and of what was acquired and not released."""
         with self._lock:
             return self._used()
 
@@ -71,56 +81,61 @@ class DeltaStore:
         return sorted(name for name in found if NAME.fullmatch(name))
 
     def in_memory(self) -> list[str]:
-        """The names of those in memory, the longest unused first."""
+        """The names of those that used_bytes counts, the longest unused first."""
         with self._lock:
-            return [name for name, held in self._held.items() if _is_there(held)]
+            return [name for name, held in self._held.items() if held.reading is None]
 
     def acquire(self, name: str) -> TenantWeights:
-        """The weights of a tenant, read from disk where they are not in memory; they stay there until each acquire is released.
+        """The weights of a tenant, read from disk where they are not in memory; counted until each acquire is released.
 
-        Raises DeltaError for a file that is damaged or of another base, or where those in use leave no room; NotFoundError.
+        They live as long as the caller keeps them: once it has copied them, it may let go of them before it releases. Raises
+        DeltaError for a file that is damaged or of another base, or where those in use leave no room; NotFoundError.
         """
         check_name(name)
         with self._lock:
-            held = self._held.get(name)
-            is_first = held is None
-            if held is None:
-                held = self._held[name] = _Held(Future())
-            held.n_users += 1
+            held = self._held.setdefault(name, _Held())
             self._held.move_to_end(name)
+            if (weights := held.own or held.lent()) is not None:
+                held.own, held.lent = None, weakref.ref(weights)
+                held.n_users += 1
+                return weights
+            is_first = held.reading is None
+            reading = held.reading = held.reading or Future()
+            held.n_waiting += 1
         if is_first:
-            self._read(name, held)
+            self._read(name, held, reading)
         # whoever comes while another reads waits for it, and fails as it does
-        return held.weights.result()
+        return reading.result()
 
     def release(self, name: str) -> None:
-        """Give back one acquire. Raises DeltaError where there is none."""
+        """Give back one acquire. After the last, what a user still has stays in memory. Raises DeltaError where there is none."""
         with self._lock:
             held = self._held.get(name)
             if held is None or held.n_users == 0:
                 raise DeltaError(f"delta `{name}` was released more often than acquired", where="DeltaStore.release")
             held.n_users -= 1
+            if held.n_users == 0:
+                held.own = held.lent()
+                if held.own is None and held.reading is None:
+                    del self._held[name]
 
     def load(self, name: str, path: Path | None = None) -> TenantWeights:
         """Name a file (or one of the folder's) and read it into memory, unused. Raises what acquire does."""
         check_name(name)
         with self._lock:
-            if path is not None and (held := self._held.get(name)) is not None:
-                raise (
-                    _in_use(name)
-                    if held.n_users
-                    else DeltaError(f"delta `{name}` is there already", where="DeltaStore.load", fix="Unload it first.")
-                )
-            before = self._files.get(name)
+            before, held = self._files.get(name), self._held.get(name)
             if path is not None:
+                if held and (held.n_users or held.reading):
+                    raise _in_use(name)
+                if held or before not in (None, Path(path)):
+                    raise DeltaError(f"delta `{name}` is there already", where="DeltaStore.load", fix="Unload it first.")
                 self._files[name] = Path(path)
         try:
             weights = self.acquire(name)
         except Exception:
             with self._lock:
-                if path is not None:
+                if before is None:
                     self._files.pop(name, None)
-                    self._files |= {} if before is None else {name: before}
             raise
         self.release(name)
         return weights
@@ -129,30 +144,34 @@ class DeltaStore:
         """Forget a delta: its memory, and its file's name if it was given one. Raises DeltaError while it is in use."""
         with self._lock:
             held = self._held.get(name)
-            if held is not None and held.n_users:
+            if held is not None and (held.n_users or held.reading):
                 raise _in_use(name)
-            if held is None and name not in self._files:
+            if held is None and name not in self.names():
                 raise self._not_found(name)
             self._held.pop(name, None)
             self._files.pop(name, None)
 
-    def _read(self, name: str, held: _Held) -> None:
+    def _read(self, name: str, held: _Held, reading: Future[TenantWeights]) -> None:
         """Fill held, outside the lock: others may use what is there meanwhile."""
         try:
             delta = load_delta(self._path(name))
             weights = tenant_weights(delta, self._base_state, self._base_digest)
             with self._lock:
-                self._make_room(name, weights.size_bytes)
-                held.weights.set_result(weights)
+                if not held.n_bytes:
+                    self._make_room(name, weights.size_bytes)
+                held.n_users, held.n_bytes, held.lent = held.n_users + held.n_waiting, weights.size_bytes, weakref.ref(weights)
+                held.n_waiting, held.reading = 0, None
+            reading.set_result(weights)
         except BaseException as error:
             with self._lock:
-                if self._held.get(name) is held:
-                    del self._held[name]
-                held.weights.set_exception(error)
+                held.n_waiting, held.reading = 0, None
+                if held.n_users == 0:
+                    self._held.pop(name, None)
+            reading.set_exception(error)
 
     def _make_room(self, name: str, n_bytes: int) -> None:
         """Drop what is unused, the longest unused first, until n_bytes more fit."""
-        unused = [other for other, held in self._held.items() if held.n_users == 0 and _is_there(held)]
+        unused = [other for other, held in self._held.items() if held.own is not None]
         while self._used() + n_bytes > self._capacity_bytes and unused:
             del self._held[unused.pop(0)]
         if self._used() + n_bytes > self._capacity_bytes:
@@ -163,7 +182,7 @@ class DeltaStore:
             )
 
     def _used(self) -> int:
-        return sum(held.weights.result().size_bytes for held in self._held.values() if _is_there(held))
+        return sum(held.n_bytes for held in self._held.values())
 
     def _path(self, name: str) -> Path:
         with self._lock:
@@ -190,10 +209,6 @@ def check_name(name: str) -> str:
             fix="Use letters, digits, `.`, `_` and `-`, at most 100, a letter or digit first.",
         )
     return name
-
-
-def _is_there(held: _Held) -> bool:
-    return held.weights.done() and held.weights.exception() is None
 
 
 def _in_use(name: str) -> DeltaError:

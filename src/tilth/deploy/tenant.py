@@ -12,7 +12,7 @@ from torch import Tensor
 from tilth.deploy.codecs import MatrixCodec, find_codec
 from tilth.deploy.codecs.rows import changed_rows
 from tilth.deploy.delta import Delta, check_base, check_fits, rebuild
-from tilth.inference.tenants.weights import ChangedRows, LowRankTerm, TenantWeights, Term
+from tilth.inference.tenants.weights import ChangedRows, TenantWeights, Term, WholeTerm
 from tilth.models.weights import weights_digest
 
 
@@ -47,9 +47,7 @@ def _terms(delta: Delta, name: str, base_NK: Tensor) -> list[Term]:
     n_outputs, n_inputs = own.shape
     if isinstance(codec, MatrixCodec):
         return codec.terms(own.parts, (n_outputs, n_inputs))
-    # a matrix that came whole: its difference, as a product with the identity
-    difference_NK = rebuild(delta, name, base_NK.detach().cpu()).float() - base_NK.detach().cpu().float()
-    return [LowRankTerm(difference_NK, torch.eye(n_inputs))]
+    return [WholeTerm(rebuild(delta, name, base_NK.detach().cpu()))]
 
 
 def _rows(delta: Delta, name: str, base_VD: Tensor) -> ChangedRows:

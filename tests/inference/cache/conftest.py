@@ -22,8 +22,9 @@ class LetterCache(PrefixCache):
     def ask(self, text: str, answer: str = "", root: str = "base", seconds: float = 1.0, keeps_last: bool = True):
         self.clock += seconds
         match = self.match(root, self.tokens(text), self.clock)
-        at_cut = {} if match.cut is None else {match.cut: text[: match.cut]}
-        self.insert(match, self.tokens(text), None, at_cut, self.clock)
+        if match.cut is not None:  # the prefill ends here, and goes on
+            self.insert(match, self.tokens(text[: match.cut]), None, {match.cut: text[: match.cut]}, self.clock)
+        self.insert(match, self.tokens(text), None, {}, self.clock)
         whole = text + answer
         self.insert(match, self.tokens(whole), None, {len(whole): whole} if keeps_last else {}, self.clock)
         self.release(match)

@@ -77,6 +77,30 @@ def test_a_large_cache_is_sampled_by_conversation_and_its_shadows_are_small(lett
     assert seen.n_hit >= 1200 * n_sampled
 
 
+def test_a_shadow_may_know_more_than_the_cache_has_read_at_its_cut(letters) -> None:
+    rng, policy = np.random.default_rng(1), Selector()
+    cache, n_deeper = letters(int(rng.integers(60, 300)), policy), 0
+    for _ in range(60):
+        text = "s" + "".join(rng.choice(list("abc"), rng.integers(1, 14)))
+        match = cache.ask(text)
+        own = [shadow.cache.stats.n_hit for shadow in policy.shadows]
+        n_deeper += match.cut is not None and max(own) > cache.stats.n_hit
+        for shadow in policy.shadows:
+            assert shadow.cache.ledger == shadow.cache.recount()
+    assert n_deeper > 5
+
+
+def test_what_is_cleared_is_cleared_from_the_shadows(letters) -> None:
+    policy = Selector()
+    cache = letters(1000, policy)
+    cache.ask("hello", root="a")
+    cache.ask("hello", root="b")
+    cache.clear("a")
+    assert {shadow.cache.checkpoint_bytes for shadow in policy.shadows} == {cache.checkpoint_bytes} == {10}
+    cache.clear()
+    assert {shadow.cache.used_bytes for shadow in policy.shadows} == {0}
+
+
 def test_what_is_reserved_is_not_the_shadows_either(letters) -> None:
     policy = Selector()
     cache = letters(1000, policy)

@@ -145,17 +145,30 @@ class CacheMachine(RuleBasedStateMachine):
     def insert(self, request, more, keeps_last):
         self.now += 1
         match, tokens = request.match, request.tokens + more
+        self.read_to_cut(request)
         slots = np.concatenate([request.slots, self.new_slots(match.root, tokens, len(request.slots))])
-        positions = ({match.cut} if match.cut else set()) | ({len(tokens)} if keeps_last else set())
+        self.hand_over(request, tokens, slots, {len(tokens)} if keeps_last else set())
+        request.tokens = tokens
+        return match.root, tokens
+
+    @rule(request=running)
+    def read_to_cut(self, request):
+        """The first part of a prefill ends at the cut, and its states go to the cache before the rest is read."""
+        cut, root = request.match.cut, request.match.root
+        if cut is not None and len(request.slots) < cut:
+            slots = np.concatenate([request.slots, self.new_slots(root, request.tokens[:cut], len(request.slots))])
+            self.hand_over(request, request.tokens[:cut], slots, {cut})
+
+    def hand_over(self, request, tokens, slots, positions):
+        match = request.match
         states = self.new_states(match.root, tokens, positions)
         returned = self.cache.insert(match, np.array(tokens), slots, states, self.now)
         assert len(returned) == match.n_held >= request.n_shared
-        request.tokens, request.n_shared = tokens, match.n_held
+        request.n_shared = match.n_held
         request.slots = np.concatenate([returned, slots[match.n_held :]])
         assert [self.owner[slot] for slot in request.slots.tolist()] == [
             (match.root, tuple(tokens[: k + 1])) for k in range(len(tokens))
         ]
-        return match.root, tokens
 
     @rule(request=consumes(running))
     def release(self, request):

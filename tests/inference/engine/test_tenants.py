@@ -55,6 +55,20 @@ def test_each_gets_its_own_and_shares_nothing(
     assert driver.engine.stats().n_cached_tokens == {None: 20, "a": 20, "b": 20}
 
 
+def test_two_of_the_same_weights_share_nothing(make_model: Callable[..., Decoder], drive: Any, draw_prompts: Any) -> None:
+    model, (prompt,) = make_model("MA"), draw_prompts(15)
+    driver = drive(model, tenants=TenantBank(model, "base"), base_digest="base", policy=LRU())
+    weights, _ = tune(model, 0)
+    for name in ("a", "b"):
+        driver.engine.load_tenant(name, weights)
+    cached = []
+    for name in ("a", "a", "a", "b"):
+        told = driver.submit(prompt, 4, tenant=name)
+        driver.finish()
+        cached.append(told.end.n_cached_tokens)
+    assert cached == [0, 0, 14, 0]
+
+
 def test_a_tenant_that_leaves_and_comes_back_as_another(
     make_model: Callable[..., Decoder], drive: Any, draw_prompts: Any
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tilth.inference.tenants.weights import ChangedRows, LowRankTerm, SignTerm, TenantWeights, Term
+from tilth.inference.tenants.weights import ChangedRows, LowRankTerm, SignTerm, TenantWeights, Term, WholeTerm
 from tilth.kernels.sign_matmul import pack, unpack
 from tilth.models.decoder import Decoder
 from tilth.models.linear import Linear
@@ -37,17 +37,22 @@ TERMS: dict[str, Callable[[Tensor], list[Term]]] = {
     "residual": lambda w: [signs(w, "scale", "row_scale_N", "column_scale_K"), signs(w, "scale")],
     "lora": lambda w: [low_rank(w, 3)],
     "mixed": lambda w: [low_rank(w, 2), signs(w, "row_scale_N", "column_scale_K"), low_rank(w, 5), low_rank(w, 2)],
+    "wide": lambda w: [low_rank(w, 48)],
+    "whole": lambda w: [WholeTerm(w.detach() + SIZE * torch.randn_like(w))],
     "none": lambda w: [],
 }
 
 
 def dense(term: Term, weight_NK: Tensor) -> Tensor:
+    """weight + term."""
+    if isinstance(term, WholeTerm):
+        return term.weight_NK.clone()
     if isinstance(term, LowRankTerm):
-        return term.up_NR.to(weight_NK) @ term.down_RK.to(weight_NK)
+        return weight_NK + term.up_NR.to(weight_NK) @ term.down_RK.to(weight_NK)
     found = unpack(term.signs_PN, weight_NK.shape[1], weight_NK.dtype).T
     for scale, shape in ((term.scale, (1, 1)), (term.row_scale_N, (-1, 1)), (term.column_scale_K, (1, -1))):
         found = found if scale is None else found * scale.view(shape)
-    return found
+    return weight_NK + found
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def make_tenant() -> Callable[..., Any]:
             elif name in matrices:
                 products[name] = TERMS[kind](weight)
                 for term in products[name]:
-                    weight.data += dense(term, weight)
+                    weight.data = dense(term, weight.data)
             elif vectors:
                 changed_vectors[name] = weight.detach() + 0.2 * torch.randn_like(weight)
                 weight.data = changed_vectors[name].clone()

@@ -11,7 +11,7 @@ import torch
 
 from tilth.errors import DeltaError, NotFoundError, RecipeError
 from tilth.inference.tenants.bank import TenantBank
-from tilth.inference.tenants.weights import ChangedRows, LowRankTerm, SignTerm, TenantWeights
+from tilth.inference.tenants.weights import ChangedRows, LowRankTerm, SignTerm, TenantWeights, WholeTerm
 
 Make = Callable[..., Any]
 MATRIX = "blocks.0.mixer.in_proj.weight"  # (148, 32) of make_model's sizes
@@ -71,11 +71,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "ranks that differ": ({"products": {MATRIX: [LowRankTerm(torch.ones(148, 2), torch.ones(3, 32))]}}, "up"),
     "rank 0": ({"products": {MATRIX: [LowRankTerm(torch.ones(148, 0), torch.ones(0, 32))]}}, "rank 0"),
     "a low rank of another width": ({"products": {MATRIX: [LowRankTerm(torch.ones(148, 2), torch.ones(2, 33))]}}, "down"),
+    "a whole matrix of another width": ({"products": {MATRIX: [WholeTerm(torch.ones(148, 33))]}}, "shape"),
+    "a whole matrix and more": (
+        {"products": {MATRIX: [WholeTerm(torch.ones(148, 32)), LowRankTerm(torch.ones(148, 2), torch.ones(2, 32))]}},
+        "other terms",
+    ),
     "rows beyond the table": ({"tables": {"embedding.weight": ChangedRows(torch.tensor([48]), torch.zeros(1, 32))}}, "below 48"),
     "rows twice": ({"tables": {"embedding.weight": ChangedRows(torch.tensor([1, 1]), torch.zeros(2, 32))}}, "rise"),
     "rows of int32": ({"tables": {"embedding.weight": ChangedRows(torch.tensor([1]).int(), torch.zeros(1, 32))}}, "int64"),
     "values of another width": ({"tables": {"embedding.weight": ChangedRows(torch.tensor([1]), torch.zeros(1, 31))}}, "shape"),
     "a vector of another shape": ({"vectors": {"norm.weight": torch.ones(33)}}, "shape"),
+    "without a digest": ({"digest": ""}, "no digest"),
     "infinite": ({"vectors": {"norm.weight": torch.full((32,), float("inf"))}}, "finite"),
 }
 

@@ -16,7 +16,7 @@ from tilth.models.decoder import Decoder
 from tilth.models.states import DecoderStates
 
 Make = Callable[..., Any]
-KINDS = ("bitdelta", "rank1", "residual", "lora", "mixed", "none")
+KINDS = ("bitdelta", "rank1", "residual", "lora", "mixed", "none", "whole")
 FAMILIES: dict[str, dict[str, Any]] = {
     "attention": {"layers": "AA"},
     "mamba2": {"layers": "MM", "n_groups": 2},
@@ -64,7 +64,7 @@ def test_prefill_and_steps_are_those_of_each_tenants_own_decoder(
     loaded: Make, changes: dict[str, Any], dtype: torch.dtype
 ) -> None:
     bank, models = loaded(changes, dtype=dtype)
-    slots = [2, 0, 5, -1, 1, 3, 4, 0, -1]
+    slots = [2, 0, 5, -1, 1, 3, 4, 6, 0, -1, 6]
     prompts = [torch.randint(0, 43, (1, 3 + i)) for i in range(len(slots))]
     parts = []
     for slot, prompt in zip(slots, prompts, strict=True):
@@ -95,15 +95,15 @@ def test_several_rows_of_one_tenant_are_read_together(loaded: Make) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layers", ["AM", "SD"])
+@pytest.mark.parametrize(("layers", "own"), [("AM", "mixed"), ("SD", "mixed"), ("AM", "lora"), ("AM", "whole"), ("AM", "wide")])
 def test_a_row_has_the_same_bits_whoever_else_is_there(
-    make_model: Make, make_tenant: Make, layers: str, dtype: torch.dtype
+    make_model: Make, make_tenant: Make, layers: str, own: str, dtype: torch.dtype
 ) -> None:
     # widths of whole vectors, as real models have: torch's silu rounds otherwise in what is left of a vector
     model = make_model(layers, scale=1.0, d_model=96, ssm_head_dim=24, d_state=16, d_ff=64).to(dtype)
     bank = TenantBank(model, "base")
-    bank.load("other", make_tenant(model, "mixed")[0])
-    bank.load("it", make_tenant(model, "mixed")[0])
+    bank.load("other", make_tenant(model, own)[0])
+    bank.load("it", make_tenant(model, own)[0])
     ids_B = torch.randint(0, 43, (9,))
 
     def steps(slots: list[int]) -> Tensor:
@@ -117,12 +117,30 @@ def test_a_row_has_the_same_bits_whoever_else_is_there(
     for others in ([it], [0], [-1], [it, it, -1, 0, it, 0, -1, -1]):
         assert torch.equal(steps([it, *others])[:, :1], alone)
         assert torch.equal(steps([-1, *others])[:, :1], of_base)
-    for kind in ("mixed", "bitdelta", "lora", "residual"):
+    for kind in ("mixed", "bitdelta", "lora", "residual", "whole"):
         bank.load(kind, make_tenant(model, kind)[0])
         assert torch.equal(steps([it, bank.slot(kind), -1])[:, :1], alone)
     bank.unload("other")
     bank.unload("mixed")
     assert torch.equal(steps([it, bank.slot("lora"), -1])[:, :1], alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whole_matrices_are_served_bit_for_bit(make_model: Make, make_tenant: Make, dtype: torch.dtype) -> None:
+    model = make_model("MA", scale=1.0).to(dtype)
+    weights, own = make_tenant(model, "whole", tables=False)
+    bank = TenantBank(model, "base")
+    bank.load("it", weights)
+    assert bank.size_bytes <= sum(weight.nbytes for weight in model.parameters())  # not a matrix more for each
+    ids = torch.randint(0, 43, (1, 6))
+    with rows_apart(), torch.inference_mode():
+        wanted, states, own_states = own(ids), model.empty_states(1), own.empty_states(1)
+        with bank.rows(torch.tensor([0])):
+            assert torch.equal(model(ids), wanted)
+            model.prefill(ids, states)
+        own.prefill(ids, own_states)
+        with bank.rows(torch.tensor([0])):
+            assert torch.equal(model.step(ids[:, 0], states), own.step(ids[:, 0], own_states))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

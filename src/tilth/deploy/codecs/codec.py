@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -80,6 +81,15 @@ def check_parts(parts: Parts, wanted: Mapping[str, Wanted]) -> str | None:
         if not is_finite(part):
             return f"has a {name} that is not finite"
     return None
+
+
+def check_product(*factors: Tensor, n_terms: int = 1) -> str | None:
+    """What is wrong with parts whose product is a sum of n_terms: it, or some of its factors', could overflow; None = nothing.
+
+    By the largest of each factor: a bound of all that is computed from them in whatever order.
+    """
+    sizes = [max(1.0, factor.abs().max().item()) for factor in factors if factor.numel()]
+    return None if n_terms * math.prod(sizes) <= torch.finfo(torch.float32).max else "has scales whose product is not finite"
 
 
 def check_matrix(shape: Shape) -> str | None:

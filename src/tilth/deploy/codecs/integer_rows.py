@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tilth.deploy.codecs.codec import FLOAT32, Codec, Parts, Shape, Wanted, check_matrix, check_parts
+from tilth.deploy.codecs.codec import FLOAT32, Codec, Parts, Shape, Wanted, check_matrix, check_parts, check_product
 from tilth.deploy.codecs.rows import added, changed_rows, check_rows
 
 # The best step of a uniform code of 16 levels, in standard deviations of a normal distribution (Max 1960, table II)
@@ -55,7 +55,8 @@ class IntegerRows(Codec):
             wanted["codes4"] = (torch.uint8,), (n_rows, -(-shape[1] // 2))
         else:
             wanted["codes"] = (torch.int8,), (n_rows, shape[1])
-        return check_parts(parts, wanted) or check_rows(parts["rows"], shape[0])
+        problem = check_parts(parts, wanted) or check_rows(parts["rows"], shape[0])
+        return problem or check_product(parts["row_scale"], torch.tensor(128.0))  # a byte's least is -128
 
 
 def _halves_joined(codes_RD: Tensor) -> Tensor:

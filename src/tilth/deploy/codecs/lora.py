@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tilth.deploy.codecs.codec import FLOAT32, MatrixCodec, Parts, Shape, check_matrix, check_parts
+from tilth.deploy.codecs.codec import FLOAT32, MatrixCodec, Parts, Shape, check_matrix, check_parts, check_product
 from tilth.errors import DeltaError
 from tilth.inference.tenants.weights import LowRankTerm, Term
 
@@ -43,6 +43,8 @@ class Lora(MatrixCodec):
         if problem := check_matrix(shape):
             return problem
         n_bands = sum(name.startswith("up.") for name in parts)
+        if not n_bands:
+            return "has no band"
         wanted: dict[str, tuple[tuple[torch.dtype, ...], Shape]] = {
             "first_rows": ((torch.int32,), (n_bands,)),
             "scale": (FLOAT32, (n_bands,)),
@@ -51,6 +53,8 @@ class Lora(MatrixCodec):
             up, down = parts.get(f"up.{i}"), parts.get(f"down.{i}")
             if up is None or down is None or up.ndim != 2:
                 return f"has no whole band {i}"
+            if not up.numel():
+                return f"has a band {i} without a row or of rank 0"
             wanted |= {f"up.{i}": (_FACTORS, tuple(up.shape)), f"down.{i}": (_FACTORS, (up.shape[1], shape[1]))}
         if problem := check_parts(parts, wanted):
             return problem
@@ -59,7 +63,8 @@ class Lora(MatrixCodec):
             if first < last or first + len(parts[f"up.{i}"]) > shape[0]:
                 return f"has a band {i} outside its rows"
             last = first + len(parts[f"up.{i}"])
-        return None
+        factors = ((parts["scale"][i], parts[f"up.{i}"], parts[f"down.{i}"]) for i in range(n_bands))
+        return next(filter(None, (check_product(*own, n_terms=own[1].shape[1]) for own in factors)), None)
 
 
 def _joined(parts: Parts, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tilth.deploy.codecs.codec import FLOAT32, MatrixCodec, Parts, Shape, check_matrix, check_parts
+from tilth.deploy.codecs.codec import FLOAT32, MatrixCodec, Parts, Shape, check_matrix, check_parts, check_product
 from tilth.inference.tenants.weights import LowRankTerm, Term
 
 # up to this side the decomposition is exact; beyond, subspace iteration finds the leading vectors in a fraction of the time
@@ -51,7 +51,8 @@ class LowRank(MatrixCodec):
         rank = parts["scale"].shape[0] if "scale" in parts and parts["scale"].ndim == 1 else 0
         half = (torch.float16,)
         wanted = {"up": (half, (n_outputs, rank)), "down": (half, (rank, n_inputs)), "scale": (FLOAT32, (rank,))}
-        return check_parts(parts, wanted)
+        problem = check_parts(parts, wanted) or ("has the rank 0" if rank == 0 else None)
+        return problem or check_product(*parts.values(), n_terms=rank)
 
 
 def leading_vectors(matrix_NK: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tilth.deploy.codecs.codec import FLOAT32, SCALES, MatrixCodec, Parts, Shape, check_matrix, check_parts
+from tilth.deploy.codecs.codec import FLOAT32, SCALES, MatrixCodec, Parts, Shape, check_matrix, check_parts, check_product
 from tilth.deploy.signs import check_padding, n_words, pack_signs, unpack_signs
 from tilth.inference.tenants.weights import SignTerm, Term
 
@@ -49,7 +49,8 @@ class Rank1(MatrixCodec):
             "row_scale": (SCALES, (n_outputs,)),
             "column_scale": (SCALES, (n_inputs,)),
         }
-        return check_parts(parts, wanted) or check_padding(parts["signs"], n_inputs)
+        problem = check_parts(parts, wanted) or check_padding(parts["signs"], n_inputs)
+        return problem or check_product(parts["scale"], parts["row_scale"], parts["column_scale"])
 
 
 def nearest_outer_product(magnitude_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tilth.deploy.codecs.codec import FLOAT32, SCALES, Codec, Parts, Shape, check_matrix, check_parts
+from tilth.deploy.codecs.codec import FLOAT32, SCALES, Codec, Parts, Shape, check_matrix, check_parts, check_product
 from tilth.deploy.codecs.rank1 import Rank1
 from tilth.deploy.codecs.rows import added, changed_rows, check_rows
 from tilth.deploy.signs import check_padding, n_words
@@ -41,4 +41,5 @@ class SignRows(Codec):
             "column_scale": (SCALES, (shape[1],)),
         }
         problem = check_parts(parts, wanted) or check_rows(parts["rows"], shape[0])
-        return problem or check_padding(parts["signs"], shape[1])
+        problem = problem or check_padding(parts["signs"], shape[1])
+        return problem or check_product(parts["scale"], parts["row_scale"], parts["column_scale"])

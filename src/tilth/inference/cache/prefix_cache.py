@@ -128,7 +128,7 @@ class PrefixCache:
         self.policy.reserved(self.ledger.reserved_bytes)
 
     def clear(self, root: Hashable | None = None) -> None:
-        """Drop all that no request uses, of one root or of all; no policy is asked."""
+        """Drop all that no request uses, of one root or of all; the policy is told, and not asked."""
         self.evicted.clear(root)
         for node in reversed(list(self.contents.tree.nodes(root))):  # children first
             if node.parent is None:
@@ -139,6 +139,7 @@ class PrefixCache:
                 self.contents.remove_leaf(node)
             else:
                 self.contents.settle(node)
+        self.policy.cleared(root)
 
     # What a policy may ask for.
 

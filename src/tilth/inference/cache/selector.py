@@ -136,6 +136,11 @@ class Selector(Policy):
         for shadow in self.shadows:
             shadow.released(match)
 
+    def cleared(self, root: Hashable | None) -> None:
+        """To the shadows: they may not count as saved what is gone here."""
+        for shadow in self.shadows:
+            shadow.cleared(root)
+
     def reserved(self, n_bytes: int) -> None:
         """To the shadows, in their measure."""
         for shadow in self.shadows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from tilth.inference.cache.matches import Match
@@ -34,7 +34,7 @@ class Shadow:
     def inserted(self, match: Match, tokens: Tokens, positions: Iterable[int], now: float) -> None:
         """The other was given states at `positions`."""
         own = self._followed.get(id(match))
-        if own is None:
+        if own is None or len(tokens) < own.n_tokens:  # it reads what was found here, and would have begun behind it
             return
         kept = {at for at in positions if at != match.cut}
         if id(match) in self._uncut and own.cut is not None and own.cut <= len(tokens):
@@ -48,6 +48,10 @@ class Shadow:
         own = self._followed.pop(id(match), None)
         if own is not None:
             self.cache.release(own)
+
+    def cleared(self, root: Hashable | None) -> None:
+        """The other has dropped one root, or all."""
+        self.cache.clear(root)
 
     def reserved(self, n_bytes: int) -> None:
         """The other has so many bytes reserved now; here, as many of them as can be had."""

@@ -49,8 +49,9 @@ class Engine:
 
     What a request gets does not depend on what else runs: chunks end where they would end alone, each branch draws with its
     own chances, and on the CPU (one thread, fp32 or bf16, widths that are multiples of 32, layers A, M and S) even the bits of
-    its logits are the same; otherwise they are to rounding. What the cache gives back was cut elsewhere, so it agrees to 1e-5
-    of the largest logit in fp32. base_digest tells the base's weights from others; policy orders the cache's victims.
+    its logits are the same; otherwise they are to rounding. Where the cache cuts a text, or gives back what was cut elsewhere,
+    they agree to 1e-5 of the largest logit in fp32. base_digest tells the base's weights from others; policy orders the
+    cache's victims.
     checkpoints_in_8_bits: states at rest take half or less, at an error that is measured and refused above 2 % of the largest
     logit (`stats().notes`). A model whose logits change when it is read in pieces is served without a cache
     (`stats().off_reason`). Raises RecipeError for a model that keeps no states.
@@ -92,9 +93,9 @@ class Engine:
         """
         most_bytes = self._memory.most_bytes(len(request.prompt_ids), request.max_tokens, request.n)
         check_request(request, self._model, self.limits, most_bytes)
-        slot, digest = self._tenancy.enter(request.tenant)
+        slot, owner = self._tenancy.enter(request.tenant)
         try:
-            states_of = root(self._base_digest, digest, self._model.embedding.weight.dtype, request.salt)
+            states_of = root(self._base_digest, owner, self._model.embedding.weight.dtype, request.salt)
             is_cached = request.uses_cache and not self._off_reason
             return self._desk.leave(Job(0, request, on_event, states_of if is_cached else None, slot))
         except Exception:

@@ -51,14 +51,18 @@ class Tenancy:
         self._leaving: set[str] = set()
 
     def enter(self, name: str | None) -> tuple[int, str]:
-        """Count a request of a tenant; returns its slot and digest, (-1, "") for the base. Raises UnknownTenantError."""
+        """Count a request of a tenant; returns its slot and whose states it may share, (-1, "") for the base.
+
+        These are a tenant's own: another of the same weights could tell from its waiting what was asked. Raises
+        UnknownTenantError.
+        """
         with self._changed:
             found = -1, ""
             if name is not None:
                 if self.bank is None or name in self._leaving:
                     raise UnknownTenantError(f"there is no fine-tune `{name}`", fix="load it first, or ask for the base")
                 try:
-                    found = self.bank.slot(name), self.bank.digest(name)
+                    found = self.bank.slot(name), f"{name}:{self.bank.digest(name)}"
                 except NotFoundError as error:
                     raise UnknownTenantError(error.what, error.where, error.fix) from None
             self._n_users[name] += 1
@@ -107,6 +111,6 @@ class Tenancy:
         return self.bank.rows(torch.tensor([branch.job.tenant_slot for branch in branches]))
 
 
-def root(base_digest: str, tenant_digest: str, dtype: torch.dtype, salt: str) -> Hashable:
+def root(base_digest: str, tenant: str, dtype: torch.dtype, salt: str) -> Hashable:
     """What the states of two requests must have in common to be shared."""
-    return base_digest, tenant_digest, str(dtype), salt
+    return base_digest, tenant, str(dtype), salt

@@ -8,16 +8,23 @@ import torch
 from torch import Tensor
 
 from tilth.errors import DeltaError, did_you_mean
-from tilth.inference.tenants.weights import ChangedRows, LowRankTerm, SignTerm, TenantWeights, Term
+from tilth.inference.tenants.weights import ChangedRows, LowRankTerm, SignTerm, TenantWeights, Term, WholeTerm
 from tilth.kernels.sign_matmul.packing import n_words
 
 Parameters = dict[str, Tensor]
 
 
 def check_fit(weights: TenantWeights, matrices: Parameters, tables: Parameters, vectors: Parameters) -> None:
-    """Raise DeltaError unless every change is of one of the base's matrices, tables or vectors, and of its shape."""
+    """Raise DeltaError unless every change is of one of the base's matrices, tables or vectors, and of its shape.
+
+    And unless there is a digest: without it states of other weights under the same name would be taken for its own.
+    """
+    if not weights.digest:
+        raise DeltaError("the tenant's weights have no digest", where="digest", fix="Give a hash of what they hold.")
     for name, terms in weights.products.items():
         _check_known("products", name, matrices)
+        if len(terms) > 1 and any(isinstance(term, WholeTerm) for term in terms):
+            raise DeltaError("a whole matrix has other terms beside it", where=name, fix="Give the one or the others.")
         for number, term in enumerate(terms):
             _check_term(f"{name}, term {number}", term, matrices[name])
     for name, changed in weights.tables.items():
@@ -41,8 +48,10 @@ def _check_term(where: str, term: Term, weight_NK: Tensor) -> None:
             raise DeltaError("a term of rank 0", where=where, fix="Leave it out.")
         _check_tensor(f"{where}, up", term.up_NR, (n_outputs, rank))
         _check_tensor(f"{where}, down", term.down_RK, (rank, n_inputs))
-        return
-    _check_signs(where, term, n_outputs, n_inputs)
+    elif isinstance(term, WholeTerm):
+        _check_tensor(where, term.weight_NK, (n_outputs, n_inputs))
+    else:
+        _check_signs(where, term, n_outputs, n_inputs)
 
 
 def _check_signs(where: str, term: SignTerm, n_outputs: int, n_inputs: int) -> None:

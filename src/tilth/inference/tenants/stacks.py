@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from tilth.inference.tenants.weights import LowRankTerm, SignTerm, Term
+from tilth.inference.tenants.weights import LowRankTerm, SignTerm, Term, WholeTerm
 from tilth.kernels import linear, sign_matmul_grouped
 
 Kind = tuple[str, int, int]
-"""What lies in one stack: signs or low rank, the rank, and which of a tenant's terms of this sort it is."""
+"""What lies in one stack: signs, low rank or whole, the rank, and which of a tenant's terms of this sort it is."""
 
 
 class TermStack:
@@ -105,15 +105,40 @@ class LowRankStack(TermStack):
         return [part.to(self._weight_NK.dtype) for part in (term.up_NR, term.down_RK)]
 
 
+class WholeStack(TermStack):
+    """Matrices (E, N, K) that stand in for the base's."""
+
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
+        """y, where it is not that of a tenant's own matrix: as many products as there are tenants, the same bits as theirs."""
+        (weight_ENK,) = self._tensors
+        if only is not None:
+            return linear(x_MK, weight_ENK[only])
+        y_MN = y_MN.clone()
+        for place in sorted(set(places_M.tolist()) - {-1}):
+            rows = (places_M == place).nonzero().squeeze(1)
+            y_MN[rows] = linear(x_MK[rows], weight_ENK[place])
+        return y_MN
+
+    def _parts(self, term: Term) -> Sequence[Tensor]:
+        return [cast(WholeTerm, term).weight_NK.to(self._weight_NK.dtype)]
+
+
 def kinds(terms: Sequence[Term]) -> list[Kind]:
     """The kind of each term. Terms of a matrix are added in the order of their kinds, whoever was loaded first."""
     found: list[Kind] = []
     for term in terms:
-        sort, rank = ("signs", 0) if isinstance(term, SignTerm) else ("low rank", term.down_RK.shape[0])
+        sort, rank = _SORTS[type(term)][0], term.down_RK.shape[0] if isinstance(term, LowRankTerm) else 0
         found.append((sort, rank, sum(kind[:2] == (sort, rank) for kind in found)))
     return found
 
 
 def empty_stack(kind: Kind, weight_NK: Tensor) -> TermStack:
     """A stack for terms of that kind, added to weight_NK."""
-    return SignStack(weight_NK) if kind[0] == "signs" else LowRankStack(weight_NK)
+    return next(stack for sort, stack in _SORTS.values() if sort == kind[0])(weight_NK)
+
+
+_SORTS: dict[type[Term], tuple[str, type[TermStack]]] = {
+    LowRankTerm: ("low rank", LowRankStack),
+    SignTerm: ("signs", SignStack),
+    WholeTerm: ("whole", WholeStack),
+}

@@ -29,7 +29,14 @@ class LowRankTerm:
     down_RK: Tensor
 
 
-Term = SignTerm | LowRankTerm
+@dataclass(frozen=True)
+class WholeTerm:
+    """The fine-tune's matrix itself (N outputs, K inputs), in place of the base's: the only term of its matrix."""
+
+    weight_NK: Tensor
+
+
+Term = SignTerm | LowRankTerm | WholeTerm
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ class ChangedRows:
 class TenantWeights:
     """base + this is the fine-tune. What is named in none of the three is the base's own.
 
-    Keys are the names of parameters in the decoder's state dict. products: the terms whose sum is the difference of a matrix
-    of a block; tables: of "embedding.weight" and "head.weight"; vectors: norms, convolutions, biases and the like, whole.
+    Keys are the names of parameters in the decoder's state dict. products: of a matrix of a block the terms whose sum is its
+    difference, or itself; tables: of "embedding.weight" and "head.weight"; vectors: norms, convolutions, biases and the like.
     digest tells the weights from all others (it is part of the root of a prefix cache). size_bytes is what it holds in memory.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from tilth.inference.cache.admission import Admission
@@ -55,6 +55,9 @@ class Policy:
 
     def released(self, match: Match) -> None:
         """After each release."""
+
+    def cleared(self, root: Hashable | None) -> None:
+        """After all that nobody uses was dropped, of one root or of all (None)."""
 
     def reserved(self, n_bytes: int) -> None:
         """After each reserve and give_back: so many are reserved now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from tilth.inference.cache.matches import Match
@@ -67,6 +67,11 @@ class TunedFlopAware(FlopAware):
         """Log."""
         if self._before is not None and not self.is_tuned:
             self._log.append(lambda shadow: shadow.released(match))
+
+    def cleared(self, root: Hashable | None) -> None:
+        """Log."""
+        if self._before is not None and not self.is_tuned:
+            self._log.append(lambda shadow: shadow.cleared(root))
 
     def _tune(self, before: PrefixCache) -> None:
         saved = {alpha: self._replay(before, alpha) for alpha in ALPHAS}
