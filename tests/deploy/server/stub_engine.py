@@ -75,7 +75,7 @@ class StubEngine:
             self._changed.notify_all()
             return self._n_submitted
 
-    def cancel(self, request_id: int, branch: int | None = None) -> None:
+    def cancel(self, request_id: int, branch: int | None = None, *, is_done: bool = False) -> None:
         with self._changed:
             self._cancelled.add((request_id, branch))
             self.given_up.append((request_id, branch))

@@ -121,6 +121,21 @@ def test_a_conversation_is_read_once(real: Any, world: World) -> None:
     assert same([again.choices[0].text], [world.says("base", prompt, 10)])
 
 
+def test_a_turn_after_a_stop_string_is_read_from_there(real: Any, world: World) -> None:
+    """The states that a branch leaves at a stop string are those of its text, not of what it would have said behind it."""
+    ids = real.post("/tokenize", {"prompt": f"halt {PROMPT}"}).json()["tokens"]
+    said = list(generate(world.models["base"], ids, 40))
+    names = [world.tokenizer.decode([token]) for token in said]
+    at = next(i for i, name in enumerate(names) if i > 8 and "\ufffd" not in name and name not in "".join(names[:i]))
+    body = {"model": "base", "temperature": 0, "ignore_eos": True}
+    first = real.post("/v1/completions", body | {"prompt": ids, "max_tokens": 400, "stop": names[at]}).json()
+    assert first["choices"][0]["finish_reason"] == "stop"
+    assert first["usage"]["completion_tokens"] == at + 1
+    again = real.post("/v1/completions", body | {"prompt": [*ids, *said[: at + 1], 5, 6, 7], "max_tokens": 4}).json()
+    # the token that completed the stop string was said and not read
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == len(ids) + at
+
+
 def test_tenants_and_salts_share_nothing(real: Any) -> None:
     # no separator before it: nothing else begins so
     ids = real.post("/tokenize", {"prompt": f"secret {PROMPT}", "add_special_tokens": False}).json()["tokens"]

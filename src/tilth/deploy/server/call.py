@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tilth.deploy.server.answer import Choice, Delta, Usage
 from tilth.deploy.server.api_errors import ApiError
-from tilth.deploy.server.branch_text import BranchText
+from tilth.deploy.server.branch_text import BranchText, StopWatch
 from tilth.deploy.server.limits import Limits
 from tilth.deploy.server.models import ServedModel
 from tilth.deploy.server.prompts import PromptReader
@@ -80,6 +80,12 @@ class Call:
             [Choice(prompt, prompt * n + i, BranchText(tokens, self.stops, self.keeps_tokens)) for i in range(n)]
             for prompt in range(len(self.prompts))
         ]
+
+    def stop_watches(self, tokens: TokenText) -> list[list[StopWatch]]:
+        """One for each branch, by prompt; none where no string stops."""
+        if not self.stops:
+            return []
+        return [[StopWatch(tokens, self.stops) for _ in range(self.n_branches)] for _ in self.prompts]
 
     def best(self, deltas: Sequence[Delta]) -> list[Delta]:
         """Of each prompt's branches the n of the highest mean log p, in that order; all of them where none is left out."""

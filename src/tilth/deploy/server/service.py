@@ -156,7 +156,7 @@ class Service:
         stack.callback(submission.close)
         self._open.add(submission)
         stack.callback(self._open.discard, submission)
-        submission.submit(call.requests())
+        submission.submit(call.requests(), call.stop_watches(self.tokens))
         over = ApiError(504, "The time limit of this request is over.", code="deadline")
         seconds = self.limits.request_seconds + DEADLINE_GRACE_SECONDS
         stack.callback(asyncio.get_running_loop().call_later(seconds, submission.give_up, over).cancel)
