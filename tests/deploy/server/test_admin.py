@@ -135,7 +135,7 @@ def test_a_load_that_nobody_waits_for_is_finished(stub: Any, tokenizer: Any) -> 
 
     async def cancel_a_load() -> list[str]:
         engine = stub.StubEngine()
-        thread = threading.Thread(target=engine.run, args=(stop,))
+        thread = threading.Thread(target=engine.run, args=(stop,), daemon=True)  # a failure leaves it running
         thread.start()
         service = Service(Served(engine=engine, name="base", tokenizer=tokenizer, vocab_size=tokenizer.vocab_size), Limits())
         tenants = Tenants(service, SlowStore(), 1000, {})
