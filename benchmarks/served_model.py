@@ -63,7 +63,7 @@ def write_models(folder: Path) -> None:
 
 def serve_folder(folder: Path, capacity_bytes: int, max_waiting: int) -> int:
     """The server's process."""
-    from tilth.deploy.server.running import Ports
+    from tilth.deploy.server.ports import Ports
     from tilth.deploy.server.serve import ServeOptions, serve
     from tilth.inference.engine.limits import EngineLimits
 

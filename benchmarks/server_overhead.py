@@ -51,7 +51,8 @@ def load_stub() -> ModuleType:
 def serve() -> None:
     """The server's process: prints its port, serves until SIGTERM."""
     from tilth.deploy.server.limits import Limits
-    from tilth.deploy.server.running import Ports, run_process
+    from tilth.deploy.server.ports import Ports
+    from tilth.deploy.server.running import run_process
     from tilth.deploy.server.service import Served
     from tilth.tokenize.bpe import Tokenizer, train_bpe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from safetensors.torch import load_file
 
 import tilth
 from tilth.cli.main import main
+from tilth.deploy.server.prompts import PromptReader
+from tilth.deploy.server.serve import end_of_text
 from tilth.inference.generate import generate
 from tilth.models.decoder import Decoder
 from tilth.models.weights import save_model
@@ -67,8 +70,12 @@ def test_out_and_in(saved: Path, verb: Verb) -> None:
     assert out.code == 0, out.err
     assert "HF Bamba" in out.out
     config = json.loads((folder / "hf" / "config.json").read_text())
-    assert (config["eos_token_id"], config["bos_token_id"], config["max_position_embeddings"]) == (0, None, 512)
-    assert json.loads((folder / "hf" / "generation_config.json").read_text()) == {"eos_token_id": 0, "use_cache": True}
+    assert (config["eos_token_id"], config["bos_token_id"], config["max_position_embeddings"]) == (0, 0, 512)
+    assert json.loads((folder / "hf" / "generation_config.json").read_text()) == {
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "use_cache": True,
+    }
     back = verb("import-hf", "hf", "back", "--json")
     assert back.code == 0, back.err
     facts = json.loads(back.out)
@@ -84,6 +91,19 @@ def test_out_and_in(saved: Path, verb: Verb) -> None:
     assert json.loads((folder / "again" / "config.json").read_text()) == config
 
 
+def test_a_prompt_begins_as_before_when_a_model_comes_back(saved: Path, verb: Verb, tokenizer_json: bytes) -> None:
+    assert verb("export-hf", "ours", "hf").code == 0
+    assert verb("import-hf", "hf", "back").code == 0
+    ours, back = (
+        PromptReader(Tokenizer.open(folder, end_of_text(folder)), folder, 300, 512) for folder in (saved, saved.parent / "back")
+    )
+    for text in TEXTS:
+        ids = asyncio.run(ours.encode(text))
+        assert ids[0] == ours.tokenizer.separator_id
+        assert asyncio.run(back.encode(text)) == ids
+    assert back.end_ids == ours.end_ids
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_their_tokenizer_and_model_read_it_alike(saved: Path, verb: Verb, tokenizer_json: bytes) -> None:
     transformers = pytest.importorskip("transformers")
@@ -91,8 +111,10 @@ def test_their_tokenizer_and_model_read_it_alike(saved: Path, verb: Verb, tokeni
     theirs = transformers.AutoTokenizer.from_pretrained(saved.parent / "hf")
     ours = Tokenizer(tokenizer_json)
     for text in TEXTS:
-        assert theirs(text)["input_ids"] == ours.encode(text).tolist()
-        assert theirs.decode(theirs(text)["input_ids"]) == text
+        # as texts began in training
+        assert theirs(text)["input_ids"] == [ours.separator_id, *ours.encode(text).tolist()]
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text).tolist()
+        assert theirs.decode(theirs(text)["input_ids"], skip_special_tokens=True) == text
     assert (theirs.eos_token, theirs.eos_token_id, theirs.model_max_length) == ("<|endoftext|>", 0, 2048)
     model = transformers.AutoModelForCausalLM.from_pretrained(saved.parent / "hf")
     prompt = theirs("def f(x)", return_tensors="pt")

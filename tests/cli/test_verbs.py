@@ -62,6 +62,7 @@ REFUSED = {
     "a budget that is no number": (["pick", "x", "true", "--from", "x", "--tokens", "inf"], "500k, 20M or 2B"),
     "a negative budget": (["pick", "x", "true", "--from", "x", "--tokens=-5"], "500k, 20M or 2B"),
     "negative steps": (["deploy", "x", "--base", "y", "--distill-steps", "-1"], "--distill-steps"),
+    "a loss that is no number": (["deploy", "x", "--base", "y", "--max-loss", "nan"], "nan of the gain cannot be lost"),
     "a project that is there": (["new", "."], "there is a project already"),
     "a file in the way": (["new", "file"], "no folder can be made here"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -81,6 +82,27 @@ def test_one_delta_mixes_codecs() -> None:
 def test_choices_that_are_none_are_refused(words: list[str], tables: str, said: str) -> None:
     with pytest.raises(DeltaError, match=said):
         parse_choice(words, tables)
+
+
+def test_a_pattern_of_no_matrix_is_refused() -> None:
+    base, tuned = states()
+    for pattern in ("blocks.0.mixer.in_proj.wieght", "embedding.weight"):
+        with pytest.raises(DeltaError, match="no matrix is called") as caught:
+            compress(base, tuned, parse_choice([f"{pattern}=bitdelta"]))
+    with pytest.raises(DeltaError, match=re.escape("Did you mean `blocks.0.mixer.in_proj.weight`")):
+        compress(base, tuned, parse_choice(["blocks.0.mixer.in_proj.wieght=bitdelta"]))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("words", ["low-rank:9999", "residual:40"])
+def test_more_bytes_than_the_whole_matrix_are_refused(words: str) -> None:
+    base, tuned = states()
+    with pytest.raises(DeltaError, match=f"{words} of blocks.0.mixer.in_proj.weight takes .* bytes, and 1,920"):
+        compress(
+            {name: t.bfloat16() for name, t in base.items()}, {name: t.bfloat16() for name, t in tuned.items()}, Choice(words)
+        )
+    # 24 of (24, 40) in fp16 and their scales take 3,168 of 3,840
+    assert codecs(compress(base, tuned, Choice("low-rank:9999")))["blocks.0.mixer.in_proj.weight"] == "low-rank"
 
 
 def test_a_vocabulary_table_is_off_by_a_256th_of_its_change_and_no_more() -> None:

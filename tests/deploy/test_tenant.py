@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,14 +13,15 @@ import torch
 from torch import Tensor
 
 from tilth.deploy.choice import Choice
-from tilth.deploy.delta import Delta, Encoded, compress, decode
+from tilth.deploy.delta import Delta, Encoded, add_in_place, compress, decode
 from tilth.deploy.store import DeltaStore
 from tilth.deploy.tenant import content_digest, tenant_weights
 from tilth.errors import DeltaError
 from tilth.inference.tenants.bank import TenantBank
 from tilth.inference.tenants.weights import LowRankTerm, SignTerm, Term
 from tilth.kernels.sign_matmul import sign_matmul
-from tilth.models.weights import load_model
+from tilth.models.decoder import Decoder
+from tilth.models.weights import load_model, weights_digest
 
 MATRICES = ["bitdelta", "rank1", "residual:3", "low-rank:4", "whole"]
 
@@ -112,3 +115,24 @@ def test_a_bank_takes_over_what_a_store_read(world: SimpleNamespace) -> None:
     del weights, term
     assert signs() is None
     assert bank.size_bytes == pytest.approx(store.used_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("matrices", ["rank1", "low-rank:8"])
+def test_what_is_served_in_bf16_is_as_near_to_the_exact_model_as_what_is_verified(
+    make_model: Callable[..., Decoder], matrices: str
+) -> None:
+    base = make_model("MA", d_model=128, d_ff=128, ssm_head_dim=32, d_state=16).eval().bfloat16()
+    base_state = base.state_dict()
+    tuned = {name: value + (0.02 * torch.randn_like(value) if "proj" in name else 0) for name, value in base_state.items()}
+    delta = compress(base_state, tuned, Choice(matrices))
+    verified, exact, bank = copy.deepcopy(base), copy.deepcopy(base).double(), TenantBank(base, delta.base_digest)
+    add_in_place(delta, verified.state_dict())
+    untyped = {name: replace(own, dtype=None) for name, own in delta.encoded.items()}
+    add_in_place(Delta(weights_digest(exact.state_dict()), "", untyped), exact.state_dict())
+    bank.load("it", tenant_weights(delta, base_state))
+    ids_BT = torch.randint(0, 43, (4, 32))
+    with torch.inference_mode():
+        wanted_BTV = exact(ids_BT)
+        with bank.rows(torch.zeros(4, dtype=torch.int64)):
+            served = (base(ids_BT) - wanted_BTV).norm()
+        assert served < 1.35 * (verified(ids_BT) - wanted_BTV).norm()

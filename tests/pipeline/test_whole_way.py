@@ -173,6 +173,7 @@ def test_a_delta_that_loses_too_much_is_not_published(trained: Path, tilth: Run)
     printed = tilth("deploy", "tuned", "--base", "base", *options, cwd=trained).stdout
     assert "residual:2, blocks.0.*=whole" in printed
     assert "right answers" in printed
+    assert "smaller than bf16" in printed
     meta = store.get_named("delta", "tuned").meta
     assert meta["n_task_answers"] == 2
     assert meta["agreement"] > 0.9

@@ -104,20 +104,32 @@ def deploy(run: str, base: str, as_data: bool, debug: bool, **options: Any) -> N
 
     Or to what `--codec` says. Then verifies what came of it, refuses it where it lost too much, and samples from it.
     """
+    from tilth.deploy.acceptance import LEAST_NATS
     from tilth.pipeline.deploy import deploy as compress
+    from tilth.pipeline.progress import progress
     from tilth.pipeline.project import Project
 
-    named = compress(Project.find(), run, base, **options)
+    with progress(f"deploy {run}", options["distill_steps"]) as advance:
+        named = compress(
+            Project.find(),
+            run,
+            base,
+            **options,
+            on_step=lambda _, error: advance(f"mean squared error of the logits {error:.3g}"),
+        )
     meta = named.meta
+    gain = meta["loss_base"] - meta["loss_tuned"]
+    if gain < LEAST_NATS:
+        say(f"warning: the fine-tune gained {gain:.4f} nats over its base on these tokens: there is little to keep")
     if as_data:
         print(as_json(meta))
         return
-    ratio = meta["full_size_bytes"] / meta["size_bytes"]
+    smaller = f"{meta['bf16_ratio']:.2f}x smaller than bf16, {meta['ratio']:.1f}x than the {size(meta['full_size_bytes'])} stored"
     kinds = {"matrices": "matrix_bytes", "tables": "table_bytes", "other": "other_bytes"}
     fields = {
         "delta": named.label,
         "codec": meta["codec"],
-        "size": f"{size(meta['size_bytes'])} vs {size(meta['full_size_bytes'])} for the whole fine-tune ({ratio:.1f}x smaller)",
+        "size": f"{size(meta['size_bytes'])} ({smaller})",
         "of which": ", ".join(f"{kind} {size(meta[key])}" for kind, key in kinds.items()),
         "loss": f"base {meta['loss_base']:.4f}, fine-tune {meta['loss_tuned']:.4f}, base + delta {meta['loss_delta']:.4f}",
         "same likeliest token": f"{meta['agreement']:.1%}",

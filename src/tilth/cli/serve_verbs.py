@@ -60,7 +60,7 @@ def serve(
     BASE is a run of this project or the folder of a model; each tenant is a model of its name. Ends on SIGTERM or Ctrl-C when
     what runs is answered.
     """
-    from tilth.deploy.server.running import Ports
+    from tilth.deploy.server.ports import Ports
     from tilth.deploy.server.serve import ServeOptions
     from tilth.deploy.server.serve import serve as run
     from tilth.inference.engine.limits import EngineLimits

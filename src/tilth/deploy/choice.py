@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -59,13 +59,34 @@ class Choice:
         if not tuned.is_floating_point() or kind == "other":
             codec = CODECS["whole"]
         elif kind == "matrices":
-            fitting = (words for pattern, words in self.exceptions if fnmatchcase(name, pattern))
-            codec = parse_codec(next(fitting, self.matrices))
+            return self._matrix(name, base, tuned)
         elif self.tables == AUTO:
             return _cheapest(base, tuned, n_matrix_weights)
         else:
             codec = TABLES[self.tables]
         return codec, codec.encode(base, tuned)
+
+    def check_patterns(self, matrices: Iterable[str]) -> None:
+        """Raise DeltaError for an exception that is of none of these matrices: it would do nothing, and say nothing."""
+        names = list(matrices)
+        for pattern, codec in self.exceptions:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                fix = did_you_mean(pattern, names) + " `*` stands for any letters."
+                raise DeltaError(f"no matrix is called `{pattern}`", where=f"codec {pattern}={codec}", fix=fix)
+
+    def _matrix(self, name: str, base: Tensor, tuned: Tensor) -> tuple[Codec, Parts]:
+        fitting = (words for pattern, words in self.exceptions if fnmatchcase(name, pattern))
+        words = next(fitting, self.matrices)
+        codec = parse_codec(words)
+        parts = codec.encode(base, tuned)
+        n_bytes = sum(part.nbytes for part in parts.values())
+        if n_bytes > tuned.nbytes:
+            raise DeltaError(
+                f"{words} of {name} takes {n_bytes:,} bytes, and {tuned.nbytes:,} when it is kept whole",
+                where="codec",
+                fix=f"Take a smaller number, or keep it bit for bit: `--codec '{name}=whole'`.",
+            )
+        return codec, parts
 
 
 def parse_choice(codecs: Sequence[str], tables: str = AUTO) -> Choice:

@@ -57,18 +57,19 @@ def compress(base_state: StateDict, tuned_state: StateDict, choice: Choice | Non
     """The delta that turns base into (nearly) tuned, each tensor by the codec of `choice`.
 
     Holds one tensor of each at a time, so that the two may be read from disk as they are asked for. Raises DeltaError unless
-    both have the same finite tensors.
+    both have the same finite tensors, and each of the choice's patterns is that of a matrix.
     """
     choice = choice or Choice()
     _check_same_names(base_state, tuned_state)
-    n_matrix_weights = sum(t.numel() for name, t in tuned_state.items() if kind_of(name, tuple(t.shape)) == "matrices")
+    sizes = {name: t.numel() for name, t in tuned_state.items() if kind_of(name, tuple(t.shape)) == "matrices"}
+    choice.check_patterns(sizes)
     encoded: dict[str, Encoded] = {}
     for name in sorted(tuned_state):
         base, tuned = (state[name].detach().cpu().contiguous() for state in (base_state, tuned_state))
         _check_same_tensors(name, base, tuned)
         if same_bits(base, tuned):
             continue
-        codec, parts = choice.encode(name, base, tuned, n_matrix_weights)
+        codec, parts = choice.encode(name, base, tuned, sum(sizes.values()))
         encoded[name] = Encoded(codec.name, tuple(tuned.shape), tuned.dtype, parts)
     delta = Delta(weights_digest(base_state), weights_digest(tuned_state), encoded)
     check_delta(delta)

@@ -83,6 +83,18 @@ def load_config(folder: Path) -> ModelConfig:
         raise ContractError(error.what, where=f"{path}, {error.where}", fix=error.fix) from error
 
 
+def saved_dtype(folder: Path) -> torch.dtype:
+    """The type of a saved model's embedding, of which one row is read. Raises NotFoundError or ContractError."""
+    path = folder / WEIGHTS_FILE
+    _existing(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            row: Tensor = file.get_slice("embedding.weight")[:1]
+            return row.dtype
+    except SafetensorError as error:
+        raise ContractError(f"the weights are truncated or damaged: {error}", str(path)) from error
+
+
 def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
     """sha256 (hex) over name, dtype, shape and little-endian bytes of each tensor, in the order of names."""
     digest = hashlib.sha256()

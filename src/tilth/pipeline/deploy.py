@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Artifact, Named, Spec
 from tilth.artifacts.spec import library_versions
 from tilth.errors import DeltaError, RecipeError
 from tilth.pipeline.project import Project
 from tilth.pipeline.run_sources import RunSource, sources_of
+
+if TYPE_CHECKING:
+    from tilth.deploy.token_batches import TokenBatch
 
 DEPLOY_VERSION = 4
 
@@ -30,50 +33,51 @@ def deploy(
     prompt: str = "",
     n_sample_tokens: int = 48,
     seed: int = 0,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> Named:
     """Compress `run` against `base` into `delta/<run>`: the delta's file, and what it costs in loss and bytes.
 
     codecs and tables are those of `deploy.parse_choice`. It is verified on the run's validation tokens where it has any, and on
     the prompts and answers of the JSONL file `task`. The sample continues `prompt` (or the separator) with the model that base
-    and delta give together. Raises RecipeError or DeltaError where `run` did not begin as what `base` now is; DeltaError, and
-    publishes nothing, where base + delta loses more than the share max_loss of what the fine-tune gained.
+    and delta give together. on_step(step, error of its logits) while it distils. Raises RecipeError or DeltaError where `run`
+    did not begin as what `base` now is; DeltaError, and publishes nothing, where base + delta loses more than the share max_loss
+    of what the fine-tune gained.
     """
     from tilth.catalog.publish import publish
+    from tilth.deploy.acceptance import check_max_loss
     from tilth.deploy.choice import parse_choice
     from tilth.deploy.release import deploy as compress
-    from tilth.deploy.task import read_task
-    from tilth.tokenize.bpe import Tokenizer
     from tilth.tokenize.shards import TokenSet
 
+    check_max_loss(max_loss)
     store, choice = project.store, parse_choice(codecs, tables)
     tuned_run = store.get_named("run", run)
     tuned, original = _models(project, tuned_run, base)
     # Of a mixture, what the run read most of.
     source = max(sources_of(tuned_run), key=lambda source: source.weight)
     tokens, held_out = (_tokens(project, source, split) for split in ("train", "validation"))
-    assert tokens is not None
+    assert tokens
     params = {
         "choice": asdict(choice), "distill_steps": distill_steps, "max_loss": max_loss, "prompt": prompt,
         "n_sample_tokens": n_sample_tokens, "seed": seed,
     }  # fmt: skip
-    inputs = {"run": tuned.digest, "base": original.digest, "tokens": tokens.digest}
-    inputs |= {"held_out": held_out.digest} if held_out else {}
-    items = read_task(task, Tokenizer.open(original.path / "tokenizer.json")) if task else []
-    inputs |= {"task": sha256(task.read_bytes()).hexdigest()} if task else {}
-    spec = Spec("deploy", DEPLOY_VERSION, params, inputs, library_versions(("torch", "safetensors")))
+    read = {"run": tuned, "base": original, "tokens": tokens, "held_out": held_out}
+    inputs = {name: artifact.digest for name, artifact in read.items() if artifact}
+    items, digests = _read_task(task, original)
+    spec = Spec("deploy", DEPLOY_VERSION, params, inputs | digests, library_versions(("torch", "safetensors")))
 
     def write(folder: Path) -> dict[str, Any]:
         verification = compress(
             original.path, tuned.path, TokenSet.open(tokens.path), folder, distill_steps=distill_steps,
             seq_len=tuned_run.meta["seq_len"], seed=seed, choice=choice, task=items, max_loss=max_loss,
-            held_out=TokenSet.open(held_out.path) if held_out else None,
+            held_out=TokenSet.open(held_out.path) if held_out else None, on_step=on_step,
         )  # fmt: skip
         sample = _sample(folder / "delta.safetensors", original.path, prompt, n_sample_tokens, seed)
         return {"codec": choice.label, **asdict(verification), "sample": sample}
 
     made = store.make(spec, write)
-    parts = [made.part(), tuned.part(), original.part()]
-    named = store.save_named("delta", run, parts, {"run": run, "base": base, **made.stats})
+    meta = {"run": run, "base": base, **made.stats}
+    named = store.save_named("delta", run, [made.part(), tuned.part(), original.part()], meta)
     publish(store)
     return named
 
@@ -89,6 +93,16 @@ def _models(project: Project, run: Named, base: str) -> tuple[Artifact, Artifact
         fix = f"Train `{run.name}` again, from this `{base}`; or train `{base}` as it was then, with the same words."
         raise DeltaError(f"`{base}` was trained anew since `{run.name}` was fine-tuned from it", f"run/{base}", fix)
     return tuned, original
+
+
+def _read_task(path: Path | None, base: Artifact) -> tuple[list[TokenBatch], dict[str, str]]:
+    """The prompts and answers of a file, and what tells it from others."""
+    from tilth.deploy.task import read_task
+    from tilth.tokenize.bpe import Tokenizer
+
+    if path is None:
+        return [], {}
+    return read_task(path, Tokenizer.open(base.path / "tokenizer.json")), {"task": sha256(path.read_bytes()).hexdigest()}
 
 
 def _tokens(project: Project, source: RunSource, split: str) -> Artifact | None:

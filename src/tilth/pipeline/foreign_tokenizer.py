@@ -49,13 +49,21 @@ def token_settings(folder: Path, imported: dict[str, Any], context: int | None) 
 
 
 def write_tokenizer_config(folder: Path, tokens: dict[str, Any]) -> list[str]:
-    """Write what is not there of the files that AutoTokenizer and generate() need; returns their names."""
+    """Write what is not there of the files that AutoTokenizer and generate() need; returns their names.
+
+    Texts of a model of Tilth began with the separator in training: theirs will, too.
+    """
     written: dict[str, dict[str, Any]] = {}
     if (folder / "tokenizer.json").is_file():
         # text is given back as it was: no spaces are "cleaned up"
         plain = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         plain |= {"model_max_length": tokens["max_position_embeddings"]}
-        written["tokenizer_config.json"] = plain | {role: token for role, (token, _) in special_tokens(folder).items()}
+        named = special_tokens(folder)
+        plain |= {role: token for role, (token, _) in named.items()}
+        if not (folder / "tokenizer_config.json").is_file() and "eos_token" in named and named["bos_token"] == named["eos_token"]:
+            plain["add_bos_token"] = True
+            _begin_texts_with(folder / "tokenizer.json", *named["bos_token"])
+        written["tokenizer_config.json"] = plain
     written["generation_config.json"] = {
         name: value for name, value in tokens.items() if name in _GENERATION and value is not None
     }
@@ -67,9 +75,29 @@ def write_tokenizer_config(folder: Path, tokens: dict[str, Any]) -> list[str]:
 
 
 def special_tokens(folder: Path) -> dict[str, tuple[str, int]]:
-    """role -> (token, id) of the special tokens in tokenizer.json that have a name of ours."""
+    """role -> (token, id) of the special tokens in tokenizer.json that have a name of ours.
+
+    Where no token is for beginnings alone, the one that ends a text also begins one.
+    """
     added = {token["content"]: token["id"] for token in _read(folder / "tokenizer.json").get("added_tokens", ())}
-    return {role: (name, added[name]) for role, names in _ROLES.items() for name in names if name in added}
+    named = {role: (name, added[name]) for role, names in _ROLES.items() for name in names if name in added}
+    return {"bos_token": named["eos_token"]} | named if "eos_token" in named else named
+
+
+def _begin_texts_with(path: Path, token: str, number: int) -> None:
+    """Let HF's tokenizer put the token before each text, unless the tokenizer.json says already what it adds."""
+    described = _read(path)
+    if described.get("post_processor") is not None:
+        return
+    first = {"SpecialToken": {"id": token, "type_id": 0}}
+    text, second = ({"Sequence": {"id": name, "type_id": kind}} for name, kind in (("A", 0), ("B", 1)))
+    described["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, second],
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
+    }
+    path.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Any]:

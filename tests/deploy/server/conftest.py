@@ -17,7 +17,8 @@ import openai
 import pytest
 
 from tilth.deploy.server.limits import Limits
-from tilth.deploy.server.running import Ports, Stopper, run
+from tilth.deploy.server.ports import Ports
+from tilth.deploy.server.running import Stopper, run
 from tilth.deploy.server.service import Served
 from tilth.errors import NotFoundError
 from tilth.tokenize.bpe import Tokenizer, train_bpe
@@ -158,6 +159,9 @@ def starter(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., Ru
         )
         store = options.pop("store", None) or FakeStore(*deltas)
         servers.append(start_server(served.engine, served, limits or Limits(drain_seconds=5.0), store, **options))
+        if isinstance(served.engine, stub.StubEngine):  # what the start asked of it is no test's
+            served.engine.seen.clear()
+            served.engine.counts.clear()
         return servers[-1]
 
     yield start

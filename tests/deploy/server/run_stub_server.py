@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 
 from tilth.deploy.server.limits import Limits
-from tilth.deploy.server.running import Ports, run_process
+from tilth.deploy.server.ports import Ports
+from tilth.deploy.server.running import run_process
 from tilth.deploy.server.service import Served
 from tilth.tokenize.bpe import Tokenizer, train_bpe
 

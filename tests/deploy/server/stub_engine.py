@@ -75,7 +75,7 @@ class StubEngine:
             self._changed.notify_all()
             return self._n_submitted
 
-    def cancel(self, request_id: int, branch: int | None = None) -> None:
+    def cancel(self, request_id: int, branch: int | None = None, *, is_done: bool = False) -> None:
         with self._changed:
             self._cancelled.add((request_id, branch))
             self.given_up.append((request_id, branch))
@@ -121,7 +121,7 @@ class StubEngine:
             n_waiting=len(self.waiting), n_reading=0, n_decoding=len(self.running), n_preempted=0,
             n_faults=self.counts["fault"], capacity_bytes=1000, used_bytes=600, reserved_bytes=100, kv_bytes=400, checkpoint_bytes=100,
             n_prompt_tokens={None: self.counts["prompt"]}, n_cached_tokens={None: self.counts["cached"]},
-            n_new_tokens={None: self.counts["new"]}, finished={}, misses={"no_prefix": self.counts["miss"]}, cache=CacheStats(arm="lru"),
+            n_new_tokens={None: self.counts["new"]}, finished={}, misses={"no_prefix": self.counts["miss"], "none": self.counts["hit"]}, cache=CacheStats(arm="lru"),
         )  # fmt: skip
 
     def run(self, stop: threading.Event) -> None:
@@ -178,6 +178,7 @@ class StubEngine:
         self.counts["prompt"] += len(job.request.prompt_ids)
         self.counts["cached"] += job.n_cached
         self.counts["miss"] += not job.n_cached
+        self.counts["hit"] += bool(job.n_cached)
 
     def _say(self, job: Job) -> None:
         request = job.request

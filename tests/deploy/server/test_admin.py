@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,12 @@ from typing import Any
 import openai
 import pytest
 
+from tilth.deploy.server.api_errors import ApiError
+from tilth.deploy.server.limits import Limits
+from tilth.deploy.server.service import Served, Service
+from tilth.deploy.server.tenants import Tenants
 from tilth.errors import DeltaError
+from tilth.inference.tenants.weights import TenantWeights
 
 PROMPT = "the quick brown fox "
 
@@ -53,7 +60,7 @@ def test_tenants_given_at_the_start(serve: Any) -> None:
 def test_refusals(serve: Any) -> None:
     server = serve(deltas=("poet",), tenants={"poet": None})
     for path, body, status, code in (
-        ("/v1/load_delta", {"model": "nobody"}, 404, "not_found"),
+        ("/v1/load_delta", {"model": "nobody"}, 404, "model_not_found"),
         ("/v1/load_delta", {"model": "poet"}, 409, "model_exists"),
         ("/v1/load_delta", {"model": "base"}, 409, "model_exists"),
         ("/v1/load_delta", {"model": ""}, 400, "invalid_value"),
@@ -112,6 +119,40 @@ def test_a_delta_that_the_engine_refuses_is_not_kept(serve: Any, stub: Any, monk
     assert server.store.calls[-2:] == [("release", "poet"), ("unload", "poet")]
     monkeypatch.undo()
     assert server.admin("/v1/load_delta", {"model": "poet"}).status_code == 200
+
+
+def test_a_load_that_nobody_waits_for_is_finished(stub: Any, tokenizer: Any) -> None:
+    began, may_go_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowStore:
+        def load(self, name: str, path: Path | None = None) -> TenantWeights:
+            began.set()
+            assert may_go_on.wait(60)
+            return TenantWeights("digest")
+
+        def acquire(self, name: str) -> TenantWeights:
+            return TenantWeights("digest")
+
+    async def cancel_a_load() -> list[str]:
+        engine = stub.StubEngine()
+        thread = threading.Thread(target=engine.run, args=(stop,))
+        thread.start()
+        service = Service(Served(engine=engine, name="base", tokenizer=tokenizer, vocab_size=tokenizer.vocab_size), Limits())
+        tenants = Tenants(service, SlowStore(), 1000, {})
+        waiting = asyncio.create_task(tenants.load("poet"))
+        await asyncio.to_thread(began.wait)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        with pytest.raises(ApiError, match="taken"):  # the thread goes on with it
+            await tenants.load("poet")
+        may_go_on.set()
+        while "poet" not in [model.name for model in service.models.all()]:
+            await asyncio.sleep(0.01)
+        stop.set()
+        await asyncio.to_thread(thread.join)
+        return list(engine.tenants)
+
+    assert asyncio.run(asyncio.wait_for(cancel_a_load(), 60)) == ["poet"]
 
 
 def test_clearing_the_cache(server: Any) -> None:

@@ -66,6 +66,8 @@ BAD_VALUES: list[tuple[str, list[Any]]] = [
     ("tools", [[{"type": "function"}]]),
     ("tool_choice", ["auto"]),
     ("response_format", [{"type": "json_object"}]),
+    ("metadata", [5, {"a": 1}, {str(i): "x" for i in range(17)}]),
+    ("store", [True]),
     ("no_such_thing", [1, None]),
 ]
 
@@ -105,6 +107,41 @@ def test_bad_completions(server: Any, changes: dict[str, Any]) -> None:
 def test_bad_chats(server: Any, changes: dict[str, Any]) -> None:
     refused(server.post("/v1/chat/completions", content=as_json(changes, CHAT)))
     assert not server.engine.seen
+
+
+def test_too_many_choices_are_refused_by_what_asks_for_them(server: Any) -> None:
+    for changes, param, what in (
+        ({"n": 65}, "n", "`n` is 65; one prompt may have 64 samples."),
+        ({"best_of": 128}, "best_of", "`best_of` is 128; one prompt may have 64 samples."),
+        ({"prompt": ["x"] * 129}, "n", "129 prompts with 1 sample each would be 129 choices; one call may ask for 128."),
+        ({"prompt": ["x"] * 3, "n": 50}, "n", "3 prompts with 50 samples each would be 150 choices; one call may ask for 128."),
+    ):
+        error = refused(server.post("/v1/completions", GOOD | changes))
+        assert (error["code"], error["param"], error["message"]) == ("too_many_choices", param, what)
+    assert refused(server.post("/v1/chat/completions", CHAT | {"n": 65}))["code"] == "too_many_choices"
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "what"),
+    [
+        ([{"type": "image_url", "image_url": {"url": "x"}}], "unsupported_parameter", "A part of the type `image_url` is not supported"),
+        ([{"type": "text", "text": "x"}, {"type": "input_audio"}], "unsupported_parameter", "A part of the type `input_audio`"),
+        ([{"type": "text"}], "invalid_value", "Each part is"),
+        ([{"type": "text", "text": 5}], "invalid_value", "Each part is"),
+        ([5], "invalid_value", "Each part is"),
+        (5, "invalid_value", "It is a string or a list of parts"),
+    ],
+)  # fmt: skip
+def test_what_a_turn_may_hold(server: Any, content: Any, code: str, what: str) -> None:
+    error = refused(server.post("/v1/chat/completions", CHAT | {"messages": [{"role": "user", "content": content}]}))
+    assert (error["param"], error["code"]) == ("messages.0.content", code)
+    assert what in error["message"]
+
+
+def test_a_stop_string_that_is_none(server: Any) -> None:
+    error = refused(server.post("/v1/completions", GOOD | {"stop": 5}))
+    assert (error["param"], error["message"]) == ("stop", "`stop`: It is a string or a list of strings.")
+    assert refused(server.post("/v1/completions", GOOD | {"stop": ["a", 5]}))["param"] == "stop.1"
 
 
 def test_what_is_missing_is_named(server: Any) -> None:
@@ -151,6 +188,8 @@ def test_prompts_longer_than_the_model(serve: Any) -> None:
     assert refused(server.post("/v1/completions", GOOD | {"prompt": "z" * 1_000_000}))["code"] == "context_length_exceeded"
     assert refused(server.post("/v1/completions", GOOD | {"prompt": [5] * 60}))["code"] == "context_length_exceeded"
     assert refused(server.post("/v1/completions", GOOD | {"max_tokens": 60}))["code"] == "context_length_exceeded"
+    over = refused(server.post("/detokenize", {"tokens": [5] * 60}))
+    assert (over["code"], over["param"]) == ("context_length_exceeded", "tokens")
     long_chat = [{"role": "user", "content": "zq" * 40}]
     assert refused(server.post("/v1/chat/completions", CHAT | {"messages": long_chat}))["code"] == "context_length_exceeded"
     assert not server.engine.seen

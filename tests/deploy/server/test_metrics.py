@@ -38,6 +38,8 @@ def test_requests_are_counted_and_timed(serve: Any) -> None:
     assert found["tilth_cached_tokens_total", "base"] == 6
     assert found["tilth_generation_tokens_total", "base"] == 3 + 3 + 6
     assert found["tilth_prefix_cache_misses_total", "no_prefix"] == 1
+    assert server.engine.stats().misses["none"] == 2
+    assert ("tilth_prefix_cache_misses_total", "none") not in found  # a hit is no miss
     assert (found["tilth_state_bytes", ""], found["tilth_delta_bytes", ""]) == (600, 1000)
 
 

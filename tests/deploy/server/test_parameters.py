@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tilth.deploy.server.prompts import PromptReader
+from tilth.deploy.server.service import Served
+from tilth.deploy.server.state_room import StateRoom
 from tilth.inference.engine.requests import Request
 
 PROMPT = "the quick brown fox jumps over "
@@ -39,6 +45,36 @@ def test_defaults_are_openais(server: Any) -> None:
 def test_a_temperature_that_cannot_be_divided_by_is_greedy(server: Any) -> None:
     assert asked(server, temperature=1e-9).sampling.temperature == 0
     assert asked(server, temperature=0).sampling.temperature == 0
+
+
+def test_samples_of_a_chat_are_as_long_as_fits_for_all_of_them(serve: Any, stub: Any, tokenizer: Any) -> None:
+    room = StateRoom(max_tokens=4096, capacity_bytes=50_000, kv_bytes=10, row_bytes=1000)
+    served = Served(engine=stub.StubEngine(), name="base", tokenizer=tokenizer, vocab_size=tokenizer.vocab_size, room=room)
+    server = serve(served=served)
+    for n, most in ((1, 4096), (3, 50_000)):
+        request = asked(server, "/v1/chat/completions", max_tokens=None, n=n, stop=["h", "e", "a"])
+        n_prompt = len(request.prompt_ids)
+        n_bytes = [10 * (n_prompt + n * (request.max_tokens + more)) + 1000 * (n + 3) for more in (0, 1)]
+        used = (n_prompt + request.max_tokens, n_prompt + request.max_tokens + 1) if n == 1 else n_bytes
+        assert used[0] <= most < used[1]
+
+
+def test_a_long_text_is_decoded_beside_the_event_loop() -> None:
+    class Slow:
+        separator_id, special_ids, byte_lengths = 0, {}, np.ones(1)
+
+        def decode(self, ids: Any) -> str:
+            return threading.current_thread().name
+
+    async def decode(n: int) -> str:
+        return await PromptReader(Slow(), None, 10, 10**6).decode([1] * n)  # type: ignore[arg-type]
+
+    assert asyncio.run(decode(5)) == threading.current_thread().name
+    assert asyncio.run(decode(100_000)).startswith("tokenise")
+
+
+def test_labels_of_a_call_are_left_alone(server: Any) -> None:
+    assert asked(server, user="me", metadata={"trace": "5"}, service_tier="auto", store=False).n == 1
 
 
 def test_seeds(server: Any) -> None:

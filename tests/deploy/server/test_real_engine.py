@@ -14,7 +14,8 @@ import torch
 from tilth.deploy.delta import compress
 from tilth.deploy.delta_file import apply_delta, save_delta
 from tilth.deploy.server.limits import Limits
-from tilth.deploy.server.serve import ServeOptions, end_of_text, longest_text, open_served
+from tilth.deploy.server.serve import ServeOptions, end_of_text, open_served
+from tilth.deploy.server.state_room import StateRoom
 from tilth.errors import UserError
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.generate import generate
@@ -120,6 +121,21 @@ def test_a_conversation_is_read_once(real: Any, world: World) -> None:
     assert same([again.choices[0].text], [world.says("base", prompt, 10)])
 
 
+def test_a_turn_after_a_stop_string_is_read_from_there(real: Any, world: World) -> None:
+    """The states that a branch leaves at a stop string are those of its text, not of what it would have said behind it."""
+    ids = real.post("/tokenize", {"prompt": f"halt {PROMPT}"}).json()["tokens"]
+    said = list(generate(world.models["base"], ids, 40))
+    names = [world.tokenizer.decode([token]) for token in said]
+    at = next(i for i, name in enumerate(names) if i > 8 and "\ufffd" not in name and name not in "".join(names[:i]))
+    body = {"model": "base", "temperature": 0, "ignore_eos": True}
+    first = real.post("/v1/completions", body | {"prompt": ids, "max_tokens": 400, "stop": names[at]}).json()
+    assert first["choices"][0]["finish_reason"] == "stop"
+    assert first["usage"]["completion_tokens"] == at + 1
+    again = real.post("/v1/completions", body | {"prompt": [*ids, *said[: at + 1], 5, 6, 7], "max_tokens": 4}).json()
+    # the token that completed the stop string was said and not read
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == len(ids) + at
+
+
 def test_tenants_and_salts_share_nothing(real: Any) -> None:
     # no separator before it: nothing else begins so
     ids = real.post("/tokenize", {"prompt": f"secret {PROMPT}", "add_special_tokens": False}).json()["tokens"]
@@ -142,6 +158,17 @@ def test_samples_of_one_prompt_draw_as_requests_of_their_own(real: Any) -> None:
     alone = [ask(real, "poet", PROMPT, 8, seed=100 + i, **options).choices[0].text for i in range(4)]
     assert [choice.text for choice in together.choices] == alone
     assert len(set(alone)) > 1
+
+
+def test_samples_of_a_chat_without_a_length_fit_into_the_memory(serve: Any, world: World, one_thread: None) -> None:
+    config = world.models["base"].config
+    room = StateRoom.of(config, 4, ENGINE)
+    server = start(serve, world, capacity_bytes=5 * room.row_bytes + 80 * room.kv_bytes, max_tokens=80)
+    chat = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "n": 2, "ignore_eos": True}
+    answer = server.post("/v1/chat/completions", chat)
+    assert answer.status_code == 200, answer.text
+    usage = answer.json()["usage"]
+    assert usage["prompt_tokens"] + usage["completion_tokens"] in (79, 80)
 
 
 def test_logprobs_are_of_the_model(real: Any, world: World) -> None:
@@ -229,11 +256,12 @@ def test_more_than_the_engine_takes(serve: Any, world: World, one_thread: None) 
 
 def test_how_long_a_text_may_be(world: World) -> None:
     model = world.models["base"]
-    assert longest_text(model, ENGINE) == 512
-    room = longest_text(model, replace(ENGINE, capacity_bytes=200_000, max_tokens=1 << 20))
+    assert StateRoom.of(model.config, 4, ENGINE).new_tokens(0, 1) == 512
+    room = StateRoom.of(model.config, 4, replace(ENGINE, capacity_bytes=200_000, max_tokens=1 << 20)).new_tokens(0, 1)
     assert 2 <= room < 10_000
-    with pytest.raises(UserError, match="too few"):
-        longest_text(model, replace(ENGINE, capacity_bytes=1000))
+    with pytest.raises(UserError, match="one request needs") as refusal:
+        StateRoom.of(model.config, 4, replace(ENGINE, capacity_bytes=1000))
+    assert refusal.value.where == "--memory"
 
 
 def test_the_end_of_text_of_an_imported_model(tmp_path: Path) -> None:

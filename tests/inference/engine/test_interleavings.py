@@ -139,3 +139,17 @@ def test_any_order(layers: str, make_model: Callable[..., Decoder], drive: Any, 
             max_examples=10, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_what_has_begun_goes_on_before_what_cannot_begin(
+    make_model: Callable[..., Decoder], drive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two passes fail: what was set back comes first, and finds no room beside the reading behind it."""
+    monkeypatch.setattr(memory, "TAIL_SLOTS", 3)
+    machine = type("Machine", (Interleavings,), {"model": make_model("S"), "make_driver": staticmethod(drive), "alone": {}})()
+    machine.begin(rooms=1.0, max_rows=4, chunk=4)
+    machine.submit(n=2, number=0, seed=0, uses_cache=True)
+    machine.submit(n=2, number=1, seed=0, uses_cache=False)
+    machine.fault()
+    machine.fault()
+    machine.teardown()

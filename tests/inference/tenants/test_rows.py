@@ -125,6 +125,26 @@ def test_a_row_has_the_same_bits_whoever_else_is_there(
     assert torch.equal(steps([it, bank.slot("lora"), -1])[:, :1], alone)
 
 
+@pytest.mark.parametrize("kind", ["lora", "wide", "whole", "rank1"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_token_has_the_same_bits_read_alone_with_others_or_among_tenants(
+    make_model: Make, make_tenant: Make, kind: str, dtype: torch.dtype
+) -> None:
+    bank = TenantBank(make_model("A", d_model=96, d_ff=64).to(dtype), "base")
+    for name in "ab":
+        bank.load(name, make_tenant(bank.model, kind)[0])
+    name = "blocks.0.mlp.out_proj"
+    x_BTK = torch.randn(1, 24, 64).to(dtype)
+    layer = bank.model.get_submodule(name)
+    with rows_apart(), torch.inference_mode():
+        with bank.rows(torch.tensor([0])):
+            together, alone = layer(x_BTK), layer(x_BTK[:, :1])
+        with bank.rows(torch.tensor([0, 1, -1, 0])):
+            mixed = layer(x_BTK[0, [0, 1, 2, 0], None])
+    assert torch.equal(together[:, :1], alone)
+    assert torch.equal(mixed[[0, 3]], alone.expand(2, 1, -1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_whole_matrices_are_served_bit_for_bit(make_model: Make, make_tenant: Make, dtype: torch.dtype) -> None:
     model = make_model("MA", scale=1.0).to(dtype)

@@ -106,7 +106,7 @@ class Answer:
             return None
         choice = self.branches[prompt][event.branch]
         if choice.finish_reason is not None:
-            return None  # its text ended at a stop string; the engine went on for a moment
+            return None  # its text ended at a stop string, as the engine has noticed by now
         if isinstance(event, NewToken):
             self._take_token(choice, event)
         else:
@@ -123,7 +123,6 @@ class Answer:
         choice.text.add(token)
         if choice.text.is_stopped:
             choice.finish_reason = FinishReason.STOP
-            self._submission.cancel(choice.prompt, token.branch)
 
     def _observe(self, choice: Choice) -> None:
         now = time.monotonic()

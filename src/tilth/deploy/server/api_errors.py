@@ -54,14 +54,12 @@ def as_api_error(error: Exception) -> ApiError:
             return error
         case QueueFullError():
             return ApiError(429, error.what, code="queue_full", retry_after=error.retry_after_seconds)
-        case UnknownTenantError():
-            return ApiError(404, error.what, param="model", code="model_not_found")
+        case UnknownTenantError() | NotFoundError():
+            return ApiError(404, _sentence(error), param="model", code="model_not_found")
         case TooLongError():
             return ApiError(400, _sentence(error), param="prompt", code="context_length_exceeded")
         case DrainingError():
             return draining()
-        case NotFoundError():
-            return ApiError(404, _sentence(error), code="not_found")
         case UserError():
             return ApiError(400, _sentence(error), code="invalid_value")
         case _:

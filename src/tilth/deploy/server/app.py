@@ -45,8 +45,9 @@ def make_app(service: Service, api_keys: Sequence[str] = ()) -> FastAPI:
     async def detokenize(request: Request) -> Response:
         with service.gate.admit() as visit:
             asked = read_call(DetokenizeCall, await read_body(request, service.limits, visit))
-        service.models.find(asked.model or service.models.base.name)
-        return json_response({"prompt": service.reader.tokenizer.decode(service.reader.check_ids(asked.tokens, "tokens"))})
+            service.models.find(asked.model or service.models.base.name)
+            text = await service.reader.decode(service.reader.check_ids(asked.tokens, "tokens"))
+        return json_response({"prompt": text})
 
     @app.get("/health")
     async def health() -> Response:

@@ -51,6 +51,23 @@ def _borders(word: str) -> list[int]:
     return borders
 
 
+class StopWatch:
+    """Tells in the engine's thread that a branch has said a stop string, before the engine reads the token that completed it.
+
+    The event loop hears of it too late: the branch's states would have seen what nobody is sent.
+    """
+
+    def __init__(self, tokens: TokenText, stops: Sequence[str]) -> None:
+        self._tokens, self._matcher = tokens, StopMatcher(stops)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.has_stopped = False
+
+    def note(self, token_id: int) -> None:
+        """One more token of the branch."""
+        text = self._decoder.decode(self._tokens.bytes_of(token_id))
+        self.has_stopped = self.has_stopped or self._matcher.feed(text) is not None
+
+
 @dataclass(frozen=True)
 class SaidToken:
     """A token with its log p, and where its text begins in the branch's text, in characters."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tilth.deploy.server.answer import Choice, Delta, Usage
 from tilth.deploy.server.api_errors import ApiError
-from tilth.deploy.server.branch_text import BranchText
+from tilth.deploy.server.branch_text import BranchText, StopWatch
 from tilth.deploy.server.limits import Limits
 from tilth.deploy.server.models import ServedModel
 from tilth.deploy.server.prompts import PromptReader
@@ -81,6 +81,12 @@ class Call:
             for prompt in range(len(self.prompts))
         ]
 
+    def stop_watches(self, tokens: TokenText) -> list[list[StopWatch]]:
+        """One for each branch, by prompt; none where no string stops."""
+        if not self.stops:
+            return []
+        return [[StopWatch(tokens, self.stops) for _ in range(self.n_branches)] for _ in self.prompts]
+
     def best(self, deltas: Sequence[Delta]) -> list[Delta]:
         """Of each prompt's branches the n of the highest mean log p, in that order; all of them where none is left out."""
         if self.n == self.n_branches:
@@ -120,9 +126,9 @@ def shared_fields(asked: Generation, model: ServedModel, reader: PromptReader, l
     }
 
 
-def read_stops(stop: str | list[str] | None, limits: Limits) -> tuple[str, ...]:
+def read_stops(stop: Sequence[str] | None, limits: Limits) -> tuple[str, ...]:
     """The stop strings, each once. Raises ApiError 400 for empty, too many or too long ones."""
-    stops = [stop] if isinstance(stop, str) else stop or []
+    stops = stop or ()
     if len(stops) > limits.max_stop_strings:
         raise ApiError(400, f"`stop` has more than {limits.max_stop_strings} strings.", param="stop", code="invalid_value")
     if any(not 0 < len(one) <= limits.max_stop_chars for one in stops):
@@ -131,10 +137,17 @@ def read_stops(stop: str | list[str] | None, limits: Limits) -> tuple[str, ...]:
     return tuple(dict.fromkeys(stops))
 
 
-def check_choices(n_prompts: int, n: int, limits: Limits) -> None:
-    """Raises ApiError 400 where one call would make more branches than a call may."""
-    if n_prompts * n > limits.max_choices:
-        what = (
-            f"{n_prompts} prompts with {n} samples each are more than the {limits.max_choices} choices that one call may ask for."
-        )
-        raise ApiError(400, what, param="n", code="too_many_choices")
+def check_choices(n_prompts: int, n: int, limits: Limits, param: str = "n") -> None:
+    """Raises ApiError 400 where a prompt would have more branches than it may, or the call; param is what asks for n."""
+    if n > limits.max_samples:
+        what = f"`{param}` is {n}; one prompt may have {limits.max_samples} samples."
+    elif n_prompts * n > limits.max_choices:
+        prompts, samples = _counted(n_prompts, "prompt"), _counted(n, "sample")
+        what = f"{prompts} with {samples} each would be {n_prompts * n} choices; one call may ask for {limits.max_choices}."
+    else:
+        return
+    raise ApiError(400, what, param=param, code="too_many_choices")
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -93,7 +93,7 @@ async def read_chat(
     return Call(
         **shared | {"stops": (*shared["stops"], *template.stops)},
         prompts=[ids],
-        max_tokens=[max_tokens or reader.room_after(len(ids))],
+        max_tokens=[max_tokens or reader.room_after(len(ids), n)],
         n=n,
         n_branches=n,
         n_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,

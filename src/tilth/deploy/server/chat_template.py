@@ -50,7 +50,7 @@ class ChatTemplate:
 
     async def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids of the conversation up to where the assistant speaks. Raises ApiError 400 for messages the template refuses."""
-        given = [{"role": message.role, "content": message.text} for message in messages]
+        given = [{"role": message.role, "content": message.content or ""} for message in messages]
         given = [turn | ({"name": message.name} if message.name else {}) for turn, message in zip(given, messages, strict=True)]
         mark = _unused_letter("".join(text for turn in given for text in turn.values()))
         # a special token that a user wrote goes through the template as its number, and becomes plain text again

@@ -80,7 +80,7 @@ async def read_completion(
     n = asked.n or 1
     n_branches = max(n, asked.best_of or n)
     raw = read_prompts(asked.prompt)
-    check_choices(len(raw), n_branches, limits)
+    check_choices(len(raw), n_branches, limits, "n" if n_branches == n else "best_of")
     _check(asked, n, n_branches)
     prompts = [await reader.encode(one) if isinstance(one, str) else reader.check_ids(one, "prompt") for one in raw]
     max_tokens = asked.max_tokens or DEFAULT_MAX_TOKENS
@@ -88,12 +88,12 @@ async def read_completion(
         if not ids:
             raise ApiError(400, "A prompt has no token.", param="prompt", code="invalid_value")
         reader.check_length(len(ids), asked.max_tokens or 1)
-    echoed = [one if isinstance(one, str) else reader.tokenizer.decode(one) for one in raw] if asked.echo else [""] * len(raw)
+    echoed = [one if isinstance(one, str) else await reader.decode(one) for one in raw] if asked.echo else [""] * len(raw)
     is_ranked = n_branches > n
     return Call(
         **shared_fields(asked, model, reader, limits),
         prompts=prompts,
-        max_tokens=[min(max_tokens, reader.room_after(len(ids))) for ids in prompts],
+        max_tokens=[min(max_tokens, reader.room_after(len(ids), n_branches)) for ids in prompts],
         n=n,
         n_branches=n_branches,
         n_logprobs=asked.logprobs if asked.logprobs is not None else 0 if is_ranked else None,

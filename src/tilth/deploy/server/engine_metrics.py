@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from tilth.deploy.server.models import Models
 from tilth.inference.cache.stats import CacheStats
 from tilth.inference.engine.limits import EngineStats
+from tilth.inference.engine.requests import MissReason
 
 
 class EngineCollector(Collector):
@@ -37,7 +38,8 @@ class EngineCollector(Collector):
         yield gauge("checkpoint_bytes", "Those of recurrent states in the cache", stats.checkpoint_bytes)
         tenants = [model for model in self._models.all() if model.tenant is not None]
         yield gauge("delta_bytes", "Memory of the tenants' deltas", sum(model.size_bytes for model in tenants))
-        yield labelled_counter("prefix_cache_misses", "Prompts by what the cache lacked", "reason", stats.misses)
+        lacks = {reason: count for reason, count in dict(stats.misses).items() if reason != MissReason.NONE}
+        yield labelled_counter("prefix_cache_misses", "Prompts by what the cache lacked", "reason", lacks)
         yield from of_cache(stats.cache)
 
     def _by_tenant(self, name: str, what: str, counts: Mapping[str | None, int]) -> Metric:

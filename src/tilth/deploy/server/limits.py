@@ -18,6 +18,7 @@ from tilth.deploy.server.api_errors import CLIENT_GONE, ApiError
 class Limits:
     """Bounds of the HTTP side; the engine has its own for what runs and waits. Seconds and bytes as named.
 
+    max_samples are of one prompt, which the engine takes on together; max_choices of all prompts of a call.
     max_open_requests: calls whose answer is not finished, those in the engine's queue among them, and max_open_bytes of their
     bodies. max_pending_events: tokens of each choice that a stream may leave unread before it is cancelled. write_seconds: how
     long one write may wait for a slow reader.
@@ -26,6 +27,7 @@ class Limits:
     max_body_bytes: int = 4 * 2**20
     max_open_bytes: int = 256 * 2**20
     max_context_tokens: int = 4096
+    max_samples: int = 64
     max_choices: int = 128
     max_stop_strings: int = 16
     max_stop_chars: int = 1024

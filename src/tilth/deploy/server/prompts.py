@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tilth.deploy.server.api_errors import ApiError
+from tilth.deploy.server.state_room import StateRoom
 from tilth.tokenize.bpe import Tokenizer
 
 SHORT_CHARS = 4096  # about 1 ms; what is longer is tokenised in a thread
+SHORT_IDS = 1024
 # tokenizers lets go of the interpreter's lock; more threads would only take cores from the engine
 _WORKERS = ThreadPoolExecutor(2, thread_name_prefix="tokenise")
 
@@ -23,8 +26,10 @@ class PromptReader:
     generation_config.json say which tokens these are, and whether a text begins with one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, folder: Path | None, vocab_size: int, max_tokens: int) -> None:
-        self.tokenizer, self._vocab_size, self._max_tokens = tokenizer, vocab_size, max_tokens
+    def __init__(
+        self, tokenizer: Tokenizer, folder: Path | None, vocab_size: int, max_tokens: int, room: StateRoom | None = None
+    ) -> None:
+        self.tokenizer, self._vocab_size, self._max_tokens, self._room = tokenizer, vocab_size, max_tokens, room
         config = _read(folder, "tokenizer_config.json")
         generation = _read(folder, "generation_config.json")
         special = tokenizer.special_ids
@@ -48,8 +53,16 @@ class PromptReader:
             ids = await asyncio.get_running_loop().run_in_executor(_WORKERS, self.tokenizer.encode, text)
         return (*(self.first_ids if begins else ()), *ids.tolist())
 
-    def check_ids(self, ids: Any, param: str) -> tuple[int, ...]:
-        """Token ids as they came in JSON; raises ApiError 400 for what is none of this model."""
+    async def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids that were checked."""
+        if len(ids) <= SHORT_IDS:
+            return self.tokenizer.decode(ids)
+        return await asyncio.get_running_loop().run_in_executor(_WORKERS, self.tokenizer.decode, ids)
+
+    def check_ids(self, ids: Sequence[Any], param: str) -> tuple[int, ...]:
+        """Token ids as they came in JSON; raises ApiError 400 for what is none of this model, and for too many of them."""
+        if len(ids) > self._max_tokens:
+            self.refuse_length(f"`{param}` has {len(ids)} tokens, with an answer or without", param)
         bad = next((token for token in ids if type(token) is not int or not 0 <= token < self._vocab_size), None)
         if bad is not None:
             what = f"`{param}` has {str(bad)[:40]!r}, which is no token id of this model: 0 to {self._vocab_size - 1}."
@@ -61,14 +74,15 @@ class PromptReader:
         if n_prompt_tokens + max_tokens > self._max_tokens:
             self.refuse_length(f"The prompt has {n_prompt_tokens} tokens, the answer up to {max_tokens}")
 
-    def refuse_length(self, what: str) -> NoReturn:
+    def refuse_length(self, what: str, param: str = "prompt") -> NoReturn:
         """Raises ApiError 400."""
         what = f"{what}; together they can have {self._max_tokens}."
-        raise ApiError(400, what, param="prompt", code="context_length_exceeded")
+        raise ApiError(400, what, param=param, code="context_length_exceeded")
 
-    def room_after(self, n_prompt_tokens: int) -> int:
-        """How many tokens can follow."""
-        return self._max_tokens - n_prompt_tokens
+    def room_after(self, n_prompt_tokens: int, n_samples: int) -> int:
+        """How many tokens can follow, in each of the samples; at least 1, which the engine refuses where it has no room."""
+        n_tokens = self._max_tokens - n_prompt_tokens
+        return max(1, n_tokens if self._room is None else min(n_tokens, self._room.new_tokens(n_prompt_tokens, n_samples)))
 
 
 def _read(folder: Path | None, name: str) -> dict[str, Any]:

@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import gc
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +19,14 @@ from tilth.deploy.server.admin import make_admin_app
 from tilth.deploy.server.api_errors import LOG, draining
 from tilth.deploy.server.app import make_app
 from tilth.deploy.server.limits import Limits
+from tilth.deploy.server.ports import Ports, open_ports
 from tilth.deploy.server.service import Served, Service
 from tilth.deploy.server.submission import Engine
 from tilth.deploy.server.tenants import Store, Tenants
-from tilth.errors import UserError
 
 SAME_WISH_SECONDS = 0.5
 CLOSING_SECONDS = 2  # connections may take this long to close after the last answer
 ENGINE_SECONDS = 10.0  # and the engine's thread this long to end its iteration
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ports:
-    """Where to listen; port 0 takes a free one. Without admin_token there is no admin port."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    admin_host: str = "127.0.0.1"
-    admin_port: int = 8001
-    admin_token: str = ""
-    api_keys: Sequence[str] = ()
 
 
 class Stopper:
@@ -83,25 +69,28 @@ async def run(
 ) -> int:
     """Serve until SIGTERM, SIGINT or the stopper; returns the exit code: 0, 1 where the engine failed, 143 when ended at once.
 
-    tenants are loaded into the store before the ports open, by name from a file or (None) the store's folder; on_ready gets
-    the ports. Raises UserError for a port that is taken, and what loading a tenant raises.
+    tenants are loaded into the store before the ports answer, by name from a file or (None) the store's folder, and what is
+    compiled on first use is compiled by then; on_ready gets the ports. Raises UserError for a port that is taken, and what
+    loading a tenant raises.
     """
     stopper = stopper or Stopper()
     service = Service(served, limits)
     tenants = tenants or {}
-    loaded = Tenants(served.engine, store, service.models, served.n_parameters, tenants)
+    loaded = Tenants(service, store, served.n_parameters, tenants)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_signals(stopper))
-        sockets = [stack.enter_context(_listen(ports.host, ports.port, limits))]
+        sockets = [stack.enter_context(each) for each in open_ports(ports, limits.write_seconds)]
         apps = [make_app(service, ports.api_keys)]
         if ports.admin_token:
-            sockets.append(stack.enter_context(_listen(ports.admin_host, ports.admin_port, limits)))
             apps.append(make_admin_app(service, loaded, ports.admin_token))
         stop_engine, engine = threading.Event(), None
         try:
             engine = _start_engine(served.engine, stop_engine, service, stopper)
+            await service.warm_up(None)
             for name in tenants:
                 await loaded.load(name)
+            if stopper.asked.is_set():  # by a signal, or because the engine has failed
+                return 0 if service.failure is None else 1
             servers = [_server(app, limits) for app in apps]
             tasks = [asyncio.create_task(each.serve([sock])) for each, sock in zip(servers, sockets, strict=True)]
             found = [sock.getsockname()[1] for sock in sockets]
@@ -184,24 +173,6 @@ def _signals(stopper: Stopper) -> Iterator[None]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-def _listen(host: str, port: int, limits: Limits) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # taken over by each connection: peers that vanished, or read nothing, are dropped by the kernel
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * limits.write_seconds))
-    try:
-        found.bind((host, port))
-    except OSError as error:
-        found.close()
-        raise UserError(f"{host}:{port} cannot be listened on: {error.strerror}", fix="take another port, or 0") from error
-    found.listen(2048)
-    found.setblocking(False)
-    return found
 
 
 def _server(app: FastAPI, limits: Limits) -> _Server:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from tilth.deploy.server.api_errors import ApiError
 from tilth.errors import did_you_mean
@@ -32,8 +33,32 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
     "service_tier": (None, "auto", "default"),
     "store": (None, False),
-    "metadata": (None, {}),
 }
+
+
+def _as_list(stop: Any) -> Any:
+    """One stop string is a list of one. In place of a union, whose every branch pydantic would complain of."""
+    if stop is None or isinstance(stop, list):
+        return stop
+    if isinstance(stop, str):
+        return [stop]
+    raise PydanticCustomError("kind", "It is a string or a list of strings")
+
+
+def _as_text(content: Any) -> Any:
+    """The text of a turn's parts together; there are no parts but text."""
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise PydanticCustomError("kind", "It is a string or a list of parts, each with `type` and `text`")
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            what = "A part of the type `{kind}` is not supported: this server reads text alone"
+            raise PydanticCustomError("unsupported", what, {"kind": kind[:200]})  # type: ignore[arg-type]
+        if kind is None or part.keys() != {"type", "text"} or not isinstance(part["text"], str):
+            raise PydanticCustomError("kind", 'Each part is {"type": "text", "text": ...}')
+    return "".join(part["text"] for part in content)
 
 
 class StreamOptions(BaseModel):
@@ -45,7 +70,10 @@ class StreamOptions(BaseModel):
 
 
 class Generation(BaseModel):
-    """What both kinds of call share. Beyond OpenAI's: top_k, min_p, ignore_eos, cache_salt, uses_cache."""
+    """What both kinds of call share. Beyond OpenAI's: top_k, min_p, ignore_eos, cache_salt, uses_cache.
+
+    user and metadata label a call where calls are stored, which they are not here: both are taken and left alone.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     model: str
@@ -56,10 +84,11 @@ class Generation(BaseModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | list[str] | None = None
+    stop: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=1024)] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     cache_salt: Annotated[str, Field(max_length=1024)] | None = None
     uses_cache: bool | None = None
     ignore_eos: bool | None = None
@@ -74,28 +103,13 @@ class CompletionCall(Generation):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
-class TextPart(BaseModel):
-    """The only kind of content part there is."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    type: Literal["text"]
-    text: str
-
-
 class Message(BaseModel):
-    """One turn. What else a client sends with a turn must be null."""
+    """One turn, whose content may come in parts. What else a client sends with a turn must be null."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: Annotated[str | None, BeforeValidator(_as_text)] = None
     name: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as one string."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
 
 
 class ChatCall(Generation):
@@ -160,11 +174,9 @@ def _refusal(error: ValidationError, kind: type[BaseModel]) -> ApiError:
         return ApiError(400, f"`{where}` is missing.", param=where, code="missing_parameter")
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         return _unknown(str(first["loc"][0]), kind)
-    # the rest of a place names branches of a union, which is how it is written here and not what was asked
-    where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or str(part).isidentifier())
-    return ApiError(
-        400, f"`{where}`: {first['msg']}." if where else f"{first['msg']}.", param=where or None, code="invalid_value"
-    )
+    where = ".".join(map(str, first["loc"]))
+    code = "unsupported_parameter" if first["type"] == "unsupported" else "invalid_value"
+    return ApiError(400, f"`{where}`: {first['msg']}." if where else f"{first['msg']}.", param=where or None, code=code)
 
 
 def _check_extra(name: str, value: Any, kind: type[BaseModel]) -> None:

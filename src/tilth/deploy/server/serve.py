@@ -13,16 +13,17 @@ from typing import Any
 import torch
 
 from tilth.deploy.server.limits import Limits
-from tilth.deploy.server.running import Ports, run_process
+from tilth.deploy.server.ports import Ports, check_ports
+from tilth.deploy.server.running import run_process
 from tilth.deploy.server.service import Served
-from tilth.deploy.store import DeltaStore
-from tilth.errors import UserError
-from tilth.inference.cache.costs import StateCosts
+from tilth.deploy.server.state_room import StateRoom
+from tilth.deploy.store import DeltaStore, check_name
+from tilth.errors import UserError, did_you_mean
 from tilth.inference.engine.engine import Engine
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.tenants.bank import TenantBank
 from tilth.models.decoder import Decoder
-from tilth.models.weights import load_model, weights_digest
+from tilth.models.weights import load_config, load_model, saved_dtype, weights_digest
 from tilth.tokenize.bpe import Tokenizer
 
 
@@ -51,15 +52,18 @@ class ServeOptions:
 def serve(options: ServeOptions, say: Callable[[str], None] = print) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Says one line of JSON when ready: ports, models, admin token.
 
-    Raises what loading the model or a delta raises, and UserError for a port that is taken.
+    Raises what check_before_loading raises, and loading the model or a delta.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _set_logging()
+    ports = options.ports if options.ports.admin_token else replace(options.ports, admin_token=secrets.token_urlsafe(24))
+    device = check_before_loading(replace(options, ports=ports))
     if options.n_threads is not None:
         torch.set_num_threads(options.n_threads)
-    model = load_model(options.base).to(options.device)
+    model = load_model(options.base).to(device)
     served, store = open_served(options, model)
-    limits = replace(options.limits, max_context_tokens=longest_text(model, options.engine))
-    ports = options.ports if options.ports.admin_token else replace(options.ports, admin_token=secrets.token_urlsafe(24))
+    assert served.room is not None
+    longest = served.room.new_tokens(0, 1)
+    limits = replace(options.limits, max_context_tokens=longest, max_samples=options.engine.max_rows)
 
     def on_ready(port: int, admin_port: int | None) -> None:
         ready: dict[str, Any] = {"ready": True, "url": f"http://{ports.host}:{port}/v1", "port": port, "admin_port": admin_port}
@@ -69,6 +73,29 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> int:
         say(json.dumps(ready))
 
     return run_process(served, limits, ports, store=store, tenants=options.deltas, on_ready=on_ready)
+
+
+def check_before_loading(options: ServeOptions) -> torch.device:
+    """Find what is wrong with the options before the model is loaded; returns the device.
+
+    Raises UserError for a device that is not there, a port that is taken, and too little memory; DeltaError for a name that
+    no delta can have; what `load_config` raises.
+    """
+    device = find_device(options.device)
+    check_ports(options.ports)
+    for name in options.deltas:
+        check_name(name)
+    StateRoom.of(load_config(options.base), saved_dtype(options.base).itemsize, options.engine)
+    return device
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name. Raises UserError, with those that are there."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["cpu", *(["cuda"] if n_gpus else []), *(f"cuda:{i}" for i in range(n_gpus))]
+    if name not in known:
+        raise UserError(f"there is no device `{name}` here", "--device", did_you_mean(name, known))
+    return torch.device(name)
 
 
 def open_served(options: ServeOptions, model: Decoder) -> tuple[Served, DeltaStore]:
@@ -95,24 +122,9 @@ def open_served(options: ServeOptions, model: Decoder) -> tuple[Served, DeltaSto
         size_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         folder=options.base,
+        room=StateRoom.of(model.config, model.embedding.weight.element_size(), options.engine),
     )
     return served, store
-
-
-def longest_text(model: Decoder, limits: EngineLimits) -> int:
-    """Tokens of prompt and answer that one request may have: what the engine allows, and its memory holds for it alone.
-
-    Raises UserError where that is no token.
-    """
-    costs = StateCosts.of(model.config, model.embedding.weight.element_size())
-    # the engine keeps room for a request's own states, those it reads with, begins from, and cuts
-    room = limits.capacity_bytes - 4 * costs.checkpoint_bytes
-    longest = min(limits.max_tokens, room // costs.kv_bytes) if costs.kv_bytes else limits.max_tokens
-    if room < 0 or longest < 2:
-        raise UserError(
-            f"{limits.capacity_bytes:,} bytes of states are too few for one request of this model", fix="give the engine more"
-        )
-    return longest
 
 
 def end_of_text(folder: Path) -> str | None:
@@ -120,3 +132,10 @@ def end_of_text(folder: Path) -> str | None:
     path = folder / "tokenizer_config.json"
     token = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
     return token.get("content") if isinstance(token, dict) else token
+
+
+def _set_logging() -> None:
+    """What an operator should see on stderr: of kernels and uvicorn, which tell each step of their own, warnings alone."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("tilth.kernels", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from starlette.requests import Request
+from starlette import requests
 from starlette.responses import Response
 
 from tilth.deploy.server.answer import Answer
-from tilth.deploy.server.api_errors import ApiError, as_api_error, json_response
+from tilth.deploy.server.api_errors import LOG, ApiError, as_api_error, json_response
 from tilth.deploy.server.call import Call
 from tilth.deploy.server.chat import read_chat
 from tilth.deploy.server.chat_template import ChatTemplate
@@ -24,18 +24,25 @@ from tilth.deploy.server.metrics import Metrics
 from tilth.deploy.server.models import Models, ServedModel
 from tilth.deploy.server.prompts import PromptReader
 from tilth.deploy.server.schemas import ChatCall, CompletionCall, Generation, read_call
+from tilth.deploy.server.state_room import StateRoom
 from tilth.deploy.server.stream import EventStream, event_lines, give_up_when_gone
 from tilth.deploy.server.submission import Engine, Mailbox, Submission
 from tilth.deploy.server.token_text import TokenText
+from tilth.errors import UserError
+from tilth.inference.engine.requests import BranchFinished, Request
 from tilth.tokenize.bpe import Tokenizer
 
+WARMING_IDS = (0,) * 8  # of which every model has one
 Asked = TypeVar("Asked", bound=Generation)
 DEADLINE_GRACE_SECONDS = 2.0  # the engine ends what is over its deadline; this is for an engine that does not
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What is served: the engine, its base's name, tokenizer and sizes, and its folder, which may have a chat template."""
+    """What is served: the engine, its base's name, tokenizer and sizes, and its folder, which may have a chat template.
+
+    room says what fits into the engine's memory; without it an answer may be as long as the context where nothing is asked.
+    """
 
     engine: Engine
     name: str
@@ -44,6 +51,7 @@ class Served:
     size_bytes: int = 0
     n_parameters: int = 0
     folder: Path | None = None
+    room: StateRoom | None = None
 
 
 class Service:
@@ -52,7 +60,8 @@ class Service:
     def __init__(self, served: Served, limits: Limits) -> None:
         self.engine, self.limits = served.engine, limits
         self.models = Models(ServedModel(served.name, None, served.size_bytes))
-        self.reader = PromptReader(served.tokenizer, served.folder, served.vocab_size, limits.max_context_tokens)
+        longest = limits.max_context_tokens
+        self.reader = PromptReader(served.tokenizer, served.folder, served.vocab_size, longest, served.room)
         self.template = ChatTemplate(self.reader, served.folder)
         self.tokens = TokenText(served.tokenizer)
         self.gate = Gate(limits)
@@ -62,7 +71,7 @@ class Service:
         self._mailbox = Mailbox(asyncio.get_running_loop())
         self._open: set[Submission] = set()
 
-    async def complete(self, request: Request) -> Response:
+    async def complete(self, request: requests.Request) -> Response:
         """POST /v1/completions."""
 
         async def prepare(asked: CompletionCall, model: ServedModel) -> Call:
@@ -70,13 +79,28 @@ class Service:
 
         return await self._answered(request, CompletionCall, prepare)
 
-    async def chat(self, request: Request) -> Response:
+    async def chat(self, request: requests.Request) -> Response:
         """POST /v1/chat/completions."""
 
         async def prepare(asked: ChatCall, model: ServedModel) -> Call:
             return await read_chat(asked, model, self.reader, self.template, self.tokens, self.limits)
 
         return await self._answered(request, ChatCall, prepare)
+
+    async def warm_up(self, tenant: str | None) -> None:
+        """Let a model read and say a few tokens, past the cache, so that what is compiled on first use is compiled."""
+        submission = Submission(self.engine, self._mailbox, None)
+        self._open.add(submission)
+        try:
+            submission.submit([Request(prompt_ids=WARMING_IDS, max_tokens=3, tenant=tenant, uses_cache=False)])
+            async for events in submission.batches(self.limits.keep_alive_seconds):
+                failed = next((event for _, event in events if isinstance(event, BranchFinished) and event.message), None)
+                if failed is not None:
+                    LOG.warning("%s cannot say a token: %s", tenant or self.models.base.name, failed.message)
+        except (ApiError, UserError) as error:  # a full queue, or an engine that has died: what comes next will say so
+            LOG.warning("%s was not warmed up: %s", tenant or self.models.base.name, error)
+        finally:
+            self._open.discard(submission)
 
     def fail(self, why: str) -> None:
         """The engine's thread has ended: nothing that is open will be answered, and nothing new is taken."""
@@ -92,7 +116,7 @@ class Service:
             submission.give_up(reason)
 
     async def _answered(
-        self, request: Request, kind: type[Asked], prepare: Callable[[Asked, ServedModel], Awaitable[Call]]
+        self, request: requests.Request, kind: type[Asked], prepare: Callable[[Asked, ServedModel], Awaitable[Call]]
     ) -> Response:
         with ExitStack() as stack:
             try:
@@ -103,7 +127,11 @@ class Service:
         return response
 
     async def _answer(
-        self, request: Request, kind: type[Asked], prepare: Callable[[Asked, ServedModel], Awaitable[Call]], stack: ExitStack
+        self,
+        request: requests.Request,
+        kind: type[Asked],
+        prepare: Callable[[Asked, ServedModel], Awaitable[Call]],
+        stack: ExitStack,
     ) -> Response:
         """What is entered into stack ends with the answer: here, or when its stream has ended."""
         visit = stack.enter_context(self.gate.admit())
@@ -119,7 +147,7 @@ class Service:
         first = await anext(lines)
         return EventStream(first, lines, self.limits.write_seconds, stack.pop_all().close)
 
-    def _begin(self, request: Request, call: Call, stack: ExitStack) -> Answer:
+    def _begin(self, request: requests.Request, call: Call, stack: ExitStack) -> Answer:
         """Hand the call to the engine, with all that may end it before it is done."""
         # an answer that is given at once is held whole in any case
         most = self.limits.max_pending_events * len(call.prompts) * call.n_branches if call.is_stream else None
@@ -128,7 +156,7 @@ class Service:
         stack.callback(submission.close)
         self._open.add(submission)
         stack.callback(self._open.discard, submission)
-        submission.submit(call.requests())
+        submission.submit(call.requests(), call.stop_watches(self.tokens))
         over = ApiError(504, "The time limit of this request is over.", code="deadline")
         seconds = self.limits.request_seconds + DEADLINE_GRACE_SECONDS
         stack.callback(asyncio.get_running_loop().call_later(seconds, submission.give_up, over).cancel)

@@ -10,8 +10,9 @@ from functools import partial
 from typing import Protocol
 
 from tilth.deploy.server.api_errors import ApiError
+from tilth.deploy.server.branch_text import StopWatch
 from tilth.inference.engine.limits import EngineStats
-from tilth.inference.engine.requests import Event, OnEvent, Request, RequestFinished
+from tilth.inference.engine.requests import Event, NewToken, OnEvent, Request, RequestFinished
 from tilth.inference.tenants.weights import TenantWeights
 
 
@@ -21,8 +22,11 @@ class Engine(Protocol):
     def submit(self, request: Request, on_event: OnEvent) -> int:
         """Queue the request; its events come to on_event in the engine's thread, RequestFinished last."""
 
-    def cancel(self, request_id: int, branch: int | None = None) -> None:
-        """Give the request, or one branch of it, up and free its state; unknown and finished ones are ignored."""
+    def cancel(self, request_id: int, branch: int | None = None, *, is_done: bool = False) -> None:
+        """Give the request, or one branch of it, up and free its state; unknown and finished ones are ignored.
+
+        is_done: it has said all that was wanted, and the cache may keep it.
+        """
 
     def run(self, stop: threading.Event) -> None:
         """The loop of the engine's thread."""
@@ -73,7 +77,7 @@ class Submission:
     """The requests of one call in the engine, one for each prompt, and the events that nobody has read yet.
 
     At most max_pending events wait (None: any number): then the reader is too slow, and the call is given up. Everything but
-    `Mailbox.post` runs in the event loop.
+    `_hear` and `Mailbox.post` runs in the event loop.
     """
 
     def __init__(self, engine: Engine, mailbox: Mailbox, max_pending: int | None) -> None:
@@ -83,14 +87,28 @@ class Submission:
         self._arrived = asyncio.Event()
         self._reason: ApiError | None = None
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """All of them or none: raises what the engine raises, after taking back those before."""
+    def submit(self, requests: Sequence[Request], watches: Sequence[Sequence[StopWatch]] = ()) -> None:
+        """All of them or none: raises what the engine raises, after taking back those before.
+
+        watches[prompt][branch] end a branch, where there are stop strings.
+        """
         try:
             for prompt, request in enumerate(requests):
-                self._ids[prompt] = self._engine.submit(request, partial(self._mailbox.post, self, prompt))
+                on_event = partial(self._hear, prompt, watches[prompt] if watches else ())
+                self._ids[prompt] = self._engine.submit(request, on_event)
         except Exception:
             self.close()
             raise
+
+    def _hear(self, prompt: int, watches: Sequence[StopWatch], event: Event) -> None:
+        """In the engine's thread: a branch ends with its stop string, and all else goes on to the event loop."""
+        if watches and isinstance(event, NewToken):
+            watch, number = watches[event.branch], self._ids.get(prompt)
+            watch.note(event.token_id)
+            # a first token may come before the number: the next one tries again
+            if watch.has_stopped and number is not None:
+                self._engine.cancel(number, event.branch, is_done=True)
+        self._mailbox.post(self, prompt, event)
 
     def take(self, prompt: int, event: Event) -> None:
         """One event has come."""
@@ -126,11 +144,6 @@ class Submission:
                         await self._arrived.wait()
                 except TimeoutError:
                     yield []
-
-    def cancel(self, prompt: int, branch: int) -> None:
-        """A branch has what it needs; the RequestFinished of its prompt still comes."""
-        if prompt in self._ids:
-            self._engine.cancel(self._ids[prompt], branch)
 
     def give_up(self, reason: ApiError) -> None:
         """Cancel all that runs, and tell the reader why."""

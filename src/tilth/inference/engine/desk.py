@@ -10,12 +10,14 @@ import numpy as np
 from tilth.errors import UserError
 from tilth.inference.engine.jobs import Job
 from tilth.inference.engine.limits import EngineLimits
-from tilth.inference.engine.requests import DrainingError, QueueFullError, Request, TooLongError
+from tilth.inference.engine.requests import DrainingError, FinishReason, QueueFullError, Request, TooLongError
 from tilth.inference.generate import check_prompt
 from tilth.models.decoder import Decoder
 
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0
 MOST_SEEDS = 1 << 63
+GivenUp = tuple[int, int | None, FinishReason]
+"""A request, its branch or None for all of them, and why it ends."""
 
 
 class Desk:
@@ -27,7 +29,7 @@ class Desk:
         self.n_queued = 0  # those that the engine took up and has not begun
         self._limits = limits
         self._arrived: list[Job] = []
-        self._given_up: set[tuple[int, int | None]] = set()
+        self._given_up: set[GivenUp] = set()
         self._n_jobs = 0
         self._seconds_a_request = SHORTEST_RETRY_SECONDS
         self._last_left = time.monotonic()
@@ -55,14 +57,14 @@ class Desk:
             self.changed.notify_all()
             return job.id
 
-    def give_up(self, job_id: int, branch: int | None = None) -> None:
+    def give_up(self, job_id: int, branch: int | None = None, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Ask for a request, or one of its branches, to be ended; nothing for one that has ended."""
         with self.changed:
-            self._given_up.add((job_id, branch))
+            self._given_up.add((job_id, branch, reason))
             self.changed.notify_all()
 
-    def collect(self) -> tuple[list[Job], set[tuple[int, int | None]]]:
-        """What has come in since the last time: new requests, and (request, branch or None for all) to be ended."""
+    def collect(self) -> tuple[list[Job], set[GivenUp]]:
+        """What has come in since the last time: new requests, and those to be ended."""
         with self.changed:
             found = self._arrived, self._given_up
             self._arrived, self._given_up = [], set()

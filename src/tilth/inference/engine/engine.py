@@ -102,12 +102,12 @@ class Engine:
             self._tenancy.leave(request.tenant)
             raise
 
-    def cancel(self, request_id: int, branch: int | None = None) -> None:
+    def cancel(self, request_id: int, branch: int | None = None, *, is_done: bool = False) -> None:
         """End a request, or one branch of it, from any thread: the next iteration frees its state and says CANCELLED.
 
-        One that has ended stays so.
+        is_done: it has said all that was wanted, so it says STOP, and the cache keeps it. One that has ended stays so.
         """
-        self._desk.give_up(request_id, branch)
+        self._desk.give_up(request_id, branch, FinishReason.STOP if is_done else FinishReason.CANCELLED)
 
     def drain(self) -> None:
         """Take nothing new, and finish what is there."""
@@ -180,10 +180,10 @@ class Engine:
         for job in arrived:
             self._jobs[job.id] = job
             self._queue.push(Reading(list(job.branches), job.branches[0].tokens()))
-        for job_id, number in given_up:
+        for job_id, number, reason in given_up:
             for branch in self._jobs[job_id].branches if job_id in self._jobs else ():
                 if number in (None, branch.number) and not branch.has_ended:
-                    self._end(branch, FinishReason.CANCELLED, "cancelled")
+                    self._end(branch, reason, "cancelled" if reason is FinishReason.CANCELLED else "")
         now = time.monotonic()
         for job in [job for job in self._jobs.values() if job.request.deadline is not None and job.request.deadline < now]:
             self._end_job(job, FinishReason.CANCELLED, "the deadline has passed")

@@ -13,7 +13,7 @@ from torch import Tensor
 from tilth.errors import DeltaError, NotFoundError, did_you_mean
 from tilth.inference.tenants.fit import check_fit
 from tilth.inference.tenants.one_pass import Embedding, Head, Product, Replacement, refuse_loss, replaced
-from tilth.inference.tenants.stacks import Kind, TermStack, empty_stack, kinds
+from tilth.inference.tenants.stacks import Kind, Places, TermStack, empty_stack, kinds
 from tilth.inference.tenants.weights import ChangedRows, TenantWeights
 from tilth.models.decoder import Decoder
 from tilth.models.linear import Linear
@@ -124,13 +124,15 @@ class TenantBank:
                 yield self.model.get_submodule(module), own_name, torch.stack(values) if len(set(slots)) > 1 else values[0]
 
     def _products_of(self, slots: Sequence[int]) -> Iterator[Replacement]:
+        made: dict[tuple[int, ...], Places] = {}  # most matrices have the same tenants in the same places
         for name, linear in self._linears.items():
             found = []
             for _, stack in sorted(self._stacks[name].items()):
                 places = stack.places(slots)
                 if max(places) >= 0:
-                    only = places[0] if len(set(places)) == 1 else None
-                    found.append((stack, torch.tensor(places, dtype=torch.int32, device=linear.weight.device), only))
+                    if places not in made:
+                        made[places] = Places.of(places, linear.weight.device)
+                    found.append((stack, made[places]))
             if found:
                 yield linear, "forward", Product(linear.weight, found)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from tilth.inference.tenants.stacks import TermStack
+from tilth.inference.tenants.stacks import Places, TermStack
 from tilth.inference.tenants.weights import ChangedRows
 from tilth.kernels import linear
 from tilth.models.decoder import Decoder
@@ -39,22 +39,18 @@ def replaced(replacements: Sequence[Replacement]) -> Iterator[None]:
 class Product:
     """The forward of a linear layer: the base's product over all rows, and then each row's terms.
 
-    terms: for each stack, the place of each row's term (B,) int32, and that of all if it is the same.
+    terms: each stack that has some, with where the rows have theirs.
     """
 
     weight_NK: Tensor
-    terms: list[tuple[TermStack, Tensor, int | None]]
+    terms: list[tuple[TermStack, Places]]
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, ..., K) -> (B, ..., N)."""
         y = linear(x, self.weight_NK)
         x_MK, y_MN = x.flatten(0, -2), y.flatten(0, -2)
-        for stack, places_B, only in self.terms:
-            if len(x_MK) == len(places_B):
-                y_MN = stack.add_to(y_MN, x_MK, places_B, None)
-            else:
-                places_M = places_B.repeat_interleave(len(x_MK) // len(places_B))
-                y_MN = stack.add_to(y_MN, x_MK, places_M, only)
+        for stack, places in self.terms:
+            y_MN = stack.add_to(y_MN, x_MK, places)
         return y_MN.view(y.shape)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,6 +14,27 @@ from tilth.kernels import linear, sign_matmul_grouped
 
 Kind = tuple[str, int, int]
 """What lies in one stack: signs, low rank or whole, the rank, and which of a tenant's terms of this sort it is."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a batch have their terms in a stack: of each its place, -1 where it has none (B,) int32.
+
+    groups: every place with its rows (n,), or with None where they are all, however many tokens each has.
+    """
+
+    places_B: Tensor
+    groups: list[tuple[int, Tensor | None]]
+
+    @classmethod
+    def of(cls, places: Sequence[int], device: torch.device) -> Places:
+        """Made once for all steps of the same rows: grouping on a GPU would wait for it."""
+        found = sorted(set(places) - {-1})
+        rows = [[i for i, other in enumerate(places) if other == place] for place in found]
+        groups = [
+            (p, None if len(r) == len(places) else torch.tensor(r, device=device)) for p, r in zip(found, rows, strict=True)
+        ]
+        return cls(torch.tensor(places, dtype=torch.int32, device=device), groups)
 
 
 class TermStack:
@@ -46,19 +68,19 @@ class TermStack:
         if slot in self._place_of_slot:
             self._free.append(self._place_of_slot.pop(slot))
 
-    def places(self, slots: Iterable[int]) -> list[int]:
+    def places(self, slots: Iterable[int]) -> tuple[int, ...]:
         """The place of each slot, -1 where it has none."""
-        return [self._place_of_slot.get(slot, -1) for slot in slots]
+        return tuple(self._place_of_slot.get(slot, -1) for slot in slots)
 
     @property
     def size_bytes(self) -> int:
         """Memory of all places, the free ones included."""
         return sum(tensor.nbytes for tensor in self._tensors)
 
-    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
-        """y plus the product of each row of x with the term at its place (int32, -1 = none); only: the place of all, if known.
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places: Places) -> Tensor:
+        """y plus the product of each row of x with the term at its place; M is B, or B times some tokens of one tenant.
 
-        Without `only`, what is added to a row does not depend on the other rows.
+        What is added to a row does not depend on the other rows.
         """
         raise NotImplementedError
 
@@ -69,8 +91,9 @@ class TermStack:
 class SignStack(TermStack):
     """Signs (E, P, N), with the scales of rows (E, N) and of columns (E, K); the scale of the whole is a part of the rows'."""
 
-    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places: Places) -> Tensor:
         """One product with signs over all rows, whosever they are."""
+        places_M = places.places_B.repeat_interleave(len(x_MK) // len(places.places_B))
         packed_EPN, row_scale_EN, column_scale_EK = self._tensors
         scales = {"row_scale_EN": row_scale_EN, "column_scale_EK": column_scale_EK}
         return sign_matmul_grouped(x_MK, packed_EPN, tenants_M=places_M, **scales, add_to_MN=y_MN)
@@ -87,18 +110,13 @@ class SignStack(TermStack):
 class LowRankStack(TermStack):
     """Matrices of one rank: up (E, N, R) and down (E, R, K)."""
 
-    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
-        """Two products over rows of one tenant; else two small ones a row."""
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places: Places) -> Tensor:
+        """Two products for each tenant, over its rows: a batched one would first copy its factors for each row."""
         up_ENR, down_ERK = self._tensors
-        if only is not None:
-            return y_MN + linear(linear(x_MK, down_ERK[only]), up_ENR[only])
-        n_rows = len(x_MK)
-        if n_rows == 1:  # a batch of one is multiplied otherwise, with other bits
-            places_M, x_MK = places_M.expand(2), x_MK.expand(2, -1)
-        places = places_M.clamp(min=0)
-        middle_MR1 = torch.bmm(down_ERK[places], x_MK.unsqueeze(2))
-        added_MN = torch.bmm(up_ENR[places], middle_MR1).squeeze(2)[:n_rows]
-        return torch.where((places_M[:n_rows] >= 0).unsqueeze(1), y_MN + added_MN, y_MN)
+        for place, rows in places.groups:
+            added = linear(linear(x_MK if rows is None else x_MK[rows], down_ERK[place]), up_ENR[place])
+            y_MN = y_MN + added if rows is None else y_MN.index_add(0, rows, added)
+        return y_MN
 
     def _parts(self, term: Term) -> Sequence[Tensor]:
         term = cast(LowRankTerm, term)
@@ -108,15 +126,12 @@ class LowRankStack(TermStack):
 class WholeStack(TermStack):
     """Matrices (E, N, K) that stand in for the base's."""
 
-    def add_to(self, y_MN: Tensor, x_MK: Tensor, places_M: Tensor, only: int | None) -> Tensor:
-        """y, where it is not that of a tenant's own matrix: as many products as there are tenants, the same bits as theirs."""
+    def add_to(self, y_MN: Tensor, x_MK: Tensor, places: Places) -> Tensor:
+        """y, where it is not that of a tenant's own matrix: a product for each tenant, over its rows."""
         (weight_ENK,) = self._tensors
-        if only is not None:
-            return linear(x_MK, weight_ENK[only])
-        y_MN = y_MN.clone()
-        for place in sorted(set(places_M.tolist()) - {-1}):
-            rows = (places_M == place).nonzero().squeeze(1)
-            y_MN[rows] = linear(x_MK[rows], weight_ENK[place])
+        for place, rows in places.groups:
+            own = linear(x_MK if rows is None else x_MK[rows], weight_ENK[place])
+            y_MN = own if rows is None else y_MN.index_copy(0, rows, own)
         return y_MN
 
     def _parts(self, term: Term) -> Sequence[Tensor]:
