@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,6 +82,7 @@ class RunningServer:
     thread: threading.Thread
     result: dict[str, Any]
     http: httpx.Client
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -98,7 +99,8 @@ class RunningServer:
         return self.http.post(f"http://127.0.0.1:{self.admin_port}{path}", json=body, headers=headers)
 
     def client(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(**self._client_options(options))
+        self.clients.append(openai.OpenAI(**self._client_options(options)))
+        return self.clients[-1]
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(**self._client_options(options))
@@ -166,7 +168,8 @@ def starter(stub: ModuleType, tokenizer: Tokenizer) -> Iterator[Callable[..., Ru
 
     yield start
     for server in servers:
-        server.http.close()
+        for client in (server.http, *server.clients):
+            client.close()  # a socket that is left to the collector is a warning in whatever test runs then
         if server.thread.is_alive():
             if isinstance(server.engine, stub.StubEngine):
                 server.engine.go_on()

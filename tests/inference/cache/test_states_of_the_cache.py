@@ -304,7 +304,14 @@ class Selected(CacheMachine):
             assert 0 <= shadow.cache.used_bytes <= shadow.cache.capacity_bytes
 
 
-MACHINES = (CacheMachine, PureAttention, PureRecurrent, FewOnAPath, LeavesAlone, ByFlops, Tuned, Dual, Density, Selected)
+class Sampled(Selected):
+    """The shadows see half of the conversations, in half of the bytes."""
+
+    def new_policy(self) -> Policy:
+        return Selector(half_life=8, margin=0.0, share=0.5)
+
+
+MACHINES = (CacheMachine, PureAttention, PureRecurrent, FewOnAPath, LeavesAlone, ByFlops, Tuned, Dual, Density, Selected, Sampled)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tilth.inference.engine import memory
+from tilth.inference.engine import memory, paging
 from tilth.inference.engine.requests import FinishReason
 from tilth.inference.generate import generate
 from tilth.inference.sampling import Sampling
@@ -132,6 +132,7 @@ class Interleavings(RuleBasedStateMachine):
 @pytest.mark.parametrize("layers", ["MA", "S", "A"])
 def test_any_order(layers: str, make_model: Callable[..., Decoder], drive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "TAIL_SLOTS", 3)
+    monkeypatch.setattr(paging, "FEWEST_SLOTS", 8)  # the pool grows and shrinks
     machine = type("Machine", (Interleavings,), {"model": make_model(layers), "make_driver": staticmethod(drive), "alone": {}})
     run_state_machine_as_test(
         machine,
@@ -139,3 +140,18 @@ def test_any_order(layers: str, make_model: Callable[..., Decoder], drive: Any, 
             max_examples=10, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_what_has_begun_goes_on_before_what_cannot_begin(
+    make_model: Callable[..., Decoder], drive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two passes fail: what was set back comes first, and finds no room beside the reading behind it."""
+    monkeypatch.setattr(memory, "TAIL_SLOTS", 3)
+    monkeypatch.setattr(paging, "FEWEST_SLOTS", 8)  # the pool grows and shrinks
+    machine = type("Machine", (Interleavings,), {"model": make_model("S"), "make_driver": staticmethod(drive), "alone": {}})()
+    machine.begin(rooms=1.0, max_rows=4, chunk=4)
+    machine.submit(n=2, number=0, seed=0, uses_cache=True)
+    machine.submit(n=2, number=1, seed=0, uses_cache=False)
+    machine.fault()
+    machine.fault()
+    machine.teardown()

@@ -60,10 +60,13 @@ class FairQueue:
                 self._deficits[tenant] += self.quantum
         none_begins = False
         for tenant in sorted(self._ring, key=lambda tenant: self._deficits[tenant] <= 0):
-            reading = self._readings[tenant][0]
-            # one that has begun holds rows that others may wait for: it goes on even in debt
-            if reading.states is not None or (not none_begins and begin(reading)):
+            readings = self._readings[tenant]
+            reading: Reading | None = readings[0]
+            if readings[0].states is None and (none_begins or not begin(readings[0])):
+                none_begins = True
+                # one that has begun holds what others may wait for: it goes on even in debt, and before one that cannot begin
+                reading = next((each for each in readings if each.states is not None), None)
+            if reading is not None:
                 self._ring.rotate(-self._ring.index(tenant))
                 return reading
-            none_begins = True
         return None

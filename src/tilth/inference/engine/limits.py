@@ -13,6 +13,11 @@ from tilth.inference.cache.stats import CacheStats
 class EngineLimits:
     """capacity_bytes holds all keys, values and recurrent states, those of running requests and those of the cache together.
 
+    It bounds what is in use, not what the process takes: the pool of keys and values grows in doublings up to capacity_bytes and
+    shrinks only when its end is free, and the rows that decode have room for twice as many. Beside a pool that has grown, states
+    may take up to capacity_bytes more: plan for twice that (1.2 times was seen). Weights, activations
+    and the remembered tokens of evicted texts (up to 128 MB) are beside it.
+
     max_rows branches decode together; max_waiting requests wait before others are refused; max_tokens is the longest
     prompt and answer together. A prompt is read in chunks that end at multiples of chunk_tokens, and about one chunk is read
     between two tokens of those that decode. Raises UserError for a number below 1.

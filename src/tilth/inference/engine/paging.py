@@ -22,7 +22,9 @@ class LayerPages:
 
 
 class KeyValuePool:
-    """Slots for up to most_slots tokens. Memory is taken in doublings, as slots are asked for."""
+    """Slots for up to most_slots tokens. Memory is taken in doublings, as slots are asked for, and halved again when the last
+    three quarters are free; while that is done, one tensor of one layer is there twice.
+    """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device, most_slots: int) -> None:
         self.most_slots = most_slots if "A" in config.pattern else 0
@@ -44,6 +46,11 @@ class KeyValuePool:
     def free(self, slots: Slots) -> None:
         """Give slots back."""
         self.runs.free(slots)
+        n_slots = self.runs.n_slots
+        while n_slots >= 2 * FEWEST_SLOTS and self.runs.n_in_use <= n_slots // 4:
+            n_slots //= 2
+        if n_slots < self.runs.n_slots:
+            self._shrink(n_slots)
 
     def are_finite(self, slots: Slots) -> bool:
         """Whether the keys and values in these slots are."""
@@ -55,8 +62,15 @@ class KeyValuePool:
         if n_slots == self.runs.n_slots:
             return
         for pages in self.layers.values():
-            pages.keys, pages.values = _longer(pages.keys, n_slots), _longer(pages.values, n_slots)
+            pages.keys = _longer(pages.keys, n_slots)
+            pages.values = _longer(pages.values, n_slots)
         self.runs.grow(n_slots)
+
+    def _shrink(self, n_slots: int) -> None:
+        self.runs.shrink(n_slots)
+        for pages in self.layers.values():
+            pages.keys = pages.keys[:n_slots].clone()
+            pages.values = pages.values[:n_slots].clone()
 
 
 def _longer(pages: Tensor, n_slots: int) -> Tensor:

@@ -26,6 +26,22 @@ class SlotRuns:
             self._add(self.n_slots, n_slots)
             self.n_slots = n_slots
 
+    @property
+    def n_in_use(self) -> int:
+        """Slots up to the last that is taken."""
+        return self._starts[-1] if self._ends and self._ends[-1] == self.n_slots else self.n_slots
+
+    def shrink(self, n_slots: int) -> None:
+        """Drop the slots from n_slots on, which are free. Raises ValueError where one is taken."""
+        if n_slots < self.n_in_use:
+            raise ValueError(f"slot {self.n_in_use - 1} is taken, and {n_slots} slots are to be left")
+        if n_slots == self.n_slots:
+            return
+        self.n_free -= self.n_slots - n_slots
+        self.n_slots = self._ends[-1] = n_slots
+        if self._starts[-1] == n_slots:
+            del self._starts[-1], self._ends[-1]
+
     def take(self, n_slots: int, after: int = -2) -> Slots:
         """n_slots free ones: those that follow the slot `after` while there are any, then the longest runs.
 
