@@ -28,6 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str, **meta: float) -> tuple[st
         on_step(2, 0.5)
         return SimpleNamespace(label="delta/tuned@0", meta=META | meta)
 
+    monkeypatch.setenv("COLUMNS", "80")  # nothing that matters may be cut there
     monkeypatch.setattr(Project, "find", lambda: None)
     monkeypatch.setattr(pipeline_deploy, "deploy", compressed)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
@@ -46,7 +47,7 @@ def test_it_says_how_far_the_distillation_is(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_size_is_compared_with_bf16_first(monkeypatch: pytest.MonkeyPatch) -> None:
     printed, _ = run(monkeypatch)
-    assert "1.0 MB (6.96x smaller than bf16, 13.9x than the 13.9 MB stored)" in printed
+    assert "1.0 MB (6.96x smaller than bf16, 13.9x than 13.9 MB stored)" in printed
 
 
 @pytest.mark.parametrize("words", [[], ["--json"]])

@@ -30,7 +30,7 @@ def test_equal_builds_do_not_differ_and_others_do(bench: Any, tmp_path: Path) ->
         ("seed.py", "Python", "print('oats')\n"),
     ]
     assert first.cost.cpu_seconds > 0
-    assert "read" in bench.time_by_step(first)
+    assert "signals.code_comments" in bench.time_by_step(first)  # of the seven longest, whatever else the machine does
 
 
 def test_parts_of_a_folder_are_like_the_whole(bench: Any) -> None:

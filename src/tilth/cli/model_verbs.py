@@ -124,7 +124,7 @@ def deploy(run: str, base: str, as_data: bool, debug: bool, **options: Any) -> N
     if as_data:
         print(as_json(meta))
         return
-    smaller = f"{meta['bf16_ratio']:.2f}x smaller than bf16, {meta['ratio']:.1f}x than the {size(meta['full_size_bytes'])} stored"
+    smaller = f"{meta['bf16_ratio']:.2f}x smaller than bf16, {meta['ratio']:.1f}x than {size(meta['full_size_bytes'])} stored"
     kinds = {"matrices": "matrix_bytes", "tables": "table_bytes", "other": "other_bytes"}
     fields = {
         "delta": named.label,

@@ -23,6 +23,8 @@ TABLES: dict[str, Codec] = {
     "whole": CODECS["whole"],
 }
 AUTO = "auto"
+# A matrix of fewer values is kept whole where its code, scales and all, would be larger.
+SMALL_VALUES = 512
 # `auto` keeps 16 bits while all changed rows cost at most this share of the matrices at one bit a weight ...
 CHEAP_SHARE = 0.25
 # ... and else the fewest of 4 and 8 bits whose relative error (in the L2 norm) is at most this: a third of what one bit loses
@@ -80,6 +82,9 @@ class Choice:
         codec = parse_codec(words)
         parts = codec.encode(base, tuned)
         n_bytes = sum(part.nbytes for part in parts.values())
+        if n_bytes > tuned.nbytes and tuned.numel() < SMALL_VALUES:
+            whole = CODECS["whole"]
+            return whole, whole.encode(base, tuned)
         if n_bytes > tuned.nbytes:
             raise DeltaError(
                 f"{words} of {name} takes {n_bytes:,} bytes, and {tuned.nbytes:,} when it is kept whole",
