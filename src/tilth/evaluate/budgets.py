@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ def seconds_of(table: SampleTable, clock: Clock = "run") -> NDArray[np.float64]:
     if clock == "run":
         return table.finished_PN / len(table.problems)
     spans = sorted((row[0], max(sample.finished for sample in row[1])) for row in zip(table.started_P, table.rows) if row[1])
-    if any(later[0] < earlier[1] for earlier, later in zip(spans, spans[1:])):
+    if any(later[0] < earlier[1] for earlier, later in pairwise(spans)):
         raise UserError(
             "problems were sampled at the same time, so the seconds of one are those of others too",
             fix='sample one problem after the other, or use the clock "run"',
@@ -118,7 +119,7 @@ def budget_difference(
 
 
 def common_memory(trials: Sequence[Trial]) -> int:
-    """The bytes at which runs are compared: the least over runs of the most that each used. UserError where it is not measured."""
+    """The bytes at which runs are compared: the least over runs of the most that each used; refused where not measured."""
     most: dict[str, int] = {}
     for trial in trials:
         if trial.memory_bytes is None:
