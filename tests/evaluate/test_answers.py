@@ -43,7 +43,8 @@ EQUAL: dict[str, list[str]] = {
     "oo": ["\\infty", "∞", "infinity", "+\\infty"],
     "3 + 4*I": ["3+4i", "4i + 3", "3 + 4 i"],
     "x**2 + 2*x + 1": ["x^2+2x+1", "(x+1)^2", "x^{2} + 2x + 1", "1+2x+x²", "y = x^2+2x+1", "(x+1)(x+1)", "f(x) = (x+1)^2"],
-    "(x + y)/(x*y)": ["\\frac{1}{x} + \\frac{1}{y}", "\\frac{x+y}{xy}", "(x+y)/(x*y)"],
+    "1/y + 1/x": ["\\frac{1}{x} + \\frac{1}{y}", "\\frac{x+y}{xy}", "(x+y)/(x*y)", "\\frac{(x+y)(x+1)}{xy(x+1)}", "\\frac{x^2-y^2}{xy(x-y)}"],
+    "x/(x + 1)": ["\\frac{x}{x+1}", "x/(x+1)", "1 - \\frac{1}{x+1}", "\\frac{2x}{2x+2}", "\\frac{x^2-x}{x^2-1}"],
     "2*x": ["2x", "2 x", "2*x", "x + x", "2\\cdot x"],
     "(1, 2)": ["(1,2)", "(1, 2)", "\\left(1, 2\\right)", "(1.0, 4/2)", "( 1 , 2 )", "(x,y) = (1,2)"],
     "(3, pi/2)": ["\\left( 3, \\frac{\\pi}{2} \\right)", "(3, π/2)", "(3,\\pi/2)"],
@@ -125,6 +126,11 @@ HOSTILE = {
     "powers of roots": "(\\sqrt{2}+\\sqrt{3}+\\sqrt{5}+\\sqrt{7})^{12}",
     "nested roots": "\\sqrt{2+\\sqrt{2+\\sqrt{2+\\sqrt{2+\\sqrt{2}}}}}",
     "one over nested roots": "\\frac{1}{\\sqrt{2+\\sqrt{2+\\sqrt{2+\\sqrt{2}}}}}",
+    # these took sympy seconds to minutes before roots and fractions were bounded
+    "pi and roots below": "\\frac{1}{(i-3)+\\frac{1}{\\pi+\\sqrt{7}}}",
+    "fractions below": "\\frac{1}{\\frac{1}{\\sqrt{2-97}+(2-\\pi)}+\\frac{1}{\\frac{2}{i}+(i)^{1/3}}}",
+    "powers of roots of fractions": "(\\sqrt{(\\frac{2}{\\sqrt{7}}-(2)^{12})-\\frac{1}{\\frac{1}{\\pi+2}+(3-\\pi)}})^{5}",
+    "a power of fractions below": "((\\frac{1}{y+\\pi})^{12}+(\\sqrt{5}*\\pi)^{1/3})^{-2}",
     "complex roots": "(1+i)^{12}+(2+3i)^{1/12}+(-7)^{5/12}",
 }
 
@@ -164,7 +170,11 @@ def test_hostile_answers_take_no_time_and_run_nothing(name: str, monkeypatch: py
         raise AssertionError("a model's text was evaluated")
 
     canonical("x + \\frac{1}{x} + \\frac{1}{1+\\sqrt{2}}")
-    for module, function in ((sympy, "sympify"), (sympy.parsing.sympy_parser, "eval_expr"), (sympy.parsing.sympy_parser, "parse_expr")):
+    for module, function in (
+        (sympy, "sympify"),
+        (sympy.parsing.sympy_parser, "eval_expr"),
+        (sympy.parsing.sympy_parser, "parse_expr"),
+    ):
         monkeypatch.setattr(module, function, refuse)
     # processor time: others may use the machine
     start = time.process_time()
@@ -173,7 +183,9 @@ def test_hostile_answers_take_no_time_and_run_nothing(name: str, monkeypatch: py
     assert answer is None or len(answer) < 300
 
 
-@pytest.mark.parametrize("name", ["a tower", "an import", "a call", "an attribute", "100 kB of parentheses", "NUL", "a factorial", "an escape"])
+@pytest.mark.parametrize(
+    "name", ["a tower", "an import", "a call", "an attribute", "100 kB of parentheses", "NUL", "a factorial", "an escape"]
+)
 def test_these_are_no_answers(name: str) -> None:
     assert canonical(HOSTILE[name]) is None
 
@@ -186,7 +198,11 @@ def test_fractions_are_equal_in_every_spelling(number: Fraction) -> None:
     p, q = number.numerator, number.denominator
     sign, whole, rest = "-" if p < 0 else "", abs(p) // q, abs(p) % q
     spellings = [f"{p}/{q}", f"\\frac{{{p}}}{{{q}}}", f"{sign}\\dfrac{{{abs(p)}}}{{{q}}}", f"x = {p}/{q}", f"({7 * p})/{7 * q}"]
-    spellings += [f"\\boxed{{{sign}{whole}\\frac{{{rest}}}{{{q}}}}}", f"{sign}{whole} {rest}/{q}", f"\u2212{abs(p)}/{q}" if p < 0 else f"+{p}/{q}"]
+    spellings += [
+        f"\\boxed{{{sign}{whole}\\frac{{{rest}}}{{{q}}}}}",
+        f"{sign}{whole} {rest}/{q}",
+        f"\u2212{abs(p)}/{q}" if p < 0 else f"+{p}/{q}",
+    ]
     spellings += [f"{100 * p}/{q}%"]
     assert {canonical(spelling) for spelling in spellings} == {str(number)}
 
@@ -194,11 +210,26 @@ def test_fractions_are_equal_in_every_spelling(number: Fraction) -> None:
 @given(st.integers(min_value=-(10**14), max_value=10**14), st.integers(min_value=0, max_value=4))
 def test_decimals_are_equal_in_every_spelling(digits: int, n_places: int) -> None:
     number = Fraction(digits, 10**n_places)
-    plain = f"{'-' if digits < 0 else ''}{abs(digits) // 10**n_places}" + (f".{abs(digits) % 10**n_places:0{n_places}d}" if n_places else "")
+    plain = f"{'-' if digits < 0 else ''}{abs(digits) // 10**n_places}" + (
+        f".{abs(digits) % 10**n_places:0{n_places}d}" if n_places else ""
+    )
     grouped = f"{abs(digits) // 10**n_places:,}" + (plain[plain.index(".") :] if n_places else "")
     sign = "-" if digits < 0 else ""
-    spellings = [plain, f"{sign}${grouped}", f"${sign}{grouped}", f"**{plain}**", f"{plain} dollars", f"{plain}0" if n_places else f"{plain}.0", f"{plain}e0"]
-    spellings += [f"\\boxed{{{sign}{grouped.replace(',', '{,}')}}}", f"{digits}e-{n_places}", f"{digits} \\times 10^{{-{n_places}}}", f"{plain}."]
+    spellings = [
+        plain,
+        f"{sign}${grouped}",
+        f"${sign}{grouped}",
+        f"**{plain}**",
+        f"{plain} dollars",
+        f"{plain}0" if n_places else f"{plain}.0",
+        f"{plain}e0",
+    ]
+    spellings += [
+        f"\\boxed{{{sign}{grouped.replace(',', '{,}')}}}",
+        f"{digits}e-{n_places}",
+        f"{digits} \\times 10^{{-{n_places}}}",
+        f"{plain}.",
+    ]
     assert {canonical(spelling) for spelling in spellings} == {str(number)}
 
 
@@ -253,7 +284,9 @@ def test_the_last_answer_of_a_text_is_found(text: str, wanted: str | None) -> No
     assert extract(text) == wanted
 
 
-@pytest.mark.parametrize("text", ["\\boxed{" * 15_000, "}" * 100_000, "{" * 100_000, "#" * 100_000, "#### " * 20_000, "\\boxed{1}" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["\\boxed{" * 15_000, "}" * 100_000, "{" * 100_000, "#" * 100_000, "#### " * 20_000, "\\boxed{1}" * 10_000]
+)
 def test_extraction_is_linear(text: str) -> None:
     start = time.process_time()
     extract(text)
@@ -269,7 +302,10 @@ def test_what_cannot_be_parsed_is_never_correct() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("file", "n"), [("gsm8k_test/grade_school_math/data/test.jsonl", 1319), ("gsm8k_train/grade_school_math/data/train.jsonl", 7473)])
+@pytest.mark.parametrize(
+    ("file", "n"),
+    [("gsm8k_test/grade_school_math/data/test.jsonl", 1319), ("gsm8k_train/grade_school_math/data/train.jsonl", 7473)],
+)
 def test_every_answer_of_gsm8k_is_a_whole_number_in_one_spelling(test_data: Path, file: str, n: int) -> None:
     lines = (test_data / file).read_text().splitlines()
     assert len(lines) == n
