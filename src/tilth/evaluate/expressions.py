@@ -29,6 +29,7 @@ _QUOTIENT = re.compile(r"/|\\div(?![a-zA-Z])")
 _POWER = re.compile(r"\^|\*\*")
 _CONSTANTS = {"pi": sympy.pi, "infty": sympy.oo, "infinity": sympy.oo, "inf": sympy.oo, "oo": sympy.oo}
 _GREEK = frozenset(("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "rho", "sigma", "tau", "phi", "omega"))
+_LONG_WORD = re.compile(r"(?<![\\a-zA-Z])(?!infinity)[a-zA-Z]{4,}")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -43,6 +44,8 @@ def simplest(text: str) -> str:
     """
     if len(text) > MAX_LENGTH:
         raise ParseError("too long")
+    if _LONG_WORD.search(text):
+        raise ParseError("a word, which is no product of its letters")
     parser = _Parser(text)
     value = parser.sum()
     if not parser.is_at_end():
