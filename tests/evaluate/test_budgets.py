@@ -152,6 +152,8 @@ def test_equal_memory_keeps_the_batches_that_fit() -> None:
     assert common_memory(trials) == 400
     assert budget_curve(trials[:2], [3.0], memory_bytes=400).batch_T.tolist() == [8]
     assert budget_curve(trials[2:], [3.0], memory_bytes=400).batch_T.tolist() == [4]
+    # what needs exactly as much fits
+    assert budget_curve(trials[2:3], [3.0], memory_bytes=400).batch_T.tolist() == [8]
     with pytest.raises(UserError, match="at most 199 bytes"):
         budget_curve(trials[2:], [3.0], memory_bytes=199)
     with pytest.raises(UserError, match="not measured"):
