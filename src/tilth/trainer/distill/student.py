@@ -80,6 +80,20 @@ def make_student(origin: Decoder, config: ModelConfig, from_attention: bool = Tr
     return student
 
 
+def check_layers(teacher: Decoder, student: Decoder) -> tuple[int, ...]:
+    """The replaced layers of a student, to be compared with those of its teacher one by one. Raises RecipeError."""
+    _check_depth(teacher.config.pattern, student.config.pattern)
+    if (old := teacher.config.d_model) != (new := student.config.d_model):
+        raise RecipeError(f"the student's d_model is {new}, its teacher's {old}", "ModelConfig.d_model")
+    if student.ranks.size > 1:
+        problem = "layers cannot be compared with those of a teacher where each process holds a slice of them"
+        raise RecipeError(problem, "TrainConfig.tensor_parallel", "Use more processes with tensor_parallel=1, or shard=True.")
+    if not (replaced := replaced_layers(teacher.config, student.config)):
+        fix = "Give the student other layers than its teacher's."
+        raise RecipeError("the student has the mixers of its teacher, so there is nothing to make alike", "layers", fix)
+    return replaced
+
+
 def _different(old: str, new: str) -> tuple[int, ...]:
     return tuple(number for number, letters in enumerate(zip(old, new, strict=True)) if letters[0] != letters[1])
 
