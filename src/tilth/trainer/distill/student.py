@@ -23,6 +23,12 @@ from tilth.trainer.config import differences
 
 SHAPES = ("d_state", "expand", "ssm_head_dim", "n_groups", "d_conv")
 """Settings that give the recurrent layers of a model their shapes; those of all its layers are the same."""
+SHARE_OF_SCORES = 0.1
+"""What D takes of a score q . k / sqrt(head_dim): a sum of scores, unlike one of their softmax, is as large as they are.
+
+Measured on character models of 116,000 parameters, by the student's cross entropy (teacher: 1.57) at once and after 60 steps of
+alignment: 1 gives 4.9 and 1.94, 0.3 gives 3.7 and 1.84, 0.1 gives 2.5 and 1.84; drawn mixers give 3.7 and 2.30.
+"""
 CHANGEABLE = ("layers", *SHAPES, "chunk_size", "residual", "residual_from")
 """Settings in which a student may differ from its teacher."""
 
@@ -120,14 +126,20 @@ def _new_mixer(letter: str, config: ModelConfig, attention: Mapping[str, Tensor]
 
 @torch.no_grad()
 def _begin_as_attention(letter: str, mixer: nn.Module, config: ModelConfig, attention: Mapping[str, Tensor]) -> None:
-    """x <- v, B <- k, C <- q / sqrt(head_dim), each head its own, and the output projection; the rest stays as it was drawn."""
+    """x <- v, B <- k, C <- q / sqrt(head_dim), each head its own, and the output projection; the rest stays as it was drawn.
+
+    D adds no x of its own, which attention does not either, and a share of the scores. In M a norm takes the scale away.
+    """
     head_dim, n_heads, n_kv_heads = config.attention_head_dim, config.n_heads, config.kv_heads
     heads = attention["qkv_proj.weight"].unflatten(0, (-1, head_dim)).split([n_heads, n_kv_heads, n_kv_heads])
     q_HPD, k_HPD, v_HPD = (part.repeat_interleave(n_heads // len(part), dim=0) for part in heads)
-    rows_RD = torch.cat([part.flatten(0, 1) for part in (v_HPD, k_HPD, q_HPD / math.sqrt(head_dim))])
+    scale = head_dim**-0.5 * (SHARE_OF_SCORES if letter == "D" else 1)
+    rows_RD = torch.cat([part.flatten(0, 1) for part in (v_HPD, k_HPD, q_HPD * scale)])
     start = {"D": 0, "M": config.d_inner}[letter]
     mixer.get_parameter("in_proj.weight")[start : start + len(rows_RD)] = rows_RD
     mixer.get_parameter("out_proj.weight").copy_(attention["out_proj.weight"])
+    if letter == "D":
+        mixer.get_parameter("D").zero_()
 
 
 def _check(origin: Decoder, config: ModelConfig, from_attention: bool) -> None:
