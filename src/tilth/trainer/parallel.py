@@ -50,13 +50,15 @@ def _shard_parameters(model: Decoder, world: World) -> None:
         # the norms are small: they stay with the embedding and the head
         for layer in (block.mixer, block.mlp) if block.has_mlp else (block.mixer,):
             fully_shard(layer, mesh=mesh)
+        if hasattr(block.mixer, "matrices"):
+            register_fsdp_forward_method(block.mixer, "matrices")
     # Dropped after the forward too: what a validation gathered must not outlive the next update.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # else FSDP2 asks for a product that gloo does not know
-    for method in ("loss", "classify"):
+    for method in ("loss", "classify", "layer_outputs", "layer_matrices"):
         register_fsdp_forward_method(model, method)
 
 
