@@ -10,6 +10,7 @@ from tilth.dedup.simhash.parameters import SimHash as SimHash  # recipes take it
 from tilth.errors import RecipeError, did_you_mean
 from tilth.tokenize.code_form import CodeForm as CodeForm
 from tilth.tokenize.nucleotides import Nucleotides as Nucleotides
+from tilth.tokenize.pretrained import PretrainedTokenizer as PretrainedTokenizer
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
@@ -278,7 +279,7 @@ class Corpus:
     near_duplicates: MinHashParameters | None = None
     duplicates: Sequence[Any] = ()  # "normal_text", "url", SimHash(...), Semantic(...)
     decontaminate: Decontaminate | None = None
-    tokenizer: Bpe | Nucleotides | None = field(default_factory=Bpe)
+    tokenizer: Bpe | Nucleotides | PretrainedTokenizer | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
     training_form: CodeForm | None = None
