@@ -1,1 +1,1 @@
-"""A student learns from a teacher: its matrices, its streams, its predictions; and from answers and preferences."""
+"""Distillation: students of a teacher's weights, and one objective a file for each stage that brings them nearer to it."""
