@@ -51,7 +51,9 @@ class Header:
     def bytes_of_run(self) -> int:
         """What the predictions of all steps take on disk, without the files' headers."""
         n_tokens = self.steps * self.global_batch * self.seq_len
-        return n_tokens * (2 * self.vocab_size if self.k is None else 2 * (self.k + 1) + _id_type(self.vocab_size)().itemsize * self.k)
+        return n_tokens * (
+            2 * self.vocab_size if self.k is None else 2 * (self.k + 1) + _id_type(self.vocab_size)().itemsize * self.k
+        )
 
 
 class StoredLogits:

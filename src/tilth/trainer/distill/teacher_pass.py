@@ -78,6 +78,8 @@ def _store_step(
             assert ids_Sk is not None
             ids.append(ids_Sk.view(*shape, -1).cpu().numpy())
         if not bool((found_SK[:, : header.k] == found_SK[:, : header.k]).all()):
-            raise TrainError(f"the teacher's logits of step {step} are not finite", where=str(folder), fix="Take another teacher.")
+            raise TrainError(
+                f"the teacher's logits of step {step} are not finite", where=str(folder), fix="Take another teacher."
+            )
         log_p.append(found_SK.view(*shape, -1).half().cpu().numpy())
     write_step(folder, step, np.concatenate(log_p), np.concatenate(ids) if ids else None, header.vocab_size)
