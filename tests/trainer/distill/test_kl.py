@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ def test_top_k_is_at_most_the_whole_divergence_and_all_ids_are_it(is_reverse: bo
     for k in range(1, V + 1):
         said = top_k(hidden_t @ weight_t.T, k)
         found.append(float(linear_distillation(hidden, weight, targets, of_stored(*said, 1.0), **settings)[0]))
-    assert all(low <= high + 1e-12 for low, high in zip(found, found[1:], strict=False))
+    assert all(low <= high + 1e-12 for low, high in itertools.pairwise(found))
     assert found[0] < 0.9 * float(whole)
     assert found[-1] == pytest.approx(float(whole), rel=1e-12)
 
@@ -129,9 +130,7 @@ def test_top_k_is_at_most_the_whole_divergence_and_all_ids_are_it(is_reverse: bo
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_stored_in_half_precision_it_is_the_teacher_to_that_rounding(temperature: float) -> None:
     hidden, weight, hidden_t, weight_t, targets = draw(40)
-    wanted, _ = linear_distillation(
-        hidden, weight, targets, of_hidden(hidden_t, weight_t, temperature), temperature=temperature
-    )
+    wanted, _ = linear_distillation(hidden, weight, targets, of_hidden(hidden_t, weight_t, temperature), temperature=temperature)
     log_p = (hidden_t @ weight_t.T).log_softmax(-1).half()
     found, _ = linear_distillation(hidden, weight, targets, of_stored(log_p, None, temperature), temperature=temperature)
     assert 0 < abs(float(found - wanted)) < 1e-3 * float(wanted)
@@ -165,7 +164,9 @@ def test_no_target_is_no_loss_and_no_question_to_the_teacher() -> None:
 
 
 def test_products_follow_autocast_and_sums_do_not() -> None:
-    hidden, weight, hidden_t, weight_t, targets = (tensor.float() if tensor.is_floating_point() else tensor for tensor in draw(40))
+    hidden, weight, hidden_t, weight_t, targets = (
+        tensor.float() if tensor.is_floating_point() else tensor for tensor in draw(40)
+    )
     hidden.requires_grad_()
     wanted, _ = linear_distillation(hidden, weight, targets, of_hidden(hidden_t, weight_t, 1.0))
     with torch.autocast("cpu", torch.bfloat16):

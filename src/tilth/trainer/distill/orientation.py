@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.student import check_layers
+from tilth.trainer.distill.student_loss import StudentLoss
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class Orientation:
         streams = self.teacher.streams(ids_BT, segments_BT)
         return {number: self.teacher.get_submodule(f"blocks.{number}.mixer_norm")(streams[number]) for number in numbers}
 
-    def for_validation(self, tokens: object) -> Self:
-        """The same: it depends on no seed."""
-        return self
+    def for_validation(self, tokens: object) -> StudentLoss:
+        """What the student is worth: its next-token loss, comparable over stages and with the teacher's."""
+        return StudentLoss()
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from tilth.artifacts.atomic import disk_errors
 from tilth.errors import RecipeError, TrainError
 from tilth.models.decoder import Decoder
-from tilth.models.weights import load_config
+from tilth.models.weights import load_config, weights_digest
 from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.strands import mark_turned
 from tilth.trainer.config import TrainConfig
@@ -46,8 +47,9 @@ def store_logits(
         )
     with join_world(config.device) as world:
         tokens = open_tokens(sources, model_config)
-        header = Header.of(config, tokens, model_config.vocab_size, k)
         model = load_teacher(teacher, model_config.vocab_size, tokens, world.device)
+        header = Header.of(config, tokens, model_config.vocab_size, k)
+        header = replace(header, teacher_digest=weights_digest(model.state_dict()))
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for step in range(config.steps):
@@ -78,6 +80,8 @@ def _store_step(
             assert ids_Sk is not None
             ids.append(ids_Sk.view(*shape, -1).cpu().numpy())
         if not bool((found_SK[:, : header.k] == found_SK[:, : header.k]).all()):
-            raise TrainError(f"the teacher's logits of step {step} are not finite", where=str(folder), fix="Take another teacher.")
+            raise TrainError(
+                f"the teacher's logits of step {step} are not finite", where=str(folder), fix="Take another teacher."
+            )
         log_p.append(found_SK.view(*shape, -1).half().cpu().numpy())
     write_step(folder, step, np.concatenate(log_p), np.concatenate(ids) if ids else None, header.vocab_size)
