@@ -88,7 +88,7 @@ def train(
     work_dir = Path(work_dir)
     with (
         join_world(config.device, config.tensor_parallel) as world,
-        _sole_use(work_dir, world),
+        sole_use(work_dir, world),
         memory_errors(work_dir, config, world.data_size),
     ):
         given = Given(initial, teacher, teacher_logits)
@@ -100,7 +100,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _sole_use(work_dir: Path, world: World) -> Iterator[None]:
+def sole_use(work_dir: Path, world: World) -> Iterator[None]:
     """Keep a second run out of `work_dir`: both would cut back the record of the other."""
     if not world.is_first:
         yield

@@ -44,7 +44,7 @@ class Orientation:
         """The sum over the sequences that have a target, and their number. Raises RecipeError for layers that do not fit."""
         ids_BT, targets_BT, segments_BT = batch
         numbers = check_layers(self.teacher, model)
-        _check_heads(self.teacher.config, model.config, numbers)
+        check_heads(self.teacher.config, model.config, numbers)
         read = self._read(numbers, ids_BT, segments_BT)
         layout = lay_out(self.teacher.config, ids_BT, segments_BT, 0)
 
@@ -77,7 +77,8 @@ class Orientation:
         return {"loss": loss}, count
 
 
-def _check_heads(teacher: ModelConfig, student: ModelConfig, numbers: tuple[int, ...]) -> None:
+def check_heads(teacher: ModelConfig, student: ModelConfig, numbers: tuple[int, ...]) -> None:
+    """Raise RecipeError for layers with other numbers of heads than the teacher's: their matrices cannot be compared."""
     for number in numbers:
         old, new = (config.n_heads if config.pattern[number] == "A" else config.n_ssm_heads for config in (teacher, student))
         if old != new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tilth.trainer.distill.stored_logits import StoredLogits
 from tilth.trainer.distill.student import replaced_layers
 from tilth.trainer.distill.student_loss import StudentLoss
 from tilth.trainer.evaluate import evaluate
+from tilth.trainer.objectives import make_objective
 from tilth.trainer.world import World, pick_device
 
 
@@ -93,9 +95,11 @@ def freeze(model: Decoder, config: TrainConfig, teacher: Path | None) -> None:
         model.get_submodule(f"blocks.{number}.mixer").requires_grad_(True)
 
 
-def validation_loss(folder: Path, config: TrainConfig, sources: Path | list[Source]) -> float:
+def validation_loss(folder: Path, config: TrainConfig, sources: Path | Sequence[Source]) -> float:
     """The teacher's loss on what a run with `config` evaluates: nats per target, in this process alone."""
-    tokens = open_tokens(sources, load_config(folder))
+    known = load_config(folder)
+    tokens = open_tokens(sources, known)
+    objective = StudentLoss() if config.objective in OF_TEACHER else make_objective(config, known, tokens)
     world = World(0, 1, pick_device(config.device))
-    teacher = load_teacher(folder, load_config(folder).vocab_size, tokens, world.device)
-    return evaluate(teacher, StudentLoss(), tokens, config, world)["validation_loss"]
+    teacher = load_teacher(folder, known.vocab_size, tokens, world.device)
+    return evaluate(teacher, objective, tokens, config, world)["validation_loss"]
