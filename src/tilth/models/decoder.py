@@ -101,7 +101,7 @@ class Decoder(nn.Module):
         return linear_cross_entropy(share(hidden_SD), self.head_weight, share(targets_S), each_BT=each_S)
 
     def measure(self, ids_BT: Tensor, segments_BT: Tensor | None, of: Callable[[Tensor, Tensor], T]) -> T:
-        """of(hidden (B, T, D), head weight (V, D)): a loss other than `loss`, with both whole wherever they are kept in shards."""
+        """of(hidden (B, T, D), head weight (V, D)): for other losses; both are whole where they lie in shards."""
         return of(self.hidden(ids_BT, segments_BT), self.head_weight)
 
     def classify(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:

@@ -118,7 +118,8 @@ class _OfTokens:
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the targets."""
-        return model.loss(*batch, each_BT)
+        ids_BT, targets_BT, segments_BT = batch
+        return model.loss(ids_BT, targets_BT, segments_BT, each_BT)
 
     def for_validation(self, tokens: TokenMixture) -> Self:
         """The same, where it depends on no seed."""

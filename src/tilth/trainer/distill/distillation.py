@@ -17,6 +17,7 @@ from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.kl import Teacher, linear_distillation, of_hidden, of_stored
 from tilth.trainer.distill.stored_logits import StoredLogits
+from tilth.trainer.distill.student_loss import StudentLoss
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Distillation:
             each_BT.zero_()[kept_BT] = each_S
         return found
 
-    def for_validation(self, tokens: TokenMixture) -> OfStudent:
+    def for_validation(self, tokens: TokenMixture) -> StudentLoss:
         """What the student alone is worth: a run that learns from a teacher is compared with one that does not."""
-        return OfStudent()
+        return StudentLoss()
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The mixed loss alone."""
@@ -78,28 +79,3 @@ class Distillation:
         with torch.no_grad():
             hidden_BTE = self.teacher.hidden(batch[0], batch[2])
         return of_hidden(hidden_BTE[kept_BT], self.teacher.head_weight, self.temperature)
-
-
-class OfStudent:
-    """Cross entropy of the next token in nats, whatever the student is trained by."""
-
-    reads_whole_documents: ClassVar[bool] = False
-    scores: ClassVar[tuple[str, ...]] = ("loss",)
-
-    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
-        """The row as it is."""
-        return row
-
-    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the targets."""
-        ids_BT, targets_BT, segments_BT = batch[:3]
-        return model.loss(ids_BT, targets_BT, segments_BT, each_BT)
-
-    def for_validation(self, tokens: TokenMixture) -> OfStudent:
-        """The same."""
-        return self
-
-    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The loss alone."""
-        loss, count = self.loss(model, batch)
-        return {"loss": loss}, count

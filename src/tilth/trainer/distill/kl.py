@@ -57,7 +57,7 @@ def of_stored(log_p_SK: Tensor, ids_Sk: Tensor | None, temperature: float) -> Te
 
 
 def top_k(logits_SV: Tensor, k: int) -> Buckets:
-    """The k likeliest ids, their log p, and that of the rest: what `of_stored` is given. logits are divided by the temperature."""
+    """The k likeliest ids, their log p and that of the rest, as `of_stored` is given; of logits divided by the temperature."""
     log_p_SV = torch.log_softmax(logits_SV, -1)
     log_p_Sk, ids_Sk = log_p_SV.topk(k, -1)
     return Buckets(torch.cat([log_p_Sk, _rest(log_p_SV, ids_Sk)], -1), ids_Sk)

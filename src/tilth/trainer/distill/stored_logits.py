@@ -40,6 +40,7 @@ class Header:
     reverse_complement: float
     steps: int
     tokens: list[dict[str, Any]]  # of each source in the order of names: two names of the same tokens are the same
+    teacher_digest: str = ""  # of its weights
 
     @classmethod
     def of(cls, config: TrainConfig, tokens: TokenMixture, vocab_size: int, k: int | None) -> Header:
@@ -74,12 +75,9 @@ class StoredLogits:
 
     def check(self, config: TrainConfig, tokens: TokenMixture, vocab_size: int) -> None:
         """Raise StaleError, with each difference, unless these predictions are of what such a run reads."""
-        wanted, known = Header.of(config, tokens, vocab_size, self.header.k), asdict(self.header)
-        if known["steps"] > config.steps:
-            known["steps"] = config.steps  # a shorter run reads the same first steps
-        known["tokens"], asked = dict(enumerate(known["tokens"])), asdict(wanted)
-        asked["tokens"] = dict(enumerate(asked["tokens"]))
-        if changed := differences(_named(known), _named(asked)):
+        asked, known = (_by_number(header) for header in (Header.of(config, tokens, vocab_size, self.header.k), self.header))
+        known["steps"] = min(known["steps"], config.steps)  # a shorter run reads the same first steps
+        if changed := differences(known, asked):
             raise StaleError(
                 "the teacher's predictions were stored for another run: " + "; ".join(changed),
                 where=str(self.folder),
@@ -88,7 +86,7 @@ class StoredLogits:
 
     def identity(self) -> dict[str, Any]:
         """What of them decides what a run computes, beside the teacher."""
-        return {"k": self.header.k}
+        return {"k": self.header.k, "teacher_digest": self.header.teacher_digest}
 
     def read(self, places_B2: Tensor, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """log p (B, T, V), or (B, T, k + 1) with ids (B, T, k), of the sequences at `places_B2`, (step, sequence) of one step."""
@@ -137,5 +135,7 @@ def _id_type(vocab_size: int) -> type[np.unsignedinteger[Any]]:
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
-def _named(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "tokens": {str(number): source for number, source in values["tokens"].items()}}
+def _by_number(header: Header) -> dict[str, Any]:
+    """The values that must be shared, the sources by their numbers."""
+    tokens = {str(number): source for number, source in enumerate(header.tokens)}
+    return {**asdict(header), "tokens": tokens, "teacher_digest": None}

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tilth.errors import RecipeError, StaleError
-from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
-from tilth.models.weights import load_config, load_model
+from tilth.models.weights import load_config, load_model, weights_digest
 from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.trainer.config import OF_TEACHER, TrainConfig
 from tilth.trainer.data import open_tokens
-from tilth.trainer.distill.distillation import OfStudent
+from tilth.trainer.distill.stored_logits import StoredLogits
+from tilth.trainer.distill.student import replaced_layers
+from tilth.trainer.distill.student_loss import StudentLoss
 from tilth.trainer.evaluate import evaluate
+from tilth.trainer.objectives import make_objective
 from tilth.trainer.world import World, pick_device
+
+
+@dataclass(frozen=True)
+class Given:
+    """The folders that a run is given beside its tokens: weights to begin with, a teacher, and what that teacher said."""
+
+    initial: Path | None = None
+    teacher: Path | None = None
+    teacher_logits: Path | None = None
+
+    def read_teacher(
+        self, config: TrainConfig, vocab_size: int, tokens: TokenMixture, device: torch.device
+    ) -> Decoder | StoredLogits | None:
+        """The teacher of a run with `config`, or its words where they are stored. Raises what `load_teacher` and `check` do."""
+        if self.teacher_logits is not None:
+            stored = StoredLogits(self.teacher_logits)
+            stored.check(config, tokens, vocab_size)
+            return stored
+        return None if self.teacher is None else load_teacher(self.teacher, vocab_size, tokens, device)
+
+
+def identity_of(teacher: Decoder | StoredLogits | None) -> dict[str, Any]:
+    """What a resumed run must share of its teacher."""
+    if isinstance(teacher, StoredLogits):
+        return {"teacher_logits": teacher.identity()}
+    return {} if teacher is None else {"teacher_digest": weights_digest(teacher.state_dict())}
 
 
 def load_teacher(folder: Path, vocab_size: int, tokens: TokenMixture, device: torch.device) -> Decoder:
@@ -46,33 +77,29 @@ def freeze(model: Decoder, config: TrainConfig, teacher: Path | None) -> None:
         return
     if teacher is None:
         raise RecipeError("without a teacher no mixer differs from its", "TrainConfig.trained", "Give the teacher.")
-    numbers = replaced_layers(model.config, load_config(teacher))
-    model.requires_grad_(False)
-    for number in numbers:
-        model.blocks[number].mixer.requires_grad_(True)
-
-
-def replaced_layers(student: ModelConfig, teacher: ModelConfig) -> list[int]:
-    """The layers whose mixer is of another kind than the teacher's. Raises RecipeError for none, or another number of layers."""
-    if len(student.pattern) != len(teacher.pattern):
+    known = load_config(teacher)
+    if len(known.pattern) != len(model.config.pattern):
+        fix = "Give the student a letter for each layer of the teacher."
         raise RecipeError(
-            f"the student has {len(student.pattern)} layers, the teacher {len(teacher.pattern)}",
-            where="ModelConfig.layers",
-            fix="Give the student a letter for each layer of the teacher.",
+            f"the student has the layers {model.config.layers}, the teacher {known.layers}", "ModelConfig.layers", fix
         )
-    numbers = [i for i, (own, other) in enumerate(zip(student.pattern, teacher.pattern, strict=True)) if own != other]
+    numbers = replaced_layers(known, model.config)
     if not numbers:
         raise RecipeError(
-            f"all mixers are of the teacher's kind ({teacher.layers}): none is to be trained",
+            f"all mixers are of the teacher's kind ({known.layers}): none is to be trained",
             where="TrainConfig.trained",
             fix="Give the student other layers, or train 'all' with objective='distillation'.",
         )
-    return numbers
+    model.requires_grad_(False)
+    for number in numbers:
+        model.get_submodule(f"blocks.{number}.mixer").requires_grad_(True)
 
 
-def validation_loss(folder: Path, config: TrainConfig, sources: Path | list[Source]) -> float:
+def validation_loss(folder: Path, config: TrainConfig, sources: Path | Sequence[Source]) -> float:
     """The teacher's loss on what a run with `config` evaluates: nats per target, in this process alone."""
-    tokens = open_tokens(sources, load_config(folder))
+    known = load_config(folder)
+    tokens = open_tokens(sources, known)
+    objective = StudentLoss() if config.objective in OF_TEACHER else make_objective(config, known, tokens)
     world = World(0, 1, pick_device(config.device))
-    teacher = load_teacher(folder, load_config(folder).vocab_size, tokens, world.device)
-    return evaluate(teacher, OfStudent(), tokens, config, world)["validation_loss"]
+    teacher = load_teacher(folder, known.vocab_size, tokens, world.device)
+    return evaluate(teacher, objective, tokens, config, world)["validation_loss"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from tilth.artifacts.atomic import disk_errors
 from tilth.errors import RecipeError, TrainError
 from tilth.models.decoder import Decoder
-from tilth.models.weights import load_config
+from tilth.models.weights import load_config, weights_digest
 from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.strands import mark_turned
 from tilth.trainer.config import TrainConfig
@@ -20,6 +21,7 @@ from tilth.trainer.distill.kl import top_k
 from tilth.trainer.distill.stored_logits import Header, has_step, write_header, write_step
 from tilth.trainer.distill.teacher import load_teacher
 from tilth.trainer.execution import autocast
+from tilth.trainer.loop import sole_use
 from tilth.trainer.world import World, join_world
 
 
@@ -33,9 +35,10 @@ def store_logits(
 ) -> Header:
     """Write what `teacher` says of each sequence of a run with `config`: of all ids, or of the `k` likeliest and the rest.
 
-    A call that was killed goes on after the last whole step. Under `torchrun` every process calls this and takes its share
-    of the steps. Raises RecipeError for a k that the vocabulary does not have, TrainError for logits that are not finite,
-    StaleError for another tokenizer, StoreError when the disk is full.
+    A call that was killed goes on after the last whole step. Under `torchrun` every process calls this and takes its share of
+    the steps. Raises RecipeError for a k that the vocabulary does not have, TrainError for logits that are not finite, or
+    while another process does the same (a lock beside `folder`), StaleError for another tokenizer, StoreError when the disk is
+    full.
     """
     model_config = load_config(teacher)
     if k is not None and not 1 <= k <= model_config.vocab_size:
@@ -44,10 +47,11 @@ def store_logits(
             where="Distill(cached_logits=...)",
             fix=f'Give a number from 1 to {model_config.vocab_size}, or "all".',
         )
-    with join_world(config.device) as world:
+    with join_world(config.device) as world, sole_use(folder.parent, world):
         tokens = open_tokens(sources, model_config)
-        header = Header.of(config, tokens, model_config.vocab_size, k)
         model = load_teacher(teacher, model_config.vocab_size, tokens, world.device)
+        header = Header.of(config, tokens, model_config.vocab_size, k)
+        header = replace(header, teacher_digest=weights_digest(model.state_dict()))
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for step in range(config.steps):
