@@ -231,8 +231,8 @@ def test_a_model_learns_to_answer_and_to_stop(tmp_path: Path, one_thread: None) 
         for split, n in (("train", 220), ("evaluation", 25))
     }
     config = ModelConfig(vocab_size=280, d_model=32, layers="A", n_heads=2, d_ff=64)
-    sources = [[Source("sums", tmp_path / split)] for split in sets]
-    result = train(config, TrainConfig(**SETTINGS), *sources, tmp_path / "run")
+    source, held_out = ([Source("sums", tmp_path / split)] for split in sets)
+    result = train(config, TrainConfig(**SETTINGS), source, held_out, tmp_path / "run")
     first = read_metrics(tmp_path / "run")[0]
     assert first["n_tokens"] < 16 * 25
     assert result.final_loss < 0.5 * result.first_loss

@@ -110,8 +110,9 @@ class Preferences:
 
         log_p_R = model.measure(ids_RT, padding_RT, of_answers)
         with torch.no_grad():
-            log_p_R = log_p_R - self.reference.measure(ids_RT, padding_RT, of_answers)
-        return self.beta * (log_p_R[0::2] - log_p_R[1::2]), targets_B2T[:, 0] != IGNORED
+            known_R = self.reference.measure(ids_RT, padding_RT, of_answers)
+        gain_R = log_p_R - known_R
+        return self.beta * (gain_R[0::2] - gain_R[1::2]), targets_B2T[:, 0] != IGNORED
 
 
 def token_log_p(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk_tokens: int = CHUNK_TOKENS) -> Tensor:
