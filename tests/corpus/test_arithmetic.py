@@ -29,7 +29,7 @@ def value_of(text: str) -> Fraction:
         if isinstance(node, ast.BinOp):
             return Fraction(OPERATIONS[type(node.op)](visit(node.left), visit(node.right)))
         assert isinstance(node, ast.Constant)
-        return Fraction(node.value)
+        return Fraction(int(str(node.value)))
 
     return visit(ast.parse(text, mode="eval").body)
 

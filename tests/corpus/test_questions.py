@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tilth.corpus.batches import batches
@@ -142,6 +144,43 @@ def test_solutions(tmp_path: Path) -> None:
     assert found[0].text == "Question: 2 + 3\nAnswer: 2 + 3 = 6\n#### 6"
     assert found[0].meta == {"question": "2 + 3", "is_correct": "false", "branch": "2"}
     assert [row.reason for row in found[1:] if isinstance(row, Reject)] == ["not_judged", "missing_text", "empty_question"]
+
+
+def write_samples(path: Path) -> str:
+    rows = [
+        ("2 + 3", " #### 5", True), ("2 + 3", " #### 6", False), ("2 + 3", " #### 5", True), ("2 + 3", " five\n#### 5", True),
+        ("2 + 3", " #### 7", False), ("2 + 3", "", None), ("1 + 1", " #### 2", True), ("4 + 4", " #### 8", True),
+        ("4 + 4", " #### 9\nAnswer: 8", False),
+    ]  # fmt: skip
+    table = pa.table(
+        {
+            "problem": [question for question, _, _ in rows],
+            "question": [question for question, _, _ in rows],
+            "text": [text for _, text, _ in rows],
+            "is_correct": pa.array([is_correct for *_, is_correct in rows], pa.bool_()),
+            "score": [0.5] * len(rows),
+        }
+    )
+    pq.write_table(table, path)
+    return str(path)
+
+
+def test_samples_of_an_evaluation(tmp_path: Path) -> None:
+    path = write_samples(tmp_path / "samples.parquet")
+    found = rows(Solutions("samples", path))
+    assert [row.reason for row in found if isinstance(row, Reject)] == ["not_judged"]
+    told = [(row.text, row.meta) for row in found if isinstance(row, Document)]
+    assert told[1] == ("Question: 2 + 3\nAnswer: #### 6", {"question": "2 + 3", "is_correct": "false"})
+    assert len(told) == 8
+    pairs = rows(Preferences("pairs", path))
+    assert [row.text for row in pairs if isinstance(row, Document)] == [
+        "Question: 2 + 3\nAnswer: #### 5\nRejected: #### 6",
+        "Question: 2 + 3\nAnswer: five\n#### 5\nRejected: #### 7",
+    ]
+    assert [row.reason for row in pairs if isinstance(row, Reject)] == ["not_judged", "holds_marker"]
+    assert len({row.doc_id for row in pairs if isinstance(row, Document)}) == 2
+    few = rows(Preferences("pairs", path, pairs_per_question=1))
+    assert sum(isinstance(row, Document) for row in few) == 1
 
 
 @pytest.mark.parametrize(("folder", "file", "n"), [("gsm8k_train", "train", 7473), ("gsm8k_test", "test", 1319)])

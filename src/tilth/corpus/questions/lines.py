@@ -47,8 +47,11 @@ class WrittenLines(FileSource):
     def rows(self, unit: list[FoundFile], shard: Shard) -> Iterator[Document | Reject]:
         """A row for every line that is not blank, a reject for every damage. Raises SourceError if unreadable."""
         (file,) = unit
-        reader = WrittenReader(self.name, self.kind, shard.params["licence"], self.written)
-        yield from read_json_lines(file, reader, MAX_LINE_BYTES, self.where)
+        yield from read_json_lines(file, self.reader(shard), MAX_LINE_BYTES, self.where)
+
+    def reader(self, shard: Shard) -> WrittenReader:
+        """What makes the records of a shard documents."""
+        return WrittenReader(self.name, self.kind, shard.params["licence"], self.written)
 
 
 def texts_of(record: Fields, names: tuple[str, ...], marks: tuple[str, ...]) -> list[str] | Refused:
