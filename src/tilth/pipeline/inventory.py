@@ -87,6 +87,8 @@ def _words(project: Project, named: Named) -> str:
         return f"{sum(total['n_documents'] for total in totals):,} documents from {len(totals)} sources"
     if named.kind == "subset":
         return f"{meta['n_documents']:,} documents of {meta['corpus']} where {meta['where']}"
+    if named.kind == "run" and "imported" in meta:
+        return f"{meta['n_parameters']:,} parameters, imported as {meta['imported']}"
     if named.kind == "run":
         base = f", from {meta['base']}" if meta.get("base") else ""
         loss = f"loss {meta['start_loss']:.3f} -> {meta['end_loss']:.3f}"

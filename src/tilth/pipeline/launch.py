@@ -121,7 +121,7 @@ def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:
-            folder, losses = _final_folder(work)
+            folder, losses = _final_folder(work, train[0].folder)
             stats = {
                 **_ends(losses),
                 "start_validation_loss": result.start_validation_loss,
@@ -135,18 +135,21 @@ def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[
     return done, {key: getattr(result, key) for key in MEASURED}
 
 
-def _final_folder(work: Path) -> tuple[Path, list[float]]:
+def _final_folder(work: Path, tokens: Path) -> tuple[Path, list[float]]:
     """What of a finished training becomes the run: weights, configuration, tokenizer, losses (those of steps are returned)."""
     import pyarrow as pa
 
     from tilth.contracts import LOSSES
     from tilth.pipeline.parquet import write_table
+    from tilth.tokenize.bpe import Tokenizer
+    from tilth.tokenize.pretrained import write_separator
 
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copy(work / name, final / name)
+    write_separator(final, Tokenizer.open(tokens))
     if (work / DOCUMENT_LOSSES_FILE).exists():
         shutil.copy(work / DOCUMENT_LOSSES_FILE, final / DOCUMENT_LOSSES_FILE)
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]

@@ -12,6 +12,7 @@ from tilth.pipeline.run_recipes import Distill as Distill
 from tilth.pipeline.run_recipes import Train as Train
 from tilth.tokenize.code_form import CodeForm as CodeForm
 from tilth.tokenize.nucleotides import Nucleotides as Nucleotides
+from tilth.tokenize.pretrained import PretrainedTokenizer as PretrainedTokenizer
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
@@ -280,7 +281,7 @@ class Corpus:
     near_duplicates: MinHashParameters | None = None
     duplicates: Sequence[Any] = ()  # "normal_text", "url", SimHash(...), Semantic(...)
     decontaminate: Decontaminate | None = None
-    tokenizer: Bpe | Nucleotides | None = field(default_factory=Bpe)
+    tokenizer: Bpe | Nucleotides | PretrainedTokenizer | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
     training_form: CodeForm | None = None

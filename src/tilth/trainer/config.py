@@ -34,13 +34,14 @@ FREE = (
 )  # fmt: skip
 OF_LAYERS = ("orientation", "alignment")  # objectives that ask the student's layers for what the teacher's do, one by one
 OF_TEACHER = (*OF_LAYERS, "distillation")
+OF_ANSWERS = ("answers", "preferences")
 # Settings that some objectives alone read: others refuse them, and their runs have the identity that they had without.
 READ_BY = {
     "kl": ("distillation",),
     "temperature": ("distillation",),
     "ce_weight": ("distillation",),
     "trained": OF_TEACHER,
-    "answers_after": ("answers", "preferences"),
+    "answers_after": OF_ANSWERS,
     "rejected_after": ("preferences",),
     "beta": ("preferences",),
 }

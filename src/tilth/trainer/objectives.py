@@ -16,11 +16,13 @@ from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan, hash_of, mix64
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.classification import Classify, Conditional
-from tilth.trainer.config import OF_TEACHER, TrainConfig
+from tilth.trainer.config import OF_ANSWERS, OF_TEACHER, TrainConfig
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.alignment import Alignment
+from tilth.trainer.distill.answers import Answers
 from tilth.trainer.distill.distillation import Distillation
 from tilth.trainer.distill.orientation import Orientation
+from tilth.trainer.distill.preferences import Preferences
 from tilth.trainer.distill.stored_logits import StoredLogits
 
 MASK = "[MASK]"
@@ -71,12 +73,29 @@ def make_objective(
             where="TrainConfig.objective",
             fix="Use objective='masked' with bidirectional=True, and objective='next_token' with bidirectional=False.",
         )
+    if config.objective in OF_ANSWERS:
+        return _of_answers(config, tokens, teacher)
     if config.objective in OF_TEACHER:
         return _of_teacher(config, teacher)
     if config.objective == "next_token":
         return NextToken()
     mask_id, special_ids = _special_ids(tokens)
     return Masked(config.seed, mask_id, special_ids, tokens.vocab_size)
+
+
+def _of_answers(config: TrainConfig, tokens: TokenMixture, reference: Decoder | StoredLogits | None) -> Objective:
+    if config.reverse_complement:
+        raise RecipeError("an answer has no other strand", "TrainConfig.reverse_complement", "Leave it out.")
+    if config.objective == "answers":
+        return Answers.of(config.seq_len, config.answers_after, tokens)
+    if not isinstance(reference, Decoder):
+        fix = "Begin the run with the model that answers already: `Train(initial=...)`."
+        raise RecipeError("objective='preferences' needs a reference model", "TrainConfig.objective", fix)
+    if config.tensor_parallel > 1:
+        fix = "Use tensor_parallel=1; `shard` makes room, too."
+        raise RecipeError("the reference of objective='preferences' is not cut into slices", "TrainConfig.tensor_parallel", fix)
+    marks = config.answers_after, config.rejected_after
+    return Preferences.of(config.seq_len, marks, config.beta, reference, tokens)
 
 
 def _of_teacher(config: TrainConfig, teacher: Decoder | StoredLogits | None) -> Objective:

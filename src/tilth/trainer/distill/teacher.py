@@ -34,12 +34,16 @@ class Given:
     def read_teacher(
         self, config: TrainConfig, vocab_size: int, tokens: TokenMixture, device: torch.device
     ) -> Decoder | StoredLogits | None:
-        """The teacher of a run with `config`, or its words where they are stored. Raises what `load_teacher` and `check` do."""
+        """The teacher of a run with `config`, or its words where they are stored. Raises what `load_teacher` and `check` do.
+
+        Preferences are learnt by comparison with what a run began with, unless it has a teacher.
+        """
         if self.teacher_logits is not None:
             stored = StoredLogits(self.teacher_logits)
             stored.check(config, tokens, vocab_size)
             return stored
-        return None if self.teacher is None else load_teacher(self.teacher, vocab_size, tokens, device)
+        folder = self.teacher or (self.initial if config.objective == "preferences" else None)
+        return None if folder is None else load_teacher(folder, vocab_size, tokens, device)
 
 
 def identity_of(teacher: Decoder | StoredLogits | None) -> dict[str, Any]:
