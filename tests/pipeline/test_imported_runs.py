@@ -22,12 +22,13 @@ from tilth.inference.generate import generate
 from tilth.models.weights import load_model
 from tilth.pipeline.build import build, plan_build
 from tilth.pipeline.curate import pick, sql
+from tilth.pipeline.distill import distill
 from tilth.pipeline.foreign_models import export_model
 from tilth.pipeline.imported_runs import import_run
 from tilth.pipeline.inventory import inventory
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
-from tilth.pipeline.recipe import Bpe, CodeForm, Corpus, PretrainedTokenizer, Train
+from tilth.pipeline.recipe import Bpe, CodeForm, Corpus, Distill, PretrainedTokenizer, Train
 from tilth.pipeline.served_models import find_models
 from tilth.pipeline.trace import trace
 from tilth.pipeline.why import Why
@@ -277,6 +278,22 @@ def test_a_separator_that_its_name_does_not_tell_goes_with_the_run(project: Proj
     assert tokens.sets[0].document(0)[-1] == tokenizer.special_ids["<|eot_id|>"]
     config = json.loads((launched.artifact.path / "tokenizer_config.json").read_text())
     assert config == {"eos_token": "<|eot_id|>", "bos_token": "<|eot_id|>", "add_bos_token": True}
+
+
+def test_a_student_of_the_imported_model(project: Project) -> None:
+    """All stages of MOHAWK and answers, of a teacher with grouped keys whose tokens nobody counted."""
+    names = ("orientation", "alignment", "distillation", "answers")
+    stages = [{**SETTINGS, "objective": name} for name in names]
+    found = distill(project, "student", Distill("sums", "llama", "DA", stages, cached_logits=16))
+    assert [stage.launched.named.name for stage in found] == [*(f"student-{name}" for name in names[:3]), "student"]
+    assert {stage.n_teacher_tokens for stage in found} == {None}
+    losses = [stage.teacher_loss for stage in found]
+    assert losses[0] == losses[1] == losses[2] != losses[3]  # that of the answers alone
+    assert all(stage.gap is not None for stage in found)
+    assert trace(project, "student", 1, 2, 3).document["doc_id"]
+    assert Tokenizer.open(found[-1].launched.artifact.path).separator == "<|end_of_text|>"
+    with pytest.raises(RecipeError, match="no answer"):
+        distill(project, "other", Distill("sums", "llama", "DA", [{**stages[3], "answers_after": "Reply:"}]))
 
 
 def test_the_verb(project: Project, llama: Path, tilth: Callable[..., Any]) -> None:

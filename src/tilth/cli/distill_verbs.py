@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def distill(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
-    """Distil the student that RECIPE (`reasoning:student`) describes from its teacher.
+    """Distil the student that RECIPE describes from its teacher.
 
     Each stage becomes a run, the last under the recipe's name. NAME=VALUE sets a parameter of the recipe. Under `torchrun`
     it trains on all processes.

@@ -198,6 +198,7 @@ def _meet(device: torch.device, tensor_size: int) -> World:
 
 
 def pick_device(device: str) -> torch.device:
+    """What the word stands for in this process. Raises BackendError for a GPU that is not there."""
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
