@@ -14,11 +14,11 @@ SAMPLES = contract(
         pa.field("branch", pa.int32(), nullable=False),  # of the problem's n, from 0
         pa.field("text", pa.string(), nullable=False),  # what was said, without the prompt
         pa.field("answer", pa.string()),  # canonical; null where none could be read
-        pa.field("is_correct", pa.bool_()),  # null for what was cancelled
+        pa.field("is_correct", pa.bool_()),  # null for what was cancelled or failed
         pa.field("n_tokens", pa.int32(), nullable=False),  # that were drawn; 0 for a duplicate
         pa.field("finish_reason", pa.string(), nullable=False),  # stop, length, cancelled, error, duplicate
-        pa.field("started", pa.float64()),  # second at which its prompt was begun; null where it never was
-        pa.field("finished", pa.float64()),  # second at which it could be chosen: read, and scored where there is a verifier
+        pa.field("started", pa.float64(), nullable=False),  # second at which its request was handed in, before the prefill
+        pa.field("finished", pa.float64(), nullable=False),  # second at which it could be used: its answer read, and scored
         pa.field("score", pa.float64()),  # the verifier's probability that it is right; null without one
         pa.field("batch", pa.int32(), nullable=False),  # rows that were drawn at once
     ],
