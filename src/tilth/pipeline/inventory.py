@@ -14,7 +14,8 @@ from tilth.pipeline.project import Project
 Row = dict[str, Any]
 
 PLURALS = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta", "replays": "replay"}
-PLURALS |= {"evaluations": "evaluation", "signals": "signal", "sources": "source", "contracts": "contract", "policies": "policy", "recipes": "recipe"}
+PLURALS |= {"evaluations": "evaluation"}
+PLURALS |= {"signals": "signal", "sources": "source", "contracts": "contract", "policies": "policy", "recipes": "recipe"}
 
 
 def inventory(project: Project, kind: str | None) -> list[Row]:
