@@ -59,7 +59,8 @@ class Script:
     coder: Coder
     says: Callable[[int], str | None]  # None: the engine fails on it
     clock: Clock
-    most_rows: int = 0
+    room: int = 1000
+    most_rows: int = 0  # handed in and not ended
     seconds_a_step: float = 1.0
     requests: list[Request] = field(default_factory=list)
     _rows: dict[tuple[int, int], deque[int]] = field(default_factory=dict)
@@ -87,7 +88,7 @@ class Script:
         self._given_up.clear()
         self.most_rows = max(self.most_rows, len(self._rows))
         has_worked = bool(self._rows)
-        for row in list(self._rows):
+        for row in list(self._rows)[: self.room]:
             token = self._rows[row].popleft()
             if token == -1:
                 self._end(row, FinishReason.ERROR, "ArithmeticError: none")
@@ -137,10 +138,10 @@ def sampled(model: Decoder, coder: Coder, problems: Sequence[Problem], how: Solv
 
 
 def test_samples_depend_neither_on_the_batch_nor_on_the_order(model: Decoder, coder: Coder) -> None:
-    how = {"n": 6, "max_tokens": 12, "sampling": Sampling(temperature=1.0), "seed": 5}
+    how = {"n": 5, "max_tokens": 6, "sampling": Sampling(temperature=1.0), "seed": 5}
     whole = by_problem(sampled(model, coder, PROBLEMS, Solving(batch=64, **how)))
-    assert len(whole) == 36
-    assert len({text for text, *_ in whole.values()}) > 30, "chances differ by problem and by branch"
+    assert len(whole) == 30
+    assert len({text for text, *_ in whole.values()}) > 25, "chances differ by problem and by branch"
     assert by_problem(sampled(model, coder, PROBLEMS, Solving(batch=4, **how))) == whole
     assert by_problem(sampled(model, coder, PROBLEMS, Solving(batch=7, at_once=2, **how))) == whole
     shuffled = random.Random(1).sample(PROBLEMS, len(PROBLEMS))
@@ -174,13 +175,13 @@ def test_a_greedy_sample_is_drawn_once(model: Decoder, coder: Coder) -> None:
 def test_the_room_is_enough_and_no_more_than_was_promised(make_model: Callable[..., Decoder], coder: Coder, layers: str) -> None:
     """Nothing is preempted, and the most bytes in use stay within what was computed."""
     model = make_model(layers, vocab_size=coder.tokenizer.vocab_size)
-    for n, batch in ((8, 8), (3, 8), (8, 3), (1, 1)):
-        how = Solving(n=n, batch=batch, max_tokens=40, sampling=Sampling(temperature=1.5))
+    for n, batch in ((6, 6), (2, 5), (5, 2)):
+        how = Solving(n=n, batch=batch, max_tokens=10, sampling=Sampling(temperature=1.5))
         engine = make_engine(model, how, 30)
         engine.warm_up(coder.encode("1"), how)
         assert engine.most_bytes == 0
-        samples = [each for group in solve(engine, coder, Prompting(), PROBLEMS, how) for each in group]
-        assert len(samples) == 6 * n
+        samples = [each for group in solve(engine, coder, Prompting(), PROBLEMS[:3], how) for each in group]
+        assert len(samples) == 3 * n
         stats = engine._engine.stats()
         assert stats.n_preempted == 0
         assert 0 < engine.most_bytes <= engine.limits.capacity_bytes
@@ -251,7 +252,7 @@ def test_votes_of_samples_that_were_kept_count(coder: Coder) -> None:
 
 
 def test_answers_that_cannot_be_read_do_not_vote_and_are_wrong(coder: Coder) -> None:
-    texts = {"p1": ["#### 2", "two", "####", "#### 1,000 and", "\\boxed{2}", "#### 3"]}
+    texts = {"p1": ["#### 2", "two", "####", "#### (1 + ", "\\boxed{2}", "#### 3"]}
     samples = drawn(Script(coder, says(texts), Clock()), PROBLEMS[1:2], Solving(n=6))
     assert [each.answer for each in samples] == ["2", None, None, None, "2", "3"]
     assert [each.is_correct for each in samples] == [True, False, False, False, True, False]
@@ -329,7 +330,7 @@ def test_seconds_of_an_earlier_attempt_are_kept(coder: Coder) -> None:
 
 def test_what_the_caller_does_meanwhile_is_counted(coder: Coder) -> None:
     texts = {one.id: ["#### 4"] for one in PROBLEMS[:2]}
-    script = Script(coder, says(texts), Clock())
+    script = Script(coder, says(texts), Clock(), room=1)
 
     def slowly() -> Iterator[Sample]:
         for samples in solve(script, coder, Prompting(), PROBLEMS[:2], Solving(n=1, batch=1), now=script.clock):
