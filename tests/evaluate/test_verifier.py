@@ -69,7 +69,7 @@ def test_it_reads_what_it_was_trained_on(model: Decoder, tokenizer: Tokenizer) -
     assert score == pytest.approx(alone(model, tokenizer, document, 16), abs=1e-5)
     assert score != pytest.approx(alone(model, tokenizer, document), abs=1e-4)
     row = (tokenizer.encode(document).astype(np.int64),) * 3  # what lies before the separator
-    padded_T, _, is_padding_T = Classify(64, ("correct", "wrong"), (0, 1)).arrange(row, SequencePlan(0, 0, 0, []), 0, 0)
+    padded_T, _, is_padding_T = Classify(64, ("correct", "wrong"), (0, 1)).arrange(row, SequencePlan((), ()), 0, 0)
     assert padded_T[is_padding_T == 0].tolist() == tokenizer.encode(document).tolist()
 
 

@@ -76,13 +76,18 @@ def needed_bytes(costs: StateCosts, how: Solving, longest_prompt: int) -> int:
     return costs.kv_bytes * n_tokens + costs.checkpoint_bytes * (how.batch + how.width + n_requests + ROWS_BESIDE)
 
 
-def open_model(folder: Path, device: str = "cpu") -> Decoder:
-    """The model of a folder on a device. Raises UserError for a device that is not there, and what load_model raises."""
+def find_device(name: str) -> torch.device:
+    """The device of that name. Raises UserError, with those that are there."""
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     known = ["cpu", *(["cuda"] if n_gpus else []), *(f"cuda:{i}" for i in range(n_gpus))]
-    if device not in known:
-        raise UserError(f"there is no device `{device}` here", "--device", did_you_mean(device, known))
-    return load_model(folder).to(device).eval()
+    if name not in known:
+        raise UserError(f"there is no device `{name}` here", "--device", did_you_mean(name, known))
+    return torch.device(name)
+
+
+def open_model(folder: Path, device: str = "cpu") -> Decoder:
+    """The model of a folder on a device. Raises what find_device and load_model raise."""
+    return load_model(folder).to(find_device(device)).eval()
 
 
 def longest_prompt(coder: Coder, prompts: Sequence[str]) -> int:

@@ -56,9 +56,11 @@ def n_requests(asked: Evaluation, n_problems: int) -> int:
 
 def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Searched]:
     """Find everything, and refuse what cannot be, before a model is loaded."""
+    from tilth.evaluate.engines import find_device
     from tilth.evaluate.prompting import STOP
 
     store = project.store
+    find_device(asked.device)
     model = _find(store, asked.run)
     verifier = _find_verifier(store, asked.verifier) if asked.verifier else None
     problems = problem_set(asked.problems, asked.limit)

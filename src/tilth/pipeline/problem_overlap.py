@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -118,13 +119,15 @@ def _training_documents(store: Store, named: Named) -> Iterator[pa.RecordBatch]:
 def _overlaps(batches: Iterable[pa.RecordBatch], problems: ProblemSet) -> Iterator[dict[str, Any]]:
     from tilth.dedup.contamination.overlaps import find_contamination
 
-    index, whole = _index(problems), {whole_text(one.question): one.id for one in problems.problems}
+    index, whole = _index(problems), defaultdict[str, list[str]](list)
+    for one in problems.problems:
+        whole[whole_text(one.question)].append(one.id)
     whole.pop("", None)
     longest = 4 * max(len(one.question) for one in problems.problems) + 100  # of a text with more blanks or accents
     for batch in batches:
         seen: set[tuple[str, str, int]] = set()
         for shard, row, text in zip(*(batch.column(name).to_pylist() for name in ("shard", "row", "text")), strict=True):
-            for item in sorted({whole[key] for key in _whole_texts(text, longest) if key in whole}):
+            for item in sorted({item for key in _whole_texts(text, longest) if key in whole for item in whole[key]}):
                 seen.add((item, shard, row))
                 yield {"problem": item, "shard": shard, "row": row, "method": WHOLE_TEXT, "coverage": 1.0}
         for table in find_contamination([batch], index) if index else ():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tilth.report.blocks import Block, Cell, Chart, Grid, Table
-from tilth.report.charts import SPOKEN, finished
+from tilth.report.charts import finished
 from tilth.report.numbers import number, seconds, share, size
 from tilth.report.registry import panel
 from tilth.report.scope import Row, Scope
@@ -87,7 +87,7 @@ def _lines(points: Sequence[Row], colours: Mapping[str, str]) -> dict[str, Any]:
         y=alt.Y("low:Q", scale=scale, title="share of problems"), y2="high:Q"
     )
     line = base.mark_line(interpolate="step-after").encode(y=y)
-    dots = base.mark_point(filled=True, size=60, opacity=0).encode(y=y, **SPOKEN)
+    dots = base.mark_point(filled=True, size=60, opacity=0).encode(y=y, description="label:N", tooltip="label:N")
     return finished(alt.layer(band, line, dots), height=260)
 
 
