@@ -244,13 +244,13 @@ def test_a_folder_may_be_evaluated_and_nobody_knows_what_it_was_trained_on(proje
     folder = project.store.artifact(project.store.get_named("run", "leaky").one("train")).path
     said: list[str] = []
     named = evaluate(project, asked(problems, str(folder), temperature=0.0, n=2), said.append)
-    assert (named.meta["run"], named.meta["contamination"]) == (folder.name, "not known")
+    assert (named.meta["run"], named.meta["contamination"]) == (folder.name, f"not known of {folder.name}")
     assert "not known here" in said[0]
     reasons = run_sql(
         project.store, f"select finish_reason, count(*) as n from samples where evaluation = '{named.name}' group by all"
     ).to_pylist()
     assert {row["finish_reason"]: row["n"] for row in reasons}["duplicate"] == 4
-    assert evaluate(project, asked(problems, "bought", temperature=0.0, n=2)).meta["contamination"] == "not known"
+    assert evaluate(project, asked(problems, "bought", temperature=0.0, n=2)).meta["contamination"] == "not known of bought"
 
 
 # -- what was trained on ------------------------------------------------------------------------------------------------
@@ -348,6 +348,20 @@ def test_examples_stand_before_the_question_with_their_whole_solution(tmp_path: 
     assert prompting(None, "Q {question}\\nA", asked).text("5") == "Q 5\nA"
 
 
+def test_arithmetic_is_what_training_never_gets() -> None:
+    from tilth.corpus.questions.arithmetic import problems
+
+    found = problem_set("arithmetic:n=30,n_steps=2,seed=5,operators=+-*")
+    trained = {whole_text(one.question) for one in problems(3000, 5, n_steps=2, operators="+-*")}
+    assert len(found.problems) == 30
+    assert not trained & {whole_text(one.question) for one in found.problems}
+    assert len(problem_set("arithmetic", 7).problems) == 7
+    with pytest.raises(UserError, match="`digits=2` is no setting"):
+        problem_set("arithmetic:digits=2")
+    with pytest.raises(UserError, match="largest"):
+        problem_set("arithmetic:largest=one")
+
+
 def test_problems_without_a_readable_answer_are_left_out_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text(
@@ -420,5 +434,9 @@ def test_samples_come_back_as_they_were_written(project: Project, first: tuple[N
     path = project.store.artifact(part).path / "samples.parquet"
     rows = pq.read_table(path).to_pylist()
     back = list(read_samples(path, with_text=True))
-    assert [vars(one) for one in back] == [{**{k: v for k, v in row.items() if k != "batch"}} for row in rows]
+    own = ("batch", "question", "reference")
+    assert [vars(one) for one in back] == [{key: value for key, value in row.items() if key not in own} for row in rows]
+    assert {(row["problem"], row["question"], row["reference"]) for row in rows} == {
+        (one, QUESTIONS[one], ANSWERS[one]) for one in QUESTIONS
+    }
     assert all(one.text == "" for one in read_samples(path))

@@ -12,7 +12,9 @@ SAMPLES = contract(
     [
         pa.field("problem", pa.string(), nullable=False),  # its own id, or the number of its line
         pa.field("branch", pa.int32(), nullable=False),  # of the problem's n, from 0
-        pa.field("text", pa.string(), nullable=False),  # what was said, without the prompt
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("reference", pa.string(), nullable=False),  # the right answer, as it is written
+        pa.field("text", pa.string(), nullable=False),  # what was said, without the prompt; of an error, what went wrong
         pa.field("answer", pa.string()),  # canonical; null where none could be read
         pa.field("is_correct", pa.bool_()),  # null for what was cancelled or failed
         pa.field("n_tokens", pa.int32(), nullable=False),  # that were drawn; 0 for a duplicate

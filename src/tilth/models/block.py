@@ -30,7 +30,7 @@ class Block(nn.Module):
     def __init__(self, letter: str, config: ModelConfig, n_shards: int = 1) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.mixer = _make_mixer(letter, config, n_shards)
+        self.mixer = make_mixer(letter, config, n_shards)
         self.has_mlp = config.mlp_width > 0
         if self.has_mlp:
             self.mlp_norm = RMSNorm(config.d_model, config.norm_eps)
@@ -50,7 +50,8 @@ class Block(nn.Module):
         return transformed
 
 
-def _make_mixer(letter: str, config: ModelConfig, n_shards: int) -> nn.Module:
+def make_mixer(letter: str, config: ModelConfig, n_shards: int = 1) -> nn.Module:
+    """The mixer of a letter of a pattern, freshly drawn, or one of n_shards slices of it."""
     if letter == "A":
         return Attention(config, n_shards)
     mixer_class = RECURRENT[letter]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tilth.errors import RecipeError
 from tilth.kernels import linear
@@ -22,6 +25,8 @@ from tilth.models.sharding import check_cuts
 from tilth.models.states import DecoderStates
 from tilth.models.strands import both_strands, joined_head, joined_strands, on_swapped, settled
 from tilth.models.tensor_ranks import TensorRanks
+
+T = TypeVar("T")
 
 
 class Decoder(nn.Module):
@@ -95,6 +100,10 @@ class Decoder(nn.Module):
         each_S = None if each_BT is None else share(each_BT.zero_().view(-1))
         return linear_cross_entropy(share(hidden_SD), self.head_weight, share(targets_S), each_BT=each_S)
 
+    def measure(self, ids_BT: Tensor, segments_BT: Tensor | None, of: Callable[[Tensor, Tensor], T]) -> T:
+        """of(hidden (B, T, D), head weight (V, D)): for other losses; both are whole where they lie in shards."""
+        return of(self.hidden(ids_BT, segments_BT), self.head_weight)
+
     def classify(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Logits (B, n_classes) of what each document is, the first lengths_B tokens of its row."""
         if self.classes is None:
@@ -115,6 +124,60 @@ class Decoder(nn.Module):
             return joined_strands(self.norm(settled(x_BTD, self.config)))
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD
+
+    def streams(self, ids_BT: Tensor, segments_BT: Tensor | None = None) -> list[Tensor]:
+        """The residual stream (B, T, D) before each block and after the last: one more than there are layers.
+
+        Raises RecipeError where no one stream lies between two layers, see `layer_outputs`.
+        """
+        self._require_one_stream()
+        layout = lay_out(self.config, ids_BT, segments_BT, 0)
+        streams = [self.embedding(ids_BT)]
+        for block in self.blocks:
+            streams.append(self.residual.run([block.sublayers(layout, None)], streams[-1], self.ranks))
+        return streams
+
+    def layer_outputs(self, inputs: Mapping[int, Tensor], segments_BT: Tensor | None = None) -> dict[int, Tensor]:
+        """The stream after layer l, had it been inputs[l] (B, T, D) before it, of each l that is given, counted from 0.
+
+        Raises RecipeError for another residual than the standard one, and for rcps: no one stream lies between two layers.
+        """
+        self._require_one_stream()
+        outputs: dict[int, Tensor] = {}
+        for number, x_BTD in inputs.items():
+            layout = lay_out(self.config, x_BTD[..., 0], segments_BT, 0)
+            outputs[number] = self.residual.run([self.blocks[number].sublayers(layout, None)], x_BTD, self.ranks)
+        return outputs
+
+    def layer_matrices(
+        self, inputs: Mapping[int, Tensor], segments_BT: Tensor | None, measure: Callable[[int, Tensor], Tensor]
+    ) -> dict[int, Tensor]:
+        """`measure(l, matrices)` of the matrices (B, H, T, T) by which the mixer of layer l mixes inputs[l] (B, T, D).
+
+        inputs[l] is what the mixer reads: the stream after the norm before it. A layer's matrices are dropped before the
+        next one's are made, and made again for the gradient: T^2 of one layer at a time, not of all.
+        Raises RecipeError for a mixer that has none: mamba1, one that reads both ways, or a shard of a desync model.
+        """
+
+        def of_layer(x_BTD: Tensor, number: int) -> Tensor:
+            layout = lay_out(self.config, x_BTD[..., 0], segments_BT, 0)
+            return measure(number, self.blocks[number].mixer.matrices(x_BTD, layout))
+
+        for number in inputs:
+            if not hasattr(getattr(self.blocks[number], "mixer", None), "matrices"):
+                raise RecipeError(
+                    f"the mixer of layer {number}, {self.config.pattern[number]}, is no one matrix for each head",
+                    where="ModelConfig.layers",
+                    fix="Compare layers of A, M or D that read one way, in a model that is not desync.",
+                )
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        return {number: checkpoint(of_layer, x_BTD, number, **options) for number, x_BTD in inputs.items()}
+
+    def _require_one_stream(self) -> None:
+        if self.config.residual != "standard" or self.config.rcps:
+            given = "rcps" if self.config.rcps else f"residual={self.config.residual!r}"
+            fix = "Use a model of the standard residual without rcps, and change the residual of the finished one."
+            raise RecipeError(f"with {given} no one stream lies between two layers", "ModelConfig.residual", fix)
 
     def _shards(self, layout: SequenceLayout, states: DecoderStates | None) -> list[list[Sublayer]]:
         """The sublayers of all layers, for each shard that is computed in this process."""

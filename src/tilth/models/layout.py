@@ -77,3 +77,12 @@ def _rotation(config: ModelConfig, index_T: Tensor, rows_BT: Tensor | None) -> t
     # fp64: in fp32 an angle at position 100,000 is off by 0.004; no buffer, which would follow the model into bf16
     angles_TR = index_T[:, None] * frequencies(config.rope_theta, config.rotated_dim // 2, config.rope_scaling, index_T.device)
     return angles_TR.cos().float(), angles_TR.sin().float(), rows_BT
+
+
+def pairs_read(layout: SequenceLayout, causal: bool = True) -> Tensor:
+    """Whether token t reads token s, bool (1 or B, 1, T, T): one of its own document, and not a later one where causal."""
+    n_tokens, device = layout.positions_BT.shape[1], layout.positions_BT.device
+    pairs_B1TT = torch.ones(1, 1, n_tokens, n_tokens, dtype=torch.bool, device=device)
+    if layout.segments_BT is not None:
+        pairs_B1TT = (layout.segments_BT[:, :, None] == layout.segments_BT[:, None, :]).unsqueeze(1)
+    return pairs_B1TT.tril() if causal else pairs_B1TT

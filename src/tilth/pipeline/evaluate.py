@@ -207,10 +207,10 @@ def _last(result: Mapping[str, Any], name: str, k: int) -> float | None:
 
 
 def _contamination(overlap: Searched) -> str:
-    """`none found`, `not known`, or what was found and evaluated all the same."""
+    """`none found`, `not known of teacher`, or what was found and evaluated all the same."""
     if overlap.overlaps:
         return f"{len({one.problem for one in overlap.overlaps})} problems were trained on"
-    return "not known" if overlap.unknown else "none found"
+    return f"not known of {', '.join(overlap.unknown)}" if overlap.unknown else "none found"
 
 
 def _name(asked: Evaluation, work: Work) -> str:

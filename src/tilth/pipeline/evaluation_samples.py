@@ -22,6 +22,7 @@ from tilth.pipeline.parquet import Writer, write_table
 from tilth.pipeline.problem_sets import ProblemSet
 
 if TYPE_CHECKING:
+    from tilth.evaluate.problems import Problem
     from tilth.evaluate.prompting import Prompting
     from tilth.evaluate.samples import Sample
     from tilth.evaluate.solving import Scorer, Solving
@@ -188,7 +189,8 @@ def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured:
         asked = work.problems.problems
         for samples in solve(engine, coder, work.prompting, asked, how, scorer=scorer, kept=kept, seconds_before=before):
             first = samples[0]
-            _write(parts / f"{first.branch:06d}-{places[first.problem]:08d}.parquet", samples, batch)
+            place = places[first.problem]
+            _write(parts / f"{first.branch:06d}-{place:08d}.parquet", asked[place], samples, batch)
             measured.note(engine.weight_bytes + engine.most_bytes)
             if on_samples:
                 on_samples(f"batch {batch}: problem {first.problem}")
@@ -226,11 +228,10 @@ def _threads(wanted: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _write(path: Path, samples: Sequence[Sample], batch: int) -> None:
+def _write(path: Path, problem: Problem, samples: Sequence[Sample], batch: int) -> None:
     """One request, whole or not at all."""
-    rows = [
-        {**vars(sample), "is_correct": sample.is_correct if sample.is_complete else None, "batch": batch} for sample in samples
-    ]
+    about = {"question": problem.question, "reference": problem.answer, "batch": batch}
+    rows = [{**vars(one), **about, "is_correct": one.is_correct if one.is_complete else None} for one in samples]
     partial = path.with_name(f".{path.name}")
     write_table(partial, pa.Table.from_pylist(rows, schema=SAMPLES.schema), SAMPLES)
     os.replace(partial, path)

@@ -141,8 +141,8 @@ def order_of(run: Named, sources: Sequence[RunSource], sets: Sequence[TokenSet])
 
 
 def reads_whole_documents(run: Named) -> bool:
-    """Whether a sequence of the run is a document, whose class it learnt or was told, instead of a window."""
-    return run.meta.get("objective") in ("classify", "conditional")
+    """Whether a sequence of the run is a document, of which it learnt the class or the answer, instead of a window."""
+    return run.meta.get("objective") in ("classify", "conditional", "answers", "preferences")
 
 
 def plan_of(run: Named, order: MixedOrder, step: int, sequence: int) -> SequencePlan:

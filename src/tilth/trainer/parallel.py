@@ -56,7 +56,7 @@ def _shard_parameters(model: Decoder, world: World) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # else FSDP2 asks for a product that gloo does not know
-    for method in ("loss", "classify"):
+    for method in ("loss", "classify", "measure"):
         register_fsdp_forward_method(model, method)
 
 

@@ -55,6 +55,13 @@ class DiscreteMamba2(Mamba2):
         y_BTHP = self.scan(*stepped, layout, state, reverse) + self.D[..., None, :, None] * x_BTHP
         return y_BTHP.flatten(-2).to(rows_BTR.dtype) * silu(z_BTI + self.z_bias[..., None, :])
 
+    def matrices(self, x_BTD: Tensor, layout: SequenceLayout) -> Tensor:
+        """As Mamba-2's; there is no step that x is multiplied by."""
+        xBC_BTC, _, a_BTH = self.in_proj(x_BTD).split([sum(self.conv_parts), self.d_inner, self.n_heads], dim=-1)
+        _, B_BTGN, C_BTGN = self.convolve(xBC_BTC, layout, None, False, None)
+        step_BTH = softplus(a_BTH.to(torch.promote_types(a_BTH.dtype, torch.float32))).clamp(min=LEAST_STEP)
+        return self.decayed_products(C_BTGN, B_BTGN, -step_BTH, layout)
+
     @classmethod
     def cuts(cls, config: ModelConfig) -> Cuts:
         """As Mamba-2's, with the rows of in_proj in their own order."""

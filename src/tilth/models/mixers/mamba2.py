@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from tilth.kernels import causal_conv1d, causal_conv1d_update, ssd_scan, ssd_step
 from tilth.models.config import ModelConfig
-from tilth.models.layout import SequenceLayout
+from tilth.models.layout import SequenceLayout, pairs_read
 from tilth.models.linear import Linear
 from tilth.models.norm import RMSNorm
 from tilth.models.sharding import Cuts
@@ -75,6 +76,27 @@ class Mamba2(nn.Module):
         y_BTHP = self.scan(x_BTHP, dt_BTH, A_H, B_BTGN, C_BTGN, layout, state, reverse, **options)
         mixed: Tensor = self.norm(y_BTHP.flatten(-2), gate=z_BTI)
         return mixed
+
+    def matrices(self, x_BTD: Tensor, layout: SequenceLayout) -> Tensor:
+        """What the scan of each head multiplies its T inputs by, (B, T, d_model) -> (B, H, T, T), fp32 at least.
+
+        Its inputs are the x that passed the convolution; what D adds, the gate and the norm are no part of it.
+        Source: Dao and Gu 2024, "Transformers are SSMs", section 3.
+        """
+        _, xBC_BTC, dt_BTH = self.in_proj(x_BTD).split([self.d_inner, sum(self.conv_parts), self.n_heads], dim=-1)
+        _, B_BTGN, C_BTGN = self.convolve(xBC_BTC, layout, None, False, "silu")
+        step_BTH = softplus(dt_BTH.to(torch.promote_types(dt_BTH.dtype, torch.float32)) + self.dt_bias)
+        return self.decayed_products(C_BTGN, B_BTGN, -step_BTH * self.A_log.exp(), layout) * step_BTH.mT.unsqueeze(2)
+
+    def decayed_products(self, C_BTGN: Tensor, B_BTGN: Tensor, log_decay_BTH: Tensor, layout: SequenceLayout) -> Tensor:
+        """C_t B_s times the decays of the tokens after s up to t, (B, H, T, T); 0 where t does not read s."""
+        wide = log_decay_BTH.dtype
+        with torch.autocast(C_BTGN.device.type, enabled=False):
+            products_BGTT = torch.einsum("btgn,bsgn->bgts", C_BTGN.to(wide), B_BTGN.to(wide))
+        total_BHT = log_decay_BTH.cumsum(1).mT
+        # masked before the exponential, which overflows where s is after t
+        between_BHTT = (total_BHT.unsqueeze(3) - total_BHT.unsqueeze(2)).masked_fill(~pairs_read(layout), -math.inf)
+        return products_BGTT.repeat_interleave(self.n_heads // self.n_groups, dim=1) * between_BHTT.exp()
 
     def convolve(
         self, xBC_BTC: Tensor, layout: SequenceLayout, state: Mamba2State | None, reverse: bool, activation: str | None
