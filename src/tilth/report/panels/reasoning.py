@@ -27,7 +27,7 @@ _RESULT = f"""[{{"batch": "BIGINT", "seconds": "DOUBLE", "tokens_per_second": "D
 "majority": {_SCORE}, "best_of": {_SCORE}}}]"""
 
 
-@panel("Reasoning", order=90, per_corpus=False)
+@panel("Reasoning", order=87, per_corpus=False)
 def draw(scope: Scope) -> Iterable[Block]:
     """Samples of problems: the share of problems that is solved by a second, divided by the number of problems. Seconds count
     prefill, scoring and the last sample of a batch; of several batches the one that has completed most is shown at each second.
