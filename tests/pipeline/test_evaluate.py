@@ -23,6 +23,7 @@ from tilth.errors import NotFoundError, RecipeError, SourceError, TilthError, Us
 from tilth.evaluate.budgets import Trial
 from tilth.evaluate.samples import Sample, arranged
 from tilth.pipeline.evaluate import evaluate
+from tilth.pipeline.evaluation_differences import in_words
 from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
 from tilth.pipeline.evaluation_samples import Evaluation
 from tilth.pipeline.problem_overlap import WHOLE_TEXT, search_runs, whole_text
@@ -251,6 +252,37 @@ def test_a_folder_may_be_evaluated_and_nobody_knows_what_it_was_trained_on(proje
     ).to_pylist()
     assert {row["finish_reason"]: row["n"] for row in reasons}["duplicate"] == 4
     assert evaluate(project, asked(problems, "bought", temperature=0.0, n=2)).meta["contamination"] == "not known of bought"
+
+
+def test_an_evaluation_is_compared_with_another_problem_by_problem(
+    project: Project, problems: Path, first: tuple[Named, list[str]], tmp_path: Path
+) -> None:
+    same = evaluate(project, asked(problems, name="same", against="first"))
+    found = same.meta["difference"]
+    assert found["against"] == "first"
+    assert found["memory_bytes"] == same.meta["results"][0]["memory_bytes"]
+    for curve in (found["coverage"], found["majority"], found["equal_memory"]["coverage"]):
+        assert {(one["mean"], one["low"], one["high"]) for one in curve} == {(0.0, 0.0, 0.0)}
+    assert in_words(found) == [
+        f"{one} is not surely another than that of `first`, at any second" for one in ("coverage", "majority")
+    ]
+    stopped = evaluate(project, asked(problems, name="stopped", against="first", stops_when_decided=True))
+    assert stopped.meta["difference"]["against"] == "first"
+    with pytest.raises(UserError, match="other problems"):
+        evaluate(project, asked(problems, limit=2, against="first"))
+    with pytest.raises(NotFoundError, match="evaluation `frist`"):
+        evaluate(project, asked(problems, against="frist"))
+
+
+def test_a_difference_is_told_where_it_is_sure() -> None:
+    points = [
+        {"seconds": s, "mean": m, "low": m - 0.1, "high": m + 0.1} for s, m in ((1.0, 0.05), (2.0, 0.3), (4.0, 0.25), (8.0, -0.2))
+    ]
+    said = in_words({"against": "teacher", "coverage": points})
+    assert said == [
+        "coverage is above that of `teacher` within 2 s to 4 s a problem, by 30.0 points at most",
+        "coverage is below that of `teacher` within 8 s to 8 s a problem, by 20.0 points at most",
+    ]
 
 
 # -- what was trained on ------------------------------------------------------------------------------------------------

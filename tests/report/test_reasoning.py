@@ -67,7 +67,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         store.save_named("evaluation", name, [store.make(Spec("samples", 1, {"name": name}), write).part()], about)
 
     save("teacher-gsm", meta("teacher", "gsm8k", 1.0, 0.9, has_verifier=True))
-    save("student-gsm", meta("student", "gsm8k", 0.3, 0.8))
+    sunk = [{**one, "mean": one["mean"] - 0.4, "low": one["low"] - 0.4, "high": one["high"] - 0.4} for one in points(0.3, 0.8)]
+    less = {"against": "teacher-gsm", "coverage": sunk, "majority": points(0.3, 0.1)}
+    save("student-gsm", meta("student", "gsm8k", 0.3, 0.8, difference=less))
     save("student-sums", meta("student", "sums", 0.3, 0.5, contamination="2 problems were trained on"))
     save(
         "stopped-gsm", meta("student", "gsm8k", 0.2, 0.6) | {"curves": {"majority": points(0.2, 0.6)}, "stops_when_decided": True}
@@ -97,6 +99,7 @@ def test_runs_on_the_same_problems_share_a_chart(blocks: list[Any]) -> None:
         "reasoning-coverage-0": ["student-gsm", "teacher-gsm"],
         "reasoning-majority-0": ["stopped-gsm", "student-gsm", "teacher-gsm"],
         "reasoning-best_of-0": ["teacher-gsm"],
+        "reasoning-difference-student-gsm": ["coverage", "majority"],
         "reasoning-coverage-3": ["student-sums"],
         "reasoning-majority-3": ["student-sums"],
     }
@@ -123,6 +126,13 @@ def test_a_line_has_the_points_and_the_band_that_were_kept(blocks: list[Any]) ->
     ] == "student-gsm: 78.7 % after 69.9 s a problem (70.8 % to 86.6 %), 15.6 samples each, batch 64".replace(
         "69.9 s", "1 min 10 s"
     )
+
+
+def test_a_difference_may_be_below_none(blocks: list[Any]) -> None:
+    chart = charts(blocks)["reasoning-difference-student-gsm"]
+    assert "student-gsm less teacher-gsm" in chart.title
+    low, high = chart.spec["layer"][1]["encoding"]["y"]["scale"]["domain"]
+    assert (low, high) == (pytest.approx(-0.4, abs=0.01), pytest.approx(0.46, abs=0.02))
 
 
 def test_the_table_tells_each_batch_and_what_was_trained_on(blocks: list[Any]) -> None:

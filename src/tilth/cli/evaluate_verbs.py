@@ -54,6 +54,7 @@ class Numbers(click.ParamType):
 @option("--threads", group=MACHINE, type=click.IntRange(min=1), metavar="N", help="Of the products on the CPU.")
 @option("--memory", group=MACHINE, type=ByteSize(), help="For states, at most; default: what the batch needs.")
 @option("--cache", is_flag=True, group=MACHINE, help="Read what prompts share once; samples are then the same to rounding.")
+@option("--against", group=ANSWER, metavar="EVALUATION", help="Of the same problems: the difference at each second.")
 @option("--name", group=ANSWER, help="Of the evaluation; default RUN-PROBLEMS.")
 @option("--json", "as_data", is_flag=True, group=ANSWER, help="As JSON.")
 @option("--debug", is_flag=True, group=ANSWER, help="Show tracebacks.")
@@ -78,6 +79,7 @@ def evaluate(
     threads: int | None,
     memory: int | None,
     cache: bool,
+    against: str | None,
     name: str | None,
     as_data: bool,
     debug: bool,
@@ -107,6 +109,7 @@ def evaluate(
         verifier=verifier,
         stops_when_decided=stop_when_decided,
         contaminated_too=contaminated_too,
+        against=against,
         uses_cache=cache,
         memory_bytes=memory,
         device=device,
@@ -120,6 +123,7 @@ def _run(asked: Evaluation, as_data: bool) -> None:
     from tilth.artifacts.naming import check_name
     from tilth.pipeline.evaluate import evaluate as work
     from tilth.pipeline.evaluate import n_requests
+    from tilth.pipeline.evaluation_differences import in_words
     from tilth.pipeline.problem_sets import problem_set
     from tilth.pipeline.progress import progress
     from tilth.pipeline.project import Project
@@ -141,6 +145,8 @@ def _run(asked: Evaluation, as_data: bool) -> None:
     for result in meta["results"]:
         if result["n_error"]:
             say(f"batch {result['batch']}: {result['n_error']:,} samples failed, and count neither as right nor as wrong")
+    for sentence in in_words(meta["difference"]) if meta.get("difference") else ():
+        say(sentence)
     say("95 % intervals over problems; `tilth report` draws them against seconds")
 
 

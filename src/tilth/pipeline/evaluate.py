@@ -14,8 +14,9 @@ from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
 from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError, UserError, did_you_mean
-from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
-from tilth.pipeline.evaluation_samples import MEASURED_FILE, SAMPLES_FILE, Evaluation, FoundModel, Told, Work, sample
+from tilth.pipeline.evaluation_differences import check_comparable, differences, trial_of
+from tilth.pipeline.evaluation_results import counts_of, curves_of, scores_of
+from tilth.pipeline.evaluation_samples import MEASURED_FILE, Evaluation, FoundModel, Told, Work, sample
 from tilth.pipeline.problem_overlap import Searched, as_rows, search_runs
 from tilth.pipeline.problem_sets import problem_set, prompting
 from tilth.pipeline.project import Project
@@ -42,7 +43,7 @@ def evaluate(project: Project, asked: Evaluation, tell: Told = lambda what: None
         spec = _spec(work, batch)
         with locked(store.root / "locks" / f"evaluate.{spec.key}"):
             made[batch] = store.find(spec) or sample(store, spec, work, batch, on_samples)
-    meta = _meta(work, overlap, made)
+    meta = _meta(store, work, overlap, made)
     named = store.save_named("evaluation", _name(asked, work), [each.part() for each in made.values()], meta)
     publish(store)
     return named
@@ -72,6 +73,8 @@ def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Sea
         asked.solving(batch)
     overlap = search_runs(store, [one.run.name if one.run else one.label for one in (model, verifier) if one], problems)
     _refuse(overlap, asked, tell)
+    if asked.against:
+        check_comparable(store, asked.against, problems.digest)
     return Work(asked, model, verifier, problems, how, stops), overlap
 
 
@@ -161,18 +164,15 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device)
 
 
-def _meta(work: Work, overlap: Searched, made: Mapping[int, Artifact]) -> dict[str, Any]:
-    from tilth.evaluate.budgets import Trial
-    from tilth.evaluate.samples import arranged
-
+def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifact]) -> dict[str, Any]:
     asked, ids = work.asked, [problem.id for problem in work.problems.problems]
     has_verifier, stopped = work.verifier is not None, asked.stops_when_decided
     trials, results = [], []
     for batch, artifact in made.items():
-        samples = list(read_samples(artifact.path / SAMPLES_FILE))
-        table, counts = arranged(samples, ids), counts_of(samples)
+        trials.append(trial_of(artifact, work.model.label, ids))
+        table = trials[-1].table
+        counts = counts_of(sample for row in table.rows for sample in row)
         measured = json.loads((artifact.path / MEASURED_FILE).read_text())
-        trials.append(Trial(work.model.label, batch, table, measured["memory_bytes"]))
         speed = {"tokens_per_second": counts["n_tokens"] / counts["seconds"] if counts["seconds"] else None}
         results.append({"batch": batch, **counts, **speed, **measured, **scores_of(table, asked.n, has_verifier, stopped)})
     best = min(results, key=lambda one: one["seconds"])
@@ -199,6 +199,7 @@ def _meta(work: Work, overlap: Searched, made: Mapping[int, Artifact]) -> dict[s
         "best_of_n": _last(best, "best_of", asked.n),
         "results": results,
         "curves": curves_of(trials, has_verifier, stopped),
+        "difference": differences(store, trials, store.get_named("evaluation", asked.against)) if asked.against else None,
     }
 
 

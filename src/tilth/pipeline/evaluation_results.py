@@ -48,25 +48,29 @@ def counts_of(samples: Iterable[Sample]) -> Result:
 
 
 def scores_of(table: SampleTable, n: int, has_verifier: bool, stopped_when_decided: bool) -> Result:
-    """By k: pass@k and the accuracy of each choice, with 95 % intervals over problems and the number of problems with k samples.
+    """By k: coverage (pass@k), reliability (pass^k) and the accuracy of each choice, over problems with k samples.
+
+    All with 95 % intervals over problems.
 
     Where votes were stopped, only that of the majority is told, of all n: what was cancelled is neither right nor wrong, and
     which samples were drawn depended on what the others said, so shares of right ones would be biased.
     """
-    from tilth.evaluate.coverage import pass_at_k
+    from tilth.evaluate.coverage import pass_at_k, pass_power_k
 
     if stopped_when_decided:
         return {"coverage": [], "majority": [_of_decided(table, n)]}
     ks = sorted({*(1 << i for i in range(n.bit_length())), n})
-    found: Result = {"coverage": [], **{name: [] for name in CHOICES[: 3 if has_verifier else 1]}}
+    found: Result = {"coverage": [], "reliability": [], **{name: [] for name in CHOICES[: 3 if has_verifier else 1]}}
     for k in (k for k in ks if k <= n):
         enough = table.n_complete_P >= k
         if not enough.any():
             break
         coverage_P = pass_at_k(table.n_complete_P[enough], table.n_correct_P[enough], k)
         found["coverage"].append(_interval(k, coverage_P))
+        reliability_P = pass_power_k(table.n_complete_P[enough], table.n_correct_P[enough], k)
+        found["reliability"].append(_interval(k, reliability_P))
         rows = [row for row, has_k in zip(table.complete_rows(), enough, strict=True) if has_k]
-        for name in found.keys() - {"coverage"}:
+        for name in found.keys() - {"coverage", "reliability"}:
             found[name].append(_interval(k, _accuracy(rows, k, _choose(name))))
     return found
 

@@ -37,7 +37,7 @@ class Evaluation:
 
     batches: a sweep, each measured by itself. shots: FILE:K; template: with `{question}`; stops: strings that end an answer.
     memory_bytes caps the states of the engine. verifier: a run of classes, or RUN:CLASS. contaminated_too: also where the run
-    was trained on some of the problems.
+    was trained on some of the problems. against: an evaluation of the same problems to be compared with.
     """
 
     run: str
@@ -56,6 +56,7 @@ class Evaluation:
     verifier: str | None = None
     stops_when_decided: bool = False
     contaminated_too: bool = False
+    against: str | None = None
     uses_cache: bool = False
     memory_bytes: int | None = None
     device: str = "cpu"

@@ -29,18 +29,20 @@ _RESULT = f"""[{{"batch": "BIGINT", "seconds": "DOUBLE", "tokens_per_second": "D
 
 @panel("Reasoning", order=87, per_corpus=False)
 def draw(scope: Scope) -> Iterable[Block]:
-    """Samples of problems: the share of problems that is solved by a second, divided by the number of problems. Seconds count
-    prefill, scoring and the last sample of a batch; of several batches the one that has completed most is shown at each second.
-    Bands are 95 % intervals over problems."""
+    """The share of problems that are solved within a budget of seconds: those since the start, over the number of problems.
+    They count prefill, scoring and the last sample; of several batches the one that had completed most is shown at each
+    budget. Bands are 95 % intervals over problems."""
     evaluations = scope.need(
         "evaluations", ("name", "meta"), "No model has been evaluated on problems yet: `tilth evaluate RUN --problems FILE` does."
     )
     rows = scope.rows(
         f"""select name, run, problems, coalesce(meta ->> '$.problems_digest', '') as digest, n_problems, n, temperature,
-                   contamination from {evaluations} order by problems, digest, name limit {MAX_EVALUATIONS}"""
+                   contamination, meta ->> '$.difference.against' as against
+            from {evaluations} order by problems, digest, name limit {MAX_EVALUATIONS}"""
     )
     for number_of_group, members in enumerate(_groups(rows)):
-        yield Grid(list(_charts(scope, evaluations, number_of_group, members)))
+        charts = [*_charts(scope, evaluations, number_of_group, members), *_differences(scope, evaluations, members)]
+        yield Grid(charts)
         yield _table(scope, evaluations, members)
 
 
@@ -70,14 +72,32 @@ def _charts(scope: Scope, evaluations: str, place: int, members: Sequence[Row]) 
             yield Chart(f"reasoning-{curve}-{place}", f"{title} ({about})", _lines(points, dict(legend)), legend=legend)
 
 
+def _differences(scope: Scope, evaluations: str, members: Sequence[Row]) -> Iterator[Chart]:
+    """For each evaluation that was compared with another one, its curves less the other's."""
+    for row in members:
+        points = [
+            {"name": curve, **point}
+            for curve in ("coverage", "majority")
+            for point in scope.rows(
+                f"""select unnest(from_json(meta -> '$.difference.{curve}', '{_POINT}'), recursive := true) from {evaluations}
+                    where name = ?""",
+                row["name"],
+            )
+        ]
+        if points:
+            colours = {"coverage": SOURCE_COLOURS[0], "majority": SOURCE_COLOURS[1]}
+            title = f"{row['name']} less {row['against']}: above 0 it solves more by that second"
+            yield Chart(f"reasoning-difference-{row['name']}", title, _lines(points, colours), legend=list(colours.items()))
+
+
 def _lines(points: Sequence[Row], colours: Mapping[str, str]) -> dict[str, Any]:
     """A line with its band for each evaluation, over seconds per problem."""
     import altair as alt
 
     data = [{**_rounded(point), "label": _label(point)} for point in points]
-    highest = max(point["high"] for point in points)
+    lowest, highest = min(point["low"] for point in points), max(point["high"] for point in points)
     colour = alt.Color("name:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=None)
-    scale = alt.Scale(domain=[0, min(1.0, max(0.05, highest))], nice=True)
+    scale = alt.Scale(domain=[min(0.0, lowest), min(1.0, max(0.05, highest))], nice=True)
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("seconds:Q", title="seconds per problem", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~g")),
         color=colour,
@@ -99,7 +119,8 @@ def _rounded(point: Row) -> dict[str, Any]:
 def _label(point: Row) -> str:
     what = f"{point['name']}: {share(point['mean'], 1)} after {seconds(point['seconds'])} a problem"
     interval = f"{share(point['low'], 1)} to {share(point['high'], 1)}"
-    return f"{what} ({interval}), {number(point['n_completed'])} samples each, batch {point['batch']}"
+    drawn = f", {number(point['n_completed'])} samples each, batch {point['batch']}" if point["batch"] else ""
+    return f"{what} ({interval}){drawn}"
 
 
 def _table(scope: Scope, evaluations: str, members: Sequence[Row]) -> Table:
