@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tilth.contracts import LOSSES, SAMPLES, SUBSET, check, uuid_array
 from tilth.errors import NotFoundError, RecipeError, SourceError, TilthError, UserError
 from tilth.evaluate.budgets import Trial
 from tilth.evaluate.samples import Sample, arranged
+from tilth.evaluate.votes import is_decided
 from tilth.pipeline.evaluate import evaluate
 from tilth.pipeline.evaluation_differences import in_words
 from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
@@ -430,8 +433,25 @@ def test_scores_by_k_are_those_of_the_room_of_evaluation() -> None:
     assert (by_k[4], by_k[1]) == (0.5, pytest.approx(0.375, abs=0.1))
     assert {one["k"]: one["mean"] for one in found["best_of"]}[4] == 0.5  # the last of each has the highest score
     assert all(one["low"] <= one["mean"] <= one["high"] for rows in found.values() for one in rows)
-    decided = scores_of(table, 4, True, True)
-    assert (decided["coverage"], [one["mean"] for one in decided["majority"]]) == ([], [0.5])
+
+
+def test_a_decided_vote_scores_as_the_full_one() -> None:
+    chance = random.Random(8)
+    full = [[chance.choice(["1", "1", "2", "3", None]) for _ in range(6)] for _ in range(60)]
+    samples = [made(str(p), row) for p, row in enumerate(full)]
+    cut = []
+    for row in samples:
+        counts: Counter[str] = Counter()
+        for i, one in enumerate(row):
+            is_out = is_decided(counts, 6 - i)
+            cut.append(dataclasses.replace(one, answer=None, is_correct=False, finish_reason="cancelled") if is_out else one)
+            counts.update([one.answer] if one.answer and not is_out else [])
+    assert sum(not one.is_complete for one in cut) > 20
+    decided = scores_of(arranged(cut), 6, False, True)
+    assert decided["coverage"] == []
+    whole = scores_of(arranged([one for row in samples for one in row]), 6, False, False)
+    assert decided["majority"] == whole["majority"][-1:]
+    assert 0 < whole["majority"][-1]["mean"] < 1
 
 
 def test_problems_with_fewer_samples_are_left_out_of_large_k() -> None:

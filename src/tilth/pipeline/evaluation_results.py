@@ -58,7 +58,8 @@ def scores_of(table: SampleTable, n: int, has_verifier: bool, stopped_when_decid
     from tilth.evaluate.coverage import pass_at_k, pass_power_k
 
     if stopped_when_decided:
-        return {"coverage": [], "majority": [_of_decided(table, n)]}
+        # the rows as they are: what was cancelled has no answer and does not vote, and a tie falls as it would have
+        return {"coverage": [], "majority": [_interval(n, _accuracy(table.rows, n, _choose("majority")))]}
     ks = sorted({*(1 << i for i in range(n.bit_length())), n})
     found: Result = {"coverage": [], "reliability": [], **{name: [] for name in CHOICES[: 3 if has_verifier else 1]}}
     for k in (k for k in ks if k <= n):
@@ -79,16 +80,6 @@ def _accuracy(rows: Sequence[Sequence[Sample]], k: int, choose: Choose) -> Any:
     from tilth.evaluate.votes import accuracy_at_k
 
     return accuracy_at_k(rows, k, choose, N_DRAWS)
-
-
-def _of_decided(table: SampleTable, n: int) -> Result:
-    from tilth.evaluate.votes import majority
-
-    right = []
-    for row in table.complete_rows():
-        answer = majority(row)
-        right.append(float(any(sample.is_correct for sample in row if sample.answer == answer and answer is not None)))
-    return _interval(n, right)
 
 
 def _interval(k: int, values: Any) -> Result:
