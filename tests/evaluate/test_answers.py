@@ -20,10 +20,10 @@ EQUAL: dict[str, list[str]] = {
            "\\[18\\]", "18\\text{ cm}", "18 \\mathrm{~cm}", "18cm", "18 cm^2", "18 cm²", "18\\text{ square units}", "{18}", "(18)", "18°",
            "18^\\circ", "18^{\\circ}", "18 degrees", "１８", "36/2", "9*2", "9 \\cdot 2", "9\\times2", "9 × 2 = 18", "\\frac{36}{2}", "18;",
            "USD 18", "US$18", "€18", "18€", "18 miles per hour", "18 mph", "18 m/s", "18 km/h", "18th", "f(x) = 18", "\\displaystyle 18",
-           "\\text{18}", "__18__", "***18***", "18 \\text{ units}^2", "18 ft."],
+           "\\text{18}", "__18__", "***18***", "18 \\text{ units}^2", "18 ft.", "$18/hour", "18/hr", "18 \\\\", "\\frac{36}{2} = 18", "$\\frac{36}{2}=18$"],
     "-5": ["-5", "−5", "–5", "- 5", "-5.0", "-$5", "$-5", "(-5)", "-\\frac{10}{2}", "\\frac{-10}{2}", "-(5)", "x = -5", "-5^\\circ", "\\text{-5}"],
     "1000": ["1000", "1,000", "1,000.00", "$1,000", "1 000", "1\u202f000", "1\u00a0000", "1{,}000", "1\\,000", "1,\\!000", "1e3", "1E3", "1.0e+3",
-             "10^3", "10**3", "10^{3}", "10³", "1 \\times 10^3", "1 × 10³", "1 thousand", "1,000 people", "1.000e3"],
+             "10^3", "10**3", "10^{3}", "10³", "1 \\times 10^3", "1 × 10³", "1 thousand", "(1,000)", "1,000 people", "1.000e3"],
     "2001/2": ["$1,000.50", "1,000.5", "1000.50", "2001/2", "1000 1/2", "\\$1{,}000.50", "1000\\frac12", "1,000 1/2"],
     "1234567": ["1,234,567", "1234567", "$1,234,567.00", "1.234567e6", "1.234567 million"],
     "5000000": ["5 million", "5,000,000", "$5 million", "5 \\times 10^6", "5e6", "5 million dollars"],
@@ -43,7 +43,8 @@ EQUAL: dict[str, list[str]] = {
     "oo": ["\\infty", "∞", "infinity", "+\\infty"],
     "3 + 4*I": ["3+4i", "4i + 3", "3 + 4 i"],
     "x**2 + 2*x + 1": ["x^2+2x+1", "(x+1)^2", "x^{2} + 2x + 1", "1+2x+x²", "y = x^2+2x+1", "(x+1)(x+1)", "f(x) = (x+1)^2"],
-    "(x + y)/(x*y)": ["\\frac{1}{x} + \\frac{1}{y}", "\\frac{x+y}{xy}", "(x+y)/(x*y)"],
+    "1/y + 1/x": ["\\frac{1}{x} + \\frac{1}{y}", "\\frac{x+y}{xy}", "(x+y)/(x*y)", "\\frac{(x+y)(x+1)}{xy(x+1)}", "\\frac{x^2-y^2}{xy(x-y)}"],
+    "x/(x + 1)": ["\\frac{x}{x+1}", "x/(x+1)", "1 - \\frac{1}{x+1}", "\\frac{2x}{2x+2}", "\\frac{x^2-x}{x^2-1}"],
     "2*x": ["2x", "2 x", "2*x", "x + x", "2\\cdot x"],
     "(1, 2)": ["(1,2)", "(1, 2)", "\\left(1, 2\\right)", "(1.0, 4/2)", "( 1 , 2 )", "(x,y) = (1,2)"],
     "(3, pi/2)": ["\\left( 3, \\frac{\\pi}{2} \\right)", "(3, π/2)", "(3,\\pi/2)"],
@@ -54,6 +55,7 @@ EQUAL: dict[str, list[str]] = {
     "{-2, 2}": ["\\pm 2", "±2", "x = \\pm 2", "2, -2", "+/-2"],
     "{1 + sqrt(2), 1 - sqrt(2)}": ["1 \\pm \\sqrt{2}", "1+\\sqrt{2}, 1-\\sqrt{2}", "1±√2", "1-√2 or 1+√2"],
     "monday": ["Monday", "monday.", "\\text{Monday}", "**Monday**", "\\text{monday}", "MONDAY", "\"Monday\""],
+    "{(1, 2), (3, 4)}": ["(1,2), (3,4)", "(3, 4) and (1, 2)", "(3,4),(1,2)", "\\{(1,2),(3,4)\\}"],
     "no solution": ["no solution", "No Solution", "\\text{no solution}"],
     "A": ["A", "(A)", "A)", "A.", "\\text{A}", "\\text{(A)}", "**A**", "\\textbf{(A)}", "\\boxed{A}"],
     "3:2": ["3:2", "3 : 2"],
@@ -65,12 +67,12 @@ DIFFERENT = [
     ("0.33", "1/3"), ("1,2", "12"), ("(1,2)", "(2,1)"), ("[0,1]", "(0,1)"), ("5", "-5"), ("50%", "50"), ("x", "y"), ("1000", "1,00"),
     ("5 hours", "5:00"), ("A", "B"), ("2^3", "6"), ("\\frac12", "\\frac21"), ("1 1/2", "1/2"), ("10^2", "10"), ("2x", "x^2"), ("0", "O"),
     ("\\sqrt{2}", "1.41421356"), ("\\pi", "3.14159"), ("3/4", "3:4"), ("1011_2", "1011"), ("yes", "no"), ("-1 1/2", "-1/2"),
-    ("{1,2}", "(1,2)"),
+    ("{1,2}", "(1,2)"), ("2/m", "2"), ("2x", "2"), ("(-1,0)", "(-1,000)"),
 ]  # fmt: skip
 UNPARSED = [
     "", " ", ".", "$", "\\boxed{}", "???", "...", "0.333...", "1/0", "\\frac{1}{0}", "0/0", "\\infty - \\infty", "x = 1, y = 2", "2 hours 3 minutes",
     "3 hours and 20 minutes", "5!", "((((", "1 +", "* 3", "2 3", "\\frac{1}{", "x > 5", "2x + 3y = 5", "\\sin x", "2^3^2", "#", "{", "}", ")(",
-    "5 \\pm 1 \\pm 2", "1.2.3", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(1, )", "0^0", "0^{-1}",
+    "5 \\pm 1 \\pm 2", "1.2.3", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(1, )", "March 5", "18 (eggs)", "5 + apples", "the 5", "0^0", "0^{-1}",
 ]  # fmt: skip
 HOSTILE = {
     "a tower": "9**9**9**9",
@@ -125,6 +127,13 @@ HOSTILE = {
     "powers of roots": "(\\sqrt{2}+\\sqrt{3}+\\sqrt{5}+\\sqrt{7})^{12}",
     "nested roots": "\\sqrt{2+\\sqrt{2+\\sqrt{2+\\sqrt{2+\\sqrt{2}}}}}",
     "one over nested roots": "\\frac{1}{\\sqrt{2+\\sqrt{2+\\sqrt{2+\\sqrt{2}}}}}",
+    # these took sympy seconds to minutes before roots and fractions were bounded
+    "pi and roots below": "\\frac{1}{(i-3)+\\frac{1}{\\pi+\\sqrt{7}}}",
+    "fractions below": "\\frac{1}{\\frac{1}{\\sqrt{2-97}+(2-\\pi)}+\\frac{1}{\\frac{2}{i}+(i)^{1/3}}}",
+    "powers of roots of fractions": "(\\sqrt{(\\frac{2}{\\sqrt{7}}-(2)^{12})-\\frac{1}{\\frac{1}{\\pi+2}+(3-\\pi)}})^{5}",
+    "a power of fractions below": "((\\frac{1}{y+\\pi})^{12}+(\\sqrt{5}*\\pi)^{1/3})^{-2}",
+    "tuples within tuples": "(" * 80 + "1" + ",2)" * 58,
+    "tuples within tuples, whole": "(" * 60 + "1" + ",2)" * 60,
     "complex roots": "(1+i)^{12}+(2+3i)^{1/12}+(-7)^{5/12}",
 }
 
@@ -164,16 +173,22 @@ def test_hostile_answers_take_no_time_and_run_nothing(name: str, monkeypatch: py
         raise AssertionError("a model's text was evaluated")
 
     canonical("x + \\frac{1}{x} + \\frac{1}{1+\\sqrt{2}}")
-    for module, function in ((sympy, "sympify"), (sympy.parsing.sympy_parser, "eval_expr"), (sympy.parsing.sympy_parser, "parse_expr")):
+    for module, function in (
+        (sympy, "sympify"),
+        (sympy.parsing.sympy_parser, "eval_expr"),
+        (sympy.parsing.sympy_parser, "parse_expr"),
+    ):
         monkeypatch.setattr(module, function, refuse)
     # processor time: others may use the machine
     start = time.process_time()
     answer = canonical(HOSTILE[name])
     assert time.process_time() - start < 0.05
-    assert answer is None or len(answer) < 300
+    assert answer is None or len(answer) < 400
 
 
-@pytest.mark.parametrize("name", ["a tower", "an import", "a call", "an attribute", "100 kB of parentheses", "NUL", "a factorial", "an escape"])
+@pytest.mark.parametrize(
+    "name", ["a tower", "an import", "a call", "an attribute", "100 kB of parentheses", "NUL", "a factorial", "an escape"]
+)
 def test_these_are_no_answers(name: str) -> None:
     assert canonical(HOSTILE[name]) is None
 
@@ -186,7 +201,11 @@ def test_fractions_are_equal_in_every_spelling(number: Fraction) -> None:
     p, q = number.numerator, number.denominator
     sign, whole, rest = "-" if p < 0 else "", abs(p) // q, abs(p) % q
     spellings = [f"{p}/{q}", f"\\frac{{{p}}}{{{q}}}", f"{sign}\\dfrac{{{abs(p)}}}{{{q}}}", f"x = {p}/{q}", f"({7 * p})/{7 * q}"]
-    spellings += [f"\\boxed{{{sign}{whole}\\frac{{{rest}}}{{{q}}}}}", f"{sign}{whole} {rest}/{q}", f"\u2212{abs(p)}/{q}" if p < 0 else f"+{p}/{q}"]
+    spellings += [
+        f"\\boxed{{{sign}{whole}\\frac{{{rest}}}{{{q}}}}}",
+        f"{sign}{whole} {rest}/{q}",
+        f"\u2212{abs(p)}/{q}" if p < 0 else f"+{p}/{q}",
+    ]
     spellings += [f"{100 * p}/{q}%"]
     assert {canonical(spelling) for spelling in spellings} == {str(number)}
 
@@ -194,11 +213,26 @@ def test_fractions_are_equal_in_every_spelling(number: Fraction) -> None:
 @given(st.integers(min_value=-(10**14), max_value=10**14), st.integers(min_value=0, max_value=4))
 def test_decimals_are_equal_in_every_spelling(digits: int, n_places: int) -> None:
     number = Fraction(digits, 10**n_places)
-    plain = f"{'-' if digits < 0 else ''}{abs(digits) // 10**n_places}" + (f".{abs(digits) % 10**n_places:0{n_places}d}" if n_places else "")
+    plain = f"{'-' if digits < 0 else ''}{abs(digits) // 10**n_places}" + (
+        f".{abs(digits) % 10**n_places:0{n_places}d}" if n_places else ""
+    )
     grouped = f"{abs(digits) // 10**n_places:,}" + (plain[plain.index(".") :] if n_places else "")
     sign = "-" if digits < 0 else ""
-    spellings = [plain, f"{sign}${grouped}", f"${sign}{grouped}", f"**{plain}**", f"{plain} dollars", f"{plain}0" if n_places else f"{plain}.0", f"{plain}e0"]
-    spellings += [f"\\boxed{{{sign}{grouped.replace(',', '{,}')}}}", f"{digits}e-{n_places}", f"{digits} \\times 10^{{-{n_places}}}", f"{plain}."]
+    spellings = [
+        plain,
+        f"{sign}${grouped}",
+        f"${sign}{grouped}",
+        f"**{plain}**",
+        f"{plain} dollars",
+        f"{plain}0" if n_places else f"{plain}.0",
+        f"{plain}e0",
+    ]
+    spellings += [
+        f"\\boxed{{{sign}{grouped.replace(',', '{,}')}}}",
+        f"{digits}e-{n_places}",
+        f"{digits} \\times 10^{{-{n_places}}}",
+        f"{plain}.",
+    ]
     assert {canonical(spelling) for spelling in spellings} == {str(number)}
 
 
@@ -253,7 +287,9 @@ def test_the_last_answer_of_a_text_is_found(text: str, wanted: str | None) -> No
     assert extract(text) == wanted
 
 
-@pytest.mark.parametrize("text", ["\\boxed{" * 15_000, "}" * 100_000, "{" * 100_000, "#" * 100_000, "#### " * 20_000, "\\boxed{1}" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["\\boxed{" * 15_000, "}" * 100_000, "{" * 100_000, "#" * 100_000, "#### " * 20_000, "\\boxed{1}" * 10_000]
+)
 def test_extraction_is_linear(text: str) -> None:
     start = time.process_time()
     extract(text)
@@ -269,7 +305,10 @@ def test_what_cannot_be_parsed_is_never_correct() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("file", "n"), [("gsm8k_test/grade_school_math/data/test.jsonl", 1319), ("gsm8k_train/grade_school_math/data/train.jsonl", 7473)])
+@pytest.mark.parametrize(
+    ("file", "n"),
+    [("gsm8k_test/grade_school_math/data/test.jsonl", 1319), ("gsm8k_train/grade_school_math/data/train.jsonl", 7473)],
+)
 def test_every_answer_of_gsm8k_is_a_whole_number_in_one_spelling(test_data: Path, file: str, n: int) -> None:
     lines = (test_data / file).read_text().splitlines()
     assert len(lines) == n

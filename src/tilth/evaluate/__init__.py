@@ -1,7 +1,7 @@
 """Many samples a problem: which of them are right, which answer is chosen, and what that costs in seconds.
 
 problems    what is asked, as a prompt, and the answer that is right
-answers     the answer in a text, and one spelling for all that are equal; expressions: the parser behind it
+answers     the answer in a text, and one spelling for all that are equal; by spellings, and expressions' parser
 samples     what was drawn, and when it was finished; as arrays of problems x samples
 coverage    pass@k and pass^k without bias, and intervals over problems
 votes       majority, weighted majority and best-of-n; how often each is right with k samples

@@ -21,8 +21,10 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+){0,7}")
 _NAMED = re.compile(
     r"([a-zA-Z](?:_\w|_\{\w+\})?(?:\([a-zA-Z]\))?|\([a-zA-Z](?:\s*,\s*[a-zA-Z])+\))\s*(?:=|\\in(?![a-zA-Z]))\s*(.+)", re.DOTALL
 )
-_EQUATION = re.compile(r"[^a-zA-Z=]*=\s*(.+)", re.DOTALL)
-_OR = re.compile(r",|;|\bor\b|\band\b")
+_EQUATION = re.compile(r"(?:\\[a-zA-Z]+|[^a-zA-Z=\\])*=\s*(.+)", re.DOTALL)
+_OR = re.compile(r"\bor\b|\band\b")
+# (1,000) is a number in brackets
+_ZEROS = re.compile(r"0\d")
 _PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])|\+/-|\+-")
 _UNION = re.compile(r"\\cup(?![a-zA-Z])|(?<=[)\]])\s*U\s*(?=[(\[])")
 
@@ -94,9 +96,9 @@ def _bracketed(text: str) -> str | None:
     else:
         return None
     parts = _split(inner)
-    if parts is None or (len(parts) < 2 and not is_set):
+    if parts is None or (len(parts) < 2 and not is_set) or any(_ZEROS.match(part) for part in parts[1:]):
         return None
-    values = [_value(part) for part in parts]
+    values = [_bracketed(undressed(part)) or _value(part) for part in parts]
     if None in values:
         return None
     known = [value for value in values if value is not None]
@@ -124,7 +126,7 @@ def _listed(text: str) -> str | None:
     if words:
         return words
     text = without_thousands(text)
-    parts = [undressed(part) for part in _OR.split(text)] if _OR.search(text) else [text]
+    parts = [undressed(part) for piece in _split(text) or [text] for part in _OR.split(piece)]
     parts = [part for part in parts if part]
     if len(_PLUS_MINUS.findall(text)) > 1 or len(parts) > 16:
         return None
@@ -133,7 +135,7 @@ def _listed(text: str) -> str | None:
     units = {unit for part in parts if (unit := without_unit(part)[1])}
     if len(parts) > 1 and (len(names) > 1 or len(units) > 1):
         return None
-    values = {_value(part) for part in parts}
+    values = {(_bracketed(part) if len(parts) > 1 else None) or _value(part) for part in parts}
     if None in values or not values:
         return None
     known = sorted(value for value in values if value is not None)

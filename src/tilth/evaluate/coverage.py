@@ -78,7 +78,8 @@ def bootstrap_columns(
     means = []
     for start in range(0, n_draws, at_once := max(1, _DRAWN_AT_ONCE // n_problems)):
         size = min(at_once, n_draws - start)
-        times_DP = rng.multinomial(n_problems, np.full(n_problems, 1 / n_problems), size=size)
+        drawn_DP = rng.integers(n_problems, size=(size, n_problems)) + n_problems * np.arange(size)[:, None]
+        times_DP = np.bincount(drawn_DP.ravel(), minlength=size * n_problems).reshape(size, n_problems)
         means.append(times_DP @ values_PT / n_problems)
     low_T, high_T = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return values_PT.mean(axis=0), low_T, high_T

@@ -13,7 +13,7 @@ from typing import Any
 
 import sympy
 
-MAX_LENGTH = 200
+MAX_LENGTH = 120
 _MAX_DEPTH = 12
 _MAX_BITS = 512
 _MAX_POWER = 12
@@ -29,6 +29,7 @@ _QUOTIENT = re.compile(r"/|\\div(?![a-zA-Z])")
 _POWER = re.compile(r"\^|\*\*")
 _CONSTANTS = {"pi": sympy.pi, "infty": sympy.oo, "infinity": sympy.oo, "inf": sympy.oo, "oo": sympy.oo}
 _GREEK = frozenset(("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "rho", "sigma", "tau", "phi", "omega"))
+_LONG_WORD = re.compile(r"(?<![\\a-zA-Z])(?!infinity)[a-zA-Z]{4,}")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -43,6 +44,8 @@ def simplest(text: str) -> str:
     """
     if len(text) > MAX_LENGTH:
         raise ParseError("too long")
+    if _LONG_WORD.search(text):
+        raise ParseError("a word, which is no product of its letters")
     parser = _Parser(text)
     value = parser.sum()
     if not parser.is_at_end():
@@ -61,29 +64,43 @@ def _printed(value: Any) -> str:
         return str(value)
     if _n_terms(value) > _MAX_TERMS:
         raise ParseError("too many terms")
-    if not value.free_symbols:
-        return str(sympy.expand(_without_roots_below(sympy.expand(value))))
-    return str(_cancelled(value))
-
-
-def _without_roots_below(value: Any) -> Any:
-    below = sympy.denom(sympy.together(value))
-    if below.is_Rational:
-        return value
-    if len([part for part in below.atoms(sympy.Pow) if part.exp.is_Rational]) > 2:
-        raise ParseError("too many roots in a denominator")
-    return sympy.radsimp(value)
+    return str(sympy.expand(_cancelled(value)))
 
 
 def _cancelled(value: Any) -> Any:
-    below = [part for part in value.atoms(sympy.Pow) if part.exp.could_extract_minus_sign() and part.base.free_symbols]
-    if not below:
-        return sympy.expand(value)
-    if any(not (part.exp.is_Integer and part.base.is_polynomial()) for part in below) or len(value.free_symbols) > 3:
-        raise ParseError("a fraction that is not one of polynomials")
-    if _n_terms(value) > _MAX_FRACTION_TERMS:
+    """The value with its fractions brought together and cancelled, where there is a sum below."""
+    if not any(_is_below(part) and part.base.is_Add and part.base.free_symbols for part in value.atoms(sympy.Pow)):
+        return value
+    if any(not part.exp.is_Integer for part in value.atoms(sympy.Pow)) or value.has(sympy.pi, sympy.I):
+        raise ParseError("a fraction that is not one of polynomials with rational coefficients")
+    if _n_terms(value) > _MAX_FRACTION_TERMS or len(value.free_symbols) > 3:
         raise ParseError("too large a fraction")
     return sympy.cancel(value)
+
+
+def _is_below(part: Any) -> bool:
+    return part.exp.is_Rational and part.exp < 0
+
+
+def _inverse(value: Any) -> Any:
+    """1 / value, without roots of whole numbers below: those are conjugated away, one after the other."""
+    if value.is_zero:
+        raise ParseError("division by zero")
+    if not value.is_Add or value.free_symbols:
+        return 1 / value
+    found = {part for part in value.atoms(sympy.Pow) if part.exp == sympy.S.Half}
+    roots = sorted(found | ({sympy.I} if value.has(sympy.I) else set()), key=str)
+    if value.atoms(sympy.Pow) - set(roots) or any(part.is_Pow and not part.base.is_Integer for part in roots) or len(roots) > 3:
+        raise ParseError("too many roots below")
+    if value.has(sympy.pi) and roots:
+        raise ParseError("roots and pi below")
+    conjugates = sympy.S.One
+    for root in roots:
+        conjugate = value.xreplace({root: -root})
+        conjugates, value = sympy.expand(conjugates * conjugate), sympy.expand(value * conjugate)
+    if value.is_zero:
+        raise ParseError("division by zero")
+    return sympy.expand(conjugates / value)
 
 
 def _n_terms(value: Any) -> int:
@@ -151,10 +168,7 @@ class _Parser:
         product = self.power()
         while True:
             if self.take(_QUOTIENT):
-                divisor = self.signed_power()
-                if divisor.is_zero:
-                    raise ParseError("division by zero")
-                product = product / divisor
+                product = product * _inverse(self.signed_power())
             elif self.take(_PRODUCT):
                 product = product * self.signed_power()
             elif (found := self.peek()) and (found.isalpha() or found in "\\([{"):
@@ -223,10 +237,8 @@ class _Parser:
         if name in _GREEK:
             return _symbol(name)
         if name == "frac":
-            above, below = self.argument(), self.argument()
-            if below.is_zero:
-                raise ParseError("division by zero")
-            return above / below
+            above = self.argument()
+            return above * _inverse(self.argument())
         if name == "sqrt":
             degree = self.group() if self.peek() == "[" else sympy.Integer(2)
             return _root(self.argument(), degree)
@@ -269,14 +281,28 @@ def _power(base: Any, exponent: Any) -> Any:
         n_bits = max(int(base.p).bit_length(), int(base.q).bit_length())
         if n_bits * max(1, abs(exponent)) > _MAX_BITS or exponent.q > _MAX_POWER or (exponent.q > 1 and n_bits > 128):
             raise ParseError("too large a power")
-    elif exponent.is_Rational:
-        if abs(exponent) > _MAX_POWER or exponent.q > _MAX_POWER:
+    elif exponent.is_Integer:
+        if abs(exponent) > _MAX_POWER or (base.is_Add and _n_terms(base) ** abs(exponent) > _MAX_TERMS**2):
             raise ParseError("too large a power")
+        if exponent < 0 and _n_terms(base) > 4:
+            raise ParseError("too large a power below")
+        if exponent < 0:
+            return _inverse(sympy.expand(base**-exponent))
+    elif exponent.is_Rational:
+        _check_root(base, exponent)
     elif not exponent.free_symbols or not (base.is_Rational or base.is_Symbol) or _n_terms(exponent) > 4:
         raise ParseError("a power that is no answer")
     power = base**exponent
     _check_size(power)
     return power
+
+
+def _check_root(base: Any, exponent: Any) -> None:
+    """Of sums and products few roots are answers: of polynomials, and of a few roots of whole numbers."""
+    within = [part for part in base.atoms(sympy.Pow) if not part.exp.is_Integer or part.exp < 0]
+    is_simple = not base.has(sympy.I) and _n_terms(base) <= 4 and abs(exponent) <= 2 and exponent.q <= 3
+    if not is_simple or (base.free_symbols and within) or any(not part.base.is_Integer for part in within):
+        raise ParseError("a root that is no answer")
 
 
 def _check_size(value: Any) -> None:

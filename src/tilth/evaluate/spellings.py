@@ -54,7 +54,7 @@ _LETTER_UNITS = frozenset("mgshlLWVJNKCF")
 _SMALL_WORDS = re.compile(r"of|an?|in|at|to|by|on", re.IGNORECASE)
 _NO_UNITS = re.compile(r"pi|sqrt|infinity|inf|and|or", re.IGNORECASE)
 _UNIT = re.compile(
-    r"^(.*?[\d)}.])(\s*)([a-zA-Z][a-zA-Z\s./'-]*(?:\^?\{?[23]\}?)?(?:\s*/\s*[a-zA-Z]+(?:\^?\{?[23]\}?)?)?)$", re.DOTALL
+    r"^(.*?[\d)}.])(\s*/?\s*)([a-zA-Z][a-zA-Z\s./'-]*(?:\^?\{?[23]\}?)?(?:\s*/\s*[a-zA-Z]+(?:\^?\{?[23]\}?)?)?)$", re.DOTALL
 )
 _PERCENT = re.compile(r"^(.+?)\s*(?:%|percent(?:age)?(?: points?)?|per cent|pct)$", re.IGNORECASE)
 
@@ -80,7 +80,7 @@ def undressed(text: str) -> str:
     text = " ".join(text.split())
     for _ in range(8):
         before = text
-        text = text.strip().rstrip(",;")
+        text = text.strip().rstrip(",;\\ ")
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1]
         if found := _WRAPPED.match(text):
@@ -124,7 +124,7 @@ def without_unit(text: str) -> tuple[str, str]:
         scale, words = f"*{_SCALES[words[0].lower()]}", words[1:]
         if not words:
             return f"({number}){scale}", ""
-    if not all(map(_is_unit, words)) or not (blank or scale or _is_short_unit(words[0])):
+    if not all(map(_is_unit, words)) or ("/" in blank and len(words[0]) == 1) or not (blank or scale or _is_short_unit(words[0])):
         return text, ""
     return (f"({number}){scale}" if scale else number), " ".join(words).lower()
 
