@@ -1,0 +1,102 @@
+"""A small teacher on text and arithmetic, a pure and a hybrid student of it, and which of the three answers more in the same time.
+
+python recipes/distill.py                   all of it, in a project: under 20 minutes on two cores; a second time only what changed
+python recipes/distill.py steps=40 n_problems=8 samples=4
+
+or verb by verb:
+
+tilth build distill
+tilth pick lessons "is_keeper and n_tokens >= 8" --from distill --validation 0.02
+tilth train distill:teacher
+tilth distill distill:hybrid
+tilth distill distill:pure
+tilth evaluate teacher --problems arithmetic:n=60,n_steps=3 --n 32 --name reason-teacher
+tilth evaluate hybrid --problems arithmetic:n=60,n_steps=3 --n 32 --name reason-hybrid --against reason-teacher
+tilth evaluate pure --problems arithmetic:n=60,n_steps=3 --n 32 --name reason-pure --against reason-teacher
+tilth sql "select evaluation, avg(is_correct::int), sum(n_tokens) from samples group by 1"
+tilth report
+"""
+
+import shlex
+import subprocess
+import sys
+
+from tilth import Bpe, Corpus, Train
+from tilth.corpus import PackageDescriptions, Questions
+from tilth.corpus.questions.arithmetic import Arithmetic
+from tilth.pipeline.recipe import Distill
+
+N_STEPS = 3
+STUDENTS = {"hybrid": "DDAD", "pure": "DDDD"}
+
+
+def corpus(n: int = 40_000, megabytes: float = 1.0, vocab_size: int = 320) -> Corpus:
+    """Sums with their steps, and what the packages installed here say about themselves."""
+    sums = Questions("sums", Arithmetic(n=n, n_steps=(1, N_STEPS)))
+    readmes = PackageDescriptions("readmes", max_bytes=int(megabytes * 1_000_000))
+    return Corpus(sources=[sums, readmes], tokenizer=Bpe(vocab_size))
+
+
+def teacher(subset: str = "lessons", steps: int = 1200, d_model: int = 128, seed: int = 0) -> Train:
+    """A transformer."""
+    model = {"layers": "A*4", "d_model": d_model, "n_heads": 4}
+    return Train(subset=subset, model=model, settings=_settings("next_token", steps, lr=4e-3, seed=seed))
+
+
+def hybrid(subset: str = "lessons", steps: int = 1200, seed: int = 1) -> Distill:
+    """A student that keeps one attention layer of four."""
+    return Distill(subset=subset, teacher="teacher", layers=STUDENTS["hybrid"], stages=_stages(steps, seed))
+
+
+def pure(subset: str = "lessons", steps: int = 1200, seed: int = 1) -> Distill:
+    """A student without attention."""
+    return Distill(subset=subset, teacher="teacher", layers=STUDENTS["pure"], stages=_stages(steps, seed))
+
+
+def _stages(steps: int, seed: int) -> list[dict]:
+    """MOHAWK's three, in a third of the teacher's `steps`."""
+    shares = {"orientation": (0.03, 3e-3), "alignment": (0.07, 3e-3), "distillation": (0.23, 2e-3)}
+    return [_settings(objective, max(1, int(share * steps)), lr, seed) for objective, (share, lr) in shares.items()]
+
+
+def _settings(objective: str, steps: int, lr: float, seed: int) -> dict:
+    return {
+        "objective": objective,
+        "steps": steps,
+        "seq_len": 128,
+        "global_batch": 32,
+        "lr": lr,
+        "warmup_steps": steps // 20,
+        "checkpoint_every": max(steps // 2, 1),
+        "eval_every": max(steps // 2, 1),
+        "seed": seed,
+    }
+
+
+def main(steps: str = "1200", n_problems: str = "60", samples: str = "32", n: str = "40000", megabytes: str = "1.0") -> None:
+    """All of it, verb by verb, as a user would type it."""
+    _tilth("build", "distill", f"n={n}", f"megabytes={megabytes}")
+    _tilth("pick", "lessons", "is_keeper and n_tokens >= 8", "--from", "distill", "--validation", "0.02")
+    _tilth("train", "distill:teacher", f"steps={steps}")
+    for student in STUDENTS:
+        _tilth("distill", f"distill:{student}", f"steps={steps}")
+    problems = f"arithmetic:n={n_problems},n_steps={N_STEPS}"
+    for run in ("teacher", *STUDENTS):
+        against = [] if run == "teacher" else ["--against", "reason-teacher"]
+        _tilth("evaluate", run, "--problems", problems, "--n", samples, "--max-tokens", "64", "--name", f"reason-{run}", *against)
+    _tilth("sql", "select evaluation, count(*) as n, avg(is_correct::int) as correct, sum(n_tokens) as tokens from samples group by 1")
+    _tilth("report")
+
+
+def _tilth(*words: str) -> None:
+    print(f"\n$ {shlex.join(['tilth', *words])}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "tilth", *words], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    try:
+        main(**dict(word.split("=", 1) for word in sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
