@@ -158,7 +158,7 @@ def text() -> Tensor:
     return torch.from_numpy((letters[letters < 128].astype(np.int64) - 31).clip(0))
 
 
-def read(text: Tensor, generator: np.random.Generator, n_rows: int = 16, n_tokens: int = 64) -> Batch:
+def read(text: Tensor, generator: np.random.Generator, n_rows: int = 16, n_tokens: int = 48) -> Batch:
     rows = torch.stack(
         [text[start : start + n_tokens + 1] for start in generator.integers(len(text) - n_tokens - 1, size=n_rows)]
     )
@@ -181,7 +181,7 @@ def fit(model: Decoder, loss: Callable[[Batch], tuple[Tensor, Tensor]], text: Te
 def teacher(text: Tensor, one_thread: None) -> Decoder:
     torch.manual_seed(0)
     model = Decoder(ModelConfig(vocab_size=97, d_model=48, layers="A*2", n_heads=4, n_kv_heads=2, d_ff=96, chunk_size=32))
-    fit(model, lambda batch: model.loss(*batch), text, 200, 6e-3)
+    fit(model, lambda batch: model.loss(*batch), text, 120, 8e-3)
     return model
 
 
@@ -207,6 +207,5 @@ def test_aligned_layers_make_a_model_near_its_teacher_and_nearer_from_attention(
         before, objective = divergence(student, teacher, text), Alignment(teacher)
         fit(student, lambda batch: objective.loss(student, batch), text, 40, 1e-2)  # noqa: B023
         near[from_attention] = divergence(student, teacher, text)
-        print(letter, from_attention, before, near[from_attention])
         assert near[from_attention] < 0.4 * before
-    assert near[True] < {"D": 0.5, "M": 0.95}[letter] * near[False]
+    assert near[True] < 0.85 * near[False]
