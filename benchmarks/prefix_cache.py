@@ -4,7 +4,8 @@ python benchmarks/prefix_cache.py [--seeds 2] [--only lmsys] [--table]      abou
 
 The same trace, the same bytes and the same ledger for all; each request ends as it arrives, as in the paper's simulator
 (arXiv 2411.19379). Traces are made (lmsys, sharegpt, swebench: seed 0 is the one that policies were designed on, the others are
-held out) but for Mooncake's, which TILTH_TEST_DATA holds. --table prints every cell and appends nothing.
+held out) but for Mooncake's, which TILTH_TEST_DATA holds: its first 1,200 requests of up to 32k tokens, and apart from the other
+cells its first 4,000, in which single hits weigh less. --table prints every cell and appends nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ OURS, INT8 = "tilth", "tilth+int8"
 PEERS = ("vllm+", "block-lru", "sglang+", "marconi")
 GIGABYTE = 10**9
 MOONCAKE = "mooncake_traces/FAST25-release/traces/conversation_trace.jsonl"
+MOONCAKE_REQUESTS = {"mooncake": 1_200, "mooncake-4000": 4_000}
 # Workload, sessions a second, capacities in GB.
-SHAPES = {
+Shapes = dict[str, tuple[tuple[str, float, tuple[int, ...]], ...]]
+SHAPES: Shapes = {
     "marconi-7b": (
         ("lmsys", 0.5, (1, 2, 3, 5, 10)),
         ("lmsys", 2.0, (1, 2, 3, 5, 10)),
@@ -48,6 +51,10 @@ SHAPES = {
         ("swebench", 0.5, (5, 10, 20)),
         ("mooncake", 0.0, (20, 50)),
     ),
+}
+LONGER: Shapes = {
+    "marconi-7b": (("mooncake-4000", 0.0, (10, 20, 40, 100)),),
+    "modern": (("mooncake-4000", 0.0, (20, 50, 100)),),
 }
 TIMED = (("lmsys", 0.5, 5), ("sharegpt", 0.5, 5), ("swebench", 0.5, 10), ("mooncake", 0.0, 40))
 
@@ -78,19 +85,21 @@ def trace(workload: str, rate: float, seed: int) -> list[TraceRequest]:
     """Made or read once."""
     key = workload, rate, seed
     if key not in _traces:
-        if workload == "mooncake":
-            _traces[key] = read_trace(Path(os.environ["TILTH_TEST_DATA"]) / MOONCAKE, limit=1200, max_input=32_768)
+        if workload in MOONCAKE_REQUESTS:
+            path, limit = Path(os.environ["TILTH_TEST_DATA"]) / MOONCAKE, MOONCAKE_REQUESTS[workload]
+            _traces[key] = read_trace(path, limit=limit, max_input=32_768)
         else:
             _traces[key] = synthetic_trace(workload, rate, seed)
     return _traces[key]
 
 
-def places(geometry: str, seeds: Sequence[int], only: str | None) -> Iterator[Place]:
-    for workload, rate, capacities in SHAPES[geometry]:
-        if only not in (None, workload) or (workload == "mooncake" and not has_mooncake()):
+def places(shapes: Shapes, geometry: str, seeds: Sequence[int], only: str | None) -> Iterator[Place]:
+    for workload, rate, capacities in shapes[geometry]:
+        is_recorded = workload in MOONCAKE_REQUESTS
+        if only not in (None, workload) or (is_recorded and not has_mooncake()):
             continue
         # a recorded trace has no seed
-        for seed in seeds if workload != "mooncake" else [seed for seed in seeds if not seed]:
+        for seed in seeds if not is_recorded else [seed for seed in seeds if not seed]:
             for gigabytes in capacities:
                 names = [*PEERS, OURS, INT8]
                 requests = trace(workload, rate, seed)
@@ -185,11 +194,14 @@ def main() -> None:
         print("TILTH_TEST_DATA has no Mooncake trace: its cells are left out")
     rows = []
     for geometry in SHAPES:
-        found = list(places(geometry, range(options.seeds), options.only))
-        print_table(found)
-        for name, part in (("seed 0", [p for p in found if not p.seed]), ("held out seeds", [p for p in found if p.seed])):
+        found = list(places(SHAPES, geometry, range(options.seeds), options.only))
+        longer = list(places(LONGER, geometry, range(options.seeds), options.only))
+        print_table(found + longer)
+        parts = {"seed 0": [p for p in found if not p.seed], "held out seeds": [p for p in found if p.seed]}
+        for name, part in {**parts, "4,000 requests of Mooncake's": longer}.items():
             if part:
                 rows += compared(geometry, part, f"{len(part)} cells, {name}")
+        found += longer
         rows.append(bytes_over(found, f"{geometry}, {len(found)} cells"))
         rows += timed(geometry)
     rows.append(eviction())

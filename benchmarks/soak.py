@@ -172,9 +172,9 @@ async def run(server: Serving, seconds: float, n_clients: int) -> tuple[Soak, li
     return soak, await watching
 
 
-def growth_percent(memory: list[int]) -> float:
-    """The last tenth against the tenth after the warm-up."""
-    start, width = int(len(memory) * WARM_UP), max(1, int(len(memory) * WINDOW))
+def growth_percent(memory: list[int], warm_up: float = WARM_UP) -> float:
+    """The last tenth against the tenth after the warm-up, a share of the whole."""
+    start, width = int(len(memory) * warm_up), max(1, int(len(memory) * WINDOW))
     return 100 * (statistics.median(memory[-width:]) / statistics.median(memory[start : start + width]) - 1)
 
 

@@ -164,6 +164,8 @@ def test_empty_store_has_all_relations(store: Store):
         "document_losses",
         "deltas",
         "replays",
+        "evaluations",
+        "samples",
         "artifacts",
         "parts",
         "step_seconds",

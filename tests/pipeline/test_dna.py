@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tilth.corpus.records import fingerprint
 from tilth.corpus.sources.fasta import Fasta
 from tilth.errors import RecipeError
-from tilth.pipeline.corpus_graph import _tokenizer_node
 from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import CodeForm, Corpus, Nucleotides, Train
 from tilth.pipeline.run_sources import sources_of
+from tilth.pipeline.tokenizer_steps import tokenizer_node
 from tilth.pipeline.trace import TokenShard, trace
 from tilth.pipeline.why import Why
 from tilth.tokenize.shards import TokenSet
@@ -33,6 +34,7 @@ from pathlib import Path
 
 from tilth import Corpus, MinHashParameters
 from tilth.corpus.sources.bed import Bed
+from tilth.corpus.records import fingerprint
 from tilth.corpus.sources.fasta import Fasta
 from tilth.corpus.sources.sequence_tables import SequenceTables
 from tilth.pipeline.recipe import Nucleotides
@@ -248,7 +250,7 @@ def test_text_has_no_other_strand(built: Path, tmp_path: Path) -> None:
 def test_dna_and_markers_of_text_exclude_each_other() -> None:
     corpus = Corpus(sources=[Fasta(name="x", path="nowhere.fa")], tokenizer=Nucleotides(), training_form=CodeForm())
     with pytest.raises(RecipeError, match="nucleotides has no"):
-        _tokenizer_node(corpus, [])
+        tokenizer_node(corpus, [], fingerprint)
 
 
 @pytest.mark.data
@@ -257,6 +259,7 @@ def test_worm_and_phage(test_data: Path, tmp_path: Path, tilth: Callable[..., An
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "real.py").write_text(f"""
 from tilth import Corpus
+from tilth.corpus.records import fingerprint
 from tilth.corpus.sources.fasta import Fasta
 from tilth.pipeline.recipe import Nucleotides
 

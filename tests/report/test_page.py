@@ -21,7 +21,7 @@ from tilth.report.registry import panels
 
 EXPECTED_PANELS = [
     "glance", "flow", "clauses", "rejects", "edits", "signals", "policies", "thresholds", "mixture", "correlations",
-    "duplicates", "examples", "languages", "runs", "deltas", "replay", "lineage", "seconds",
+    "duplicates", "examples", "languages", "runs", "deltas", "replay", "reasoning", "lineage", "seconds",
 ]  # fmt: skip
 
 

@@ -106,7 +106,9 @@ def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: 
 
     def call(name: str = "run", **changed: Any) -> TrainResult:
         arguments = {
-            key: changed.pop(key) for key in ("model_config", "tokens", "validation", "initial", "on_step") if key in changed
+            key: changed.pop(key)
+            for key in ("model_config", "tokens", "validation", "initial", "on_step", "teacher", "teacher_logits")
+            if key in changed
         }
         values = {"model_config": model_config, "tokens": tokens, "validation": None, **arguments}
         return train(config=TrainConfig.from_dict({**config.to_dict(), **changed}), work_dir=tmp_path / name, **values)

@@ -15,7 +15,7 @@ from tilth.artifacts.atomic import write_atomically
 from tilth.artifacts.spec import canonical_json
 from tilth.errors import NotFoundError, RecipeError, StoreError, did_you_mean
 
-KINDS = ("corpus", "subset", "tokens", "run", "delta", "replay")
+KINDS = ("corpus", "subset", "tokens", "run", "delta", "replay", "evaluation")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 

@@ -16,7 +16,7 @@ from tilth.catalog.complaints import reading_store
 from tilth.catalog.corpus_views import create_corpus_views
 from tilth.catalog.things import GLOBAL_RELATIONS, create_global_relations
 
-PROJECTION_VERSION = 8  # raise it when views change, so that catalogs are published anew
+PROJECTION_VERSION = 9  # raise it when views change, so that catalogs are published anew
 _RESERVED = ("main", "temp", "system", "memory", "catalog", "information_schema", "pg_catalog")
 
 Names = Mapping[str, list[Named]]

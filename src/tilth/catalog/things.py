@@ -13,7 +13,7 @@ import pyarrow as pa
 from tilth.artifacts import Artifact, Named, Store
 from tilth.catalog.corpus_views import contract_types
 from tilth.catalog.quoting import identifier, literal, no_rows, read_parquet
-from tilth.contracts import DOCUMENT_LOSSES, LOSSES, SUBSET, TOKEN_SPANS, TOKENS_INDEX
+from tilth.contracts import DOCUMENT_LOSSES, LOSSES, SAMPLES, SUBSET, TOKEN_SPANS, TOKENS_INDEX
 
 # Columns that come from a name's meta; a key that is not there is null. `meta` holds all of it as JSON.
 _FROM_META = {
@@ -74,6 +74,25 @@ _FROM_META = {
         "n_input_tokens": "BIGINT",
         "n_output_tokens": "BIGINT",
     },
+    "evaluations": {
+        "run": "VARCHAR",
+        "problems": "VARCHAR",
+        "n_problems": "BIGINT",
+        "n": "BIGINT",
+        "temperature": "DOUBLE",
+        "max_tokens": "BIGINT",
+        "seed": "BIGINT",
+        "verifier": "VARCHAR",
+        "stops_when_decided": "BOOLEAN",
+        "contamination": "VARCHAR",
+        "batch": "BIGINT",
+        "seconds": "DOUBLE",
+        "tokens_per_second": "DOUBLE",
+        "pass_at_1": "DOUBLE",
+        "pass_at_n": "DOUBLE",
+        "majority": "DOUBLE",
+        "best_of_n": "DOUBLE",
+    },
 }
 _CORPUS_COUNTS = {
     "n_documents": "read",
@@ -83,6 +102,7 @@ _CORPUS_COUNTS = {
 }  # -> step that counts it
 _CORPUS_ONLY = {"relation": "VARCHAR", "n_shards": "BIGINT", **dict.fromkeys(_CORPUS_COUNTS, "BIGINT")}
 _KIND_OF = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta", "replays": "replay"}
+_KIND_OF |= {"evaluations": "evaluation"}
 _ARTIFACTS = {
     "step": "VARCHAR",
     "shard": "VARCHAR",
@@ -94,7 +114,7 @@ _ARTIFACTS = {
 _PARTS = {"kind": "VARCHAR", "name": "VARCHAR", "step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "digest": "VARCHAR"}
 _SECONDS = {"step": "VARCHAR", "shard": "VARCHAR", "key": "VARCHAR", "seconds": "DOUBLE", "at_unix": "DOUBLE"}
 _SPANS = "spans.parquet"
-_OF_FILES = ("subset_documents", "token_documents", "run_documents", "token_spans", "losses", "document_losses")
+_OF_FILES = ("subset_documents", "token_documents", "run_documents", "token_spans", "losses", "document_losses", "samples")
 GLOBAL_RELATIONS = (*_FROM_META, *_OF_FILES, "artifacts", "parts", "step_seconds")
 
 Rows = Sequence[Mapping[str, Any]]
@@ -149,6 +169,11 @@ def _create_document_views(connection: duckdb.DuckDBPyConnection, store: Store, 
     losses = [({"run": named.name}, _all_of(path)) for named, path in _files(store, names["run"], "train", "losses.parquet")]
     _create_union(connection, "losses", ["run"], losses, contract_types(connection, LOSSES))
     _create_document_losses(connection, store, names["run"])
+    samples = [
+        ({"evaluation": named.name}, _all_of(path))
+        for named, path in _files(store, names["evaluation"], "samples", "samples.parquet")
+    ]
+    _create_union(connection, "samples", ["evaluation"], samples, contract_types(connection, SAMPLES))
 
 
 def _create_document_losses(connection: duckdb.DuckDBPyConnection, store: Store, runs: Iterable[Named]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tilth.cli.tables import as_json, record, size
+from tilth.cli.tables import as_json, record, say, size
 
 if TYPE_CHECKING:
     from tilth.pipeline.foreign_models import Converted
@@ -15,18 +16,35 @@ if TYPE_CHECKING:
 
 @click.command("import-hf")
 @click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.option("--run", metavar="NAME", help="Make it a run of this project, instead of a folder OUT.")
 @click.option("--json", "as_data", is_flag=True, help="The facts as JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def import_hf(source: Path, out: Path, as_data: bool, debug: bool) -> None:
+def import_hf(source: Path, out: Path | None, run: str | None, as_data: bool, debug: bool) -> None:
     """Make a model of the checkpoint in DIR.
 
     Reads HF's Llama, Mamba, Mamba-2, Bamba and Granite hybrids, and what state-spaces/mamba, MambaInLlama, Llamba and
-    Caduceus save. OUT is a new folder that `tilth.load_model` reads; the tokenizer's files come with it.
+    Caduceus save. OUT is a new folder that `tilth.load_model` reads; the tokenizer's files come with it. With --run it is a
+    run of the project: `Train(initial=NAME)` begins from it, `tilth serve NAME` serves it.
     """
+    from tilth.errors import UserError
     from tilth.pipeline.foreign_models import import_model
 
-    _tell(import_model(source, out), "read as", as_data)
+    if (out is None) == (run is None):
+        raise UserError("the model becomes either a folder or a run", "import-hf", "Give OUT, or `--run NAME`, and not both.")
+    if out is not None:
+        _tell(import_model(source, out), "read as", as_data)
+        return
+    from tilth.pipeline.imported_runs import import_run
+    from tilth.pipeline.project import Project
+
+    named, made = import_run(Project.find(), str(run), source)
+    if made is not None:
+        _tell(made, "read as", as_data, {"run": named.label})
+    elif as_data:
+        print(as_json({"run": named.label, **named.meta}))
+    else:
+        say(f"{named.label} is up to date")
 
 
 @click.command("export-hf")
@@ -70,9 +88,9 @@ def import_delta(source: Path, out: Path, base: str, debug: bool) -> None:
     print(record({"delta": str(out), "codec": ", ".join(codecs), "matrices": len(delta.encoded), "size": size(n_bytes)}))
 
 
-def _tell(made: Converted, how: str, as_data: bool) -> None:
+def _tell(made: Converted, how: str, as_data: bool, place: Mapping[str, str] | None = None) -> None:
     facts = {
-        "folder": str(made.folder),
+        **(place or {"folder": str(made.folder)}),
         how: made.format,
         "layers": made.config.layers,
         "parameters": made.config.n_parameters(),

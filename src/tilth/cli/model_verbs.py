@@ -33,7 +33,7 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     loaded = load_recipe(recipe, overrides, Train, project.folder)
     with progress(f"train {loaded.name}", loaded.description.settings.get("steps", 0)) as advance:
         launched = launch.train(
-            project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"), _say_costs
+            project, loaded.name, loaded.description, lambda line: advance(f"loss {line['loss']:.3f}"), say_costs
         )
     if os.environ.get("RANK", "0") != "0":
         return  # one process of a `torchrun` reports for all
@@ -59,7 +59,8 @@ def train(recipe: str, overrides: tuple[str, ...], debug: bool) -> None:
     print(record({name: value for name, value in fields.items() if value is not None}))
 
 
-def _say_costs(costs: dict[str, Any]) -> None:
+def say_costs(costs: dict[str, Any]) -> None:
+    """Say what a run will take, before it begins."""
     if os.environ.get("RANK", "0") != "0":
         return
     say(

@@ -9,6 +9,7 @@ from tilth.contracts.edits import EDITS
 from tilth.contracts.keepers import KEEPERS, METHOD_KEEPERS
 from tilth.contracts.licences import LICENCES
 from tilth.contracts.runs import LOSSES
+from tilth.contracts.samples import SAMPLES
 from tilth.contracts.seen import SEEN
 from tilth.contracts.signals import SIGNALS, family_contract
 from tilth.contracts.subset import SUBSET
@@ -27,6 +28,7 @@ __all__ = [
     "METHOD_KEEPERS",
     "OCCURRENCES",
     "REJECTS",
+    "SAMPLES",
     "SEEN",
     "SIGNALS",
     "SUBSET",

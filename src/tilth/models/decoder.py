@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from tilth.models.sharding import check_cuts
 from tilth.models.states import DecoderStates
 from tilth.models.strands import both_strands, joined_head, joined_strands, on_swapped, settled
 from tilth.models.tensor_ranks import TensorRanks
+
+T = TypeVar("T")
 
 
 class Decoder(nn.Module):
@@ -97,6 +99,10 @@ class Decoder(nn.Module):
         share = self.ranks.share
         each_S = None if each_BT is None else share(each_BT.zero_().view(-1))
         return linear_cross_entropy(share(hidden_SD), self.head_weight, share(targets_S), each_BT=each_S)
+
+    def measure(self, ids_BT: Tensor, segments_BT: Tensor | None, of: Callable[[Tensor, Tensor], T]) -> T:
+        """of(hidden (B, T, D), head weight (V, D)): for other losses; both are whole where they lie in shards."""
+        return of(self.hidden(ids_BT, segments_BT), self.head_weight)
 
     def classify(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Logits (B, n_classes) of what each document is, the first lengths_B tokens of its row."""

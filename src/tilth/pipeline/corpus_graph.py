@@ -34,13 +34,13 @@ from tilth.pipeline.recipe import (
     Corpus,
     Edit,
     MarkdownProse,
-    Nucleotides,
     Perplexity,
     Redact,
     RepeatedLines,
     RepeatedSentences,
     RepeatedSpans,
 )  # fmt: skip
+from tilth.pipeline.tokenizer_steps import tokenizer_node
 
 if TYPE_CHECKING:
     from tilth.pipeline.interchange.datatrove_steps import DatatroveStep
@@ -79,7 +79,7 @@ def corpus_graph(corpus: Corpus, digest: Callable[[Path], str]) -> dict[str, Nod
             _add_step(step, nodes, reads, add)
     _refuse_idle(corpus)
     if corpus.tokenizer is not None:
-        model = add(_tokenizer_node(corpus, reads))
+        model = add(tokenizer_node(corpus, reads, digest))
         for read in reads:
             add(Node(steps.TOKENS, nodes[read].shard, needs=(read, model)))
     if corpus.training_form is not None:
@@ -116,23 +116,6 @@ def _add_step(own: DatatroveStep | Malware, nodes: Mapping[str, Node], reads: Se
     step = Step(f"signals.{own.name}", 1, own.libraries, steps.score_by_step)
     for read in reads:
         add(Node(step, nodes[read].shard, {"step": own.description}, needs=(read,), work=own))
-
-
-def _tokenizer_node(corpus: Corpus, reads: Sequence[str]) -> Node:
-    """The special tokens of a training form and of the sources are the tokenizer's; without any, its key does not name them."""
-    from tilth.tokenize.code_form import SPECIAL_TOKENS
-
-    special = [*(SPECIAL_TOKENS if corpus.training_form else ())]
-    special += [token for source in corpus.sources for token in getattr(source, "special_tokens", ())]
-    if isinstance(corpus.tokenizer, Nucleotides):
-        if special:
-            fix = "Put texts and DNA into two corpora."
-            raise RecipeError(f"a tokenizer of nucleotides has no `{special[0]}`", "Corpus(tokenizer=Nucleotides())", fix)
-        return Node(steps.NUCLEOTIDES, params={"kind": "nucleotides"})
-    assert corpus.tokenizer is not None
-    own = dataclasses.asdict(corpus.tokenizer)
-    params = {**own, "special_tokens": list(dict.fromkeys(special))} if special else own
-    return Node(steps.TOKENIZER, params=params, needs=tuple(reads))
 
 
 def _published_sources(corpus: Corpus) -> list[str]:

@@ -89,6 +89,9 @@ def _models(project: Project, run: Named, base: str) -> tuple[Artifact, Artifact
         own = run.meta.get("base")
         fix = f"Its base is `{own}`." if own else "A delta needs a fine-tune: a run with `initial`."
         raise RecipeError(f"run `{run.name}` was not fine-tuned from `{base}`", run.label, fix)
+    if "stage" in run.meta:
+        fix = "Export it with `tilth export-hf`, or compress a fine-tune of it: a run with `initial`."
+        raise RecipeError(f"`{run.name}` is a student of `{base}`, so other weights and no change of them", run.label, fix)
     if tuned.spec.inputs.get("initial") != original.digest:
         fix = f"Train `{run.name}` again, from this `{base}`; or train `{base}` as it was then, with the same words."
         raise DeltaError(f"`{base}` was trained anew since `{run.name}` was fine-tuned from it", f"run/{base}", fix)

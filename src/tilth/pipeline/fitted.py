@@ -19,7 +19,8 @@ from tilth.artifacts.store import folder_digest
 from tilth.errors import StoreError
 from tilth.pipeline.graph import Node, in_order
 from tilth.pipeline.plan import Planned
-from tilth.pipeline.steps import READ, TOKENIZER, Inputs, Params
+from tilth.pipeline.steps import READ, Inputs, Params
+from tilth.pipeline.tokenizer_steps import TOKENIZER
 
 INPUT = "fitted"
 

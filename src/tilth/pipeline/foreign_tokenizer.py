@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tilth.tokenize.pretrained import SEPARATORS
+
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json",
     "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
 )  # fmt: skip
-# The names that tokenizers of Tilth give their special tokens
+# The names that tokenizers of Tilth, and published ones that a run here may have, give their special tokens
 _ROLES = {
-    "eos_token": ("<|endoftext|>", "[SEP]"),
+    "eos_token": (*reversed(SEPARATORS), "[SEP]"),  # of several the last
     "bos_token": ("[BOS]",),
     "pad_token": ("[PAD]",),
     "unk_token": ("[UNK]",),

@@ -14,6 +14,7 @@ from tilth.pipeline.project import Project
 Row = dict[str, Any]
 
 PLURALS = {"corpora": "corpus", "subsets": "subset", "tokens": "tokens", "runs": "run", "deltas": "delta", "replays": "replay"}
+PLURALS |= {"evaluations": "evaluation"}
 PLURALS |= {"signals": "signal", "sources": "source", "contracts": "contract", "policies": "policy", "recipes": "recipe"}
 
 
@@ -87,6 +88,8 @@ def _words(project: Project, named: Named) -> str:
         return f"{sum(total['n_documents'] for total in totals):,} documents from {len(totals)} sources"
     if named.kind == "subset":
         return f"{meta['n_documents']:,} documents of {meta['corpus']} where {meta['where']}"
+    if named.kind == "run" and "imported" in meta:
+        return f"{meta['n_parameters']:,} parameters, imported as {meta['imported']}"
     if named.kind == "run":
         base = f", from {meta['base']}" if meta.get("base") else ""
         loss = f"loss {meta['start_loss']:.3f} -> {meta['end_loss']:.3f}"
@@ -95,6 +98,8 @@ def _words(project: Project, named: Named) -> str:
         return f"{meta['run']} against {meta['base']}: {meta['size_bytes']:,} of {meta['full_size_bytes']:,} bytes"
     if named.kind == "replay":
         return f"{meta['n_requests']:,} requests through {len(meta['cells']):,} caches of {meta['model']}"
+    if named.kind == "evaluation":
+        return f"{meta['run']} on {meta['n_problems']:,} problems of {meta['problems']}, {meta['n']:,} samples each"
     return f"token shards of subset {meta['subset']}"
 
 

@@ -45,7 +45,6 @@ def train(project: Project, name: str, recipe: Train, on_step: Told | None = Non
 
     Under `torchrun` every process calls this; the store's locks let one of them make what all of them need.
     """
-    from tilth.catalog.publish import publish
     from tilth.trainer.config import TrainConfig
 
     store = project.store
@@ -57,19 +56,48 @@ def train(project: Project, name: str, recipe: Train, on_step: Told | None = Non
         _check_same_tokenizer(str(recipe.initial), initial, tokens)
     _check_strands(config, tokens)
     model_config = _model_config(recipe, initial, tokens)
-    spec = _train_spec(store, model_config, config, data, initial)
+    meta: dict[str, Any] = {"base": recipe.initial}
+    if config.objective in ("classify", "conditional"):
+        meta["classes"] = sorted(recipe.subset)  # in the order of their numbers, as trainer/classification.py counts them
+    return launch(project, name, Job(config, model_config, data, meta, initial), on_step, on_start)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run whose recipe was understood: its TrainConfig and ModelConfig, and what its name says beside what all names do.
+
+    `logits` describes what of the teacher's predictions is stored, `make_logits` gives the artifact: only a run that is not
+    there yet asks for it.
+    """
+
+    config: Any
+    model_config: Any
+    data: RunData
+    meta: dict[str, Any]
+    initial: Artifact | None = None
+    teacher: Artifact | None = None
+    logits: Spec | None = None
+    make_logits: Callable[[], Artifact] | None = None
+
+
+def launch(project: Project, name: str, job: Job, on_step: Told | None = None, on_start: Told | None = None) -> Launched:
+    """Take `job` to its end as `run/<name>`, or find that it was; see `train`."""
+    from tilth.catalog.publish import publish
+
+    store = project.store
+    spec = _train_spec(store, job)
     done = store.find(spec)
     was_there = done is not None
     if done is None:
         if on_start:
             from tilth.trainer.throughput import run_costs
 
-            on_start(run_costs(model_config, config))
-        done, facts = _run_and_publish(store, spec, model_config, config, data, initial, on_step)
+            on_start(run_costs(job.model_config, job.config))
+        done, facts = _run_and_publish(store, spec, job, on_step)
     else:
         facts = _measured_before(store, name, done)
-    meta = _run_meta(recipe, config, model_config, data)
-    parts = [done.part(), *data.parts]
+    meta = _run_meta(job)
+    parts = [done.part(), *job.data.parts]
     named = store.save_named("run", name, parts, {**meta, **done.stats, **facts})
     publish(store)
     return Launched(named, done, was_there)
@@ -82,18 +110,18 @@ def _measured_before(store: Store, name: str, done: Artifact) -> dict[str, Any]:
     return {key: earlier.meta[key] for key in MEASURED if key in earlier.meta} if earlier and same else {}
 
 
-def _run_and_publish(
-    store: Store, spec: Spec, model_config: Any, config: Any, data: RunData, initial: Artifact | None, on_step: Any
-) -> tuple[Artifact, dict[str, Any]]:
+def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[Artifact, dict[str, Any]]:
     from tilth.trainer.loop import train as run_loop
 
+    logits = job.make_logits() if job.make_logits else None
     work = store.work_folder(spec)
-    train, validation = (data.token_sources(store, split) for split in SPLITS)
-    result = run_loop(model_config, config, train, validation, work, initial.path if initial else None, on_step)
+    train, validation = (job.data.token_sources(store, split) for split in SPLITS)
+    initial, teacher, stored = (given.path if given else None for given in (job.initial, job.teacher, logits))
+    result = run_loop(job.model_config, job.config, train, validation, work, initial, on_step, teacher, stored)
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:
-            folder, losses = _final_folder(work)
+            folder, losses = _final_folder(work, train[0].folder)
             stats = {
                 **_ends(losses),
                 "start_validation_loss": result.start_validation_loss,
@@ -107,18 +135,21 @@ def _run_and_publish(
     return done, {key: getattr(result, key) for key in MEASURED}
 
 
-def _final_folder(work: Path) -> tuple[Path, list[float]]:
+def _final_folder(work: Path, tokens: Path) -> tuple[Path, list[float]]:
     """What of a finished training becomes the run: weights, configuration, tokenizer, losses (those of steps are returned)."""
     import pyarrow as pa
 
     from tilth.contracts import LOSSES
     from tilth.pipeline.parquet import write_table
+    from tilth.tokenize.bpe import Tokenizer
+    from tilth.tokenize.pretrained import write_separator
 
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copy(work / name, final / name)
+    write_separator(final, Tokenizer.open(tokens))
     if (work / DOCUMENT_LOSSES_FILE).exists():
         shutil.copy(work / DOCUMENT_LOSSES_FILE, final / DOCUMENT_LOSSES_FILE)
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
@@ -176,26 +207,28 @@ def _check_strands(config: Any, tokens: Artifact) -> None:
         raise RecipeError("only DNA can be read from its other strand", "TrainConfig.reverse_complement", fix)
 
 
-def _train_spec(store: Store, model_config: Any, config: Any, data: RunData, initial: Artifact | None) -> Spec:
+def _train_spec(store: Store, job: Job) -> Spec:
+    config, data = job.config, job.data
     # The table of document losses names subsets, and so does a mixture's order of them.
     inputs = token_inputs(store, data, with_names=data.is_mixed or config.document_losses)
-    if initial is not None:
-        inputs["initial"] = initial.digest
-    params = {"model": model_config.to_dict(), "training": config.to_dict()}
+    for name, given in (("initial", job.initial), ("teacher", job.teacher)):
+        if given is not None:
+            inputs[name] = given.digest
+    params = {"model": job.model_config.to_dict(), "training": config.read_settings()}
     if data.is_mixed:
         params["mixture"] = data.sequences_of_block()
+    if job.logits is not None:
+        inputs["teacher_logits"] = job.logits.key
     return Spec("train", TRAIN_VERSION, params, inputs, library_versions(("torch",)))
 
 
-def _run_meta(recipe: Train, config: Any, model_config: Any, data: RunData) -> dict[str, Any]:
+def _run_meta(job: Job) -> dict[str, Any]:
     return {
-        **data.meta(),
-        "base": recipe.initial,
-        "n_parameters": model_config.n_parameters(),
-        "layers": model_config.layers,
-        **{key: getattr(config, key) for key in OF_CONFIG},
-        # in the order of their numbers, as trainer/classification.py counts them
-        **({"classes": sorted(recipe.subset)} if config.objective in ("classify", "conditional") else {}),
+        **job.data.meta(),
+        "n_parameters": job.model_config.n_parameters(),
+        "layers": job.model_config.layers,
+        **{key: getattr(job.config, key) for key in OF_CONFIG},
+        **job.meta,
     }
 
 

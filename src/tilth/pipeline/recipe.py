@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tilth.dedup.simhash.parameters import SimHash as SimHash  # recipes take it from here
 from tilth.errors import RecipeError, did_you_mean
+from tilth.pipeline.run_recipes import Distill as Distill
+from tilth.pipeline.run_recipes import Train as Train
 from tilth.tokenize.code_form import CodeForm as CodeForm
 from tilth.tokenize.nucleotides import Nucleotides as Nucleotides
+from tilth.tokenize.pretrained import PretrainedTokenizer as PretrainedTokenizer
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.parameters import OverlapParameters
@@ -278,7 +281,7 @@ class Corpus:
     near_duplicates: MinHashParameters | None = None
     duplicates: Sequence[Any] = ()  # "normal_text", "url", SimHash(...), Semantic(...)
     decontaminate: Decontaminate | None = None
-    tokenizer: Bpe | Nucleotides | None = field(default_factory=Bpe)
+    tokenizer: Bpe | Nucleotides | PretrainedTokenizer | None = field(default_factory=Bpe)
     models: Sequence[QualityModel | Perplexity | Importance] = ()
     keep: str | Sequence[str] = ()
     training_form: CodeForm | None = None
@@ -352,48 +355,3 @@ def _name_of(signal: str | DatatroveStep | Linguist | Malware) -> str:
 
 def _said(step: Any) -> str:
     return step.__name__ if isinstance(step, type) else f"{type(step).__name__}(...)"
-
-
-@dataclass(frozen=True)
-class Train:
-    """A training run on a subset: a new `model`, or the weights of the run `initial` to begin from.
-
-    With `initial`, `model` may change what the same weights allow: `residual`, `residual_from`, and `n_classes` and
-    `pooling`, whose head begins anew. With `settings={"objective": "classify"}` each subset is a class.
-
-    Several subsets are a mixture, `{"web": 0.8, "code": 0.2}`: these shares of the tokens, each subset read in epochs of its
-    own; `settings={"max_repeats": 4}` refuses a run that would read one of them more often.
-    `model` holds the settings of `tilth.models.ModelConfig` but `vocab_size`, which the tokenizer gives, as it does
-    `complement` where that is "tokenizer" or `rcps` is True; `preset` among them names a configuration of
-    tilth/models/presets.py that the others change;
-    `settings` holds those of `tilth.trainer.config.TrainConfig`.
-    """
-
-    subset: str | Mapping[str, float]
-    settings: Mapping[str, Any]
-    model: Mapping[str, Any] | None = None
-    initial: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, example in (("settings", '{"steps": 100, ...}'), ("model", '{"preset": "tiny-llama"}')):
-            value = getattr(self, name)
-            if not isinstance(value, Mapping) and (name == "settings" or value is not None):
-                raise RecipeError(
-                    f"`{name}` of Train is {value!r}", f"Train({name}=...)", f"Give a mapping, such as `{example}`."
-                )
-        if not isinstance(self.subset, str | Mapping):
-            raise RecipeError(
-                f"the subset of Train is {self.subset!r}", "Train(subset=...)", 'Such as `{"web": 0.8, "code": 0.2}`.'
-            )
-        if not isinstance(self.subset, str):
-            self._check_weights(self.subset)
-        if self.model is None and self.initial is None:
-            raise RecipeError("a run needs `model` settings or an `initial` run to begin from", fix="Give one of them.")
-
-    @staticmethod
-    def _check_weights(weights: Mapping[str, float]) -> None:
-        numbers = [isinstance(weight, int | float) and 0 < weight < float("inf") for weight in weights.values()]
-        if not numbers or not all(numbers):
-            raise RecipeError(
-                f"the weights of `Train(subset={dict(weights)})` are no shares", fix='Such as `{"web": 0.8, "code": 0.2}`.'
-            )

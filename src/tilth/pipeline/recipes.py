@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from tilth.artifacts.naming import check_name
 from tilth.errors import NotFoundError, RecipeError, TilthError, did_you_mean
 from tilth.pipeline.execute import RECIPE_MODULE
-from tilth.pipeline.recipe import Corpus, Train
+from tilth.pipeline.recipe import Corpus, Distill, Train
 
-T = TypeVar("T", Corpus, Train)
+T = TypeVar("T", Corpus, Train, Distill)
 _EXTRAS = {"datatrove": "interchange"}  # modules that recipes import -> the extra that brings them
 
 
@@ -60,7 +60,7 @@ def recipe_functions(path: Path) -> list[tuple[str, str, str]]:
     module = _import(path)
     return [
         (name, kind.__name__.lower(), ", ".join(f"{p.name}={p.default!r}" for p in inspect.signature(maker).parameters.values()))
-        for kind in (Corpus, Train)
+        for kind in (Corpus, Train, Distill)
         for name, maker in _makers(module, kind).items()
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Artifact, Named, Part, Store
-from tilth.errors import RecipeError, SubsetError
+from tilth.errors import NotFoundError, RecipeError, SubsetError
 from tilth.pipeline.tokenise import SPLITS, tokenise_subset
 
 if TYPE_CHECKING:
@@ -119,7 +119,10 @@ def _check_one_tokenizer(subsets: Sequence[Named]) -> None:
 
 
 def sources_of(run: Named) -> list[RunSource]:
-    """The sources of a finished run, in the order of their names."""
+    """The sources of a finished run, in the order of their names. Raises NotFoundError for a run that was imported."""
+    if "imported" in run.meta:
+        what = f"run `{run.name}` was imported: what it was trained on is not here"
+        raise NotFoundError(what, run.label, "Ask a run that was trained here.")
     mixed = run.meta.get("sources")
     if not mixed:
         return [RunSource(run.meta["subset"], 1.0, run.meta["corpus"], run)]
@@ -141,8 +144,8 @@ def order_of(run: Named, sources: Sequence[RunSource], sets: Sequence[TokenSet])
 
 
 def reads_whole_documents(run: Named) -> bool:
-    """Whether a sequence of the run is a document, whose class it learnt or was told, instead of a window."""
-    return run.meta.get("objective") in ("classify", "conditional")
+    """Whether a sequence of the run is a document, of which it learnt the class or the answer, instead of a window."""
+    return run.meta.get("objective") in ("classify", "conditional", "answers", "preferences")
 
 
 def plan_of(run: Named, order: MixedOrder, step: int, sequence: int) -> SequencePlan:

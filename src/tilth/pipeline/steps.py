@@ -85,24 +85,6 @@ def read_resource(name: str, path: str) -> bytes:
     return blocked_domains(place) if name == "blocked_domains" else word_lists(place)
 
 
-def train_tokenizer(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """Train a byte-level BPE on `max_bytes` of text, taken evenly from all shards."""
-    from tilth.tokenize.bpe import train_bpe
-
-    shares = _even_sample(inputs, params["max_bytes"])
-    trained = train_bpe(shares, params["vocab_size"], special_tokens=params.get("special_tokens", ()))
-    (folder / "tokenizer.json").write_bytes(trained)
-    return {}
-
-
-def write_nucleotides(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """The tokenizer of single nucleotides, which no text decides."""
-    from tilth.tokenize.nucleotides import nucleotide_tokenizer
-
-    (folder / "tokenizer.json").write_bytes(nucleotide_tokenizer())
-    return {}
-
-
 def count_tokens(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
     """The signal `n_tokens`: how long each document is for the corpus' tokenizer, the separator included."""
     from tilth.tokenize.bpe import Tokenizer
@@ -144,7 +126,7 @@ def of_source(inputs: Inputs, source: str) -> list[Artifact]:
     return [artifact for artifact in texts_of(inputs) if (artifact.spec.shard or "").split("/")[0] == source]
 
 
-def _even_sample(inputs: Inputs, max_bytes: int) -> Iterator[str]:
+def even_sample(inputs: Inputs, max_bytes: int) -> Iterator[str]:
     """Texts that add up to about `max_bytes`: every shard gives the same share of its bytes."""
     total = sum(artifact.stats["n_bytes"] for artifact in inputs.values())
     keep = min(1.0, max_bytes / max(total, 1))
@@ -172,7 +154,5 @@ def spread(artifacts: Iterable[Artifact], n_wanted: int) -> Iterator[str]:
 
 
 READ = Step("read", 1, (), read)  # a source names its own libraries and version
-TOKENIZER = Step("tokenizer", 1, ("tokenizers",), train_tokenizer)
-NUCLEOTIDES = Step("tokenizer", 1, ("tokenizers",), write_nucleotides)
 TOKENS = Step("signals.tokens", 1, ("tokenizers",), count_tokens)
 EXACT = Step("dedup.exact", 1, (), mark_exact)

@@ -218,8 +218,8 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
     Raises NotFoundError where the run has no such step, sequence or position.
     """
     named = project.store.get_named("run", run)
-    check_place(named, step=step, sequence=sequence, position=position)
     sources = sources_of(named)
+    check_place(named, step=step, sequence=sequence, position=position)
     shards = [TokenShard.of_run(project, source) for source in sources]
     order = order_of(named, sources, [shard.tokens for shard in shards])
     plan = plan_of(named, order, step, sequence)
@@ -236,14 +236,16 @@ def trace(project: Project, run: str, step: int, sequence: int = 0, position: in
 def _place_read(run: Named, plan: SequencePlan, position: int) -> int:
     """The place, in what the plan takes from its documents, of the token that a model read at `position`.
 
-    A run that tells documents apart reads them without the separator, one that is told apart begins with the class.
-    Raises NotFoundError for the class, and behind a document's end.
+    A run that tells documents apart reads them without the separator, one that is told apart begins with the class, and one
+    that learns answers with the separator. Of a pair of answers a place is one in its document.
+    Raises NotFoundError for the class and that separator, and behind a document's end.
     """
     objective, last = run.meta.get("objective"), sum(piece.length for piece in plan) - 1
-    if objective == "conditional" and position == 0:
-        raise NotFoundError("what the sequence begins with is its class", "position", "Positions of text begin at 1.")
+    if objective in ("conditional", "answers") and position == 0:
+        first = "its class" if objective == "conditional" else "a separator"
+        raise NotFoundError(f"what the sequence begins with is {first}", "position", "Positions of text begin at 1.")
     if not plan.is_turned:
-        return position - (objective == "conditional")
+        return position - (objective in ("conditional", "answers"))
     place = last - position - (objective == "classify")
     if place < 0:
         raise NotFoundError(f"the document has no token {position}", "position", f"Positions go from 0 to {last - 1}.")

@@ -14,6 +14,8 @@ import tokenizers
 
 from tilth.errors import ContractError, RecipeError, SubsetError
 from tilth.tokenize import nucleotides
+from tilth.tokenize.byte_level import bytes_of
+from tilth.tokenize.pretrained import default_separator, separator_beside
 
 SEPARATOR = "<|endoftext|>"
 MIN_VOCAB_SIZE = 257  # the separator and the 256 bytes
@@ -22,15 +24,16 @@ MIN_VOCAB_SIZE = 257  # the separator and the 256 bytes
 MAX_CHUNK_CHARS = 65_536
 MAX_BATCH_CHARS = 1_000_000
 MAX_TRAINING_RUN_CHARS = 256
-# GPT-2's splitting pattern never joins a non-space to a space after it, so a cut there changes no token.
-_SAFE_CUT = re.compile(r"(?<=\S)[ \n]")
+# GPT-2's splitting pattern never joins a non-space to a space after it, so a cut there changes no token; nor does Llama 3's,
+# but that joins marks to a line feed after them, where only a text without spaces is cut.
+_SAFE_CUTS = (re.compile(r"(?<=\S) "), re.compile(r"(?<=\S)\n"))
 _LONG_RUN = re.compile(rf"\S{{{MAX_TRAINING_RUN_CHARS}}}|\s{{{MAX_TRAINING_RUN_CHARS}}}")
 
 
 class Tokenizer:
     """A trained tokenizer. Text never turns into a special token: `write_tokens` places the separator, a training form others.
 
-    Without `separator` it is `<|endoftext|>`, or [SEP] where single nucleotides are the tokens.
+    Without `separator` it is `<|endoftext|>`, the end of text of a published model, or [SEP] where nucleotides are the tokens.
     Raises ContractError when `data` is no tokenizer.json or lacks the separator.
     """
 
@@ -42,7 +45,8 @@ class Tokenizer:
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
         self._nucleotides = nucleotides.NucleotideTable.of(data, vocabulary, self.dtype)
-        separator = separator or (nucleotides.SEPARATOR if self._nucleotides else SEPARATOR)
+        ends = nucleotides.SEPARATOR if self._nucleotides else default_separator(self.special_ids)
+        separator = separator or ends or SEPARATOR
         separator_id = self._library.token_to_id(separator)
         if separator_id is None:
             raise ContractError(
@@ -55,12 +59,12 @@ class Tokenizer:
 
     @classmethod
     def open(cls, path: Path, separator: str | None = None) -> Tokenizer:
-        """Read a tokenizer.json, or the one inside a folder."""
+        """Read a tokenizer.json, or the one inside a folder; what lies beside it may name its separator."""
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise ContractError("there is no tokenizer.json", where=str(file))
-        return cls(file.read_bytes(), separator)
+        return cls(file.read_bytes(), separator or separator_beside(file))
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes, str]]:
         return Tokenizer, (self.data, self.separator)
@@ -103,11 +107,17 @@ class Tokenizer:
         """
         if self._nucleotides is not None:
             return self._nucleotides.lengths
-        lengths = np.zeros(self.vocab_size, np.int64)
+        return np.array([len(token) for token in self.token_bytes], np.int64)
+
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of text that each token stands for, by id; none for special tokens. For byte-level tokenizers."""
+        found = [b""] * self.vocab_size
         for token, number in self._library.get_vocab(with_added_tokens=False).items():
-            lengths[number] = len(token)  # the byte-level alphabet writes a byte as one character
-        lengths[list(self.special_ids.values())] = 0
-        return lengths
+            found[number] = bytes_of(token)
+        for number, added in self._library.get_added_tokens_decoder().items():
+            found[int(number)] = b"" if added.special else str(added.content).encode()
+        return found
 
     @property
     def complement(self) -> tuple[int, ...] | None:
@@ -170,9 +180,10 @@ def split_text(text: str, max_chars: int = MAX_CHUNK_CHARS) -> Iterator[str]:
 
 def _last_safe_cut(text: str, low: int, high: int) -> int:
     for begin in (max(low, high - 2_048), low):
-        cuts = [match.start() for match in _SAFE_CUT.finditer(text, begin, high)]
-        if cuts:
-            return cuts[-1]
+        for cut in _SAFE_CUTS:
+            cuts = [match.start() for match in cut.finditer(text, begin, high)]
+            if cuts:
+                return cuts[-1]
     return high
 
 

@@ -63,7 +63,7 @@ class Classify(OfDocuments):
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the classes; of several ranks each takes its share of the documents."""
-        ids_BT, lengths_B = _trimmed(batch)
+        ids_BT, lengths_B = trimmed(batch)
         logits_BC = model.ranks.share(model.classify(ids_BT, lengths_B))
         loss_B, count, _ = cross_entropy(logits_BC.float(), model.ranks.share(batch[1][:, 0]), reduction="none")
         if each_BT is not None:
@@ -73,7 +73,7 @@ class Classify(OfDocuments):
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Of this rank's share of the documents the loss and how many are right, as sums, and their number."""
-        ids_BT, lengths_B = _trimmed(batch)
+        ids_BT, lengths_B = trimmed(batch)
         logits_BC = model.classify(ids_BT, lengths_B).float()
         complement = model.config.complement
         if complement is not None and not model.config.rcps:
@@ -108,13 +108,7 @@ class Conditional(OfDocuments):
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the next token."""
-        ids_BT = _trimmed(batch)[0]
-        n = ids_BT.shape[1]
-        each_Bn = None if each_BT is None else torch.empty_like(each_BT[:, :n])
-        loss, count = model.loss(ids_BT, batch[1][:, :n], batch[2][:, :n], each_Bn)
-        if each_BT is not None and each_Bn is not None:
-            each_BT.zero_()[:, :n] = each_Bn
-        return loss, count
+        return loss_of_documents(model, batch, each_BT)
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""
@@ -122,9 +116,20 @@ class Conditional(OfDocuments):
         return {"loss": loss}, count
 
 
-def _trimmed(batch: Batch) -> tuple[Tensor, Tensor]:
+def loss_of_documents(model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Cross entropy (sum, count) of the targets of padded documents; `each_BT` is filled with that of each target."""
+    ids_BT = trimmed(batch)[0]
+    n = ids_BT.shape[1]
+    each_Bn = None if each_BT is None else torch.empty_like(each_BT[:, :n])
+    loss, count = model.loss(ids_BT, batch[1][:, :n], batch[2][:, :n], each_Bn)
+    if each_BT is not None and each_Bn is not None:
+        each_BT.zero_()[:, :n] = each_Bn
+    return loss, count
+
+
+def trimmed(batch: Batch) -> tuple[Tensor, Tensor]:
     """Ids up to the longest document's end, to a power of two, so that compiled layers meet few widths; and lengths."""
-    ids_BT, _, is_padding_BT = batch
+    ids_BT, _, is_padding_BT, *_ = batch
     lengths_B = (is_padding_BT == 0).sum(1)
     return ids_BT[:, : 1 << (int(lengths_B.max()) - 1).bit_length()], lengths_B
 

@@ -11,21 +11,40 @@ from tilth.errors import RecipeError, did_you_mean
 
 DECAYS = ("cosine", "wsd")
 DEVICES = ("auto", "cpu", "cuda")
-OBJECTIVES = ("next_token", "masked", "classify", "conditional")
+OBJECTIVES = (
+    "next_token", "masked", "classify", "conditional", "orientation", "alignment", "distillation", "answers", "preferences",
+)  # fmt: skip
+KINDS_OF_KL = ("forward", "reverse")
+TRAINED = (None, "all", "mixers")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
 _CHOICES = {
     "decay": DECAYS,
     "device": DEVICES,
+    "kl": KINDS_OF_KL,
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
     "precision": PRECISIONS,
+    "trained": TRAINED,
 }
 # These say when to look, and where and how to compute, not what: a resumed run may change them, within rounding.
 FREE = (
     "checkpoint_every", "eval_every", "eval_batches", "device", "shard", "max_repeats", "wandb_project", "micro_batch",
     "recompute", "compile",
 )  # fmt: skip
+OF_LAYERS = ("orientation", "alignment")  # objectives that ask the student's layers for what the teacher's do, one by one
+OF_TEACHER = (*OF_LAYERS, "distillation")
+OF_ANSWERS = ("answers", "preferences")
+# Settings that some objectives alone read: others refuse them, and their runs have the identity that they had without.
+READ_BY = {
+    "kl": ("distillation",),
+    "temperature": ("distillation",),
+    "ce_weight": ("distillation",),
+    "trained": OF_TEACHER,
+    "answers_after": OF_ANSWERS,
+    "rejected_after": ("preferences",),
+    "beta": ("preferences",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +64,12 @@ class TrainConfig:
     `document_losses` writes the loss of each document in each step beside the metrics. `tensor_parallel` is how many
     processes share one model, each with a slice of every layer. With `shard` the processes that share a batch also share
     the parameters (FSDP2): less memory, the same run, and it may be changed when a run is resumed.
+
+    Distillation (see `distill/`): `kl` is "forward", teacher against student, or "reverse"; `temperature` divides the logits
+    of both; `ce_weight` is the share of the targets' cross entropy in the loss. `trained` "mixers" trains only the mixers of
+    another kind than the teacher's, which is what None means for "orientation" and "alignment"; for others it means "all".
+    `answers_after` is the text after which the answer of a document begins, `rejected_after` that before an answer that is to
+    become less likely, and `beta` the weight of the reference in DPO (Rafailov et al. 2023).
     """
 
     steps: int
@@ -70,6 +95,13 @@ class TrainConfig:
     tensor_parallel: int = 1
     shard: bool = False
     document_losses: bool = False
+    kl: str = "forward"
+    temperature: float = 1.0
+    ce_weight: float = 0.0
+    trained: str | None = None
+    answers_after: str = "\nAnswer:"
+    rejected_after: str = "\nRejected:"
+    beta: float = 0.1
     max_repeats: float | None = None
     seed: int = 0
     checkpoint_every: int = 100
@@ -103,6 +135,12 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             self._require_number(name, above=None, at_most=0.999999)
         self._require_number("skip_spikes", above=None, at_most=float("inf"))
+        self._require_number("ce_weight", above=None, at_most=1)
+        for name in ("temperature", "beta"):
+            self._require_number(name, above=0, at_most=float("inf"))
+        for name in ("answers_after", "rejected_after"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise _bad(name, repr(getattr(self, name)), "must be the text that comes before an answer")
         if self.wandb_project is not None and (not isinstance(self.wandb_project, str) or not self.wandb_project):
             raise _bad("wandb_project", repr(self.wandb_project), "must be the name of a project, or None")
         for name in ("recompute", "compile", "shard", "document_losses"):
@@ -110,7 +148,25 @@ class TrainConfig:
                 raise _bad(name, repr(getattr(self, name)), "must be True or False")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise _bad(name, repr(getattr(self, name)), did_you_mean(str(getattr(self, name)), known))
+                raise _bad(name, repr(getattr(self, name)), did_you_mean(str(getattr(self, name)), filter(None, known)))
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Nothing is set that the objective does not read, or that it cannot be computed with."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, objectives in READ_BY.items():
+            if self.objective not in objectives and getattr(self, name) != defaults[name]:
+                read = " and ".join(f"'{objective}'" for objective in objectives)
+                raise _bad(name, repr(getattr(self, name)), f"is read by objective={read} alone; leave it out")
+        if self.objective in OF_TEACHER and self.tensor_parallel > 1:
+            raise _bad("tensor_parallel", self.tensor_parallel, "must be 1 in distillation: a teacher is not cut into slices")
+        if self.objective in OF_LAYERS and self.shard:
+            raise _bad("shard", True, f"must be False with objective='{self.objective}', which reads one layer at a time")
+
+    @property
+    def trains_mixers_only(self) -> bool:
+        """Whether everything but the mixers of another kind than the teacher's stays as it is."""
+        return (self.trained or ("mixers" if self.objective in OF_LAYERS else "all")) == "mixers"
 
     def _require_int(self, name: str, minimum: int) -> None:
         value = getattr(self, name)
@@ -133,7 +189,11 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is computed: those that a resumed run must share."""
-        return {name: value for name, value in self.to_dict().items() if name not in FREE}
+        return {name: value for name, value in self.read_settings().items() if name not in FREE}
+
+    def read_settings(self) -> dict[str, Any]:
+        """All fields but those that other objectives read."""
+        return {name: value for name, value in self.to_dict().items() if self.objective in READ_BY.get(name, OBJECTIVES)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

@@ -15,8 +15,10 @@ from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 
-Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids_T, targets_T, segments_T of one sequence
-Batch = tuple[Tensor, Tensor, Tensor]  # ids_BT int64, targets_BT int64 (-100: no loss), segments_BT int32
+# ids_T, targets_T, segments_T of one sequence, and behind them what its objective alone reads
+Row = tuple[np.ndarray, ...]
+# ids_BT int64, targets_BT int64 (-100: no loss), segments_BT int32, and the objective's own
+Batch = tuple[Tensor, ...]
 
 
 def open_tokens(sources: Path | Sequence[Source], model_config: ModelConfig) -> TokenMixture:
@@ -42,18 +44,17 @@ def micro_batches(
     size = size or max(1, len(plans))
     for start in range(0, len(plans), size):
         rows = [arrange(tokens.sequence(plan), plan, number) for number, plan in plans[start : start + size]]
-        ids_BT, targets_BT, segments_BT = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*rows, strict=True))
-        yield ids_BT, targets_BT, segments_BT
+        yield tuple(torch.from_numpy(np.stack(column)).to(device) for column in zip(*rows, strict=True))
 
 
 def count_targets(batches: Iterable[Batch]) -> int:
     """The targets that a loss is taken over."""
-    return sum(int((targets_BT != IGNORED).sum()) for _, targets_BT, _ in batches)
+    return sum(int((targets_BT != IGNORED).sum()) for _, targets_BT, *_ in batches)
 
 
 def count_inputs(batches: Iterable[Batch], of_documents: bool) -> int:
     """The tokens that a model reads; of documents each alone in its row without the padding."""
-    return sum(int((segments_BT == 0).sum()) if of_documents else ids_BT.numel() for ids_BT, _, segments_BT in batches)
+    return sum(int((segments_BT == 0).sum()) if of_documents else ids_BT.numel() for ids_BT, _, segments_BT, *_ in batches)
 
 
 def require_targets(n_targets: float, where: str) -> int:

@@ -58,7 +58,7 @@ class DocumentLosses:
 
     def add(self, batch: Batch, loss_BT: Tensor) -> None:
         """Take the losses (nats, 0 where there is no target) of the next micro-batch. Nothing waits for the device."""
-        _, targets_BT, segments_BT = batch
+        _, targets_BT, segments_BT, *_ = batch
         width, device = self._width, segments_BT.device
         piece_S = (segments_BT + width * torch.arange(len(segments_BT), device=device).unsqueeze(1)).flatten()
         values_S2 = torch.stack([(targets_BT >= 0).double(), loss_BT.double()], -1).view(-1, 2)

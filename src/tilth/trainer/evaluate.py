@@ -36,8 +36,8 @@ def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config:
 
     def arrange(row: Row, plan: SequencePlan, number: int) -> Row:
         # What is asked of a sequence is the same at every evaluation: as of step 0.
-        ids_T, targets_T, segments_T = objective.arrange(row, plan, 0, max(number, 0))
-        return ids_T, np.full_like(targets_T, IGNORED) if number == _SPARE else targets_T, segments_T
+        ids_T, targets_T, *others = objective.arrange(row, plan, 0, max(number, 0))
+        return ids_T, np.full_like(targets_T, IGNORED) if number == _SPARE else targets_T, *others
 
     batches = micro_batches(tokens, numbered, config.micro_batch, world.device, arrange)
     model.eval()

@@ -24,6 +24,7 @@ from tilth.tokenize.strands import mark_turned
 from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_inputs, count_targets, micro_batches, open_tokens, require_targets
+from tilth.trainer.distill.teacher import Given, freeze, identity_of
 from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
@@ -70,11 +71,15 @@ def train(
     work_dir: Path,
     initial: Path | None = None,
     on_step: OnStep | None = None,
+    teacher: Path | None = None,
+    teacher_logits: Path | None = None,
 ) -> TrainResult:
     """Train on the token set `tokens`, or a mixture of several, or go on where an interrupted call with the same inputs stopped.
 
     Under `torchrun` every process calls this with the same arguments and a `work_dir` that all can read.
-    `initial` is a saved model to start from; `on_step` gets the metrics of each step, in the first process.
+    `initial` is a saved model to start from; `on_step` gets the metrics of each step, in the first process. `teacher` is the
+    saved model that an objective of distillation learns from; what it says of this run may be stored in `teacher_logits`
+    (see distill/teacher_pass.py), and is then not computed.
     Bits are equal to those of an uninterrupted run at the same number of processes and threads. Raises StaleError
     (other inputs than the run was begun with), TrainError (loss not finite, a process died, no whole checkpoint),
     StoreError (disk full; the last checkpoint stays), RecipeError, ContractError, and KeyboardInterrupt after a
@@ -83,10 +88,11 @@ def train(
     work_dir = Path(work_dir)
     with (
         join_world(config.device, config.tensor_parallel) as world,
-        _sole_use(work_dir, world),
+        sole_use(work_dir, world),
         memory_errors(work_dir, config, world.data_size),
     ):
-        run = _prepare(model_config, config, tokens, validation, work_dir, initial, world)
+        given = Given(initial, teacher, teacher_logits)
+        run = _prepare(model_config, config, tokens, validation, work_dir, given, world)
         if run.first_step < config.steps:
             _take_steps(run, on_step)
         model = whole_model(run.model, world)
@@ -94,7 +100,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _sole_use(work_dir: Path, world: World) -> Iterator[None]:
+def sole_use(work_dir: Path, world: World) -> Iterator[None]:
     """Keep a second run out of `work_dir`: both would cut back the record of the other."""
     if not world.is_first:
         yield
@@ -135,24 +141,27 @@ def _prepare(
     sources: Path | Sequence[Source],
     validation_sources: Path | Sequence[Source] | None,
     work_dir: Path,
-    initial: Path | None,
+    given: Given,
     world: World,
 ) -> _Run:
     tokens = open_tokens(sources, model_config)
     validation = open_tokens(validation_sources, model_config) if validation_sources else None
     if validation and validation.tokenizer_digest != tokens.tokenizer_digest:
         raise StaleError("the validation set was made by another tokenizer", where=str(validation.folder))
-    objective = make_objective(config, model_config, tokens)
+    teacher = given.read_teacher(config, model_config.vocab_size, tokens, world.device)
+    objective = make_objective(config, model_config, tokens, teacher)
     order = tokens.order(config.seq_len, config.global_batch, config.seed, objective.reads_whole_documents)
     check_repeats(order, tokens.names, config.steps, config.max_repeats or math.inf)
     order.batch(0, world.data_rank, world.data_size)  # an unequal share is refused before any work
     torch.manual_seed(config.seed)
-    model = initial_model(initial, model_config, tokens)
+    model = initial_model(given.initial, model_config, tokens)
+    freeze(model, config, given.teacher)
     identity = {
         "model": model_config.to_dict(),
         "train": config.identity(),
         "tokens": tokens.identity(),
-        "initial_digest": weights_digest(model.state_dict()) if initial else None,
+        "initial_digest": weights_digest(model.state_dict()) if given.initial else None,
+        **identity_of(teacher),
     }
     checkpoint = world.from_first(lambda: check_identity(latest_checkpoint(work_dir), identity))
     model = lay_out(model, world, config.shard)

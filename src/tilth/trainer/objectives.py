@@ -16,8 +16,14 @@ from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan, hash_of, mix64
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.classification import Classify, Conditional
-from tilth.trainer.config import TrainConfig
+from tilth.trainer.config import OF_ANSWERS, OF_TEACHER, TrainConfig
 from tilth.trainer.data import Batch, Row
+from tilth.trainer.distill.alignment import Alignment
+from tilth.trainer.distill.answers import Answers
+from tilth.trainer.distill.distillation import Distillation
+from tilth.trainer.distill.orientation import Orientation
+from tilth.trainer.distill.preferences import Preferences
+from tilth.trainer.distill.stored_logits import StoredLogits
 
 MASK = "[MASK]"
 ASKED, MASKED, RANDOM = 0.15, 0.8, 0.1  # shares of positions, and of those asked for (Devlin et al. 2019)
@@ -49,8 +55,10 @@ class Objective(Protocol):
         ...
 
 
-def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: TokenMixture) -> Objective:
-    """The objective of a run. Raises RecipeError where the model or the vocabulary does not fit it."""
+def make_objective(
+    config: TrainConfig, model_config: ModelConfig, tokens: TokenMixture, teacher: Decoder | StoredLogits | None = None
+) -> Objective:
+    """The objective of a run. Raises RecipeError where the model, the vocabulary or the teacher does not fit it."""
     if config.objective == "classify":
         _check_classes(model_config, tokens)
         return Classify.of(config.seq_len, tokens)
@@ -65,10 +73,41 @@ def make_objective(config: TrainConfig, model_config: ModelConfig, tokens: Token
             where="TrainConfig.objective",
             fix="Use objective='masked' with bidirectional=True, and objective='next_token' with bidirectional=False.",
         )
+    if config.objective in OF_ANSWERS:
+        return _of_answers(config, tokens, teacher)
+    if config.objective in OF_TEACHER:
+        return _of_teacher(config, teacher)
     if config.objective == "next_token":
         return NextToken()
     mask_id, special_ids = _special_ids(tokens)
     return Masked(config.seed, mask_id, special_ids, tokens.vocab_size)
+
+
+def _of_answers(config: TrainConfig, tokens: TokenMixture, reference: Decoder | StoredLogits | None) -> Objective:
+    if config.reverse_complement:
+        raise RecipeError("an answer has no other strand", "TrainConfig.reverse_complement", "Leave it out.")
+    if config.objective == "answers":
+        return Answers.of(config.seq_len, config.answers_after, tokens)
+    if not isinstance(reference, Decoder):
+        fix = "Begin the run with the model that answers already: `Train(initial=...)`."
+        raise RecipeError("objective='preferences' needs a reference model", "TrainConfig.objective", fix)
+    if config.tensor_parallel > 1:
+        fix = "Use tensor_parallel=1; `shard` makes room, too."
+        raise RecipeError("the reference of objective='preferences' is not cut into slices", "TrainConfig.tensor_parallel", fix)
+    marks = config.answers_after, config.rejected_after
+    return Preferences.of(config.seq_len, marks, config.beta, reference, tokens)
+
+
+def _of_teacher(config: TrainConfig, teacher: Decoder | StoredLogits | None) -> Objective:
+    if teacher is None:
+        fix = "Give the teacher: a recipe that returns Distill(...), with `tilth distill`."
+        raise RecipeError(f"objective='{config.objective}' needs a teacher", "TrainConfig.objective", fix)
+    if config.objective == "distillation":
+        return Distillation.of(config, teacher)
+    if isinstance(teacher, StoredLogits):
+        fix = "Give the teacher itself."
+        raise RecipeError(f"objective='{config.objective}' reads a teacher's layers, not stored logits", "TrainConfig", fix)
+    return Orientation(teacher) if config.objective == "orientation" else Alignment(teacher)
 
 
 class _OfTokens:
@@ -79,7 +118,8 @@ class _OfTokens:
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the targets."""
-        return model.loss(*batch, each_BT)
+        ids_BT, targets_BT, segments_BT = batch
+        return model.loss(ids_BT, targets_BT, segments_BT, each_BT)
 
     def for_validation(self, tokens: TokenMixture) -> Self:
         """The same, where it depends on no seed."""

@@ -14,14 +14,14 @@ from tilth.trainer.config import TrainConfig
 def make_optimizer(model: Decoder, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019), or for optimizer "muon" Muon on the hidden matrices and AdamW on the rest.
 
-    Parameters marked `_no_weight_decay` and vectors do not decay.
+    Parameters marked `_no_weight_decay` and vectors do not decay. What is frozen has no part in it.
     """
     hidden = hidden_matrices(model) if config.optimizer == "muon" else []
     by_muon = {id(matrix) for matrix in hidden}
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():
-        if id(parameter) not in by_muon:
+        if parameter.requires_grad and id(parameter) not in by_muon:
             exempt = getattr(parameter, "_no_weight_decay", False) or parameter.ndim < 2
             (others if exempt else decaying).append(parameter)
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -36,7 +36,7 @@ def hidden_matrices(model: Decoder) -> list[nn.Parameter]:
     A fused one, such as [q, k, v], is orthogonalised whole: by its parts the loss was the same (benchmarks/training.py).
     """
     maps = ((name, module) for name, module in model.blocks.named_modules() if isinstance(module, nn.Linear))
-    return [module.weight for name, module in maps if not name.endswith("dt_proj")]
+    return [module.weight for name, module in maps if module.weight.requires_grad and not name.endswith("dt_proj")]
 
 
 class MuonBesideAdamW(torch.optim.Optimizer):

@@ -58,7 +58,7 @@ def _shard_parameters(model: Decoder, world: World) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # else FSDP2 asks for a product that gloo does not know
-    for method in ("loss", "classify", "layer_outputs", "layer_matrices"):
+    for method in ("loss", "measure", "classify", "layer_outputs", "layer_matrices"):
         register_fsdp_forward_method(model, method)
 
 

@@ -158,7 +158,7 @@ def join_world(device: str, tensor_parallel: int = 1) -> Iterator[World]:
     RecipeError when the processes cannot be grouped.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    where = _pick_device(device)
+    where = pick_device(device)
     if size % tensor_parallel:
         fix = f"Start a multiple of {tensor_parallel} processes with torchrun, or lower tensor_parallel."
         raise RecipeError(f"{size} processes cannot hold models of {tensor_parallel} slices", "TrainConfig.tensor_parallel", fix)
@@ -197,7 +197,8 @@ def _meet(device: torch.device, tensor_size: int) -> World:
     return World(rank, size, device, tensor_size, mesh, cpu_mesh, group, store, heartbeat)
 
 
-def _pick_device(device: str) -> torch.device:
+def pick_device(device: str) -> torch.device:
+    """What the word stands for in this process. Raises BackendError for a GPU that is not there."""
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

@@ -100,7 +100,8 @@ def _table(runs: Sequence[Row]) -> Table:
         speed = row["tokens_per_second"]
         share = row["accuracy"]
         right = [Cell(share, "–" if share is None else f"{100 * share:.1f} %")] * is_classifying
-        rows.append([row["name"], row["subset"], row["base"] or "scratch", *counts, *exact, Cell(speed and round(speed)), *right])
+        origin = row["base"] or ("imported" if row["steps"] is None else "scratch")
+        rows.append([row["name"], row["subset"] or "–", origin, *counts, *exact, Cell(speed and round(speed)), *right])
     return Table(columns, rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.student import check_layers
+from tilth.trainer.distill.student_loss import StudentLoss
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Alignment:
             each_BT.copy_(loss_BT.detach())
         return loss_BT.sum(), is_asked_BT.sum()
 
-    def for_validation(self, tokens: object) -> Self:
-        """The same: it depends on no seed."""
-        return self
+    def for_validation(self, tokens: object) -> StudentLoss:
+        """What the student is worth: its next-token loss, comparable over stages and with the teacher's."""
+        return StudentLoss()
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""

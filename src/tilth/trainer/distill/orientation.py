@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.student import check_layers
+from tilth.trainer.distill.student_loss import StudentLoss
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Orientation:
         """The sum over the sequences that have a target, and their number. Raises RecipeError for layers that do not fit."""
         ids_BT, targets_BT, segments_BT = batch
         numbers = check_layers(self.teacher, model)
-        _check_heads(self.teacher.config, model.config, numbers)
+        check_heads(self.teacher.config, model.config, numbers)
         read = self._read(numbers, ids_BT, segments_BT)
         layout = lay_out(self.teacher.config, ids_BT, segments_BT, 0)
 
@@ -66,9 +67,9 @@ class Orientation:
         streams = self.teacher.streams(ids_BT, segments_BT)
         return {number: self.teacher.get_submodule(f"blocks.{number}.mixer_norm")(streams[number]) for number in numbers}
 
-    def for_validation(self, tokens: object) -> Self:
-        """The same: it depends on no seed."""
-        return self
+    def for_validation(self, tokens: object) -> StudentLoss:
+        """What the student is worth: its next-token loss, comparable over stages and with the teacher's."""
+        return StudentLoss()
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""
@@ -76,7 +77,8 @@ class Orientation:
         return {"loss": loss}, count
 
 
-def _check_heads(teacher: ModelConfig, student: ModelConfig, numbers: tuple[int, ...]) -> None:
+def check_heads(teacher: ModelConfig, student: ModelConfig, numbers: tuple[int, ...]) -> None:
+    """Raise RecipeError for layers with other numbers of heads than the teacher's: their matrices cannot be compared."""
     for number in numbers:
         old, new = (config.n_heads if config.pattern[number] == "A" else config.n_ssm_heads for config in (teacher, student))
         if old != new:

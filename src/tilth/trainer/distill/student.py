@@ -109,7 +109,7 @@ def check_layers(teacher: Decoder, student: Decoder) -> tuple[int, ...]:
         raise RecipeError(f"the student's d_model is {new}, its teacher's {old}", "ModelConfig.d_model")
     if student.ranks.size > 1:
         problem = "layers cannot be compared with those of a teacher where each process holds a slice of them"
-        raise RecipeError(problem, "TrainConfig.tensor_parallel", "Use more processes with tensor_parallel=1, or shard=True.")
+        raise RecipeError(problem, "TrainConfig.tensor_parallel", "Use more processes with tensor_parallel=1.")
     if not (replaced := replaced_layers(teacher.config, student.config)):
         fix = "Give the student other layers than its teacher's."
         raise RecipeError("the student has the mixers of its teacher, so there is nothing to make alike", "layers", fix)

@@ -1,0 +1,66 @@
+"""A problem with one right answer, the prompt it is asked with, and files of such problems."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilth.errors import SourceError
+from tilth.evaluate.answers import canonical, extract
+
+_FIX = 'Write each line as {"question": "...", "answer": "... #### 42"}; "id" may be given.'
+_QUESTIONS, _ANSWERS = ("question", "problem"), ("answer", "solution")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question and its right answer as it is written, without the way to it ("1,000", not "... #### 1,000"); id is unique."""
+
+    id: str
+    question: str
+    answer: str
+
+
+def prompt_of(problem: Problem) -> str:
+    """`Question: ...` and `Answer:`, with no blank after the colon: the first token of the answer brings its own."""
+    return f"Question: {problem.question.strip()}\nAnswer:"
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Problems from JSON lines, as GSM8K has them (question, answer) or MATH (problem, solution).
+
+    The right answer is what `extract` finds in the answer, else the whole of it. Without an "id" the number of the line, from 1,
+    is the id. Raises SourceError for a missing or empty file, a line that is no such object, and an id that comes twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SourceError("there is no file of problems", str(path), "Correct the path.")
+    problems = list(_problems(path))
+    if not problems:
+        raise SourceError("the file of problems has no line", str(path), _FIX)
+    return problems
+
+
+def without_reference(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems whose right answer cannot be parsed: nothing is ever right for them, so leave them out or say so."""
+    return [problem for problem in problems if canonical(problem.answer) is None]
+
+
+def _problems(path: Path) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            question = str(row[next(name for name in _QUESTIONS if name in row)])
+            answer = str(row[next(name for name in _ANSWERS if name in row)])
+            name = str(row.get("id", number))
+        except (ValueError, TypeError, AttributeError, StopIteration) as error:
+            raise SourceError("a line of the problems has no question with its answer", f"{path}:{number}", _FIX) from error
+        if name in seen:
+            raise SourceError(f"two problems have the id `{name}`", f"{path}:{number}", "Give each its own id, or none at all.")
+        seen.add(name)
+        yield Problem(name, question, (extract(answer) or answer).strip())

@@ -1,0 +1,221 @@
+"""Evaluates a model on problems: an artifact of samples for each batch, and a name for what they come to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tilth.artifacts import Artifact, Named, Spec, Store
+from tilth.artifacts.atomic import locked
+from tilth.artifacts.spec import library_versions
+from tilth.errors import RecipeError, UserError, did_you_mean
+from tilth.pipeline.evaluation_differences import check_comparable, differences, trial_of
+from tilth.pipeline.evaluation_results import counts_of, curves_of, scores_of
+from tilth.pipeline.evaluation_samples import MEASURED_FILE, Evaluation, FoundModel, Told, Work, sample
+from tilth.pipeline.problem_overlap import Searched, as_rows, search_runs
+from tilth.pipeline.problem_sets import problem_set, prompting
+from tilth.pipeline.project import Project
+
+VERSION = 1
+RIGHT_CLASSES = ("correct", "right")
+MOST_OVERLAPS = 20  # that a name remembers
+_NAMED_OVERLAPS = 3  # that a refusal names
+
+
+def evaluate(project: Project, asked: Evaluation, tell: Told = lambda what: None, on_samples: Told | None = None) -> Named:
+    """Sample, score and keep it as `evaluation/<name>`; what an earlier attempt finished is not drawn again.
+
+    tell: sentences for people; on_samples: a few words after each request of n samples. Raises UserError, before anything is
+    drawn, for a run that was trained on some of the problems; NotFoundError, SourceError and RecipeError for what is missing
+    or no verifier; TilthError where every sample failed.
+    """
+    from tilth.catalog.publish import publish
+
+    work, overlap = _prepare(project, asked, tell)
+    store = project.store
+    made = {}
+    for batch in dict.fromkeys(asked.batches):
+        spec = _spec(work, batch)
+        with locked(store.root / "locks" / f"evaluate.{spec.key}"):
+            made[batch] = store.find(spec) or sample(store, spec, work, batch, on_samples)
+    meta = _meta(store, work, overlap, made)
+    named = store.save_named("evaluation", _name(asked, work), [each.part() for each in made.values()], meta)
+    publish(store)
+    return named
+
+
+def n_requests(asked: Evaluation, n_problems: int) -> int:
+    """How often on_samples is called at most."""
+    widths = [asked.solving(batch) for batch in dict.fromkeys(asked.batches)]
+    return sum(n_problems * (1 if how.is_greedy else -(-how.n // how.width)) for how in widths)
+
+
+def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Searched]:
+    """Find everything, and refuse what cannot be, before a model is loaded."""
+    from tilth.evaluate.engines import find_device
+    from tilth.evaluate.prompting import STOP
+
+    store = project.store
+    find_device(asked.device)
+    model = _find(store, asked.run)
+    verifier = _find_verifier(store, asked.verifier) if asked.verifier else None
+    problems = problem_set(asked.problems, asked.limit)
+    if problems.n_left_out:
+        tell(f"{problems.n_left_out} problems are left out: their right answers cannot be parsed")
+    how = prompting(asked.shots, asked.template, problems)
+    stops = asked.stops if asked.stops is not None else ((STOP,) if asked.template is None else ())
+    for batch in asked.batches:
+        asked.solving(batch)
+    overlap = search_runs(store, [one.run.name if one.run else one.label for one in (model, verifier) if one], problems)
+    _refuse(overlap, asked, tell)
+    if asked.against:
+        check_comparable(store, asked.against, problems.digest)
+    return Work(asked, model, verifier, problems, how, stops), overlap
+
+
+def _refuse(overlap: Searched, asked: Evaluation, tell: Told) -> None:
+    if overlap.unknown:
+        tell(f"what {', '.join(overlap.unknown)} was trained on is not known here: the problems were not looked for in it")
+    if not overlap.overlaps:
+        return
+    n = len({one.problem for one in overlap.overlaps})
+    first = "; ".join(one.in_words for one in overlap.overlaps[:_NAMED_OVERLAPS])
+    more = len(overlap.overlaps) - _NAMED_OVERLAPS
+    places = f"{first}{f'; and {more} more' if more > 0 else ''}"
+    if not asked.contaminated_too:
+        fix = "Pick a subset without them and train again; or evaluate all the same with `--contaminated-too`, which is recorded."
+        raise UserError(f"{n} of the problems were trained on", places, fix)
+    tell(f"evaluated all the same, and recorded: {n} of the problems were trained on: {places}")
+
+
+def _find(store: Store, name: str) -> FoundModel:
+    from tilth.pipeline.foreign_models import find_checkpoint
+
+    folder, _ = find_checkpoint(name)
+    if folder == Path(name):
+        return FoundModel(folder.resolve().name, folder, _folder_digest(folder), None)
+    run = store.get_named("run", name)
+    return FoundModel(name, folder, run.one("train").digest, run)
+
+
+def _folder_digest(folder: Path) -> str:
+    """Of the names and bytes of a model folder's own files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with open(path, "rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _find_verifier(store: Store, name: str) -> FoundModel:
+    """RUN or RUN:CLASS. Raises RecipeError where it is not known which of its classes is that of right solutions."""
+    whole = (Path(name) / "config.json").is_file() or ":" not in name
+    found = _find(store, name if whole else name.rpartition(":")[0])
+    classes = list(found.run.meta.get("classes") or []) if found.run else []
+    wanted = None if whole else name.rpartition(":")[2]
+    right = [one for one in classes if (one == wanted if wanted else one in RIGHT_CLASSES)]
+    if len(right) == 1:
+        return FoundModel(found.label, found.folder, found.digest, found.run, str(classes.index(right[0])))
+    if wanted and wanted.isdigit() and not classes:
+        return FoundModel(found.label, found.folder, found.digest, found.run, wanted)
+    what = f"which class of `{found.label}` is that of right solutions?"
+    fix = f"Name it: `--verifier {found.label}:CLASS`. {did_you_mean(wanted or '', classes)}"
+    raise RecipeError(what, f"its classes: {', '.join(classes) or 'not known here'}", fix)
+
+
+def _spec(work: Work, batch: int) -> Spec:
+    asked = work.asked
+    params = {
+        "n": asked.n,
+        "batch": batch,
+        "max_tokens": asked.max_tokens,
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
+        "seed": asked.seed,
+        "at_once": asked.at_once,
+        "stops_when_decided": asked.stops_when_decided,
+        "uses_cache": asked.uses_cache,
+        "memory_bytes": asked.memory_bytes,
+        "prompt": work.prompting.text("{question}"),
+        "stops": list(work.stops),
+        "class": work.verifier.chosen if work.verifier else None,
+        # seconds are those of a machine
+        "device": _device_name(asked.device),
+        "n_threads": asked.n_threads,
+    }
+    inputs = {"model": work.model.digest, "problems": work.problems.digest}
+    if work.verifier:
+        inputs["verifier"] = work.verifier.digest
+    return Spec("samples", VERSION, params, inputs, library_versions(("torch",)), shard=f"batch {batch}")
+
+
+def _device_name(device: str) -> str:
+    import platform
+
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return f"{device} {platform.machine()} x{os.cpu_count()}"
+    return torch.cuda.get_device_name(device)
+
+
+def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifact]) -> dict[str, Any]:
+    asked, ids = work.asked, [problem.id for problem in work.problems.problems]
+    has_verifier, stopped = work.verifier is not None, asked.stops_when_decided
+    trials, results = [], []
+    for batch, artifact in made.items():
+        trials.append(trial_of(artifact, work.model.label, ids))
+        table = trials[-1].table
+        counts = counts_of(sample for row in table.rows for sample in row)
+        measured = json.loads((artifact.path / MEASURED_FILE).read_text())
+        speed = {"tokens_per_second": counts["n_tokens"] / counts["seconds"] if counts["seconds"] else None}
+        results.append({"batch": batch, **counts, **speed, **measured, **scores_of(table, asked.n, has_verifier, stopped)})
+    best = min(results, key=lambda one: one["seconds"])
+    return {
+        "run": work.model.label,
+        "problems": work.problems.name,
+        "problems_digest": work.problems.digest,
+        "n_problems": len(ids),
+        "n_left_out": work.problems.n_left_out,
+        "n": asked.n,
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
+        "max_tokens": asked.max_tokens,
+        "seed": asked.seed,
+        "verifier": asked.verifier,
+        "stops_when_decided": stopped,
+        "prompt": work.prompting.text("{question}")[-2000:],
+        "contamination": _contamination(overlap),
+        "overlaps": as_rows(overlap.overlaps, MOST_OVERLAPS),
+        **{key: best[key] for key in ("batch", "seconds", "tokens_per_second")},
+        "pass_at_1": _last(best, "coverage", 1),
+        "pass_at_n": _last(best, "coverage", asked.n),
+        "majority": _last(best, "majority", asked.n),
+        "best_of_n": _last(best, "best_of", asked.n),
+        "results": results,
+        "curves": curves_of(trials, has_verifier, stopped),
+        "difference": differences(store, trials, store.get_named("evaluation", asked.against)) if asked.against else None,
+    }
+
+
+def _last(result: Mapping[str, Any], name: str, k: int) -> float | None:
+    return next((one["mean"] for one in result.get(name, ()) if one["k"] == k), None)
+
+
+def _contamination(overlap: Searched) -> str:
+    """`none found`, `not known of teacher`, or what was found and evaluated all the same."""
+    if overlap.overlaps:
+        return f"{len({one.problem for one in overlap.overlaps})} problems were trained on"
+    return f"not known of {', '.join(overlap.unknown)}" if overlap.unknown else "none found"
+
+
+def _name(asked: Evaluation, work: Work) -> str:
+    if asked.name:
+        return asked.name
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{work.model.label}-{work.problems.name}").strip("_-")
+    return (name if name[:1].isalpha() else f"on-{name}")[:64].rstrip("_-")
