@@ -22,6 +22,7 @@ from tilth.tokenize.order import SequencePlan
 from tilth.trainer.data import Batch
 from tilth.trainer.distill.alignment import Alignment
 from tilth.trainer.distill.student import make_student, student_config
+from tilth.trainer.distill.student_loss import StudentLoss
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +129,7 @@ def test_a_layer_is_aligned_whatever_the_others_are(make_model: Callable[..., De
 def test_it_takes_rows_as_they_are_and_depends_on_no_seed(make_model: Callable[..., Decoder]) -> None:
     objective, row = Alignment(make_model("A")), (np.arange(3), np.arange(3), np.zeros(3, np.int32))
     assert objective.arrange(row, SequencePlan((), ()), 0, 0) is row
-    assert objective.for_validation(None) is objective
+    assert isinstance(objective.for_validation(None), StudentLoss)
     assert (Alignment.scores, Alignment.reads_whole_documents) == (("loss",), False)
 
 
@@ -158,7 +159,7 @@ def text() -> Tensor:
     return torch.from_numpy((letters[letters < 128].astype(np.int64) - 31).clip(0))
 
 
-def read(text: Tensor, generator: np.random.Generator, n_rows: int = 16, n_tokens: int = 64) -> Batch:
+def read(text: Tensor, generator: np.random.Generator, n_rows: int = 16, n_tokens: int = 48) -> Batch:
     rows = torch.stack(
         [text[start : start + n_tokens + 1] for start in generator.integers(len(text) - n_tokens - 1, size=n_rows)]
     )
@@ -181,7 +182,7 @@ def fit(model: Decoder, loss: Callable[[Batch], tuple[Tensor, Tensor]], text: Te
 def teacher(text: Tensor, one_thread: None) -> Decoder:
     torch.manual_seed(0)
     model = Decoder(ModelConfig(vocab_size=97, d_model=48, layers="A*2", n_heads=4, n_kv_heads=2, d_ff=96, chunk_size=32))
-    fit(model, lambda batch: model.loss(*batch), text, 200, 6e-3)
+    fit(model, lambda batch: model.loss(*batch), text, 120, 8e-3)
     return model
 
 
@@ -207,6 +208,5 @@ def test_aligned_layers_make_a_model_near_its_teacher_and_nearer_from_attention(
         before, objective = divergence(student, teacher, text), Alignment(teacher)
         fit(student, lambda batch: objective.loss(student, batch), text, 40, 1e-2)  # noqa: B023
         near[from_attention] = divergence(student, teacher, text)
-        print(letter, from_attention, before, near[from_attention])
         assert near[from_attention] < 0.4 * before
-    assert near[True] < {"D": 0.5, "M": 0.95}[letter] * near[False]
+    assert near[True] < 0.85 * near[False]

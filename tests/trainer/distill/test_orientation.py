@@ -20,6 +20,7 @@ from tilth.tokenize.order import SequencePlan
 from tilth.trainer.data import Batch
 from tilth.trainer.distill.orientation import Orientation
 from tilth.trainer.distill.student import make_student, student_config
+from tilth.trainer.distill.student_loss import StudentLoss
 
 LENGTHS = [[5, 1, 8], [14]]
 
@@ -101,7 +102,7 @@ def test_it_is_the_mean_over_heads_of_the_norms_of_the_differences(
         for name, weight in student.named_parameters():
             weight += 0.1 * torch.randn_like(weight) * ("mixer." in name)
     batch = make_batch()
-    read, wanted = read_by_mixers(teacher, batch), []
+    read, wanted = read_by_mixers(teacher, batch), list[float]()
     for row, lengths in enumerate(LENGTHS):
         total = 0.0
         for number in (0, 2):
@@ -112,7 +113,7 @@ def test_it_is_the_mean_over_heads_of_the_norms_of_the_differences(
                 x_TD = read[number][row, here]
                 # the teacher's rotations are fp32 tables
                 difference[:, here, here] = discrete_matrix(new, x_TD) - softmax_matrix(old, x_TD, theta)
-            total += np.mean([math.sqrt((difference[h] ** 2).sum()) for h in range(4)])
+            total += sum(math.sqrt((difference[h] ** 2).sum()) for h in range(4)) / 4
         wanted.append(total)
     each_BT = torch.full((2, 14), 9.0, dtype=torch.float64)
     loss, count = Orientation(teacher).loss(student, batch, each_BT)
@@ -135,14 +136,15 @@ def test_sequences_add_up_and_one_without_a_target_counts_nothing(make_model: Ca
     alone, count = objective.loss(student, batch)
     assert count == 1
     assert alone.item() == pytest.approx(parts[0][0].item(), rel=1e-12)
-    assert objective.for_validation(None) is objective
+    assert isinstance(objective.for_validation(None), StudentLoss)
 
 
 def test_a_row_has_one_target_and_stays_as_it_is(make_model: Callable[..., Decoder]) -> None:
     ids, targets, segments = np.arange(6), np.full(6, -100), np.array([0, 0, 1, 1, 1, 2], np.int32)
     shown, asked, same = Orientation(make_model("A")).arrange((ids, targets, segments), SequencePlan((), ()), 3, 1)
     assert (shown.tolist(), same.tolist()) == (ids.tolist(), segments.tolist())
-    assert ((asked != -100).nonzero()[0].tolist(), asked.dtype) == ([0], np.int64)
+    assert (asked != -100).nonzero()[0].tolist() == [0]
+    assert asked.dtype == np.int64
 
 
 @pytest.mark.parametrize("letter", ["D", "M"])

@@ -18,7 +18,7 @@ from tilth.models.decoder import Decoder
 from tilth.models.layout import lay_out
 from tilth.models.presets import PRESETS
 from tilth.models.weights import load_model, save_model
-from tilth.trainer.distill.student import SHARE_OF_SCORES, make_student, replaced_layers, student_config
+from tilth.trainer.distill.student import SHARE_OF_INPUTS, SHARE_OF_SCORES, make_student, replaced_layers, student_config
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 
@@ -56,12 +56,27 @@ def test_without_decay_its_scan_is_causal_linear_attention(
     no_decay, whole_step = torch.zeros(4, dtype=torch.float64), torch.ones(2, 15, 4, dtype=torch.float64)
     layout = lay_out(config, torch.zeros(2, 15, dtype=torch.long), None, 0)
     found = mixer.scan(x, whole_step, no_decay, B, C, layout, None, False).detach().numpy()
-    found = found / SHARE_OF_SCORES if letter == "D" else found
+    found = found / {"D": SHARE_OF_SCORES, "M": SHARE_OF_INPUTS**3}[letter]
     attention: Any = teacher.blocks[0].mixer
     qkv = attention.qkv_proj(x_BTD).detach().numpy()
     wanted = causal_linear_attention(qkv, old.attention_head_dim, old.n_heads, old.kv_heads)
     assert np.abs(found - wanted).max() < 1e-12 * max(1.0, np.abs(wanted).max())
     assert torch.equal(mixer.out_proj.weight, attention.out_proj.weight)
+
+
+def test_its_gate_is_open_on_what_the_layer_reads(make_model: Callable[..., Decoder]) -> None:
+    """What the layer reads has a mean, of which the gate of M is made 1: that of D is by its bias."""
+    teacher = make_model("AA", residual="ladder", scale=1.0)
+    with torch.no_grad():
+        teacher.embedding.weight += 3 * torch.randn(32) / math.sqrt(32)
+    student = make_student(teacher, student_config(teacher.config, "MA"))
+    x_BTD: Any = teacher.blocks[0].get_submodule("mixer_norm")(teacher.embedding(torch.randint(0, 43, (4, 50))))
+    gates: Any = torch.nn.functional.silu(student.blocks[0].get_submodule("mixer.in_proj")(x_BTD)[..., :32])
+    assert abs(gates.mean() - 1) < 0.1
+    assert gates.std() < 0.5
+    drawn = make_student(teacher, student_config(teacher.config, "MA"), from_attention=False)
+    closed: Any = torch.nn.functional.silu(drawn.blocks[0].get_submodule("mixer.in_proj")(x_BTD)[..., :32])
+    assert abs(closed.mean() - 1) > 0.5
 
 
 def test_what_is_not_replaced_is_copied_to_the_bit_and_shares_no_memory(make_model: Callable[..., Decoder]) -> None:
