@@ -141,3 +141,13 @@ def test_a_text_that_is_cut_into_chunks_keeps_its_tokens(llama3: Tokenizer) -> N
     assert len(text) > 2 * MAX_CHUNK_CHARS
     whole = tokenizers.Tokenizer.from_str(llama3.data.decode()).encode(text, add_special_tokens=False).ids
     assert llama3.encode(text).tolist() == whole
+
+
+def test_what_a_tokenizer_was_saved_with_cuts_no_text(tmp_path: Path) -> None:
+    described = json.loads(like_llama3())
+    described["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    described["padding"] = {
+        "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"
+    }  # fmt: skip
+    tokenizer = Tokenizer(json.dumps(described).encode())
+    assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]

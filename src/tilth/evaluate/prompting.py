@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tilth.errors import UserError
 from tilth.evaluate.problems import Problem, prompt_of
 from tilth.tokenize.bpe import Tokenizer
+from tilth.tokenize.text_ends import text_ends
 
 PLACE = "{question}"
 STOP = "\nQuestion:"
@@ -56,11 +55,7 @@ class Prompting:
 
 @dataclass(frozen=True)
 class Coder:
-    """The tokenizer of a model folder; first_ids begin a text, and a text ends before one of end_ids.
-
-    A model trained by Tilth reads the separator before a text, and it ends one. Of an imported one tokenizer_config.json and
-    generation_config.json say which tokens these are, and whether a text begins with one.
-    """
+    """The tokenizer of a model folder; first_ids begin a text, and a text ends before one of end_ids (`text_ends`)."""
 
     tokenizer: Tokenizer
     first_ids: tuple[int, ...]
@@ -70,16 +65,10 @@ class Coder:
 
     @classmethod
     def open(cls, folder: Path, stops: Sequence[str] = (STOP,)) -> Coder:
-        """That of a model folder. Raises ContractError where it has no tokenizer.json."""
-        config, generation = _read(folder / "tokenizer_config.json"), _read(folder / "generation_config.json")
-        end, begin = (_content(config.get(role)) for role in ("eos_token", "bos_token"))
-        tokenizer = Tokenizer.open(folder, end)
-        first_ids: tuple[int, ...] = (tokenizer.separator_id,)
-        if config:
-            number = tokenizer.special_ids.get(begin or "") if config.get("add_bos_token") else None
-            first_ids = () if number is None else (number,)
-        ends = generation.get("eos_token_id", tokenizer.separator_id)
-        return cls(tokenizer, first_ids, tuple(ends) if isinstance(ends, list) else (ends,), tuple(filter(None, stops)))
+        """That of a model folder. Raises ContractError where it has no tokenizer.json, or a damaged file beside it."""
+        tokenizer = Tokenizer.open(folder)
+        first_ids, end_ids, _ = text_ends(tokenizer, folder)
+        return cls(tokenizer, first_ids, end_ids, tuple(filter(None, stops)))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a prompt, with those that begin a text."""
@@ -103,12 +92,3 @@ class Coder:
         if text is None:
             text = self._said[token] = self.tokenizer.decode([token])
         return stop[-1] in text or "\ufffd" in text or stop[-1].isspace()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _content(token: Any) -> str | None:
-    """A token of tokenizer_config.json is a string, or an object that has it as `content`."""
-    return token.get("content") if isinstance(token, dict) else token

@@ -54,6 +54,9 @@ class Tokenizer:
             )
         # Without this the literal text `<|endoftext|>` in a document would end that document.
         self._library.encode_special_tokens = True
+        # What a published tokenizer was saved with for its own training: it would cut texts off, or fill them up.
+        self._library.no_truncation()
+        self._library.no_padding()
         self.data, self.separator, self.separator_id = data, separator, int(separator_id)
         self.digest = hashlib.sha256(data).hexdigest()
 

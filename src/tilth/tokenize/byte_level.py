@@ -25,7 +25,7 @@ def changes_texts(described: Mapping[str, Any]) -> str | None:
     The tokens of a changed text do not tile the text that was read, so no byte of it could be told from a token.
     """
     steps = list(_kinds(described.get("normalizer"), "normalizers"))
-    spaces = (step for step in _steps(described.get("pre_tokenizer"), "pretokenizers") if step.get("add_prefix_space"))
+    spaces = (step for step in steps_of(described.get("pre_tokenizer"), "pretokenizers") if step.get("add_prefix_space"))
     return ", ".join([*steps, *(f"{step['type']} that adds a space" for step in spaces)]) or None
 
 
@@ -37,15 +37,15 @@ def bytes_of(token: str) -> bytes:
 
 
 def _kinds(step: Any, inner: str) -> Iterator[str]:
-    return (str(found.get("type")) for found in _steps(step, inner))
+    return (str(found.get("type")) for found in steps_of(step, inner))
 
 
-def _steps(step: Any, inner: str) -> Iterator[Mapping[str, Any]]:
-    """The steps of a part of a tokenizer.json, those of a sequence one by one."""
+def steps_of(step: Any, inner: str) -> Iterator[Mapping[str, Any]]:
+    """The steps of a part of a tokenizer.json, those of a sequence, which lie under `inner`, one by one."""
     if not isinstance(step, Mapping):
         return
     if step.get("type") == "Sequence":
         for own in step.get(inner, ()):
-            yield from _steps(own, inner)
+            yield from steps_of(own, inner)
         return
     yield step

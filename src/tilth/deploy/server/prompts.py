@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 from tilth.deploy.server.api_errors import ApiError
 from tilth.deploy.server.state_room import StateRoom
 from tilth.tokenize.bpe import Tokenizer
+from tilth.tokenize.text_ends import text_ends
 
 SHORT_CHARS = 4096  # about 1 ms; what is longer is tokenised in a thread
 SHORT_IDS = 1024
@@ -20,26 +20,13 @@ _WORKERS = ThreadPoolExecutor(2, thread_name_prefix="tokenise")
 
 
 class PromptReader:
-    """Encodes prompts as the model was trained to read them, and decides how a text ends.
-
-    A model trained by Tilth reads the separator before a text, and it ends one. Of an imported one tokenizer_config.json and
-    generation_config.json say which tokens these are, and whether a text begins with one.
-    """
+    """Encodes prompts as the model was trained to read them, and decides how a text ends (`text_ends`)."""
 
     def __init__(
         self, tokenizer: Tokenizer, folder: Path | None, vocab_size: int, max_tokens: int, room: StateRoom | None = None
     ) -> None:
         self.tokenizer, self._vocab_size, self._max_tokens, self._room = tokenizer, vocab_size, max_tokens, room
-        config = _read(folder, "tokenizer_config.json")
-        generation = _read(folder, "generation_config.json")
-        special = tokenizer.special_ids
-        self.names = {role: _content(config.get(role)) for role in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        self.first_ids: tuple[int, ...] = (tokenizer.separator_id,)
-        if config:
-            begins = special.get(self.names["bos_token"] or "") if config.get("add_bos_token") else None
-            self.first_ids = () if begins is None else (begins,)
-        ends = generation.get("eos_token_id", special.get(self.names["eos_token"] or "", tokenizer.separator_id))
-        self.end_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else (ends,)
+        self.first_ids, self.end_ids, self.names = text_ends(tokenizer, folder)
         self._longest = max(1, int(tokenizer.byte_lengths.max())) if tokenizer.byte_lengths.any() else 64
 
     async def encode(self, text: str, *, begins: bool = True) -> tuple[int, ...]:
@@ -83,13 +70,3 @@ class PromptReader:
         """How many tokens can follow, in each of the samples; at least 1, which the engine refuses where it has no room."""
         n_tokens = self._max_tokens - n_prompt_tokens
         return max(1, n_tokens if self._room is None else min(n_tokens, self._room.new_tokens(n_prompt_tokens, n_samples)))
-
-
-def _read(folder: Path | None, name: str) -> dict[str, Any]:
-    path = folder / name if folder else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
-
-
-def _content(token: Any) -> str | None:
-    """A token of tokenizer_config.json is a string, or an object that has it as `content`."""
-    return token.get("content") if isinstance(token, dict) else token
