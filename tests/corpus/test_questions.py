@@ -183,6 +183,19 @@ def test_samples_of_an_evaluation(tmp_path: Path) -> None:
     assert sum(isinstance(row, Document) for row in few) == 1
 
 
+def test_samples_that_were_not_judged_part_no_question(tmp_path: Path) -> None:
+    samples = [(" #### 5", True), ("", None), (" #### 6", False), ("", None), (" five\n#### 5", True), (" #### 7", False)]
+    columns = {"question": ["2 + 3"] * len(samples), "text": [text for text, _ in samples]}
+    pq.write_table(pa.table({**columns, "is_correct": [is_correct for _, is_correct in samples]}), tmp_path / "s.parquet")
+    pairs = rows(Preferences("pairs", str(tmp_path / "s.parquet")))
+    assert [row.text.partition("Answer:")[2] for row in pairs if isinstance(row, Document)] == [
+        " #### 5\nRejected: #### 6",
+        " five\n#### 5\nRejected: #### 7",
+    ]
+    few = rows(Preferences("pairs", str(tmp_path / "s.parquet"), pairs_per_question=1))
+    assert sum(isinstance(row, Document) for row in few) == 1
+
+
 @pytest.mark.parametrize(("folder", "file", "n"), [("gsm8k_train", "train", 7473), ("gsm8k_test", "test", 1319)])
 def test_the_published_files(test_data: Path, folder: str, file: str, n: int) -> None:
     path = test_data / folder / "grade_school_math" / "data" / f"{file}.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -235,8 +236,15 @@ def test_problems_are_read_in_the_formats_of_gsm8k_and_math(tmp_path: Path) -> N
     assert without_reference([first, second, third]) == [third]
 
 
+def test_a_line_ends_where_json_lines_do(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    question = "one\u2028two\x85three"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"question": question, "answer": 7}, ensure_ascii=False).encode() + b"\r\n")
+    assert read_problems(path) == [Problem("1", question, "7")]
+
+
 @pytest.mark.parametrize(
-    "line", ["no json", "[1]", '{"question": "a"}', '{"answer": "a"}', '{"id": "1", "question": "a", "answer": "1"}']
+    "line", ["no json", "[1]", '{"question": null, "answer": "1"}', '{"question": "a"}', '{"answer": "a"}', '{"id": "1", "question": "a", "answer": "1"}']
 )
 def test_a_file_that_is_none_of_problems_is_refused_by_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "problems.jsonl"
@@ -246,6 +254,9 @@ def test_a_file_that_is_none_of_problems_is_refused_by_line(tmp_path: Path, line
     assert "problems.jsonl:2" in (caught.value.where or "")
     with pytest.raises(SourceError, match="there is no file"):
         read_problems(tmp_path / "other.jsonl")
+    path.write_bytes(b'{"question": "\xff", "answer": "1"}')
+    with pytest.raises(SourceError, match="no JSON"):
+        read_problems(path)
     path.write_text("\n")
     with pytest.raises(SourceError, match="no line"):
         read_problems(path)

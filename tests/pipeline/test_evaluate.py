@@ -380,6 +380,8 @@ def test_examples_stand_before_the_question_with_their_whole_solution(tmp_path: 
     assert prompting(f"{path}:1", None, asked).text("5 + 6") == (
         "Question: 1 + 1\nAnswer: 1 + 1 = 2\n#### 2\n\nQuestion: 5 + 6\nAnswer:"
     )
+    path.write_text('{"problem": "1 + 1", "solution": "It is \\\\boxed{2}.", "answer": "2"}\n')  # as MATH-500 has them
+    assert prompting(f"{path}:1", None, asked).text("5").startswith("Question: 1 + 1\nAnswer: It is \\boxed{2}.\n\n")
     assert prompting(None, "Q {question}\\nA", asked).text("5") == "Q 5\nA"
 
 
@@ -391,6 +393,9 @@ def test_arithmetic_is_what_training_never_gets() -> None:
     assert len(found.problems) == 30
     assert not trained & {whole_text(one.question) for one in found.problems}
     assert len(problem_set("arithmetic", 7).problems) == 7
+    with pytest.raises(SourceError, match="no file of problems") as missing:
+        problem_set("nowhere.jsonl")
+    assert len(problem_set(str(missing.value.fix).split("`")[3]).problems) == 200  # what it proposes works
     with pytest.raises(UserError, match="`digits=2` is no setting"):
         problem_set("arithmetic:digits=2")
     with pytest.raises(UserError, match="largest"):

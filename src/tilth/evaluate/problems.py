@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tilth.errors import SourceError
 from tilth.evaluate.answers import canonical, extract
@@ -48,19 +49,37 @@ def without_reference(problems: Iterable[Problem]) -> list[Problem]:
     return [problem for problem in problems if canonical(problem.answer) is None]
 
 
+def read_solutions(path: Path, n: int) -> list[tuple[str, str]]:
+    """The questions of the first n lines with their whole solutions, as examples. Raises SourceError as `read_problems` does."""
+    read_problems(path)
+    rows = [row for _, row in _rows(Path(path))][:n]
+    return [(_first_of(row, _QUESTIONS), _first_of(row, reversed(_ANSWERS))) for row in rows]
+
+
 def _problems(path: Path) -> Iterator[Problem]:
     seen: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, row in _rows(path):
         try:
-            row = json.loads(line)
-            question = str(row[next(name for name in _QUESTIONS if name in row)])
-            answer = str(row[next(name for name in _ANSWERS if name in row)])
-            name = str(row.get("id", number))
-        except (ValueError, TypeError, AttributeError, StopIteration) as error:
+            question, answer, name = _first_of(row, _QUESTIONS), _first_of(row, _ANSWERS), str(row.get("id", number))
+        except (TypeError, AttributeError, StopIteration) as error:
             raise SourceError("a line of the problems has no question with its answer", f"{path}:{number}", _FIX) from error
         if name in seen:
             raise SourceError(f"two problems have the id `{name}`", f"{path}:{number}", "Give each its own id, or none at all.")
         seen.add(name)
         yield Problem(name, question, (extract(answer) or answer).strip())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """What each line that is not blank says, with its number. Lines end in a line feed: JSON may hold other ends of lines."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line.decode("utf-8-sig"))
+                except ValueError as error:
+                    raise SourceError("a line of the problems is no JSON", f"{path}:{number}", _FIX) from error
+
+
+def _first_of(row: Mapping[str, Any], names: Iterable[str]) -> str:
+    """The first of these fields that says something; an answer may be a number."""
+    return str(next(row[name] for name in names if row.get(name) not in (None, "")))

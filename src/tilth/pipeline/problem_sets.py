@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 ARITHMETIC = "arithmetic"
 N_ARITHMETIC = 200
-_FIX = f"Give the path of a file of JSON lines, or `{ARITHMETIC}` or `{ARITHMETIC}:n=200,n_digits=2`."
+_FIX = f"Give the path of a file of JSON lines, or `{ARITHMETIC}` or `{ARITHMETIC}:n=200,n_steps=3`."
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _arithmetic(wanted: str) -> list[Problem]:
         if key not in known or not equals:
             raise UserError(f"`{word}` is no setting of arithmetic", "--problems", did_you_mean(key, known))
         settings[key] = int(value) if value.lstrip("-").isdigit() else value
-    made = problems(**{key: value for key, value in settings.items() if key in known})  # type: ignore[arg-type]
+    made = problems(**settings)  # type: ignore[arg-type]
     return [Problem(str(number), one.question, one.answer) for number, one in enumerate(made, 1)]
 
 
@@ -102,11 +101,9 @@ def prompting(shots: str | None, template: str | None, problems: ProblemSet) -> 
 
 def _examples(path: Path, number: int) -> Sequence[tuple[str, str]]:
     """Questions with their whole solutions, which `read_problems` cuts down to the answer."""
-    from tilth.evaluate.problems import read_problems
+    from tilth.evaluate.problems import read_solutions
 
-    questions = read_problems(path)[:number]  # says what is wrong with a line
-    if len(questions) < number:
-        raise SourceError(f"there are only {len(questions)} examples", str(path), f"Ask for `{path}:{len(questions)}`.")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:number]
-    solutions = [str(row.get("answer", row.get("solution"))) for row in rows]
-    return [(one.question, solution) for one, solution in zip(questions, solutions, strict=True)]
+    found = read_solutions(path, number)
+    if len(found) < number:
+        raise SourceError(f"there are only {len(found)} examples", str(path), f"Ask for `{path}:{len(found)}`.")
+    return found

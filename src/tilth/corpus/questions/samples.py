@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import islice
 
 from tilth.corpus.attempts import Refused
 from tilth.corpus.questions.lines import Fields, texts_of
@@ -33,13 +33,18 @@ def written_solution(record: Fields) -> Fields | Refused:
 def pairs_of(solutions: Iterable[Document | Reject], most: int) -> Iterator[tuple[Document, Document] | Reject]:
     """A right and a wrong solution of one question, at most `most` pairs of it; the samples of a question follow each other.
 
-    Equal texts count once, the first of the right ones goes with the first of the wrong ones. Rejects pass through.
+    Equal texts count once, the first of the right ones goes with the first of the wrong ones. Rejects pass through, wherever
+    they stand among the samples of a question.
     """
-    for _, group in groupby(solutions, key=lambda row: row.meta["question"] if isinstance(row, Document) else None):
-        sides: dict[str, dict[str, Document]] = {"true": {}, "false": {}}
-        for row in group:
-            if isinstance(row, Reject):
-                yield row
-            else:
-                sides[row.meta["is_correct"]].setdefault(row.text, row)
-        yield from list(zip(sides["true"].values(), sides["false"].values(), strict=False))[:most]
+    question: str | None = None
+    right: dict[str, Document] = {}
+    wrong: dict[str, Document] = {}
+    for row in solutions:
+        if isinstance(row, Reject):
+            yield row
+            continue
+        if row.meta["question"] != question:
+            yield from islice(zip(right.values(), wrong.values(), strict=False), most)
+            question, right, wrong = row.meta["question"], {}, {}
+        (right if row.meta["is_correct"] == "true" else wrong).setdefault(row.text, row)
+    yield from islice(zip(right.values(), wrong.values(), strict=False), most)

@@ -31,7 +31,7 @@ class Preferences(WrittenLines):
 
     pairs_per_question: int = field(default=4, kw_only=True)
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("pyarrow",)
     suffixes: ClassVar[tuple[str, ...]] = (*SUFFIXES, SUFFIX)
     kind: ClassVar[str] = "preference"
