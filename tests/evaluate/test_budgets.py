@@ -244,7 +244,15 @@ def test_a_line_ends_where_json_lines_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["no json", "[1]", '{"question": null, "answer": "1"}', '{"question": "a"}', '{"answer": "a"}', '{"id": "1", "question": "a", "answer": "1"}']
+    "line",
+    [
+        "no json",
+        "[1]",
+        '{"question": null, "answer": "1"}',
+        '{"question": "a"}',
+        '{"answer": "a"}',
+        '{"id": "1", "question": "a", "answer": "1"}',
+    ],
 )
 def test_a_file_that_is_none_of_problems_is_refused_by_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "problems.jsonl"

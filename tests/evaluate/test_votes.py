@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import permutations, product
@@ -162,6 +163,10 @@ def test_a_problem_draws_by_itself_and_repeatably() -> None:
     both = accuracy_at_k([samples, samples], 3, majority, n_draws=50, seed=2)
     assert accuracy_at_k([samples], 3, majority, n_draws=50, seed=2)[0] == both[0]
     assert accuracy_at_k([samples, drawn("1", "1", "1")], 3, majority, n_draws=50, seed=2)[0] == both[0]
+    others = [replace(sample, problem="q") for sample in samples]
+    in_turn = [accuracy_at_k(pair, 3, majority, n_draws=50, seed=2).tolist() for pair in ([samples, others], [others, samples])]
+    assert in_turn[0] == in_turn[1][::-1]  # a problem that is left out changes no other's figure
+    assert in_turn[0][0] == both[0] != in_turn[0][1]
     different = {accuracy_at_k([samples], 3, majority, n_draws=50, seed=seed)[0] for seed in range(5)}
     assert len(different) > 1
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from tilth.artifacts import Store
+from tilth.artifacts import Named, Store
 from tilth.cli.main import cli
 from tilth.corpus.sources.folder import Folder
 from tilth.errors import NotFoundError, RecipeError
@@ -21,7 +21,7 @@ from tilth.pipeline import distill as distilling
 from tilth.pipeline.build import build
 from tilth.pipeline.curate import pick, sql
 from tilth.pipeline.deploy import deploy
-from tilth.pipeline.distill import Stage, distill
+from tilth.pipeline.distill import Stage, distill, tokens_read
 from tilth.pipeline.launch import train
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Bpe, Corpus, Distill, Train
@@ -163,9 +163,12 @@ def test_stored_logits_serve_a_second_student_without_the_teacher(
         assert again[0].launched.was_there
         assert again[0].launched.artifact == first[0].launched.artifact
     live = distill(project, "live", Distill("clean", "teacher", "DAD", [stage]))
-    ends = [one[0].launched.named.meta["end_loss"] for one in (live, again)]
-    assert ends[0] == pytest.approx(ends[1], rel=3e-3)
-    assert ends[0] != ends[1]
+    (start, end), (live_start, live_end) = [
+        [one[0].launched.named.meta[f"{which}_loss"] for which in ("start", "end")] for one in (again, live)
+    ]
+    assert start == pytest.approx(live_start, rel=1e-3)  # rounding to fp16
+    assert end == pytest.approx(live_end, rel=2e-2)  # Adam makes whole steps of gradients that are nearly 0
+    assert start != live_start
 
 
 def _must_not(*arguments: Any) -> Any:
@@ -290,6 +293,26 @@ def test_a_teacher_of_another_tokenizer_is_refused_by_name(taught: Path, tmp_pat
 def test_a_recipe_that_makes_no_sense_says_which_part(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         Distill(**{"subset": "clean", "teacher": "teacher", "layers": "DAD", "stages": [KD], **changed})
+
+
+@pytest.mark.parametrize("own", ["teacher", "early"])
+def test_a_student_takes_no_name_of_what_it_is_made_of(own: str, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distilling, "run_data", _tokenises)
+    with pytest.raises(RecipeError, match=f"would take the name of its [a-z]+, `{own}`"):
+        distill(Project(taught), own, Distill("clean", "teacher", "DAD", [KD], initial="early"))
+    with pytest.raises(RecipeError, match="would take the name of its teacher, `own-alignment`"):
+        distill(Project(taught), "own", Distill("clean", "own-alignment", "DAD", STAGES))
+
+
+def test_tokens_of_a_run_that_took_the_name_of_its_base_are_not_known(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    of_steps = {"steps": 2, "seq_len": 8, "global_batch": 1}
+    runs = {name: Named("run", name, (), {**of_steps, "base": base}) for name, base in (("own", "own"), ("child", "own"))}
+    store.save_named("run", "own", [], runs["own"].meta)
+    assert [tokens_read(store, runs[name]) for name in runs] == [None, None]
+    store.save_named("run", "own", [], {**of_steps, "base": None})
+    assert tokens_read(store, runs["child"]) == 32
+    assert tokens_read(store, Named("run", "orphan", (), {**of_steps, "base": "gone"})) is None
 
 
 def test_a_missing_recipe_is_named(taught: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -257,6 +258,13 @@ def test_a_folder_may_be_evaluated_and_nobody_knows_what_it_was_trained_on(proje
     assert evaluate(project, asked(problems, "bought", temperature=0.0, n=2)).meta["contamination"] == "not known of bought"
 
 
+def test_a_folder_is_not_the_run_that_has_its_name(project: Project, problems: Path, tmp_path: Path) -> None:
+    model = project.store.artifact(project.store.get_named("run", "clean").one("train")).path
+    folder = Path(shutil.copytree(model, tmp_path / "leaky"))
+    named = evaluate(project, asked(problems, str(folder), temperature=0.0, n=1))
+    assert named.meta["contamination"] == "not known of leaky"
+
+
 def test_an_evaluation_is_compared_with_another_problem_by_problem(
     project: Project, problems: Path, first: tuple[Named, list[str]], tmp_path: Path
 ) -> None:
@@ -285,6 +293,11 @@ def test_a_difference_is_told_where_it_is_sure() -> None:
     assert said == [
         "coverage is above that of `teacher` within 2 s to 4 s a problem, by 30.0 points at most",
         "coverage is below that of `teacher` within 8 s to 8 s a problem, by 20.0 points at most",
+    ]
+    gap = [{"seconds": float(s), "mean": m, "low": m - 0.1, "high": m + 0.1} for s, m in enumerate((0.2, 0.0, 0.3), 1)]
+    assert [sentence.partition(" within ")[2] for sentence in in_words({"against": "teacher", "majority": gap})] == [
+        "1 s to 1 s a problem, by 20.0 points at most",
+        "3 s to 3 s a problem, by 30.0 points at most",
     ]
 
 

@@ -88,7 +88,7 @@ def accuracy_at_k(
         if not right or len(right) == len({sample.answer for sample in samples}):
             accuracy_P[p] = 1.0 if right else 0.0
             continue
-        rng = np.random.default_rng([seed, p])
+        rng = np.random.default_rng([seed, *samples[0].problem.encode()])
         drawn_DK = rng.permuted(np.tile(np.arange(len(samples)), (n_draws, 1)), axis=1)[:, :k]
         n_right = sum(choose([samples[i] for i in drawn_K]) in right for drawn_K in drawn_DK.tolist())
         accuracy_P[p] = n_right / n_draws

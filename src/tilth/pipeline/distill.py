@@ -22,7 +22,8 @@ from tilth.pipeline.recipe import Distill
 from tilth.pipeline.run_sources import RunData, run_data, token_inputs
 
 OBJECTIVES = ("orientation", "alignment", "distillation", "next_token", "answers")
-STUDENT_VERSION = LOGITS_VERSION = LOSS_VERSION = 1
+STUDENT_VERSION = 2  # raise it when make_student gives other weights
+LOGITS_VERSION = LOSS_VERSION = 1
 Watch = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
 """watch(title, steps) -> a context whose value is called with a few words after each step."""
 
@@ -68,6 +69,7 @@ def distill(
     """
     store = project.store
     configs = [_config(number, settings) for number, settings in enumerate(recipe.stages)]
+    _check_names(recipe, [own for own, _ in _named(name, configs)])
     teacher = _run_of(store, "teacher", recipe.teacher)
     origin = _run_of(store, "initial", recipe.initial) if recipe.initial else teacher
     for run in {teacher[0].name: teacher, origin[0].name: origin}.values():
@@ -99,16 +101,22 @@ def _tell(advance: Callable[[str], None], line: Mapping[str, Any]) -> None:
     advance(f"loss {line['loss']:.3f}")
 
 
-def tokens_read(store: Store, run: Named) -> int | None:
-    """How many tokens the steps of a run read, and those of the runs that it began from; None where that is not known."""
-    meta = run.meta
+def tokens_read(store: Store, run: Named, later: frozenset[str] = frozenset()) -> int | None:
+    """How many tokens the steps of a run read, and those of the runs that it began from; None where that is not known.
+
+    It is not where a run took the name of one that it began from: `later` are the names that were followed so far.
+    """
+    meta, known = run.meta, later | {run.name}
     if "n_student_tokens" in meta:
         n_student: int | None = meta["n_student_tokens"]
         return n_student
     if not meta.get("steps"):
         return None
-    base = store.find_named("run", meta["base"]) if meta.get("base") else None
-    n_before = tokens_read(store, base) if base else 0
+    if not meta.get("base"):
+        n_before: int | None = 0
+    else:
+        base = store.find_named("run", meta["base"])
+        n_before = None if base is None or base.name in known else tokens_read(store, base, known)
     return None if n_before is None else n_before + meta["steps"] * meta["seq_len"] * meta["global_batch"]
 
 
@@ -134,6 +142,14 @@ def _named(name: str, configs: Sequence[Any]) -> Iterator[tuple[str, Any]]:
         n_before = objectives[:number].count(config.objective)
         own = f"{name}-{config.objective}" + (f"-{n_before + 1}" if n_before else "")
         yield (name if number == len(configs) - 1 else own), config
+
+
+def _check_names(recipe: Distill, names: Sequence[str]) -> None:
+    """A student takes no name of what it is made of: the same recipe would then mean another teacher."""
+    for role, own in (("teacher", recipe.teacher), ("initial", recipe.initial)):
+        if own in names:
+            what = f"the student would take the name of its {role}, `{own}`"
+            raise RecipeError(what, f"Distill({role}=...)", "Give the recipe's function another name.")
 
 
 def _run_of(store: Store, role: str, name: str) -> tuple[Named, Artifact]:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tilth.pipeline.problem_overlap import Searched, as_rows, search_runs
 from tilth.pipeline.problem_sets import problem_set, prompting
 from tilth.pipeline.project import Project
 
-VERSION = 1
+VERSION = 2
 RIGHT_CLASSES = ("correct", "right")
 MOST_OVERLAPS = 20  # that a name remembers
 _NAMED_OVERLAPS = 3  # that a refusal names
@@ -71,7 +72,9 @@ def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Sea
     stops = asked.stops if asked.stops is not None else ((STOP,) if asked.template is None else ())
     for batch in asked.batches:
         asked.solving(batch)
-    overlap = search_runs(store, [one.run.name if one.run else one.label for one in (model, verifier) if one], problems)
+    used = [one for one in (model, verifier) if one]
+    overlap = search_runs(store, [one.run.name for one in used if one.run], problems)
+    overlap = replace(overlap, unknown=(*(one.label for one in used if one.run is None), *overlap.unknown))
     _refuse(overlap, asked, tell)
     if asked.against:
         check_comparable(store, asked.against, problems.digest)
@@ -151,7 +154,9 @@ def _spec(work: Work, batch: int) -> Spec:
     inputs = {"model": work.model.digest, "problems": work.problems.digest}
     if work.verifier:
         inputs["verifier"] = work.verifier.digest
-    return Spec("samples", VERSION, params, inputs, library_versions(("torch",)), shard=f"batch {batch}")
+    # sympy says which answers are equal
+    libraries = library_versions(("torch", "tokenizers", "sympy"))
+    return Spec("samples", VERSION, params, inputs, libraries, shard=f"batch {batch}")
 
 
 def _device_name(device: str) -> str:

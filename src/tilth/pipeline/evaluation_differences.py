@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Artifact, Named, Store
@@ -78,18 +79,20 @@ def _curves(own: Sequence[Trial], theirs: Sequence[Trial], has_coverage: bool, m
 
 
 def in_words(found: Mapping[str, Any]) -> list[str]:
-    """From where to where a curve is surely above or below the other."""
+    """From where to where a curve is above or below the other, as the interval of each budget by itself says."""
     said = []
     for curve in ("coverage", "majority"):
-        for word, points in (
-            ("above", [one for one in found.get(curve, ()) if one["low"] > 0]),
-            ("below", [one for one in found.get(curve, ()) if one["high"] < 0]),
-        ):
-            if points:
+        for word, run in groupby(found.get(curve, ()), key=_side):
+            if word and (points := list(run)):
                 ends = f"{points[0]['seconds']:.3g} s to {points[-1]['seconds']:.3g} s a problem"
                 most = max(points, key=lambda one: abs(one["mean"]))
                 points_of = f"{100 * abs(most['mean']):.1f} points at most"
                 said.append(f"{curve} is {word} that of `{found['against']}` within {ends}, by {points_of}")
-        if found.get(curve) and not any(one["low"] > 0 or one["high"] < 0 for one in found[curve]):
+        if found.get(curve) and not any(map(_side, found[curve])):
             said.append(f"{curve} is not surely another than that of `{found['against']}`, at any second")
     return said
+
+
+def _side(point: Mapping[str, Any]) -> str:
+    """On which side of none the interval lies; empty where it holds it."""
+    return "above" if point["low"] > 0 else "below" if point["high"] < 0 else ""
