@@ -21,9 +21,10 @@ from tilth.evaluate.budgets import (
     shared_budgets,
 )
 from tilth.evaluate.coverage import bootstrap
-from tilth.evaluate.problems import Problem, prompt_of, read_problems, without_reference
+from tilth.evaluate.problems import Problem, read_problems, without_reference
 from tilth.evaluate.samples import Sample, SampleTable, arranged
 from tilth.evaluate.votes import majority
+from tilth.tokenize.question_form import prompt_of
 
 
 def sample(problem: str, branch: int, answer: str | None, finished: float, **changes: object) -> Sample:
@@ -232,7 +233,7 @@ def test_problems_are_read_in_the_formats_of_gsm8k_and_math(tmp_path: Path) -> N
     first, second, third = read_problems(path)
     assert first == Problem("1", " What is 1+1? ", "2")
     assert second == Problem("m", "Half?", "\\frac12")
-    assert prompt_of(first) == "Question: What is 1+1?\nAnswer:"
+    assert prompt_of(first.question) == "Question: What is 1+1?\nAnswer:"
     assert without_reference([first, second, third]) == [third]
 
 

@@ -1,6 +1,6 @@
 """Many samples a problem: which of them are right, which answer is chosen, and what that costs in seconds.
 
-problems    what is asked, as a prompt, and the answer that is right
+problems    what is asked, and the answer that is right
 answers     the answer in a text, and one spelling for all that are equal; by spellings, and expressions' parser
 prompting   from a question to ids, with examples, and from ids to text
 solving     problems through the engine: many samples of each, with the second at which each could be used

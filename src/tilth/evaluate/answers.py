@@ -8,9 +8,8 @@ from functools import lru_cache
 
 from tilth.errors import UserError
 from tilth.evaluate.spellings import plain, undressed, with_sums, without_thousands, without_unit
+from tilth.tokenize.question_form import NEXT_QUESTION
 
-# Another question in the same text: what follows it answers that one.
-_NEXT_QUESTION = "\nQuestion:"
 _MARKED = re.compile(r"(?<!#)####(?!#)[ \t]*(\S[^\n]*)")
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[\\{}]|[{}]")
 _DECIMAL = re.compile(r"-?\d{1,60}(?:\.\d{1,60})?")
@@ -35,7 +34,7 @@ def extract(text: str) -> str | None:
     What follows a line that begins with "Question:" is left out: a model that goes on asks itself the next problem. A box that
     is not closed, such as in a sample that was cut, does not count.
     """
-    text = text.split(_NEXT_QUESTION, 1)[0]
+    text = text.split(NEXT_QUESTION, 1)[0]
     start, answer = -1, None
     for found in _MARKED.finditer(text):
         start, answer = found.start(), found[1].strip()

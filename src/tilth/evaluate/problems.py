@@ -1,4 +1,4 @@
-"""A problem with one right answer, the prompt it is asked with, and files of such problems."""
+"""A problem with one right answer, and files of such problems."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ class Problem:
     id: str
     question: str
     answer: str
-
-
-def prompt_of(problem: Problem) -> str:
-    """`Question: ...` and `Answer:`, with no blank after the colon: the first token of the answer brings its own."""
-    return f"Question: {problem.question.strip()}\nAnswer:"
 
 
 def read_problems(path: Path) -> list[Problem]:

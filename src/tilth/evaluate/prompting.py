@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tilth.errors import UserError
-from tilth.evaluate.problems import Problem, prompt_of
 from tilth.tokenize.bpe import Tokenizer
+from tilth.tokenize.question_form import NEXT_QUESTION, prompt_of
 from tilth.tokenize.text_ends import text_ends
 
 PLACE = "{question}"
-STOP = "\nQuestion:"
-"""Where a model that was given examples begins the next one; no answer in this form holds it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Prompting:
 
     def _asked(self, question: str) -> str:
         if self.template is None:
-            return prompt_of(Problem("", question, ""))
+            return prompt_of(question)
         return self.template.replace(PLACE, question.strip())
 
 
@@ -60,11 +58,11 @@ class Coder:
     tokenizer: Tokenizer
     first_ids: tuple[int, ...]
     end_ids: tuple[int, ...]
-    stops: tuple[str, ...] = (STOP,)
+    stops: tuple[str, ...] = (NEXT_QUESTION,)
     _said: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: Path, stops: Sequence[str] = (STOP,)) -> Coder:
+    def open(cls, folder: Path, stops: Sequence[str] = (NEXT_QUESTION,)) -> Coder:
         """That of a model folder. Raises ContractError where it has no tokenizer.json, or a damaged file beside it."""
         tokenizer = Tokenizer.open(folder)
         first_ids, end_ids, _ = text_ends(tokenizer, folder)

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from tilth.errors import RecipeError
-from tilth.evaluate.problems import Problem, prompt_of
 from tilth.models.decoder import Decoder
 from tilth.tokenize.bpe import Tokenizer
+from tilth.tokenize.question_form import prompt_of
 
 TOKENS_AT_ONCE = 1 << 15
 
@@ -43,7 +43,7 @@ class Verifier:
     @staticmethod
     def document(question: str, text: str) -> str:
         """A question and what was answered, as the verifier reads it: without the examples that the model was shown."""
-        return prompt_of(Problem("", question, "")) + text
+        return prompt_of(question) + text
 
     def score(self, question: str, texts: Sequence[str]) -> list[float]:
         """The probability that each of some answers to a question is right."""

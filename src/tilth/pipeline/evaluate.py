@@ -21,6 +21,7 @@ from tilth.pipeline.evaluation_samples import MEASURED_FILE, Evaluation, FoundMo
 from tilth.pipeline.problem_overlap import Searched, as_rows, search_runs
 from tilth.pipeline.problem_sets import problem_set, prompting
 from tilth.pipeline.project import Project
+from tilth.tokenize.question_form import NEXT_QUESTION
 
 VERSION = 2
 RIGHT_CLASSES = ("correct", "right")
@@ -59,7 +60,6 @@ def n_requests(asked: Evaluation, n_problems: int) -> int:
 def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Searched]:
     """Find everything, and refuse what cannot be, before a model is loaded."""
     from tilth.evaluate.engines import find_device
-    from tilth.evaluate.prompting import STOP
 
     store = project.store
     find_device(asked.device)
@@ -69,7 +69,7 @@ def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Sea
     if problems.n_left_out:
         tell(f"{problems.n_left_out} problems are left out: their right answers cannot be parsed")
     how = prompting(asked.shots, asked.template, problems)
-    stops = asked.stops if asked.stops is not None else ((STOP,) if asked.template is None else ())
+    stops = asked.stops if asked.stops is not None else ((NEXT_QUESTION,) if asked.template is None else ())
     for batch in asked.batches:
         asked.solving(batch)
     used = [one for one in (model, verifier) if one]

@@ -18,6 +18,7 @@ from tilth.artifacts.spec import UNICODE, library_versions
 from tilth.errors import NotFoundError, SourceError
 from tilth.pipeline.problem_sets import ProblemSet
 from tilth.pipeline.run_sources import RunSource, sources_of
+from tilth.tokenize.question_form import ANSWER, QUESTION
 
 if TYPE_CHECKING:
     from tilth.dedup.contamination.ngram_index import BenchmarkIndex
@@ -27,7 +28,6 @@ MIN_COVERAGE = 0.5
 """A document holds a question from this share of its n-grams on: a phrase that many questions share is none."""
 WHOLE_TEXT = "whole text"
 _FILE, _BATCH_ROWS = "overlaps.json", 1_000
-_MARKS = ("question:", "answer:")
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,12 @@ def _index(problems: ProblemSet) -> BenchmarkIndex | None:
 def whole_text(text: str) -> str:
     """A text in one case, without blanks and last punctuation; `12 - 3` and `12 * 3` stay two, unlike in the words of n-grams."""
     folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.removeprefix(_MARKS[0]).removesuffix(_MARKS[1]).rstrip(".?!:;, ")
+    return folded.removeprefix(QUESTION.casefold()).removesuffix(ANSWER.strip().casefold()).rstrip(".?!:;, ")
 
 
 def _whole_texts(text: str, longest: int) -> Iterator[str]:
     """What of a document may be a question and nothing else."""
-    parts = [text, text.partition("\nAnswer:")[0], *text.split("\n")]
+    parts = [text, text.partition(ANSWER)[0], *text.split("\n")]
     return (whole_text(part) for part in dict.fromkeys(parts) if part and len(part) <= longest)
 
 

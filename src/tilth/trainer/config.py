@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilth.errors import RecipeError, did_you_mean
+from tilth.tokenize.question_form import ANSWER, REJECTED
 
 DECAYS = ("cosine", "wsd")
 DEVICES = ("auto", "cpu", "cuda")
@@ -99,8 +100,8 @@ class TrainConfig:
     temperature: float = 1.0
     ce_weight: float = 0.0
     trained: str | None = None
-    answers_after: str = "\nAnswer:"
-    rejected_after: str = "\nRejected:"
+    answers_after: str = ANSWER
+    rejected_after: str = REJECTED
     beta: float = 0.1
     max_repeats: float | None = None
     seed: int = 0
@@ -160,8 +161,6 @@ class TrainConfig:
                 raise _bad(name, repr(getattr(self, name)), f"is read by objective={read} alone; leave it out")
         if self.objective in OF_TEACHER and self.tensor_parallel > 1:
             raise _bad("tensor_parallel", self.tensor_parallel, "must be 1 in distillation: a teacher is not cut into slices")
-        if self.objective in OF_LAYERS and self.shard:
-            raise _bad("shard", True, f"must be False with objective='{self.objective}', which reads one layer at a time")
 
     @property
     def trains_mixers_only(self) -> bool:

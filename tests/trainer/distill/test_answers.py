@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tilth.corpus.questions.arithmetic import problems
-from tilth.corpus.questions.problem import document_of, prompt_of
+from tilth.corpus.questions.problem import document_of
 from tilth.errors import RecipeError
 from tilth.inference.generate import generate
 from tilth.models.config import ModelConfig
@@ -28,6 +28,7 @@ from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.nucleotides import nucleotide_tokenizer
 from tilth.tokenize.order import Piece, SequencePlan
+from tilth.tokenize.question_form import prompt_of
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.distill.answers import Answers

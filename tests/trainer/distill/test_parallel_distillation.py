@@ -26,6 +26,8 @@ pytestmark = pytest.mark.filterwarnings(
 STAGES: dict[str, dict[str, Any]] = {
     "orientation": {"objective": "orientation"},
     "alignment": {"objective": "alignment"},
+    "sharded_orientation": {"objective": "orientation", "shard": True},
+    "sharded_alignment": {"objective": "alignment", "shard": True, "recompute": True},
     "sharded": {"objective": "distillation", "shard": True, "kl": "reverse", "temperature": 2.0, "ce_weight": 0.3},
     "sharded_mixers": {"objective": "distillation", "shard": True, "trained": "mixers"},
     "stored_student": {"objective": "distillation"},

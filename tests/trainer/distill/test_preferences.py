@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tilth.corpus.questions.arithmetic import problems
-from tilth.corpus.questions.problem import document_of, preference_of, prompt_of
+from tilth.corpus.questions.problem import document_of, preference_of
 from tilth.errors import RecipeError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
@@ -21,6 +21,7 @@ from tilth.models.weights import load_model, save_model
 from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.order import Piece, SequencePlan
+from tilth.tokenize.question_form import prompt_of
 from tilth.tokenize.shards import write_tokens
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch

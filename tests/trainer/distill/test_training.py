@@ -224,8 +224,6 @@ def test_settings_that_cannot_be_are_refused(distil: Run, run: Run, student: Pat
     for name, value in (("kl", "backward"), ("temperature", 0), ("ce_weight", 1.5), ("trained", "heads"), ("tensor_parallel", 2)):
         with pytest.raises(RecipeError, match=f"{name} is "):
             distil(**{name: value})
-    with pytest.raises(RecipeError, match="shard is True"):
-        distil(objective="alignment", shard=True)
     with pytest.raises(RecipeError, match="all mixers are of the teacher's kind"):
         distil(trained="mixers", model_config=load_model(teacher).config, initial=teacher)
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tilth.corpus.attempts import Refused
-from tilth.corpus.questions.problem import ANSWER, FINAL, Problem
+from tilth.corpus.questions.problem import Problem
+from tilth.tokenize.question_form import ANSWER, FINAL
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _FINAL = re.compile(rf"(?:^|\n){re.escape(FINAL.strip())}[ \t]*(\S[^\n]*?)\s*$")

@@ -1,12 +1,10 @@
-"""A question, the steps to its answer and the answer; and the one text that training and sampling make of them."""
+"""A question, the steps to its answer and the answer; and the text that training makes of them (`tokenize/question_form.py`)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-ANSWER = "\nAnswer:"  # what an answer follows in a text, and what a prompt ends with
-REJECTED = "\nRejected:"  # what the worse of two answers follows in a preference
-FINAL = "#### "  # what the final answer follows, on a line of its own, as in GSM8K
+from tilth.tokenize.question_form import ANSWER, FINAL, REJECTED, prompt_of
 
 
 class Problem(NamedTuple):
@@ -15,11 +13,6 @@ class Problem(NamedTuple):
     question: str
     solution: str
     answer: str
-
-
-def prompt_of(question: str) -> str:
-    """What a model is given: `Question: 2 + 3`, and on the next line `Answer:`."""
-    return f"Question: {question}{ANSWER}"
 
 
 def document_of(problem: Problem) -> str:

@@ -7,8 +7,8 @@ from itertools import islice
 
 from tilth.corpus.attempts import Refused
 from tilth.corpus.questions.lines import Fields, texts_of
-from tilth.corpus.questions.problem import ANSWER, prompt_of
 from tilth.corpus.records import Document, Reject
+from tilth.tokenize.question_form import ANSWER, prompt_of
 
 COLUMNS = ("question", "is_correct")  # that are read besides the text
 SUFFIX = ".parquet"
@@ -27,7 +27,7 @@ def written_solution(record: Fields) -> Fields | Refused:
         return Refused("missing_text" if text is None else "wrong_type", f"`text` is {type(text).__name__}")
     if not isinstance(is_correct, bool):
         return Refused("not_judged", f"`is_correct` is {str(is_correct)[:40]}, not true or false")
-    return {**record, "text": prompt_of(found[0].strip()) + text}
+    return {**record, "text": prompt_of(found[0]) + text}
 
 
 def pairs_of(solutions: Iterable[Document | Reject], most: int) -> Iterator[tuple[Document, Document] | Reject]:

@@ -10,12 +10,13 @@ from tilth.corpus.attempts import Refused
 from tilth.corpus.layouts import Place
 from tilth.corpus.locations import FoundFile
 from tilth.corpus.questions.lines import Fields, WrittenLines, WrittenReader, texts_of
-from tilth.corpus.questions.problem import ANSWER, REJECTED, preference_of
+from tilth.corpus.questions.problem import preference_of
 from tilth.corpus.questions.samples import COLUMNS, SUFFIX, pairs_of, written_solution
 from tilth.corpus.records import Document, Reject, Shard
 from tilth.corpus.registry import source
 from tilth.corpus.sources.json_lines import SUFFIXES
 from tilth.corpus.sources.parquet_files import read_parquet
+from tilth.tokenize.question_form import ANSWER, REJECTED
 
 
 @source
