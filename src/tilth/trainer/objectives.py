@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -24,6 +24,7 @@ from tilth.trainer.distill.distillation import Distillation
 from tilth.trainer.distill.orientation import Orientation
 from tilth.trainer.distill.preferences import Preferences
 from tilth.trainer.distill.stored_logits import StoredLogits
+from tilth.trainer.next_token import NextToken, OfTokens
 
 MASK = "[MASK]"
 ASKED, MASKED, RANDOM = 0.15, 0.8, 0.1  # shares of positions, and of those asked for (Devlin et al. 2019)
@@ -110,37 +111,8 @@ def _of_teacher(config: TrainConfig, teacher: Decoder | StoredLogits | None) -> 
     return Orientation(teacher) if config.objective == "orientation" else Alignment(teacher)
 
 
-class _OfTokens:
-    """What both objectives share that predict tokens."""
-
-    reads_whole_documents: ClassVar[bool] = False
-    scores: ClassVar[tuple[str, ...]] = ("loss",)
-
-    def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the targets."""
-        ids_BT, targets_BT, segments_BT = batch
-        return model.loss(ids_BT, targets_BT, segments_BT, each_BT)
-
-    def for_validation(self, tokens: TokenMixture) -> Self:
-        """The same, where it depends on no seed."""
-        return self
-
-    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The loss alone."""
-        loss, count = model.loss(*batch)
-        return {"loss": loss}, count
-
-
-class NextToken(_OfTokens):
-    """Predict each token from those before it, within its document: what the token set's rows ask already."""
-
-    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
-        """The row as it is."""
-        return row
-
-
 @dataclass(frozen=True)
-class Masked(_OfTokens):
+class Masked(OfTokens):
     """Predict 15 % of the tokens: 80 % of those are read as [MASK], 10 % as a random token, 10 % as they are.
 
     The random token is drawn from the whole vocabulary, specials included, as Caduceus did (Schiff et al. 2024).

@@ -22,7 +22,7 @@ from tilth.tokenize.order import SequencePlan
 from tilth.trainer.data import Batch
 from tilth.trainer.distill.alignment import Alignment
 from tilth.trainer.distill.student import make_student, student_config
-from tilth.trainer.distill.student_loss import StudentLoss
+from tilth.trainer.next_token import NextToken
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_a_layer_is_aligned_whatever_the_others_are(make_model: Callable[..., De
 def test_it_takes_rows_as_they_are_and_depends_on_no_seed(make_model: Callable[..., Decoder]) -> None:
     objective, row = Alignment(make_model("A")), (np.arange(3), np.arange(3), np.zeros(3, np.int32))
     assert objective.arrange(row, SequencePlan((), ()), 0, 0) is row
-    assert isinstance(objective.for_validation(None), StudentLoss)
+    assert isinstance(objective.for_validation(None), NextToken)
     assert (Alignment.scores, Alignment.reads_whole_documents) == (("loss",), False)
 
 

@@ -20,7 +20,7 @@ from tilth.tokenize.order import SequencePlan
 from tilth.trainer.data import Batch
 from tilth.trainer.distill.orientation import Orientation
 from tilth.trainer.distill.student import make_student, student_config
-from tilth.trainer.distill.student_loss import StudentLoss
+from tilth.trainer.next_token import NextToken
 
 LENGTHS = [[5, 1, 8], [14]]
 
@@ -136,7 +136,7 @@ def test_sequences_add_up_and_one_without_a_target_counts_nothing(make_model: Ca
     alone, count = objective.loss(student, batch)
     assert count == 1
     assert alone.item() == pytest.approx(parts[0][0].item(), rel=1e-12)
-    assert isinstance(objective.for_validation(None), StudentLoss)
+    assert isinstance(objective.for_validation(None), NextToken)
 
 
 def test_a_row_has_one_target_and_stays_as_it_is(make_model: Callable[..., Decoder]) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tilth.models.decoder import Decoder
-from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
-from tilth.trainer.data import Batch, Row
+from tilth.trainer.data import Batch
 from tilth.trainer.distill.student import check_layers
-from tilth.trainer.distill.student_loss import StudentLoss
+from tilth.trainer.next_token import OfTeacher
 
 
 @dataclass(frozen=True)
-class Alignment:
+class Alignment(OfTeacher):
     """Make the stream after each replaced layer that of the teacher, given the teacher's stream before it.
 
     The loss of a token is the Euclidean norm, not its square, of the difference of the two streams, as a sum over the layers: no
@@ -25,12 +23,6 @@ class Alignment:
     """
 
     teacher: Decoder
-    reads_whole_documents: ClassVar[bool] = False
-    scores: ClassVar[tuple[str, ...]] = ("loss",)
-
-    def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
-        """The row as it is."""
-        return row
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The sum over the targets, and their number. Raises RecipeError for a student or teacher that does not fit."""
@@ -45,12 +37,3 @@ class Alignment:
         if each_BT is not None:
             each_BT.copy_(loss_BT.detach())
         return loss_BT.sum(), is_asked_BT.sum()
-
-    def for_validation(self, tokens: object) -> StudentLoss:
-        """What the student is worth: its next-token loss, comparable over stages and with the teacher's."""
-        return StudentLoss()
-
-    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The loss alone."""
-        loss, count = self.loss(model, batch)
-        return {"loss": loss}, count

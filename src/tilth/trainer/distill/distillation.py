@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,17 +10,16 @@ from torch import Tensor
 
 from tilth.models.decoder import Decoder
 from tilth.models.losses import IGNORE_INDEX
-from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.kl import Teacher, linear_distillation, of_hidden, of_stored
 from tilth.trainer.distill.stored_logits import StoredLogits
-from tilth.trainer.distill.student_loss import StudentLoss
+from tilth.trainer.next_token import OfTeacher
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(OfTeacher):
     """The divergence of both predictions at every target, mixed with the targets' cross entropy; `teacher` is live or stored.
 
     Stored predictions are found by the place of a sequence in the run, a column (step, sequence) behind those of a row.
@@ -31,8 +29,6 @@ class Distillation:
     is_reverse: bool = False
     temperature: float = 1.0
     ce_weight: float = 0.0
-    reads_whole_documents: ClassVar[bool] = False
-    scores: ClassVar[tuple[str, ...]] = ("loss",)
 
     @classmethod
     def of(cls, config: TrainConfig, teacher: Decoder | StoredLogits) -> Distillation:
@@ -60,15 +56,6 @@ class Distillation:
         if each_BT is not None and each_S is not None:
             each_BT.zero_()[kept_BT] = each_S
         return found
-
-    def for_validation(self, tokens: TokenMixture) -> StudentLoss:
-        """What the student alone is worth: a run that learns from a teacher is compared with one that does not."""
-        return StudentLoss()
-
-    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The mixed loss alone."""
-        loss, count = self.loss(model, batch)
-        return {"loss": loss}, count
 
     def _teacher(self, batch: Batch, kept_BT: Tensor) -> Teacher:
         """What the teacher says of the kept places, in their order."""

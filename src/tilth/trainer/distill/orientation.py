@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,11 +16,11 @@ from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.student import check_layers
-from tilth.trainer.distill.student_loss import StudentLoss
+from tilth.trainer.next_token import OfTeacher
 
 
 @dataclass(frozen=True)
-class Orientation:
+class Orientation(OfTeacher):
     """Make the matrix of each replaced mixer that of the teacher's mixer, both fed with what the teacher's reads.
 
     The loss of a sequence is the Frobenius norm of the difference of the two matrices (T, T), 0 where one document would read
@@ -30,8 +29,6 @@ class Orientation:
     """
 
     teacher: Decoder
-    reads_whole_documents: ClassVar[bool] = False
-    scores: ClassVar[tuple[str, ...]] = ("loss",)
 
     def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
         """The row as it is, with one target: a sequence has one loss, and counts once."""
@@ -66,15 +63,6 @@ class Orientation:
         """What the teacher's mixers of these layers read, (B, T, D) each."""
         streams = self.teacher.streams(ids_BT, segments_BT)
         return {number: self.teacher.get_submodule(f"blocks.{number}.mixer_norm")(streams[number]) for number in numbers}
-
-    def for_validation(self, tokens: object) -> StudentLoss:
-        """What the student is worth: its next-token loss, comparable over stages and with the teacher's."""
-        return StudentLoss()
-
-    def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The loss alone."""
-        loss, count = self.loss(model, batch)
-        return {"loss": loss}, count
 
 
 def check_heads(teacher: ModelConfig, student: ModelConfig, numbers: tuple[int, ...]) -> None:

@@ -17,8 +17,8 @@ from tilth.trainer.config import OF_TEACHER, TrainConfig
 from tilth.trainer.data import open_tokens
 from tilth.trainer.distill.stored_logits import StoredLogits
 from tilth.trainer.distill.student import replaced_layers
-from tilth.trainer.distill.student_loss import StudentLoss
 from tilth.trainer.evaluate import evaluate
+from tilth.trainer.next_token import NextToken
 from tilth.trainer.objectives import make_objective
 from tilth.trainer.world import World, pick_device
 
@@ -103,7 +103,7 @@ def validation_loss(folder: Path, config: TrainConfig, sources: Path | Sequence[
     """The teacher's loss on what a run with `config` evaluates: nats per target, in this process alone."""
     known = load_config(folder)
     tokens = open_tokens(sources, known)
-    objective = StudentLoss() if config.objective in OF_TEACHER else make_objective(config, known, tokens)
+    objective = NextToken() if config.objective in OF_TEACHER else make_objective(config, known, tokens)
     world = World(0, 1, pick_device(config.device))
     teacher = load_teacher(folder, known.vocab_size, tokens, world.device)
     return evaluate(teacher, objective, tokens, config, world)["validation_loss"]

@@ -1,8 +1,8 @@
-"""What a student alone is worth, whatever it is trained by: one measure for all stages, and for the teacher."""
+"""The next token: what most runs learn, and by what all that learn otherwise are compared with them."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -12,8 +12,8 @@ from tilth.tokenize.order import SequencePlan
 from tilth.trainer.data import Batch, Row
 
 
-class StudentLoss:
-    """Cross entropy of the next token in nats, whatever the student is trained by."""
+class OfTokens:
+    """What objectives share that read windows of tokens and have one loss."""
 
     reads_whole_documents: ClassVar[bool] = False
     scores: ClassVar[tuple[str, ...]] = ("loss",)
@@ -24,14 +24,26 @@ class StudentLoss:
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cross entropy of the targets."""
-        ids_BT, targets_BT, segments_BT = batch[:3]
+        ids_BT, targets_BT, segments_BT = batch
         return model.loss(ids_BT, targets_BT, segments_BT, each_BT)
-
-    def for_validation(self, tokens: TokenMixture) -> StudentLoss:
-        """The same."""
-        return self
 
     def score(self, model: Decoder, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The loss alone."""
         loss, count = self.loss(model, batch)
         return {"loss": loss}, count
+
+
+class NextToken(OfTokens):
+    """Predict each token from those before it, within its document: what the token set's rows ask already."""
+
+    def for_validation(self, tokens: TokenMixture) -> Self:
+        """The same: it depends on no seed."""
+        return self
+
+
+class OfTeacher(OfTokens):
+    """What is learnt from a teacher is validated by the next token: one measure for all stages, and for the teacher."""
+
+    def for_validation(self, tokens: TokenMixture) -> NextToken:
+        """What the student alone is worth."""
+        return NextToken()
