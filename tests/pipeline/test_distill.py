@@ -112,6 +112,14 @@ def test_each_stage_is_a_run_that_begins_from_the_one_before(distilled: tuple[Pa
     assert not torch.equal(new["embedding.weight"], origin["embedding.weight"])
 
 
+def test_each_stage_says_which_runs_it_began_from(distilled: tuple[Path, list[Stage]]) -> None:
+    teacher = Project(distilled[0]).store.get_named("run", "teacher")
+    first, second, _ = distilled[1]
+    digest = teacher.one("train").digest
+    assert first.launched.named.meta["origins"] == {"teacher": digest}
+    assert second.launched.named.meta["origins"] == {"teacher": digest, "student-orientation": first.launched.artifact.digest}
+
+
 def test_the_verb_finds_what_is_there_and_prints_what_is_new(distilled: tuple[Path, list[Stage]]) -> None:
     folder, _ = distilled
     again = run_in(folder, "distill", "reasoning")

@@ -332,6 +332,16 @@ def test_only_whole_questions_count_and_signs_do(project: Project, tmp_path: Pat
     assert found(*held, "12 + 30 + 3", "2 + 30 - 3", "7 * 5", QUESTIONS["rye"]) == sorted(held)
 
 
+def test_an_origin_that_was_trained_anew_is_not_known(project: Project, problems: Path) -> None:
+    store = project.store
+    clean = store.get_named("run", "clean")
+    for name, digest, wanted in (
+        ("late", "0" * 32, "not known of clean as it was for late"), ("early", clean.one("train").digest, "none found")
+    ):  # fmt: skip
+        store.save_named("run", name, clean.parts, {**clean.meta, "base": "clean", "origins": {"clean": digest}})
+        assert evaluate(project, asked(problems, name, temperature=0.0, n=1)).meta["contamination"] == wanted
+
+
 def test_validation_documents_were_not_trained_on(project: Project, problems: Path) -> None:
     store = project.store
     parts = put_texts(store, [f"Question: {QUESTIONS['short']}"], "validation")

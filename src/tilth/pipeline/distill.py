@@ -79,12 +79,13 @@ def distill(
     data = run_data(store, recipe.subset)
     n_read = 0 if origin is teacher else tokens_read(store, origin[0])
     n_taught, before, initial, found = tokens_read(store, teacher[0]), recipe.initial, student, list[Stage]()
+    origins = {run[0].name: run[1].digest for run in (teacher, origin)}
     for number, (own, config) in enumerate(_named(name, configs), 1):
         n_read = None if n_read is None else n_read + config.steps * config.seq_len * config.global_batch
         loss = _teacher_loss(store, teacher[1], config, data)
         meta = {
-            "base": recipe.teacher, "initial": before, "stage": f"{number} of {len(configs)}", "teacher_loss": loss,
-            "n_student_tokens": n_read, "n_teacher_tokens": n_taught,
+            "base": recipe.teacher, "initial": before, "origins": origins, "stage": f"{number} of {len(configs)}",
+            "teacher_loss": loss, "n_student_tokens": n_read, "n_teacher_tokens": n_taught,
         }  # fmt: skip
         job = Job(config, model_config, data, meta, initial, teacher[1] if config.objective in OBJECTIVES[:3] else None)
         job = _with_logits(store, job, recipe, partial(watch, f"teacher of {own}"))
@@ -94,6 +95,7 @@ def distill(
         if on_stage:
             on_stage(found[-1])
         before, initial = own, launched.artifact
+        origins = {teacher[0].name: teacher[1].digest, own: initial.digest}
     return found
 
 

@@ -56,7 +56,8 @@ def train(project: Project, name: str, recipe: Train, on_step: Told | None = Non
         _check_same_tokenizer(str(recipe.initial), initial, tokens)
     _check_strands(config, tokens)
     model_config = _model_config(recipe, initial, tokens)
-    meta: dict[str, Any] = {"base": recipe.initial}
+    # which of the runs of this name: it may stand for another one tomorrow
+    meta: dict[str, Any] = {"base": recipe.initial, "origins": {recipe.initial: initial.digest} if initial else {}}
     if config.objective in ("classify", "conditional"):
         meta["classes"] = sorted(recipe.subset)  # in the order of their numbers, as trainer/classification.py counts them
     return launch(project, name, Job(config, model_config, data, meta, initial), on_step, on_start)

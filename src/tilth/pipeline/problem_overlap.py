@@ -50,7 +50,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Searched:
-    """What was found, and the runs of which nothing is known: imported ones, and those whose data are gone."""
+    """What was found, and the runs of which nothing is known: imported ones, and those whose data or whose name are gone."""
 
     overlaps: tuple[Overlap, ...]
     unknown: tuple[str, ...]
@@ -64,8 +64,8 @@ def search_runs(store: Store, runs: Iterable[str], problems: ProblemSet) -> Sear
     with all signs of a formula. So short questions are found, which the n-grams leave out. Validation documents do not count.
     """
     found: list[Overlap] = []
-    unknown: list[str] = []
-    for run in _with_ancestors(store, runs):
+    lineage, unknown = _with_ancestors(store, runs)
+    for run in lineage:
         named = store.find_named("run", run)
         if named is None or "subset" not in named.meta:
             unknown.append(run)
@@ -78,8 +78,9 @@ def search_runs(store: Store, runs: Iterable[str], problems: ProblemSet) -> Sear
     return Searched(tuple(found), tuple(dict.fromkeys(unknown)))
 
 
-def _with_ancestors(store: Store, runs: Iterable[str]) -> list[str]:
-    waiting, known = list(runs), []
+def _with_ancestors(store: Store, runs: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The runs with those that they began from; and, in words, those of them whose name stands for another run by now."""
+    waiting, known, gone = list(runs), list[str](), list[str]()
     while waiting:
         run = waiting.pop(0)
         if run in known:
@@ -87,8 +88,12 @@ def _with_ancestors(store: Store, runs: Iterable[str]) -> list[str]:
         known.append(run)
         named = store.find_named("run", run)
         meta: Mapping[str, Any] = named.meta if named else {}
-        waiting += [str(meta[key]) for key in ("base", "teacher", "initial") if meta.get(key)]
-    return known
+        waiting += [str(meta[key]) for key in ("base", "initial") if meta.get(key)]
+        for origin, digest in meta.get("origins", {}).items():
+            now = store.find_named("run", origin)
+            if now is not None and now.one("train").digest != digest:
+                gone.append(f"{origin} as it was for {run}")
+    return known, gone
 
 
 def _search(store: Store, source: RunSource, problems: ProblemSet) -> list[dict[str, Any]]:
