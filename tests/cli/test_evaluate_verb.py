@@ -88,7 +88,6 @@ def test_json_is_all_that_is_known(typed: Callable[..., tuple[Result, Evaluation
         (("--problems", "two.jsonl", "--batch", "0"), "is not a number from 1 on"),
         (("--problems", "two.jsonl", "--n", "0"), "0 is not in the range"),
         (("--problems", "none.jsonl"), "there is no file of problems"),
-        (("--problems", "two.jsonl", "--name", "9 lives"), "cannot be a name"),
     ],
 )
 def test_what_cannot_be_is_refused(typed: Callable[..., tuple[Result, Evaluation]], words: tuple[str, ...], said: str) -> None:

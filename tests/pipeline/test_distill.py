@@ -308,6 +308,8 @@ def test_a_student_takes_no_name_of_what_it_is_made_of(own: str, taught: Path, m
     monkeypatch.setattr(distilling, "run_data", _tokenises)
     with pytest.raises(RecipeError, match=f"would take the name of its [a-z]+, `{own}`"):
         distill(Project(taught), own, Distill("clean", "teacher", "DAD", [KD], initial="early"))
+    with pytest.raises(RecipeError, match="cannot be a name"):
+        distill(Project(taught), "a" * 60, Distill("clean", "teacher", "DAD", STAGES))
     with pytest.raises(RecipeError, match="would take the name of its teacher, `own-alignment`"):
         distill(Project(taught), "own", Distill("clean", "own-alignment", "DAD", STAGES))
 

@@ -281,6 +281,8 @@ def test_an_evaluation_is_compared_with_another_problem_by_problem(
     assert stopped.meta["difference"]["against"] == "first"
     with pytest.raises(UserError, match="other problems"):
         evaluate(project, asked(problems, limit=2, against="first"))
+    with pytest.raises(RecipeError, match="cannot be a name"):
+        evaluate(project, asked(problems, name="1st"))
     with pytest.raises(NotFoundError, match="evaluation `frist`"):
         evaluate(project, asked(problems, against="frist"))
 

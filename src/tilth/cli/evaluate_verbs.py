@@ -120,7 +120,6 @@ def evaluate(
 
 
 def _run(asked: Evaluation, as_data: bool) -> None:
-    from tilth.artifacts.naming import check_name
     from tilth.pipeline.evaluate import evaluate as work
     from tilth.pipeline.evaluate import n_requests
     from tilth.pipeline.evaluation_differences import in_words
@@ -128,8 +127,6 @@ def _run(asked: Evaluation, as_data: bool) -> None:
     from tilth.pipeline.progress import progress
     from tilth.pipeline.project import Project
 
-    if asked.name is not None:
-        check_name(asked.name)
     project = Project.find()
     found = problem_set(asked.problems, asked.limit)
     with progress(f"evaluate {Path(asked.run).name}", n_requests(asked, len(found.problems))) as advance:

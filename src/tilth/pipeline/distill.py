@@ -14,6 +14,7 @@ from typing import Any
 
 from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
+from tilth.artifacts.naming import check_name
 from tilth.artifacts.spec import library_versions
 from tilth.errors import NotFoundError, RecipeError, did_you_mean
 from tilth.pipeline.launch import Job, Launched, Told, launch
@@ -147,7 +148,9 @@ def _named(name: str, configs: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_names(recipe: Distill, names: Sequence[str]) -> None:
-    """A student takes no name of what it is made of: the same recipe would then mean another teacher."""
+    """All can be names; and none is that of what the student is made of: the same recipe would then mean another teacher."""
+    for own in names:
+        check_name(own)
     for role, own in (("teacher", recipe.teacher), ("initial", recipe.initial)):
         if own in names:
             what = f"the student would take the name of its {role}, `{own}`"

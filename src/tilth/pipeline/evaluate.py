@@ -13,6 +13,7 @@ from typing import Any
 
 from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
+from tilth.artifacts.naming import check_name
 from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError, UserError, did_you_mean
 from tilth.pipeline.evaluation_differences import check_comparable, differences, trial_of
@@ -62,6 +63,8 @@ def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Sea
     from tilth.evaluate.engines import find_device
 
     store = project.store
+    if asked.name is not None:
+        check_name(asked.name)
     find_device(asked.device)
     model = _find(store, asked.run)
     verifier = _find_verifier(store, asked.verifier) if asked.verifier else None
