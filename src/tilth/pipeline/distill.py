@@ -151,9 +151,9 @@ def _check_names(recipe: Distill, names: Sequence[str]) -> None:
     """All can be names; and none is that of what the student is made of: the same recipe would then mean another teacher."""
     for own in names:
         check_name(own)
-    for role, own in (("teacher", recipe.teacher), ("initial", recipe.initial)):
-        if own in names:
-            what = f"the student would take the name of its {role}, `{own}`"
+    for role, given in (("teacher", recipe.teacher), ("initial", recipe.initial)):
+        if given in names:
+            what = f"the student would take the name of its {role}, `{given}`"
             raise RecipeError(what, f"Distill({role}=...)", "Give the recipe's function another name.")
 
 
