@@ -87,11 +87,12 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in options.parts or PARTS:
         torch.manual_seed(0)
+        found = []
         for values in PARTS[name]():
-            if not options.quick:
-                append([values])
-            else:
-                print("  ".join(values.values()), flush=True)
+            print("  ".join(values.values()), flush=True)
+            found.append(values)
+        if not options.quick:  # all at once: a file that has changed would make the commit of the next row a dirty one
+            append(found)
         gc.collect()
 
 
@@ -148,7 +149,7 @@ def decoding(cell: Cell, model: Decoder) -> MeasuredEngine:
         request = Request(prompt_ids=prompt, max_tokens=N_NEW, n=how.n, sampling=how.sampling, uses_cache=False)
         measured.submit(request, lambda event: None)
     with mock.patch("tilth.inference.engine.engine.read_chunk", skip_chunk):
-        with mock.patch.object(Engine, "_decode", lambda self: False):
+        with mock.patch.object(Engine, "_decode", return_value=False):
             while measured.step():
                 pass
         with mock.patch.object(model, "step", lambda ids_B, states: torch.zeros(len(ids_B), model.config.vocab_size)):
