@@ -45,7 +45,8 @@ from tilth.trainer.distill.student import make_student, student_config
 
 MIB = 1 << 20
 N_NEW, N_SAMPLES, EQUAL_BATCH, MOST_ROWS = 128, 16, 16, 256
-ROOMS = {"B16": None, "256 MiB": 256 * MIB, "1 GiB": 1024 * MIB}
+ROOMS = {"B16": None, "64 MiB": 64 * MIB, "256 MiB": 256 * MIB, "1 GiB": 1024 * MIB}
+COMPARED = ("B16", "256 MiB", "1 GiB")
 MOST_STEPS, FEWEST_STEPS, SECONDS = 7, 3, 2.0
 SMALL = ModelConfig(vocab_size=4096, d_model=256, layers="A*8", n_heads=4)
 SMALL_GQA = ModelConfig(vocab_size=4096, d_model=256, layers="A*8", n_heads=4, n_kv_heads=1)
@@ -112,7 +113,7 @@ def compare(config: ModelConfig, name: str, prompts: tuple[int, ...], rounds: in
     for n_prompt in prompts:
         reading = medians({each: partial(read_one, model, n_prompt) for each, model in models.items()}, rounds)
         for n in (1, N_SAMPLES):
-            for room in ROOMS:
+            for room in COMPARED:
                 yield cell_row(models, Cell(n_prompt, n, room), name, reading)
                 gc.collect()
 
@@ -219,8 +220,8 @@ class Ids:
 
 def whole_evaluations() -> Iterator[dict[str, str]]:
     """Problems in and samples out, by `solve`, in as many rows as the memory holds."""
-    for config, name, n in ((SMALL, "mha d256", 1), (SMALL_GQA, "gqa d256", N_SAMPLES)):
-        models, cell, speeds, batches = family(config), Cell(1024, n, "256 MiB"), {}, {}
+    for config, name, n in ((SMALL_GQA, "gqa d256", 1), (SMALL_GQA, "gqa d256", N_SAMPLES)):
+        models, cell, speeds, batches = family(config), Cell(1024, n, "64 MiB"), {}, {}
         for each in ("teacher", "a quarter"):
             how = cell.solving(models[each])
             problems = [Problem(str(number), str(number), "1") for number in range(2 * how.batch // n)]
