@@ -11,7 +11,7 @@ students come from `student_config` and `make_student`. fp32, one thread, median
 all models, or the largest for which `needed_bytes` of `evaluate.engines` keeps to the memory, at most MOST_ROWS.
 A decoding step of the whole engine is timed in the middle of N_NEW tokens. The prompts are not read for it: keys and values are
 filled with noise. A prompt is read for itself; tokens/s of all are B N_NEW / (its reading for each request + N_NEW - 1 steps).
-`solve` draws whole evaluations of two batches each, with nothing put together, as a check of that.
+`solve` draws whole evaluations of two batches each in 64 MiB, with nothing put together, as a check of that.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def read_one(model: Decoder, n_prompt: int) -> None:
 
 
 def medians(calls: dict[str, Callable[[], Any]], most: int = MOST_STEPS) -> dict[str, float]:
-    """Median CPU seconds of each call, in turns; the first turn is not counted unless it is all, and turns end when they take too long."""
+    """Median CPU seconds of each call, in turns, fewer of them where they take long; the first counts only where it is all."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     began = time.process_time()
     for turn in range(most + 1):
