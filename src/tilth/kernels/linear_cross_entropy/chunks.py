@@ -55,8 +55,10 @@ def by_chunks(
     dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format) if gradients[0] else None
     dweight = torch.zeros_like(weight, dtype=sums, memory_format=torch.contiguous_format) if gradients[1] else None
     dbias = None if bias is None or not gradients[1] else torch.zeros_like(bias, dtype=sums)
-    # A stride of whole 32-byte pieces, so that every row can be read in wide loads whatever the vocabulary.
-    buffer = hidden.new_empty(size, -(-n_classes // 16) * 16)[:, :n_classes]
+    # On a GPU a stride of whole 32-byte pieces, so that every row can be read in wide loads whatever the vocabulary. On a CPU
+    # oneDNN falls back to a loop, a thousand times slower, where the rows of a transposed factor do not follow one another.
+    width = n_classes if hidden.device.type == "cpu" else -(-n_classes // 16) * 16
+    buffer = hidden.new_empty(size, width)[:, :n_classes]
     with torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, n_tokens, size):
             part = slice(start, min(start + size, n_tokens))
