@@ -1,5 +1,7 @@
 """A small teacher on text and arithmetic, a pure and a hybrid student of it, and which answers more in the same time.
 
+The control is the teacher itself, trained for as many more steps as a student was: what a student gains must be more than that.
+
 python recipes/distill.py                   all of it, in a project: under 20 minutes on two cores
 python recipes/distill.py steps=40 n_problems=8 samples=4
 
@@ -10,9 +12,12 @@ tilth pick lessons "is_keeper and n_tokens >= 8" --from distill --validation 0.0
 tilth train distill:teacher
 tilth distill distill:hybrid
 tilth distill distill:pure
-tilth evaluate teacher --problems arithmetic:n=60,n_steps=3 --n 32 --name reason-teacher
-tilth evaluate hybrid --problems arithmetic:n=60,n_steps=3 --n 32 --name reason-hybrid --against reason-teacher
-tilth evaluate pure --problems arithmetic:n=60,n_steps=3 --n 32 --name reason-pure --against reason-teacher
+tilth train distill:control
+how="--problems arithmetic:n=60,n_steps=3 --n 32 --at-once 4 --max-tokens 64"
+tilth evaluate teacher $how --name reason-teacher
+tilth evaluate hybrid $how --name reason-hybrid --against reason-teacher
+tilth evaluate pure $how --name reason-pure --against reason-teacher
+tilth evaluate control $how --name reason-control --against reason-hybrid
 tilth sql "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by 1"
 tilth report
 """
@@ -53,6 +58,12 @@ def pure(subset: str = "lessons", steps: int = 1000, seed: int = 1) -> Distill:
     return Distill(subset=subset, teacher="teacher", layers=STUDENTS["pure"], stages=_stages(steps, seed))
 
 
+def control(subset: str = "lessons", steps: int = 1000, seed: int = 1) -> Train:
+    """The teacher, for as many steps more as a student has in all."""
+    n_steps = sum(stage["steps"] for stage in _stages(steps, seed))
+    return Train(subset=subset, initial="teacher", settings=_settings("next_token", n_steps, lr=2e-3, seed=seed))
+
+
 def _stages(steps: int, seed: int) -> list[dict]:
     """MOHAWK's three, in a third of the teacher's `steps`."""
     shares = {"orientation": (0.03, 3e-3), "alignment": (0.07, 3e-3), "distillation": (0.23, 2e-3)}
@@ -80,10 +91,13 @@ def main(steps: str = "1000", n_problems: str = "60", samples: str = "32", n: st
     _tilth("train", "distill:teacher", f"steps={steps}")
     for student in STUDENTS:
         _tilth("distill", f"distill:{student}", f"steps={steps}")
+    _tilth("train", "distill:control", f"steps={steps}")
     problems = f"arithmetic:n={n_problems},n_steps={N_STEPS}"
-    for run in ("teacher", *STUDENTS):
-        against = [] if run == "teacher" else ["--against", "reason-teacher"]
-        _tilth("evaluate", run, "--problems", problems, "--n", samples, "--max-tokens", "64", "--name", f"reason-{run}", *against)
+    for run, other in {"teacher": None, **dict.fromkeys(STUDENTS, "teacher"), "control": "hybrid"}.items():
+        against = ["--against", f"reason-{other}"] if other else []
+        # four samples of every problem, then the next four: what a second more buys for all of them
+        drawn = ["--n", samples, "--at-once", "4", "--max-tokens", "64"]
+        _tilth("evaluate", run, "--problems", problems, *drawn, "--name", f"reason-{run}", *against)
     _tilth("sql", "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by 1")
     _tilth("report")
 
