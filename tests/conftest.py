@@ -16,6 +16,9 @@ REPOSITORY = Path(__file__).parents[1]
 # Triton reads this while it is imported: without a GPU its kernels run in the interpreter, on CPU tensors.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# Several processes of several threads share few cores here: a thread of OpenMP that spins while it waits keeps the one it waits for
+# from running, and a training step takes five times as long. Inherited by all that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A run must not fail by a draw that no change made; TILTH_HYPOTHESIS=random looks further.
 settings.register_profile("random", deadline=None)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
