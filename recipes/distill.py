@@ -2,7 +2,7 @@
 
 The control is the teacher itself, trained for as many more steps as a student was: what a student gains must be more than that.
 
-python recipes/distill.py                   all of it, in a project: under 20 minutes on two cores
+python recipes/distill.py                   all of it, in a project: a quarter of an hour or so on two cores
 python recipes/distill.py steps=40 n_problems=8 samples=4
 
 or verb by verb:

@@ -95,12 +95,16 @@ def test_packed_documents_of_other_lengths(hold_to_rule: Hold, causal: bool, dty
 
 @pytest.mark.parametrize("head_dim", [5, 48, 64, 100, 128, 200, 256])
 def test_head_sizes(poisoned_memory: None, head_dim: int) -> None:
-    """The rule holds in most of five draws: the largest of a draw's errors is luck, and another on another processor."""
+    """The rule holds in most of five draws: the largest of a draw's errors is luck, and another on another processor.
+
+    In none may an error be more than twice what the rule allows (1.6 times was seen).
+    """
     for dtype in (torch.float32, torch.float16):
         draws = [draw(1, 70, 70, 2, 1, head_dim, dtype=dtype, seed=seed) for seed in range(3, 8)]
         found = [each for inputs in draws for each in deviations(attention, "triton", inputs, window=40)]
         n_broken = Counter(each.name for each in found if not each.is_allowed)
         assert len(found) == 4 * len(draws)
+        assert all(each.error <= 2 * each.allowed for each in found)
         assert all(n <= 2 for n in n_broken.values()), n_broken
 
 

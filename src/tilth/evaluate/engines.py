@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from tilth.errors import UserError, did_you_mean
 from tilth.evaluate.prompting import Coder
 from tilth.evaluate.solving import Solving
 from tilth.inference.cache.costs import StateCosts
+from tilth.inference.devices import find_device
 from tilth.inference.engine.engine import Engine
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.engine.memory import TAIL_SLOTS
@@ -74,15 +72,6 @@ def needed_bytes(costs: StateCosts, how: Solving, longest_prompt: int) -> int:
     n_requests = -(-how.batch // how.width) + 1
     n_tokens = how.batch * (how.max_tokens + TAIL_SLOTS) + n_requests * longest_prompt
     return costs.kv_bytes * n_tokens + costs.checkpoint_bytes * (how.batch + how.width + n_requests + ROWS_BESIDE)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name. Raises UserError, with those that are there."""
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    known = ["cpu", *(["cuda"] if n_gpus else []), *(f"cuda:{i}" for i in range(n_gpus))]
-    if name not in known:
-        raise UserError(f"there is no device `{name}` here", "--device", did_you_mean(name, known))
-    return torch.device(name)
 
 
 def open_model(folder: Path, device: str = "cpu") -> Decoder:

@@ -60,7 +60,7 @@ def n_requests(asked: Evaluation, n_problems: int) -> int:
 
 def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Searched]:
     """Find everything, and refuse what cannot be, before a model is loaded."""
-    from tilth.evaluate.engines import find_device
+    from tilth.inference.devices import find_device
 
     store = project.store
     if asked.name is not None:

@@ -18,7 +18,7 @@ from tilth.deploy.server.running import run_process
 from tilth.deploy.server.service import Served
 from tilth.deploy.server.state_room import StateRoom
 from tilth.deploy.store import DeltaStore, check_name
-from tilth.errors import UserError, did_you_mean
+from tilth.inference.devices import find_device
 from tilth.inference.engine.engine import Engine
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.tenants.bank import TenantBank
@@ -87,15 +87,6 @@ def check_before_loading(options: ServeOptions) -> torch.device:
         check_name(name)
     StateRoom.of(load_config(options.base), saved_dtype(options.base).itemsize, options.engine)
     return device
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name. Raises UserError, with those that are there."""
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    known = ["cpu", *(["cuda"] if n_gpus else []), *(f"cuda:{i}" for i in range(n_gpus))]
-    if name not in known:
-        raise UserError(f"there is no device `{name}` here", "--device", did_you_mean(name, known))
-    return torch.device(name)
 
 
 def open_served(options: ServeOptions, model: Decoder) -> tuple[Served, DeltaStore]:
