@@ -2,8 +2,9 @@
 
 The control is the teacher itself, trained for as many more steps as a student was: what a student gains must be more than that.
 
-python recipes/distill.py                   all of it, in a project: a quarter of an hour or so on two cores
-python recipes/distill.py steps=40 n_problems=8 samples=4
+tilth new reasoners --recipe distill && cd reasoners
+python recipes/distill.py                   all of it; a second time only what has changed
+python recipes/distill.py steps=40 n_problems=8 samples=4 seed=1
 
 or verb by verb:
 
@@ -84,14 +85,17 @@ def _settings(objective: str, steps: int, lr: float, seed: int) -> dict:
     }
 
 
-def main(steps: str = "1000", n_problems: str = "60", samples: str = "32", n: str = "40000", megabytes: str = "1.0") -> None:
-    """All of it, verb by verb, as a user would type it."""
+def main(
+    steps: str = "1000", n_problems: str = "60", samples: str = "32", n: str = "40000", megabytes: str = "1.0", seed: str = "0"
+) -> None:
+    """All of it, verb by verb, as a user would type it; the students and the control are trained with the seed behind `seed`."""
+    later = f"seed={int(seed) + 1}"
     _tilth("build", "distill", f"n={n}", f"megabytes={megabytes}")
     _tilth("pick", "lessons", "is_keeper and n_tokens >= 8", "--from", "distill", "--validation", "0.02")
-    _tilth("train", "distill:teacher", f"steps={steps}")
+    _tilth("train", "distill:teacher", f"steps={steps}", f"seed={seed}")
     for student in STUDENTS:
-        _tilth("distill", f"distill:{student}", f"steps={steps}")
-    _tilth("train", "distill:control", f"steps={steps}")
+        _tilth("distill", f"distill:{student}", f"steps={steps}", later)
+    _tilth("train", "distill:control", f"steps={steps}", later)
     problems = f"arithmetic:n={n_problems},n_steps={N_STEPS}"
     for run, other in {"teacher": None, **dict.fromkeys(STUDENTS, "teacher"), "control": "hybrid"}.items():
         against = ["--against", f"reason-{other}"] if other else []
@@ -104,9 +108,13 @@ def main(steps: str = "1000", n_problems: str = "60", samples: str = "32", n: st
 
 def _tilth(*words: str) -> None:
     print(f"\n$ {shlex.join(['tilth', *words])}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "tilth", *words], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    running = subprocess.Popen([sys.executable, "-m", "tilth", *words])
+    try:
+        code = running.wait()
+    except KeyboardInterrupt:  # which the verb has got, too: it leaves a checkpoint
+        code = running.wait()
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -134,9 +134,13 @@ def main(megabytes: str = "4.0", base_steps: str = "240", tuned_steps: str = "60
 
 def _tilth(*words: str) -> None:
     print(f"\n$ {shlex.join(['tilth', *words])}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "tilth", *words], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    running = subprocess.Popen([sys.executable, "-m", "tilth", *words])
+    try:
+        code = running.wait()
+    except KeyboardInterrupt:  # which the verb has got, too: it leaves a checkpoint
+        code = running.wait()
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,16 @@ def test_new_makes_a_project_with_the_demo_recipe(tmp_path: Path, tilth: Run) ->
     tilth("new", "fresh", cwd=tmp_path)
     assert (tmp_path / "fresh" / "recipes" / "demo.py").is_file()
     assert "there is a project already" in tilth("new", "fresh", cwd=tmp_path, expect=2).stderr
+    assert (tmp_path / "fresh" / "recipes" / "demo.py").is_file()
+    # shipped recipes are added to it, all that are named or none
+    assert "hybrid.py" in tilth("new", "fresh", "--recipe", "hybrid", "--recipe", "web", cwd=tmp_path).stderr
+    assert sorted(path.stem for path in (tmp_path / "fresh" / "recipes").glob("*.py")) == ["demo", "hybrid", "web"]
+    assert "such a recipe already" in tilth("new", "fresh", "--recipe", "dna", "--recipe", "web", cwd=tmp_path, expect=2).stderr
+    assert "Did you mean `distill`" in tilth("new", "fresh", "--recipe", "distil", cwd=tmp_path, expect=2).stderr
+    assert "no recipe `../x`" in tilth("new", "fresh", "--recipe", "../x", cwd=tmp_path, expect=2).stderr
+    assert len(list((tmp_path / "fresh" / "recipes").glob("*.py"))) == 3
+    tilth("new", "other", "--recipe", "dna", cwd=tmp_path)
+    assert [path.name for path in (tmp_path / "other" / "recipes").glob("*.py")] == ["dna.py"]
 
 
 def test_many_failures_of_one_cause_name_its_cure() -> None:

@@ -35,6 +35,7 @@ from tilth.pipeline.why import Why
 from tilth.report import write_report
 from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.mixture import Source, TokenMixture
+from tilth.tokenize.text_ends import text_ends
 
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
@@ -148,6 +149,14 @@ def test_a_run_begins_with_the_imported_weights(project: Project, llama: Path) -
     losses = sql(project, "select step, loss from losses where run = 'tuned' order by step").to_pylist()
     tokens = project.store.artifact(launched.named.one("tokens.train")).path
     assert losses[0]["loss"] == pytest.approx(hf_loss(llama, tokens, SETTINGS), rel=1e-5)
+    # documents are read as HF's tokenizer begins a text, and the tuned model is asked so, too
+    theirs = transformers.AutoTokenizer.from_pretrained(llama)("a")["input_ids"][0]
+    held = TokenMixture.open([Source("sums", tokens)])
+    ids, _, _ = held.sequence(held.order(SETTINGS["seq_len"], SETTINGS["global_batch"], SETTINGS["seed"]).batch(0)[0])
+    assert theirs in ids
+    assert held.sets[0].separator_id not in ids
+    run = project.store.artifact(launched.named.one("train")).path
+    assert text_ends(Tokenizer.open(run), run).first_ids == (theirs,)
     assert losses[-1]["loss"] < losses[0]["loss"]
     assert launched.named.meta["base"] == "llama"
     assert Tokenizer.open(launched.artifact.path).separator == "<|end_of_text|>"

@@ -124,7 +124,7 @@ def test_a_subset_smaller_than_one_sequence_wraps_through_epochs() -> None:
     plan = RunOrder(np.array([3]), 7, 1, seed=0).sequence(0, 0)
     assert plan.pieces == (Piece(0, 0, 3), Piece(0, 0, 3), Piece(0, 0, 2))
     assert plan.epochs == (0, 1, 2)
-    assert plan.n_targets == 5
+    assert plan.n_targets == 7
 
 
 def test_one_document_longer_than_all_else_is_split_without_a_gap() -> None:

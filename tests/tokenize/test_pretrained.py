@@ -16,7 +16,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from tilth.errors import ContractError, RecipeError
 from tilth.tokenize.bpe import MAX_CHUNK_CHARS, Tokenizer, train_bpe
 from tilth.tokenize.byte_level import BYTE_OF
-from tilth.tokenize.pretrained import PretrainedTokenizer, write_separator
+from tilth.tokenize.pretrained import PretrainedTokenizer
+from tilth.tokenize.text_ends import write_text_ends
 
 # The splitting pattern of Llama 3 (its published tokenizer.json): marks take the line feeds after them, numbers come in threes.
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -104,7 +105,7 @@ def test_a_separator_that_is_not_known_by_its_name_travels_beside_the_file(tmp_p
         folder.mkdir()
         tokenizer = Tokenizer(like_llama3(), name)
         (folder / "tokenizer.json").write_bytes(tokenizer.data)
-        write_separator(folder, tokenizer)
+        write_text_ends(folder, tokenizer)
         assert (folder / "tokenizer_config.json").exists() == (name != "<|end_of_text|>")
         assert Tokenizer.open(folder).separator == name
 

@@ -157,16 +157,52 @@ def test_no_documents_make_an_empty_set_that_no_run_takes(tmp_path: Path, tokeni
         RunOrder(tokens.lengths, 8, 1, seed=0)
 
 
-def test_targets_stop_at_the_end_of_a_document(folder: Path) -> None:
+def test_a_separator_ends_a_document_and_begins_the_next(folder: Path) -> None:
     tokens = TokenSet.open(folder)
     plan = SequencePlan((Piece(0, 2, int(tokens.lengths[0]) - 2), Piece(2, 0, 2), Piece(3, 0, 4)), (0, 0, 0))
     ids, targets, segments = tokens.sequence(plan)
     first = tokens.document(0)[2:].tolist()
     expected = [*first, *tokens.document(2).tolist(), *tokens.document(3)[:4].tolist()]
     assert ids.tolist() == expected[:-1]
-    assert targets.tolist() == [*first[1:], -100, expected[len(first) + 1], -100, *expected[len(first) + 3 :]]
-    assert segments.tolist() == [0] * len(first) + [1, 1, 2, 2, 2]
-    assert (targets != -100).sum() == plan.n_targets
+    assert targets.tolist() == expected[1:]
+    end = tokens.separator_id
+    assert (first[-1], tokens.document(2).tolist()[1]) == (end, end)
+    # [first without its separator] [separator, document 2] [separator, document 3 without the last]
+    assert segments.tolist() == [0] * (len(first) - 1) + [1, 1] + [2] * 4
+    assert len(targets) == plan.n_targets
+
+
+def test_a_window_that_begins_with_a_separator_gives_it_to_the_document_behind_it(folder: Path) -> None:
+    tokens = TokenSet.open(folder)
+    end = int(tokens.lengths[0])
+    ids, targets, segments = tokens.sequence(SequencePlan((Piece(0, end - 1, 1), Piece(3, 0, 4)), (0, 0)))
+    document = tokens.document(3)[:4].tolist()
+    assert ids.tolist() == [tokens.separator_id, *document[:3]]
+    assert targets.tolist() == document
+    assert segments.tolist() == [1] * 4
+
+
+def test_a_document_begins_with_what_the_tokenizer_begins_texts_with(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    data = train_bpe(TEXTS, 300, special_tokens=["<begin>"])
+    own = Tokenizer(data, begin_id=Tokenizer(data).special_ids["<begin>"])
+    write_tokens(tmp_path, rows_of(own, TEXTS), own)
+    tokens = TokenSet.open(tmp_path)
+    assert (tokens.begin_id, tokens.tokenizer().begin_id) == (own.begin_id, own.begin_id)
+    assert own.begin_id != own.separator_id
+    plan = SequencePlan((Piece(0, 0, int(tokens.lengths[0])), Piece(3, 0, 4)), (0, 0))
+    ids, targets, _ = tokens.sequence(plan)
+    length = int(tokens.lengths[0])
+    assert ids[length - 1] == own.begin_id
+    assert targets[length - 2] == own.separator_id
+    assert own.separator_id not in ids
+    assert own.begin_id not in targets
+    # a token set that was written before begins were told apart has the separator
+    described = json.loads((tmp_path / "tokens.json").read_text())
+    del described["begin_id"]
+    (tmp_path / "tokens.json").write_text(json.dumps(described))
+    old = TokenSet.open(tmp_path)
+    assert old.begin_id == old.separator_id
+    assert old.digest != tokens.digest
 
 
 def test_writing_takes_memory_that_does_not_grow_with_the_corpus(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tokenizers import pre_tokenizers, processors
 
 from tilth.errors import ContractError
 from tilth.tokenize.bpe import Tokenizer, train_bpe
-from tilth.tokenize.text_ends import text_ends
+from tilth.tokenize.text_ends import text_ends, write_text_ends
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>")
 
@@ -53,6 +54,26 @@ def test_the_files_say_what_begins_and_ends_a_text(
     ids = tokenizer.special_ids
     assert found.first_ids == tuple(ids[name] for name in first)
     assert found.end_ids == tuple(ids.get(name, name) for name in ends)
+    # without one of its own a document is read behind the separator
+    assert tokenizer.begin_id == (found.first_ids[-1] if found.first_ids else tokenizer.separator_id)
+
+
+def test_what_begins_a_text_travels_beside_the_tokenizer(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.open(folder_of(tmp_path, LLAMA3))
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes(tokenizer.data)
+    write_text_ends(folder, tokenizer)
+    again = Tokenizer.open(folder)
+    assert (again.separator, again.begin_id) == (tokenizer.separator, tokenizer.special_ids["<|begin_of_text|>"])
+    assert text_ends(again, folder).first_ids == text_ends(tokenizer, tmp_path).first_ids
+    assert pickle.loads(pickle.dumps(again)).begin_id == again.begin_id
+
+
+def test_a_beginning_that_is_no_special_token_is_refused(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.open(folder_of(tmp_path))
+    with pytest.raises(ContractError, match="no special token 40"):
+        Tokenizer(tokenizer.data, begin_id=40)
 
 
 def test_a_text_begins_as_the_published_tokenizer_lets_it(tmp_path: Path) -> None:

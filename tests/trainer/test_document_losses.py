@@ -71,19 +71,20 @@ def test_the_rows_of_a_step_add_up_to_its_loss(whole: Path) -> None:
 
 
 def test_a_row_is_what_the_model_lost_on_that_document(whole: Path, setup: dict[str, Any], config: TrainConfig) -> None:
-    """Before the first update the model is known: each document is run through it alone, by the definition."""
+    """Before the first update the model is known: each document is run through it alone, behind the separator before it."""
     torch.manual_seed(config.seed)
     model = Decoder(ModelConfig.from_dict(setup["model"]))
     tokens = TokenMixture.open(Path(setup["tokens"]))
     plans = tokens.order(config.seq_len, config.global_batch, config.seed).sequences(0)
     rows = {(row["sequence"], row["piece"]): row for row in rows_of(whole) if row["step"] == 0}
-    assert set(rows) == {(i, j) for i, plan in enumerate(plans) for j, piece in enumerate(plan) if piece.length > 1}
+    assert set(rows) == {(i, j) for i, plan in enumerate(plans) for j, piece in enumerate(plan) if j or piece.length > 1}
     for (sequence, place), row in rows.items():
         piece = plans[sequence].pieces[place]
-        ids = torch.from_numpy(tokens.sets[0].document(piece.document)[piece.start : piece.start + piece.length].astype(np.int64))
+        own = tokens.sets[0].document(piece.document)[piece.start : piece.start + piece.length].astype(np.int64)
+        ids = torch.from_numpy(np.append(tokens.sets[0].separator_id, own) if place else own)
         with torch.no_grad():
             log_p = torch.log_softmax(model(ids[None, :-1])[0], -1)
-        assert (row["document"], row["start"], row["n_targets"]) == (piece.document, piece.start, piece.length - 1)
+        assert (row["document"], row["start"], row["n_targets"]) == (piece.document, piece.start, len(ids) - 1)
         assert row["loss_sum"] == pytest.approx(-float(log_p.gather(1, ids[1:, None]).sum()), rel=1e-5)
         assert row["subset"] == "train"
 

@@ -19,12 +19,19 @@ MAX_ROWS_SHOWN = 50
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def new(folder: Path) -> None:
-    """Make a project in FOLDER, with the demo recipe in it."""
+@click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="A shipped recipe; again for more.  [default: demo]")
+def new(folder: Path, recipes: tuple[str, ...]) -> None:
+    """Make a project in FOLDER with the demo recipe, or with others that Tilth ships.
+
+    A project that is there already gets the recipes that --recipe names.
+    """
     from tilth.pipeline.project import create_project
 
-    recipe = create_project(folder)
-    say(f"made {recipe}\nnext: cd {shlex.quote(str(folder))} && tilth build demo")
+    made = create_project(folder, recipes)
+    for recipe in made:
+        say(f"made {recipe}")
+    enter = f"cd {shlex.quote(str(folder))}"
+    say(f"next: {enter} && tilth build demo" if not recipes else f"next: {enter}; the commands of a recipe are its first lines")
 
 
 @click.command()

@@ -43,7 +43,7 @@ def _rows(path: Path, tokenizer: Tokenizer) -> Iterable[tuple[list[int], list[in
             raise SourceError("a line of the task is no prompt with its answer", f"{path}:{number}", fix) from error
         if not answer:
             raise SourceError("a line of the task has an empty answer", f"{path}:{number}", "Leave it out.")
-        yield [tokenizer.separator_id, *prompt], [*answer, tokenizer.separator_id]
+        yield [tokenizer.begin_id, *prompt], [*answer, tokenizer.separator_id]
 
 
 def _padded(rows: list[tuple[list[int], list[int]]], separator_id: int) -> TokenBatch:

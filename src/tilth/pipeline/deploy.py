@@ -17,7 +17,7 @@ from tilth.pipeline.run_sources import RunSource, sources_of
 if TYPE_CHECKING:
     from tilth.deploy.token_batches import TokenBatch
 
-DEPLOY_VERSION = 4
+DEPLOY_VERSION = 5
 
 
 def deploy(
@@ -38,7 +38,7 @@ def deploy(
     """Compress `run` against `base` into `delta/<run>`: the delta's file, and what it costs in loss and bytes.
 
     codecs and tables are those of `deploy.parse_choice`. It is verified on the run's validation tokens where it has any, and on
-    the prompts and answers of the JSONL file `task`. The sample continues `prompt` (or the separator) with the model that base
+    the prompts and answers of the JSONL file `task`. The sample continues `prompt` (or nothing) with the model that base
     and delta give together. on_step(step, error of its logits) while it distils. Raises RecipeError or DeltaError where `run`
     did not begin as what `base` now is; DeltaError, and publishes nothing, where base + delta loses more than the share max_loss
     of what the fine-tune gained.
@@ -120,6 +120,6 @@ def _sample(delta: Path, base: Path, prompt: str, n_tokens: int, seed: int) -> s
 
     tokenizer = Tokenizer.open(base / "tokenizer.json")
     model = apply_delta(delta, base)
-    prompt_ids = [tokenizer.separator_id, *tokenizer.encode(prompt).tolist()]
+    prompt_ids = [tokenizer.begin_id, *tokenizer.encode(prompt).tolist()]
     ids = generate(model, prompt_ids, n_tokens, temperature=0.8, top_k=40, seed=seed, stop_id=tokenizer.separator_id)
     return prompt + tokenizer.decode(ids)

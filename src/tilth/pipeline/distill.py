@@ -24,7 +24,7 @@ from tilth.pipeline.run_sources import RunData, run_data, token_inputs
 
 OBJECTIVES = ("orientation", "alignment", "distillation", "next_token", "answers")
 STUDENT_VERSION = 2  # raise it when make_student gives other weights
-LOGITS_VERSION = LOSS_VERSION = 1
+LOGITS_VERSION = LOSS_VERSION = 2
 Watch = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
 """watch(title, steps) -> a context whose value is called with a few words after each step."""
 

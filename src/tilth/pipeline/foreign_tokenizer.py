@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tilth.tokenize.pretrained import SEPARATORS
+from tilth.tokenize.text_ends import SEPARATORS
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json",

@@ -23,7 +23,7 @@ DOCUMENT_LOSSES_FILE = "document_losses.parquet"
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
 # What a trace needs of a run's settings, and what lists of runs show.
 OF_CONFIG = ("steps", "seq_len", "global_batch", "seed", "lr", "objective", "reverse_complement")
-TRAIN_VERSION = 3
+TRAIN_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ def _final_folder(work: Path, tokens: Path) -> tuple[Path, list[float]]:
     from tilth.contracts import LOSSES
     from tilth.pipeline.parquet import write_table
     from tilth.tokenize.bpe import Tokenizer
-    from tilth.tokenize.pretrained import write_separator
+    from tilth.tokenize.text_ends import write_text_ends
 
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copy(work / name, final / name)
-    write_separator(final, Tokenizer.open(tokens))
+    write_text_ends(final, Tokenizer.open(tokens))
     if (work / DOCUMENT_LOSSES_FILE).exists():
         shutil.copy(work / DOCUMENT_LOSSES_FILE, final / DOCUMENT_LOSSES_FILE)
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]

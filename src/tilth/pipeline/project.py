@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tilth
 from tilth.artifacts import Store
 from tilth.artifacts.atomic import disk_errors
-from tilth.errors import NotFoundError, RecipeError
+from tilth.errors import NotFoundError, RecipeError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,44 @@ class Project:
         return names[0]
 
 
-def create_project(folder: Path) -> Path:
-    """Make a project with a copy of the demo recipe; returns the recipe's path. Raises RecipeError if one is there."""
-    if (folder / "recipes").exists():
-        raise RecipeError("there is a project already", str(folder), "Choose another folder, or use this one as it is.")
-    recipe = folder / "recipes" / "demo.py"
+def create_project(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Make a project with copies of the shipped recipes `names`, of the demo without any; returns their paths.
+
+    With names they are added to a project that is there. Raises RecipeError, and changes nothing, for a name that is not
+    shipped, a recipe or (without names) a project that is there already, and a folder that cannot be made.
+    """
+    own = folder / "recipes"
+    if own.exists() and not names:
+        fix = "Choose another folder, or add a recipe to this one: `tilth new DIR --recipe NAME`."
+        raise RecipeError("there is a project already", str(folder), fix)
+    recipes = {own / f"{name}.py": _shipped_recipe(name) for name in names or ("demo",)}
+    for path in recipes:
+        if path.exists():
+            raise RecipeError("there is such a recipe already", str(path), "Move it away, or use it as it is.")
+    is_new = not own.exists()
     with disk_errors(folder):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            recipe.parent.mkdir()
+            own.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
             raise RecipeError(f"no folder can be made here: {error.strerror}", str(folder), "Choose another folder.") from error
         try:
-            shutil.copyfile(_shipped_recipes() / "demo.py", recipe)
+            for path, shipped in recipes.items():
+                shutil.copyfile(shipped, path)
             if not (folder / ".gitignore").exists():
                 (folder / ".gitignore").write_text(".tilth/\ninputs/\n")
         except OSError:
-            shutil.rmtree(recipe.parent)  # or the next attempt would find half a project
+            if is_new:
+                shutil.rmtree(own)  # or the next attempt would find half a project
             raise
-    return recipe
+    return list(recipes)
+
+
+def _shipped_recipe(name: str) -> Path:
+    folder = _shipped_recipes()
+    if not name.isidentifier() or not (folder / f"{name}.py").is_file():
+        known = [path.stem for path in folder.glob("*.py")]
+        raise RecipeError(f"no recipe `{name}` is shipped", str(folder), did_you_mean(name, known))
+    return folder / f"{name}.py"
 
 
 def _shipped_recipes() -> Path:

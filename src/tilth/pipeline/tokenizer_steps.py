@@ -43,6 +43,8 @@ def _pretrained_node(given: PretrainedTokenizer, special: Sequence[str], digest:
             what, f"PretrainedTokenizer({given.path!r})", "Leave that out, or train a tokenizer: `tokenizer=Bpe()`."
         )
     params: dict[str, Any] = {"kind": "pretrained", "separator": tokenizer.separator}
+    if tokenizer.begin_id != tokenizer.separator_id:
+        params["begin_id"] = tokenizer.begin_id
     params |= {"special_tokens": list(dict.fromkeys(special))} if special else {}
     found = digest(given.file)
     return Node(PRETRAINED, params=params, external={"tokenizer.json": found}, work=(given, found))
@@ -67,19 +69,20 @@ def write_nucleotides(inputs: Inputs, folder: Path, params: Params, work: Any) -
 
 
 def copy_tokenizer(inputs: Inputs, folder: Path, params: Params, work: Any) -> dict[str, Any]:
-    """The bytes of a tokenizer.json, and beside it its separator where the name of that would not be guessed.
+    """The bytes of a tokenizer.json, and beside it what ends and begins a text where that would not be guessed.
 
     `work` is the PretrainedTokenizer and its digest. Raises BuildError where it is no longer what was planned.
     """
-    from tilth.tokenize.pretrained import write_separator
+    from tilth.tokenize.text_ends import write_text_ends
 
     given, digest = work
     tokenizer = given.read()
-    if (tokenizer.digest, tokenizer.separator) != (digest, params["separator"]):
+    begin_id = params.get("begin_id", tokenizer.separator_id)
+    if (tokenizer.digest, tokenizer.separator, tokenizer.begin_id) != (digest, params["separator"], begin_id):
         what = "the tokenizer has changed since the build was planned"
         raise BuildError(what, str(given.file), "Run the same command again.")
     (folder / "tokenizer.json").write_bytes(tokenizer.data)
-    write_separator(folder, tokenizer)
+    write_text_ends(folder, tokenizer)
     return {}
 
 

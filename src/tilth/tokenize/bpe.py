@@ -15,7 +15,7 @@ import tokenizers
 from tilth.errors import ContractError, RecipeError, SubsetError
 from tilth.tokenize import nucleotides
 from tilth.tokenize.byte_level import bytes_of
-from tilth.tokenize.pretrained import default_separator, separator_beside
+from tilth.tokenize.text_ends import begin_beside, default_separator, separator_beside
 
 SEPARATOR = "<|endoftext|>"
 MIN_VOCAB_SIZE = 257  # the separator and the 256 bytes
@@ -34,10 +34,11 @@ class Tokenizer:
     """A trained tokenizer. Text never turns into a special token: `write_tokens` places the separator, a training form others.
 
     Without `separator` it is `<|endoftext|>`, the end of text of a published model, or [SEP] where nucleotides are the tokens.
-    Raises ContractError when `data` is no tokenizer.json or lacks the separator.
+    `begin_id` is what a model reads before a text: the separator, unless a model's files name a token for that alone.
+    Raises ContractError when `data` is no tokenizer.json, or one of the two is no special token of it.
     """
 
-    def __init__(self, data: bytes, separator: str | None = None) -> None:
+    def __init__(self, data: bytes, separator: str | None = None, begin_id: int | None = None) -> None:
         try:
             self._library = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
         except Exception as error:  # the library raises bare Exception
@@ -52,25 +53,29 @@ class Tokenizer:
             raise ContractError(
                 f"the tokenizer has no separator token `{separator}`", fix="Name its end-of-text token as `separator`."
             )
+        if begin_id is not None and begin_id not in self.special_ids.values():
+            fix = "Copy the model's files again."
+            raise ContractError(f"the tokenizer has no special token {begin_id}, which is to begin texts", fix=fix)
         # Without this the literal text `<|endoftext|>` in a document would end that document.
         self._library.encode_special_tokens = True
         # What a published tokenizer was saved with for its own training: it would cut texts off, or fill them up.
         self._library.no_truncation()
         self._library.no_padding()
         self.data, self.separator, self.separator_id = data, separator, int(separator_id)
+        self.begin_id = self.separator_id if begin_id is None else begin_id
         self.digest = hashlib.sha256(data).hexdigest()
 
     @classmethod
     def open(cls, path: Path, separator: str | None = None) -> Tokenizer:
-        """Read a tokenizer.json, or the one inside a folder; what lies beside it may name its separator."""
+        """Read a tokenizer.json, or the one inside a folder; what lies beside it may name what ends and begins a text."""
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise ContractError("there is no tokenizer.json", where=str(file))
-        return cls(file.read_bytes(), separator or separator_beside(file))
+        return cls(file.read_bytes(), separator or separator_beside(file), begin_beside(file))
 
-    def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes, str]]:
-        return Tokenizer, (self.data, self.separator)
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes, str, int]]:
+        return Tokenizer, (self.data, self.separator, self.begin_id)
 
     @property
     def dtype(self) -> np.dtype[np.uint16] | np.dtype[np.uint32]:

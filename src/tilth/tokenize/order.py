@@ -62,8 +62,8 @@ class SequencePlan:
 
     @property
     def n_targets(self) -> int:
-        """Positions whose next token belongs to the same document: those that a loss is taken over."""
-        return sum(piece.length for piece in self.pieces) - len(self.pieces)
+        """Positions: each has the next token as its target."""
+        return sum(piece.length for piece in self.pieces) - 1
 
 
 class Location(NamedTuple):

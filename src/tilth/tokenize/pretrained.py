@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tilth.errors import ContractError, RecipeError
+from tilth.errors import RecipeError
 from tilth.tokenize import byte_level
 
 if TYPE_CHECKING:
     from tilth.tokenize.bpe import Tokenizer
-
-CONFIG_FILE = "tokenizer_config.json"
-# What ends a text in published models, and in those of Tilth.
-SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<｜end▁of▁sentence｜>")
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,8 @@ class PretrainedTokenizer:
     """`Corpus(..., tokenizer=PretrainedTokenizer("llama"))`: the tokenizer.json at `path`, or in the folder there.
 
     `separator` is the token that ends a document; by default the end of text that tokenizer_config.json beside it names, else
-    one that is known by its name. The tokenizer must be byte-level and must not change texts: each token is then some bytes of
+    one that is known by its name. What a model reads before a document is the token that these files put before a text, else the
+    separator. The tokenizer must be byte-level and must not change texts: each token is then some bytes of
     its document, and can be traced to them.
     """
 
@@ -53,30 +50,3 @@ class PretrainedTokenizer:
         if (changes := byte_level.changes_texts(described)) is not None:
             raise RecipeError(f"this tokenizer changes texts ({changes}): its tokens could not be traced to bytes", where, fix)
         return tokenizer
-
-
-def separator_beside(file: Path) -> str | None:
-    """The separator that the files beside a tokenizer.json name: of a token set, or of a model. Raises ContractError."""
-    for name, key in (("tokens.json", "separator"), (CONFIG_FILE, "eos_token")):
-        path = file.with_name(name)
-        if path.is_file():
-            try:
-                token = json.loads(path.read_text(encoding="utf-8")).get(key)
-            except (ValueError, AttributeError) as error:
-                raise ContractError(f"{name} is no JSON object: {error}", str(path), "Copy the file again.") from error
-            found = token.get("content") if isinstance(token, dict) else token
-            if isinstance(found, str):
-                return found
-    return None
-
-
-def write_separator(folder: Path, tokenizer: Tokenizer) -> None:
-    """Name the separator beside a tokenizer.json that would be read with another one; texts begin with it, too."""
-    if tokenizer.separator != default_separator(tokenizer.special_ids):
-        config: dict[str, Any] = {"eos_token": tokenizer.separator, "bos_token": tokenizer.separator, "add_bos_token": True}
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-
-
-def default_separator(special_ids: dict[str, int]) -> str | None:
-    """The end of text among special tokens that published models and Tilth give this name; the first of SEPARATORS."""
-    return next((name for name in SEPARATORS if name in special_ids), None)

@@ -20,7 +20,7 @@ from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.strands import other_strand
 
-IGNORED = -100  # the target of a position whose next token belongs to another document
+IGNORED = -100  # the target of a position that no loss is taken of
 _ROWS_PER_BATCH = 50_000
 _FIELDS = {
     "dtype": str,
@@ -63,6 +63,7 @@ def write_tokens(folder: Path, documents: Iterable[tuple[bytes, str, int, np.nda
         "vocab_size": tokenizer.vocab_size,
         "separator": tokenizer.separator,
         "separator_id": tokenizer.separator_id,
+        "begin_id": tokenizer.begin_id,
         "tokenizer_digest": tokenizer.digest,
         "tokens_digest": tokens_hash.hexdigest(),
         "lengths_digest": lengths_hash.hexdigest(),
@@ -128,6 +129,7 @@ class TokenSet:
     offsets: np.ndarray  # (n_documents,) int64, into `tokens`
     vocab_size: int
     separator_id: int
+    begin_id: int  # what a model reads before a document: the separator, or of a foreign tokenizer its own token for that
     tokenizer_digest: str
     digest: str  # of what a run reads: tokens, document lengths and tokenizer
 
@@ -146,9 +148,12 @@ class TokenSet:
         if tokenizer_digest != described["tokenizer_digest"]:
             raise ContractError("tokenizer.json is not the tokenizer that made these tokens", where=str(folder))
         identity = {key: described[key] for key in ("dtype", "vocab_size", "tokenizer_digest", "tokens_digest", "lengths_digest")}
+        begin_id = described.get("begin_id", described["separator_id"])
+        identity["begin_id"] = begin_id
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         lengths, offsets = index.column("length").to_numpy(), index.column("offset").to_numpy()
-        return cls(folder, tokens, lengths, offsets, described["vocab_size"], described["separator_id"], tokenizer_digest, digest)
+        ids = described["vocab_size"], described["separator_id"], begin_id
+        return cls(folder, tokens, lengths, offsets, *ids, tokenizer_digest, digest)
 
     @property
     def n_tokens(self) -> int:
@@ -160,8 +165,7 @@ class TokenSet:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made these tokens."""
-        name = json.loads((self.folder / "tokens.json").read_text(encoding="utf-8"))["separator"]
-        return Tokenizer.open(self.folder, name)
+        return Tokenizer.open(self.folder)
 
     @cached_property
     def complement(self) -> np.ndarray:
@@ -184,10 +188,11 @@ class TokenSet:
     def sequence(self, plan: SequencePlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What a model reads for `plan`: (ids_T int64, targets_T int64, segments_T int32).
 
-        The target of a position is the next token, or -100 where that belongs to another document (or to the
-        same one in another epoch). Segments count the documents of the sequence from 0. A turned plan is the reverse
-        complement of all T+1 tokens. Raises ContractError for an id outside the vocabulary, which means that tokens.bin was
-        damaged, and for a plan to turn what is no DNA.
+        The target of a position is the next token. The separator between two documents is the target that ends the first
+        and the input that begins the second, read as `begin_id`, as a prompt is begun when a model is sampled from. Segments
+        number the pieces of the plan as they are read; the first has no position where it gives only the separator before the
+        second. A turned plan is the reverse complement of all T+1 tokens. Raises ContractError for an id outside the vocabulary,
+        which means that tokens.bin was damaged, and for a plan to turn what is no DNA.
         """
         parts = []
         for piece in plan.pieces:
@@ -197,13 +202,14 @@ class TokenSet:
         if int(tokens.max()) >= self.vocab_size:
             what = f"tokens.bin is damaged: it holds ids outside the vocabulary of {self.vocab_size}"
             raise ContractError(what, where=str(self.folder))
-        lengths = [piece.length for piece in plan.pieces]
-        if plan.is_turned:
-            tokens, lengths = other_strand(tokens, self.complement), lengths[::-1]
-        targets = tokens[1:].copy()
-        targets[np.cumsum(lengths)[:-1] - 1] = IGNORED
-        segments = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        return tokens[:-1], targets, segments[:-1]
+        lengths = [piece.length for piece in plan.read_order]
+        pieces = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        if plan.is_turned:  # which brings a document's separator to its front, where it begins it
+            tokens, segments = other_strand(tokens, self.complement), pieces[:-1]
+        else:  # a separator belongs to the document of its target
+            segments = pieces[1:]
+        ids = np.where(tokens[:-1] == self.separator_id, self.begin_id, tokens[:-1])
+        return ids, tokens[1:], segments
 
     def verify(self) -> None:
         """Read every token again. Raises ContractError when they are not those that were written."""

@@ -1,19 +1,24 @@
-"""Which ids begin and end a text for the model of a folder: what the files beside its tokenizer.json say of it."""
+"""Which tokens begin and end a text: what the files beside a tokenizer.json say of it, and how Tilth writes them there."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tilth.errors import ContractError
-from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.byte_level import steps_of
-from tilth.tokenize.pretrained import CONFIG_FILE
 
+if TYPE_CHECKING:
+    from tilth.tokenize.bpe import Tokenizer
+
+CONFIG_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
+TOKENS_FILE = "tokens.json"  # of a token set
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+# What ends a text in published models, and in those of Tilth.
+SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<｜end▁of▁sentence｜>")
 
 
 class TextEnds(NamedTuple):
@@ -33,21 +38,52 @@ def text_ends(tokenizer: Tokenizer, folder: Path | None) -> TextEnds:
     """
     config, generation = _read(folder, CONFIG_FILE), _read(folder, GENERATION_FILE)
     names = {role: _content(config.get(role)) for role in ROLES}
-    special = tokenizer.special_ids
-    first_ids: tuple[int, ...] = (tokenizer.separator_id,)
-    if config.get("add_bos_token") is not None:
-        number = special.get(names["bos_token"] or "") if config["add_bos_token"] else None
-        first_ids = () if number is None else (number,)
-    elif config:
-        first_ids = _added_before(json.loads(tokenizer.data))
+    first_ids = _first_ids(config, tokenizer.data) if config else (tokenizer.begin_id,)
     ends = generation.get("eos_token_id")
     if ends is None:
-        ends = special.get(names["eos_token"] or "", tokenizer.separator_id)
+        ends = tokenizer.special_ids.get(names["eos_token"] or "", tokenizer.separator_id)
     return TextEnds(first_ids, tuple(ends) if isinstance(ends, list) else (ends,), names)
 
 
-def _added_before(described: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ids that a parsed tokenizer.json adds before a text."""
+def separator_beside(file: Path) -> str | None:
+    """The separator that the files beside a tokenizer.json name: of a token set, or of a model. Raises ContractError."""
+    for name, key in ((TOKENS_FILE, "separator"), (CONFIG_FILE, "eos_token")):
+        if isinstance(found := _content(_read(file.parent, name).get(key)), str):
+            return found
+    return None
+
+
+def begin_beside(file: Path) -> int | None:
+    """The id that the files beside a tokenizer.json put before a text, None where they name none. Raises ContractError."""
+    if isinstance(known := _read(file.parent, TOKENS_FILE).get("begin_id"), int):
+        return known
+    config = _read(file.parent, CONFIG_FILE)
+    first_ids = _first_ids(config, file.read_bytes()) if config else ()
+    return first_ids[-1] if first_ids else None
+
+
+def write_text_ends(folder: Path, tokenizer: Tokenizer) -> None:
+    """Name what ends and begins a text beside a tokenizer.json that would be read otherwise."""
+    if (tokenizer.separator, tokenizer.begin_id) == (default_separator(tokenizer.special_ids), tokenizer.separator_id):
+        return
+    begin = next(name for name, number in tokenizer.special_ids.items() if number == tokenizer.begin_id)
+    config = {"eos_token": tokenizer.separator, "bos_token": begin, "add_bos_token": True}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def default_separator(special_ids: Mapping[str, int]) -> str | None:
+    """The end of text among special tokens that published models and Tilth give this name; the first of SEPARATORS."""
+    return next((name for name in SEPARATORS if name in special_ids), None)
+
+
+def _first_ids(config: Mapping[str, Any], data: bytes) -> tuple[int, ...]:
+    """The ids before a text by a tokenizer_config.json and the tokenizer.json `data`."""
+    if config.get("add_bos_token") is False:
+        return ()
+    described = json.loads(data)
+    if config.get("add_bos_token"):
+        wanted = _content(config.get("bos_token"))
+        return tuple(token["id"] for token in described.get("added_tokens") or () if token["content"] == wanted)
     found: list[int] = []
     for step in steps_of(described.get("post_processor"), "processors"):
         known = step.get("special_tokens") or {}

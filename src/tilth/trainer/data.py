@@ -61,7 +61,7 @@ def require_targets(n_targets: float, where: str) -> int:
     """`n_targets`; raises TrainError when there are none, since a mean over nothing is no loss."""
     if n_targets == 0:
         raise TrainError(
-            "no token of the batch has a next token in its own document, or none was masked",
+            "no token of the batch is asked for: its documents are empty, or none was masked",
             where=where,
             fix="Leave out empty documents, or use longer sequences.",
         )

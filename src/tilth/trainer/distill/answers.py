@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 class Answers:
     """Cross entropy of the tokens behind the first `mark` of each document and of the separator that ends it.
 
-    The separator comes first, as it does before every prompt when a model is sampled from. A document is one row, cut off
+    `begin_id` comes first, as it does before every prompt when a model is sampled from. A document is one row, cut off
     after `seq_len` tokens; `places` says for each source where in each document the answer begins.
     """
 
     seq_len: int
     mark: str
-    separator_id: int
+    begin_id: int
     places: tuple[np.ndarray, ...]
     reads_whole_documents: ClassVar[bool] = True
     scores: ClassVar[tuple[str, ...]] = ("loss",)
@@ -49,18 +49,18 @@ class Answers:
             refuse_documents(tokens, name, late, f"begin their answer behind seq_len={seq_len} tokens", fix)
             if n_cut := int((own.lengths > seq_len).sum()):
                 log.info("%d of %d documents of `%s` are cut off after %d tokens", n_cut, len(found), name, seq_len)
-        return cls(seq_len, mark, tokens.sets[0].separator_id, places)
+        return cls(seq_len, mark, tokens.sets[0].begin_id, places)
 
     def for_validation(self, tokens: TokenMixture) -> Answers:
         """The same of other documents."""
         return Answers.of(self.seq_len, self.mark, tokens)
 
     def arrange(self, row: Row, plan: SequencePlan, step: int, sequence: int) -> Row:
-        """The separator and the document, padded; each asks for the next token of the document from its answer on."""
+        """`begin_id` and the document, padded; each asks for the next token of the document from its answer on."""
         tokens_T = np.append(row[0][:1], row[1])[: self.seq_len]
         n, first = len(tokens_T), int(self.places[plan.source][plan.pieces[0].document])
         ids_T, targets_T = np.zeros(self.seq_len, np.int64), np.full(self.seq_len, IGNORED, np.int64)
-        ids_T[:n] = np.append(self.separator_id, tokens_T[:-1])
+        ids_T[:n] = np.append(self.begin_id, tokens_T[:-1])
         targets_T[first:n] = tokens_T[first:]
         return ids_T, targets_T, (np.arange(self.seq_len) >= n).astype(np.int32)
 

@@ -67,7 +67,7 @@ class Preferences:
         data = b"".join(self.token_bytes[number] for number in (row[0][0], *row[1]))
         prompt, _, answers = data.decode().partition(self.mark)
         chosen, _, rejected = answers.partition(self.rejected_mark)
-        first_ids = [self.tokenizer.separator_id, *self.tokenizer.encode(prompt + self.mark).tolist()]
+        first_ids = [self.tokenizer.begin_id, *self.tokenizer.encode(prompt + self.mark).tolist()]
         ids_2T, padding_2T = np.zeros((2, self.seq_len), np.int64), np.ones((2, self.seq_len), np.int32)
         for place, answer in enumerate((chosen, rejected)):
             own = [*first_ids, *self.tokenizer.encode(answer).tolist(), self.tokenizer.separator_id]
