@@ -185,21 +185,37 @@ def test_long_runs_are_averaged(connection: Any) -> None:
             """create table losses as select r.run, s.step, 8.0 / s.step as loss, null::double as validation_loss, 1 as n_tokens
                from (values ('a'), ('b')) as r(run), (select unnest(range(1, 20_001)) as step) as s"""
         )
-        spec = _curves(Scope(other, None), ["a", "b"], {"a": "red", "b": "blue"})
+        spec = _curves(Scope(other, None), {"a": "red", "b": "blue"}, has_dots=True)
     assert 600 < len(rows(spec, "loss")) < 1_000
 
 
 def test_more_runs_than_colours_get_a_chart_for_each_subset() -> None:
     from tilth.report.panels.runs import _charts
 
-    few = [{"name": f"r{i}", "subset": "ab"[i % 2]} for i in range(7)]
-    assert [(title, len(members)) for title, members in _charts(few)] == [("Loss by step", 7)]
-    many = [{"name": f"r{i}", "subset": "a" if i else "b"} for i in range(10)]
+    few = [{"name": f"r{i}", "subset": "ab"[i % 2], "objective": "next_token"} for i in range(7)]
+    title = "Loss by step: cross entropy, nats per token"
+    assert [(title, len(members)) for title, members in _charts(few)] == [(title, 7)]
+    many = [{"name": f"r{i}", "subset": "a" if i else "b", "objective": "next_token"} for i in range(10)]
     found = [(title, [row["name"] for row in members]) for title, members in _charts(many)]
     assert found == [
-        ("Loss by step on b", ["r0"]),
-        ("Loss by step on a", [f"r{i}" for i in range(1, 8)]),
-        ("Loss by step on a", ["r8", "r9"]),
+        (f"{title}, on b", ["r0"]),
+        (f"{title}, on a", [f"r{i}" for i in range(1, 8)]),
+        (f"{title}, on a", ["r8", "r9"]),
+    ]
+
+
+def test_losses_of_other_measures_are_not_drawn_in_one_chart() -> None:
+    from tilth.report.panels.runs import _charts
+
+    objectives = ("orientation", "answers", "alignment", "next_token", "distillation", "masked")
+    runs = [{"name": one, "subset": "a", "objective": one} for one in objectives]
+    found = [(title.removeprefix("Loss by step: "), [row["name"] for row in members]) for title, members in _charts(runs)]
+    assert found == [
+        ("cross entropy, nats per token", ["answers", "next_token"]),
+        ("cross entropy, nats per masked token", ["masked"]),
+        ("divergence from the teacher, nats per token", ["distillation"]),
+        ("distance to the teacher's streams, per token", ["alignment"]),
+        ("distance to the teacher's matrices, per sequence", ["orientation"]),
     ]
 
 
