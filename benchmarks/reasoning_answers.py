@@ -50,7 +50,8 @@ def studied(folder: Path, seed: int, steps: int) -> dict[str, dict[str, Any]]:
     store = Project(folder).store
     metas = {model: store.get_named("evaluation", f"reason-{model}").meta for model in ("teacher", *MODELS)}
     losses = {model: store.get_named("run", model).meta["validation_loss"] for model in metas}
-    wanted = {"coverage": metas["teacher"]["pass_at_n"], "majority": metas["teacher"]["majority"]}
+    # of both curves where the teacher's ends: maj@32 is a mean over many orders of the samples, a curve has the one they came in
+    wanted = {curve: metas["teacher"]["curves"][curve][-1]["mean"] for curve in ("coverage", "majority")}
     return {
         model: {**{key: 100 * meta[key] for key in SHARES}, "loss": losses[model],
                 **{f"seconds {curve}": _second_of(meta["curves"][curve], share) for curve, share in wanted.items()}}
@@ -59,7 +60,7 @@ def studied(folder: Path, seed: int, steps: int) -> dict[str, dict[str, Any]]:
 
 
 def _second_of(curve: list[dict[str, Any]], share: float) -> float:
-    """Seconds a problem until the curve has come to `share`; infinity where it never does."""
+    """Seconds a problem until the curve has come to `share` for the first time; infinity where it never does."""
     return next((point["seconds"] for point in curve if point["mean"] >= share), float("inf"))
 
 
@@ -74,17 +75,19 @@ def rows(found: list[dict[str, dict[str, Any]]], steps: int) -> list[dict[str, s
     for model in MODELS:
         for key, (name, unit) in measures.items():
             own, teacher = ([seed[which][key] for seed in found] for which in (model, "teacher"))
+            if float("inf") in own:
+                print(f"{model} comes to {name} in {sum(value < float('inf') for value in own)} of {len(own)} seeds")
+                continue
             note = f"peer: the teacher of each seed; {_differences([a - b for a, b in zip(own, teacher, strict=True)])}"
             made.append(row(f"reasoners: {name}, {model}", size, statistics.fmean(own), unit, statistics.fmean(teacher), note))
     return made
 
 
 def _differences(values: list[float]) -> str:
-    mean = statistics.fmean(values)
-    said = f"{mean:+.3g} ({min(values):+.3g} to {max(values):+.3g})"
-    if len(values) < 2 or not all(abs(value) < float("inf") for value in values):
+    said = f"{statistics.fmean(values):+.3g} ({min(values):+.3g} to {max(values):+.3g})"
+    if len(values) not in T_95:
         return said
-    return f"{said} ± {T_95.get(len(values), 2.5) * statistics.stdev(values) / len(values) ** 0.5:.2g}"
+    return f"{said} ± {T_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5:.2g}"
 
 
 if __name__ == "__main__":

@@ -93,6 +93,16 @@ def test_another_order_of_the_same_terms_is_in_the_same_split() -> None:
     assert n_held / 2024 == pytest.approx(EVALUATION_SHARE, abs=0.03)
 
 
+@pytest.mark.parametrize("later", [[], [("+", 5)], [("*", 2), ("-", 1)]])
+def test_the_factors_of_a_product_are_in_the_same_split_in_any_order(later: list[tuple[str, int]]) -> None:
+    held = 0
+    for low, high in itertools.combinations(range(2, 30), 2):
+        splits = {split_of([("+", first), ("*", second), *later]) for first, second in ((low, high), (high, low))}
+        assert len(splits) == 1
+        held += splits == {"evaluation"}
+    assert held > 20
+
+
 def test_they_are_the_same_in_every_process_and_of_more_the_first() -> None:
     code = "from tilth.corpus.questions.arithmetic import problems; print(list(problems(40, 7, operators='+-*/')))"
     told = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]

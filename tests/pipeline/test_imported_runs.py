@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,32 @@ def test_an_imported_run_is_known_by_its_bytes(project: Project, llama: Path, tm
     assert transformers.AutoConfig.from_pretrained(back.folder).max_position_embeddings == 256
 
 
+DIE = """
+import os, sys
+from pathlib import Path
+from tilth.pipeline import imported_runs
+from tilth.pipeline.project import Project
+whole = imported_runs.write_imported
+imported_runs.write_imported = lambda *given: (whole(*given), os.kill(os.getpid(), 9))
+imported_runs.import_run(Project(Path(sys.argv[1])), "llama", Path(sys.argv[2]))
+"""
+
+
+def test_of_a_killed_import_nothing_stays(llama: Path, tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    done = subprocess.run([sys.executable, "-c", DIE, str(tmp_path), str(llama)], check=False)
+    assert done.returncode == -9
+    partials = project.store.root / "partial"
+    assert any(partials.iterdir())
+    assert project.store.sweep() == 1
+    assert not any(partials.iterdir())
+    named, converted = import_run(project, "llama", llama)
+    assert converted is not None
+    assert converted.tokenizer_files == ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]
+    assert project.store.artifact(named.one("train")).path.is_dir()
+
+
 def test_what_is_no_model_with_a_tokenizer_is_refused(project: Project, llama: Path, tmp_path: Path) -> None:
     for path in llama.iterdir():
         if path.name != "tokenizer.json":
@@ -286,7 +314,7 @@ def test_a_separator_that_its_name_does_not_tell_goes_with_the_run(project: Proj
     tokens = TokenMixture.open([Source("chats", project.store.artifact(launched.named.one("tokens.train")).path)])
     assert tokens.sets[0].document(0)[-1] == tokenizer.special_ids["<|eot_id|>"]
     config = json.loads((launched.artifact.path / "tokenizer_config.json").read_text())
-    assert config == {"eos_token": "<|eot_id|>", "bos_token": "<|eot_id|>", "add_bos_token": True}
+    assert config == {"eos_token": "<|eot_id|>", "bos_token": "<|begin_of_text|>", "add_bos_token": True}
 
 
 def test_a_student_of_the_imported_model(project: Project) -> None:

@@ -43,7 +43,7 @@ LLAMA3 = {"bos_token": "<|begin_of_text|>", "eos_token": {"content": "<|end_of_t
         (LLAMA3, {"eos_token_id": [3, 5]}, ["<|begin_of_text|>"], [3, 5]),
         ({**LLAMA3, "add_bos_token": False}, None, [], ["<|end_of_text|>"]),
         ({**LLAMA3, "add_bos_token": True, "bos_token": "<|eot_id|>"}, None, ["<|eot_id|>"], ["<|end_of_text|>"]),
-        (None, None, ["<|endoftext|>"], ["<|endoftext|>"]),
+        (None, None, ["<|begin_of_text|>"], ["<|endoftext|>"]),
     ],
 )
 def test_the_files_say_what_begins_and_ends_a_text(

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,14 @@ def import_model(source: Path, out: Path) -> Converted:
     Raises SourceError for what no model here can be, NotFoundError and ContractError for what is missing or damaged,
     always before anything is written.
     """
+    model, converted = read_foreign(source)
+    with _new_folder(out) as folder:
+        copied = write_imported(folder, source, model)
+    return replace(converted, folder=out, tokenizer_files=copied)
+
+
+def read_foreign(source: Path) -> tuple[Decoder, Converted]:
+    """The model of the checkpoint in `source`, and what it was read as. Raises as `import_model`."""
     settings = _read_settings(source)
     form = recognise(settings)
     try:
@@ -55,11 +63,15 @@ def import_model(source: Path, out: Path) -> Converted:
             f"the checkpoint's config makes no model: {error.what}", str(source / CONFIG_FILE), error.fix
         ) from error
     model = _read_model(ForeignWeights(source), form, config, settings)
-    with _new_folder(out) as folder:
-        copied = copy_tokenizer(source, folder)
-        (folder / SOURCE_CONFIG_FILE).write_bytes((source / CONFIG_FILE).read_bytes())
-        save_model(folder, model)
-    return Converted(out, form.title, config, _dtypes(model), copied)
+    return model, Converted(source, form.title, config, _dtypes(model))
+
+
+def write_imported(folder: Path, source: Path, model: Decoder) -> list[str]:
+    """Write into an empty `folder` the model and what of `source` stays beside it; returns the names of the tokenizer's files."""
+    copied = copy_tokenizer(source, folder)
+    (folder / SOURCE_CONFIG_FILE).write_bytes((source / CONFIG_FILE).read_bytes())
+    save_model(folder, model)
+    return copied
 
 
 def export_model(checkpoint: Path, out: Path, context: int | None = None) -> Converted:

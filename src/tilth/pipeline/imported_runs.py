@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tilth.artifacts import Named, Spec, Store
 from tilth.artifacts.naming import check_name
 from tilth.errors import RecipeError, SourceError
-from tilth.pipeline.foreign_models import CONFIG_FILE, Converted, import_model
+from tilth.pipeline.foreign_models import CONFIG_FILE, Converted, read_foreign, write_imported
 from tilth.pipeline.foreign_tokenizer import FILES
 from tilth.pipeline.project import Project
 from tilth.tokenize.bpe import Tokenizer
@@ -22,7 +23,7 @@ def import_run(project: Project, name: str, source: Path) -> tuple[Named, Conver
     """The checkpoint in the folder `source` as `run/<name>`, and what was written: nothing where it was there already.
 
     It is known by the bytes of its files, wherever they lie. Raises RecipeError for a word that cannot be a name, or is that
-    of a run that was trained here; SourceError without a tokenizer.json; and what `import_model` raises.
+    of a run that was trained here; SourceError without a tokenizer.json; and what `read_foreign` raises.
     """
     from tilth.catalog.publish import publish
 
@@ -34,7 +35,8 @@ def import_run(project: Project, name: str, source: Path) -> tuple[Named, Conver
     written: list[Converted] = []
 
     def write(folder: Path) -> dict[str, Any]:
-        written.append(import_model(source, folder))
+        model, converted = read_foreign(source)
+        written.append(replace(converted, folder=folder, tokenizer_files=write_imported(folder, source, model)))
         _write_no_losses(folder)
         config = written[0].config
         facts = {"layers": config.layers, "n_parameters": config.n_parameters(), "vocab_size": config.vocab_size}

@@ -34,7 +34,8 @@ def text_ends(tokenizer: Tokenizer, folder: Path | None) -> TextEnds:
 
     A model trained by Tilth reads the separator before a text, and it ends one. Of an imported one tokenizer_config.json and
     generation_config.json say which tokens these are. Whether a text begins with one says `add_bos_token`, or where that is
-    not given, as of Llama 3, what tokenizer.json adds. Raises ContractError for a file that is no JSON object.
+    not given, as of Llama 3, what tokenizer.json adds; where that adds nothing and there is no tokenizer_config.json, it is the
+    separator. Raises ContractError for a file that is no JSON object.
     """
     config, generation = _read(folder, CONFIG_FILE), _read(folder, GENERATION_FILE)
     names = {role: _content(config.get(role)) for role in ROLES}
@@ -54,11 +55,10 @@ def separator_beside(file: Path) -> str | None:
 
 
 def begin_beside(file: Path) -> int | None:
-    """The id that the files beside a tokenizer.json put before a text, None where they name none. Raises ContractError."""
+    """The id that a tokenizer.json and the files beside it put before a text, None where there is none. Raises ContractError."""
     if isinstance(known := _read(file.parent, TOKENS_FILE).get("begin_id"), int):
         return known
-    config = _read(file.parent, CONFIG_FILE)
-    first_ids = _first_ids(config, file.read_bytes()) if config else ()
+    first_ids = _first_ids(_read(file.parent, CONFIG_FILE), file.read_bytes())
     return first_ids[-1] if first_ids else None
 
 

@@ -147,8 +147,12 @@ def expression(terms: list[tuple[str, int]]) -> str:
 
 
 def split_of(terms: list[tuple[str, int]]) -> str:
-    """The split of a question: a hash of its terms without their order, so that `2 + 3` and `3 + 2` are in the same."""
-    key = _key(" ".join(sorted(f"{operator}{number}" for operator, number in terms)))
+    """The split of a question: a hash of its terms without their order, so that `2 + 3` and `3 + 2` are in the same.
+
+    So are `2 * 3` and `3 * 2`: the first number is a factor where a product follows it.
+    """
+    first = ("*" if len(terms) > 1 and terms[1][0] == "*" else "+", terms[0][1])
+    key = _key(" ".join(sorted(f"{operator}{number}" for operator, number in [first, *terms[1:]])))
     return SPLITS[int.from_bytes(key, "big") < EVALUATION_SHARE * 2**64]
 
 
