@@ -133,16 +133,17 @@ def test_a_trace_names_the_token_that_the_model_read(run: Run, config: TrainConf
 
 
 def test_packing_does_not_leak(run: Run, model_config: ModelConfig, tokens: Path) -> None:
-    """The loss of a packed batch is the token-weighted mean of its documents, each read alone."""
+    """The loss of a packed batch is the token-weighted mean of its documents, each read alone behind a separator."""
     result = run(steps=1, warmup_steps=0, seq_len=256)
     data = TokenSet.open(tokens)
     torch.manual_seed(0)
     model = Decoder(model_config)
     total, count, n_pieces = 0.0, 0, 0
     for plan in RunOrder(data.lengths, 256, 4, 0).sequences(0):
-        for piece in plan:
+        for place, piece in enumerate(plan):
             n_pieces += 1
-            ids = torch.from_numpy(data.document(piece.document)[piece.start : piece.start + piece.length].astype(np.int64))
+            own = data.document(piece.document)[piece.start : piece.start + piece.length].astype(np.int64)
+            ids = torch.from_numpy(np.append(data.separator_id, own) if place else own)
             if len(ids) > 1:
                 total += cross_entropy(model(ids[None, :-1])[0], ids[1:], reduction="sum").item()
                 count += len(ids) - 1
@@ -216,11 +217,11 @@ def write_documents(folder: Path, lengths: list[int]) -> Path:
 def test_odd_token_sets(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SubsetError, match="no tokens"):
         run(tokens=write_documents(tmp_path / "none", []))
-    with pytest.raises(TrainError, match="no token of the batch"):
+    with pytest.raises(SubsetError, match="no tokens"):
         run(tokens=write_documents(tmp_path / "empty documents", [1] * 500))
     tiny = run("tiny", tokens=write_documents(tmp_path / "three tokens", [3]), steps=2, warmup_steps=0)
-    # 49 tokens = 16 times the document and one token more: two targets each time
-    assert read_metrics(tiny.folder)[0]["n_tokens"] == 4 * 32
+    # 49 tokens = 16 times the document and one token more: each but the first is a target
+    assert read_metrics(tiny.folder)[0]["n_tokens"] == 4 * 48
     with pytest.raises(StaleError, match="another tokenizer"):
         run(validation=tmp_path / "three tokens")
     (tmp_path / "three tokens" / "tokens.bin").write_bytes(b"12345")

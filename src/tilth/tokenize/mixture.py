@@ -46,7 +46,7 @@ class TokenMixture:
             raise RecipeError(f"the sources of a mixture are {names}", fix="Give at least one, each with a name of its own.")
         sets = tuple(TokenSet.open(source.folder) for source in ordered)
         for source, tokens in zip(ordered, sets, strict=True):
-            if not tokens.n_tokens:
+            if tokens.n_tokens == tokens.n_documents:  # nothing but separators
                 raise SubsetError(f"`{source.name}` has no tokens to train on", str(source.folder), "Choose one that holds text.")
             if tokens.tokenizer_digest != sets[0].tokenizer_digest:
                 raise RecipeError(
