@@ -96,7 +96,11 @@ class Why:
             first, end = piece.start, piece.start + piece.length
             if number == len(plan) - 1:  # what is read last is a target only: the first token, where the sequence is turned
                 first, end = (first + 1, end) if plan.is_turned and not self._of_documents else (first, end - 1)
-            for place, start, stop, n_tokens in source.documents(piece.document, first, end):
+            # a document that begins behind the last input gave its first token as a target, and was not read
+            is_target_only = first == end == piece.start
+            for place, start, stop, n_tokens in source.documents(piece.document, first, end + is_target_only):
+                if is_target_only:
+                    stop, n_tokens = start, 0
                 loss, share = losses.get((sequence, number)), n_tokens / n_of_step
                 read = Read(step, sequence, source.source.subset, epoch, start, stop, n_tokens, share, loss, {}, plan.is_turned)
                 yield plan.source, place, read
