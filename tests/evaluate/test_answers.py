@@ -107,6 +107,7 @@ HOSTILE = {
     "a longer number": "9" * 100_000,
     "a large exponent": "1e999999999",
     "a small one": "1e-999999999",
+    "a small one with a fraction": "0.1e-999999999",
     "NUL": "5\0",
     "an escape": "\x1b[31m5",
     "a lone surrogate": "5\ud800",

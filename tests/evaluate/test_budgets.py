@@ -253,6 +253,9 @@ def test_a_line_ends_where_json_lines_do(tmp_path: Path) -> None:
         '{"question": "a"}',
         '{"answer": "a"}',
         '{"id": "1", "question": "a", "answer": "1"}',
+        '{"question": {"a": 1}, "answer": "1"}',
+        '{"question": "a", "answer": ["1"]}',
+        pytest.param("[" * 100_000 + "]" * 100_000, id="brackets"),
     ],
 )
 def test_a_file_that_is_none_of_problems_is_refused_by_line(tmp_path: Path, line: str) -> None:

@@ -294,6 +294,7 @@ def test_a_teacher_of_another_tokenizer_is_refused_by_name(taught: Path, tmp_pat
         ({"layers": 3}, "the layers of Distill is 3"),
         ({"cached_logits": "some"}, "`cached_logits` is 'some'"),
         ({"cached_logits": 0}, "`cached_logits` is 0"),
+        ({"seed": "x"}, "`seed` of Distill is 'x'"),
         ({"subset": {"clean": -1.0}}, "are no shares"),
         ({"model": "ladder"}, "`model` of Distill is 'ladder'"),
     ],

@@ -20,7 +20,7 @@ _MAX_POWER = 12
 _MAX_TERMS = 64
 _MAX_FRACTION_TERMS = 12
 
-_NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,3})(?![\d.]))?")
+_NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d+)(?![\d.]))?")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"sqrt|pi|infinity|inf|oo")
 _SYMBOL = re.compile(r"([a-zA-Z])(?:_(?:([a-zA-Z0-9])|\{([a-zA-Z0-9]{1,4})\}))?")

@@ -71,10 +71,13 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             if line.strip():
                 try:
                     yield number, json.loads(line.decode("utf-8-sig"))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:  # the second for brackets within brackets
                     raise SourceError("a line of the problems is no JSON", f"{path}:{number}", _FIX) from error
 
 
 def _first_of(row: Mapping[str, Any], names: Iterable[str]) -> str:
-    """The first of these fields that says something; an answer may be a number."""
-    return str(next(row[name] for name in names if row.get(name) not in (None, "")))
+    """The first of these fields that says something; an answer may be a number. Raises TypeError for what is no text."""
+    found = next(row[name] for name in names if row.get(name) not in (None, ""))
+    if not isinstance(found, str | int | float):
+        raise TypeError(f"{found!r} is no text")
+    return str(found)

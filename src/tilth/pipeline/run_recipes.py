@@ -78,6 +78,8 @@ class Distill:
             raise RecipeError(f"the stages of Distill are {self.stages!r}", "Distill(stages=...)", example)
         if not isinstance(self.model, Mapping):
             raise RecipeError(f"`model` of Distill is {self.model!r}", "Distill(model=...)", 'Such as `{"residual": "ladder"}`.')
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise RecipeError(f"`seed` of Distill is {self.seed!r}", "Distill(seed=...)", "Give a whole number from 0 on.")
         k = self.cached_logits
         if k is not None and k != "all" and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
             fix = 'Give a number of ids, such as 64, or "all".'
