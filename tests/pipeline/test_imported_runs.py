@@ -296,6 +296,9 @@ def test_what_decides_the_tokenizer_of_a_corpus(project: Project, llama: Path, t
     copy = tmp_path / "copied.json"
     copy.write_bytes((llama / "tokenizer.json").read_bytes())
     assert planned(tokenizer=PretrainedTokenizer(str(copy))).part is not None  # wherever it lies
+    assert planned(tokenizer=PretrainedTokenizer("llama")).part is not None  # of the run
+    with pytest.raises(RecipeError, match=r"no tokenizer\.json"):
+        planned(tokenizer=PretrainedTokenizer("alpaca"))
     assert planned(tokenizer=PretrainedTokenizer(str(copy), "<|eot_id|>")).part is None
     with pytest.raises(RecipeError, match="has no special token `<repo_name>`"):
         planned(training_form=CodeForm())

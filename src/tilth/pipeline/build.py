@@ -36,8 +36,10 @@ def plan_build(project: Project, name: str, corpus: Corpus) -> list[Planned]:
 def nodes_of(project: Project, corpus: Corpus) -> dict[str, Node]:
     """The graph of `corpus` as its recipe and its sources have it, whatever was forgotten. Fetches as `plan_build`."""
     from tilth.corpus.records import fingerprint
+    from tilth.pipeline.tokenizer_steps import of_run
 
-    fetched = Corpus(**{**vars(corpus), "sources": [_fetched(source, project) for source in corpus.sources]})
+    sources = [_fetched(source, project) for source in corpus.sources]
+    fetched = Corpus(**{**vars(corpus), "sources": sources, "tokenizer": of_run(corpus.tokenizer, project.store)})
     digest = Fingerprints(project.store.root, fingerprint)
     nodes = corpus_graph(fetched, digest)
     digest.save()

@@ -7,10 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tilth.artifacts import Store
 from tilth.errors import BuildError, RecipeError
 from tilth.pipeline.graph import Node, Step
 from tilth.pipeline.recipe import Corpus, Nucleotides, PretrainedTokenizer
 from tilth.pipeline.steps import Inputs, Params, even_sample
+
+
+def of_run(tokenizer: Any, store: Store) -> Any:
+    """A PretrainedTokenizer that names a run, and no file, with the folder of that run; any other as it is."""
+    if not isinstance(tokenizer, PretrainedTokenizer) or "/" in tokenizer.path or Path(tokenizer.path).exists():
+        return tokenizer
+    run = store.find_named("run", tokenizer.path)
+    return dataclasses.replace(tokenizer, path=str(store.artifact(run.one("train")).path)) if run else tokenizer
 
 
 def tokenizer_node(corpus: Corpus, reads: Sequence[str], digest: Callable[[Path], str]) -> Node:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PretrainedTokenizer:
-    """`Corpus(..., tokenizer=PretrainedTokenizer("llama"))`: the tokenizer.json at `path`, or in the folder there.
+    """The tokenizer of a run, `PretrainedTokenizer("llama")`, or the tokenizer.json at `path` or in the folder there.
 
     `separator` is the token that ends a document; by default the end of text that tokenizer_config.json beside it names, else
     one that is known by its name. What a model reads before a document is the token that these files put before a text, else the
@@ -33,7 +33,7 @@ class PretrainedTokenizer:
         path = Path(self.path).expanduser()
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
-            fix = "Name a tokenizer.json, or the folder of a model that holds one."
+            fix = "Name a tokenizer.json, the folder of a model that holds one, or a run."
             raise RecipeError("there is no tokenizer.json", f"PretrainedTokenizer({self.path!r})", fix)
         return file
 
