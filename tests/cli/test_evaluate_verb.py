@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from tilth.cli.evaluate_verbs import evaluate
 from tilth.pipeline import evaluate as pipeline_evaluate
-from tilth.pipeline.evaluation_samples import Evaluation
+from tilth.pipeline.evaluation import Evaluation
 
 SCORES = [{"k": k, "mean": 0.1 * k, "low": 0.05 * k, "high": 0.15 * k, "n_problems": 2} for k in (1, 2, 4)]
 RESULT = {

@@ -29,7 +29,7 @@ from tilth.evaluate.votes import is_decided
 from tilth.pipeline.evaluate import evaluate
 from tilth.pipeline.evaluation_differences import in_words
 from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
-from tilth.pipeline.evaluation_samples import Evaluation
+from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.problem_overlap import WHOLE_TEXT, search_runs, whole_text
 from tilth.pipeline.problem_sets import ProblemSet, problem_set, prompting
 from tilth.pipeline.project import Project
@@ -212,7 +212,7 @@ def test_a_kill_loses_no_finished_request_and_takes_no_second_back(
     code = f"""
 import os, signal
 from tilth.pipeline.evaluate import evaluate
-from tilth.pipeline.evaluation_samples import Evaluation
+from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.project import Project
 seen = []
 def stop(what):

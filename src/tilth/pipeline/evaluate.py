@@ -16,9 +16,10 @@ from tilth.artifacts.atomic import locked
 from tilth.artifacts.naming import check_name
 from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError, UserError, did_you_mean
+from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_differences import check_comparable, differences, trial_of
 from tilth.pipeline.evaluation_results import counts_of, curves_of, scores_of
-from tilth.pipeline.evaluation_samples import MEASURED_FILE, Evaluation, FoundModel, Told, Work, sample
+from tilth.pipeline.evaluation_samples import MEASURED_FILE, FoundModel, Told, Work, sample
 from tilth.pipeline.problem_overlap import Searched, as_rows, search_runs
 from tilth.pipeline.problem_sets import problem_set, prompting
 from tilth.pipeline.project import Project
@@ -137,16 +138,8 @@ def _find_verifier(store: Store, name: str) -> FoundModel:
 def _spec(work: Work, batch: int) -> Spec:
     asked = work.asked
     params = {
-        "n": asked.n,
+        **asked.params(),
         "batch": batch,
-        "max_tokens": asked.max_tokens,
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "seed": asked.seed,
-        "at_once": asked.at_once,
-        "stops_when_decided": asked.stops_when_decided,
-        "uses_cache": asked.uses_cache,
-        "memory_bytes": asked.memory_bytes,
         "prompt": work.prompting.text("{question}"),
         "stops": list(work.stops),
         "class": work.verifier.chosen if work.verifier else None,
@@ -190,13 +183,8 @@ def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifa
         "problems_digest": work.problems.digest,
         "n_problems": len(ids),
         "n_left_out": work.problems.n_left_out,
-        "n": asked.n,
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "max_tokens": asked.max_tokens,
-        "seed": asked.seed,
+        **asked.params(),
         "verifier": asked.verifier,
-        "stops_when_decided": stopped,
         "prompt": work.prompting.text("{question}")[-2000:],
         "contamination": _contamination(overlap),
         "overlaps": as_rows(overlap.overlaps, MOST_OVERLAPS),
