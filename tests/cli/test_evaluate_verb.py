@@ -75,9 +75,22 @@ def test_what_was_stopped_tells_the_majority_alone(typed: Callable[..., tuple[Re
 
 
 def test_json_is_all_that_is_known(typed: Callable[..., tuple[Result, Evaluation]]) -> None:
-    done, asked = typed("--problems", "two.jsonl", "--stop", "a\\nb", "--verifier", "judge:right", "--memory", "2MB", "--json")
+    done, asked = typed(
+        "--problems",
+        "two.jsonl",
+        "--stop",
+        "a\\nb",
+        "--verifier",
+        "judge:right",
+        "--memory",
+        "2MB",
+        "--dtype",
+        "bfloat16",
+        "--json",
+    )
     assert json.loads(done.stdout) == {"name": "base-two", **META}
     assert (asked.stops, asked.verifier, asked.memory_bytes) == (("a\nb",), "judge:right", 2_000_000)
+    assert asked.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ from tilth.evaluate.budgets import Trial
 from tilth.evaluate.samples import Sample, arranged
 from tilth.evaluate.votes import is_decided
 from tilth.pipeline.evaluate import evaluate
+from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_differences import in_words
 from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
-from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.problem_overlap import WHOLE_TEXT, search_runs, whole_text
 from tilth.pipeline.problem_sets import ProblemSet, problem_set, prompting
 from tilth.pipeline.project import Project
@@ -301,6 +301,40 @@ def test_a_difference_is_told_where_it_is_sure() -> None:
         "1 s to 1 s a problem, by 20.0 points at most",
         "3 s to 3 s a problem, by 30.0 points at most",
     ]
+
+
+def test_seconds_are_those_of_a_dtype_and_of_threads(
+    project: Project, problems: Path, first: tuple[Named, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    named, _ = first
+    said: list[str] = []
+    half = evaluate(project, asked(problems, name="half", dtype="bfloat16", against="first"), said.append)
+    assert said == [
+        "seconds and memory are compared with those of other conditions: of `first`: dtype float32 there and bfloat16 here"
+    ]
+    ((weights, halved),) = [
+        (whole["memory_bytes"], part["memory_bytes"])
+        for whole, part in zip(named.meta["results"], half.meta["results"], strict=True)
+    ]
+    assert halved < 0.6 * weights
+    told = run_sql(project.store, "select name, dtype, n_threads from evaluations where name in ('first', 'half') order by name")
+    assert told.to_pylist() == [
+        {"name": "first", "dtype": "float32", "n_threads": 1},
+        {"name": "half", "dtype": "bfloat16", "n_threads": 1},
+    ]
+    assert asked(problems).params().items() <= named.meta.items()
+    # the threads that were there are those that were asked for
+    assert evaluate(project, asked(problems, name="same_threads", n_threads=None)).parts == named.parts
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    said.clear()
+    others = evaluate(project, asked(problems, name="two_threads", n_threads=None, against="first"), said.append)
+    assert others.parts != named.parts
+    assert said == ["seconds and memory are compared with those of other conditions: of `first`: n_threads 1 there and 2 here"]
+    with pytest.raises(UserError, match="not evaluated in `bf16`"):
+        asked(problems, dtype="bf16")
 
 
 # -- what was trained on ------------------------------------------------------------------------------------------------

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tilth.cli.byte_sizes import ByteSize
 from tilth.cli.option_groups import GroupedCommand, option
 from tilth.cli.tables import as_json, say, size, table
-
-if TYPE_CHECKING:
-    from tilth.pipeline.evaluation import Evaluation
+from tilth.pipeline.evaluation import DTYPES, Evaluation
 
 PROBLEMS, SAMPLES, CHOICE, MACHINE, ANSWER = "The problems", "The samples", "The choice", "The machine", "The answer"
 _CHOSEN = {"majority": "maj", "best_of": "best of", "weighted": "weighted"}
@@ -57,6 +55,7 @@ class Numbers(click.ParamType):
     help="Cancel what no vote can change: the majority alone is told.",
 )
 @option("--device", group=MACHINE, default="cpu", show_default=True, help="Where the model lies, such as cuda.")
+@option("--dtype", group=MACHINE, type=click.Choice(DTYPES), help="Of the model's weights; default: as stored.")
 @option("--threads", "n_threads", group=MACHINE, type=click.IntRange(min=1), metavar="N", help="Of the products on the CPU.")
 @option("--memory", "memory_bytes", group=MACHINE, type=ByteSize(), help="For states, at most; default: what the batch needs.")
 @option(
@@ -77,8 +76,6 @@ def evaluate(run: str, stops: tuple[str, ...], as_data: bool, debug: bool, **set
     maj@k takes the answer that most of k give. Seconds count prefill, scoring and the last sample. Every sample is a row of
     `samples`: `tilth sql "from samples"`. What is broken off goes on where it was.
     """
-    from tilth.pipeline.evaluation import Evaluation
-
     ends = tuple(stop.replace("\\n", "\n") for stop in stops) or None
     _run(Evaluation(run=run, stops=ends, **settings), as_data)
 

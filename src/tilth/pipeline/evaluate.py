@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from tilth.artifacts.naming import check_name
 from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError, UserError, did_you_mean
 from tilth.pipeline.evaluation import Evaluation
+from tilth.pipeline.evaluation_conditions import Conditions
 from tilth.pipeline.evaluation_differences import check_comparable, differences, trial_of
 from tilth.pipeline.evaluation_results import counts_of, curves_of, scores_of
 from tilth.pipeline.evaluation_samples import MEASURED_FILE, FoundModel, Told, Work, sample
@@ -25,7 +25,7 @@ from tilth.pipeline.problem_sets import problem_set, prompting
 from tilth.pipeline.project import Project
 from tilth.tokenize.question_form import NEXT_QUESTION
 
-VERSION = 2
+VERSION = 3
 RIGHT_CLASSES = ("correct", "right")
 MOST_OVERLAPS = 20  # that a name remembers
 _NAMED_OVERLAPS = 3  # that a refusal names
@@ -80,9 +80,12 @@ def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Sea
     overlap = search_runs(store, [one.run.name for one in used if one.run], problems)
     overlap = replace(overlap, unknown=(*(one.label for one in used if one.run is None), *overlap.unknown))
     _refuse(overlap, asked, tell)
+    conditions = Conditions.of(asked, model.folder)
     if asked.against:
-        check_comparable(store, asked.against, problems.digest)
-    return Work(asked, model, verifier, problems, how, stops), overlap
+        against = check_comparable(store, asked.against, problems.digest)
+        if others := conditions.unlike(against):
+            tell(f"seconds and memory are compared with those of other conditions: of `{against.name}`: {others}")
+    return Work(asked, model, verifier, problems, how, stops, conditions), overlap
 
 
 def _refuse(overlap: Searched, asked: Evaluation, tell: Told) -> None:
@@ -143,9 +146,11 @@ def _spec(work: Work, batch: int) -> Spec:
         "prompt": work.prompting.text("{question}"),
         "stops": list(work.stops),
         "class": work.verifier.chosen if work.verifier else None,
+        # None: as stored, which the model's digest tells
+        "dtype": asked.dtype,
         # seconds are those of a machine
-        "device": _device_name(asked.device),
-        "n_threads": asked.n_threads,
+        "device": work.conditions.device,
+        "n_threads": work.conditions.n_threads,
     }
     inputs = {"model": work.model.digest, "problems": work.problems.digest}
     if work.verifier:
@@ -153,16 +158,6 @@ def _spec(work: Work, batch: int) -> Spec:
     # sympy says which answers are equal
     libraries = library_versions(("torch", "tokenizers", "sympy"))
     return Spec("samples", VERSION, params, inputs, libraries, shard=f"batch {batch}")
-
-
-def _device_name(device: str) -> str:
-    import platform
-
-    import torch
-
-    if device == "cpu" or not torch.cuda.is_available():
-        return f"{device} {platform.machine()} x{os.cpu_count()}"
-    return torch.cuda.get_device_name(device)
 
 
 def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifact]) -> dict[str, Any]:
@@ -184,6 +179,7 @@ def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifa
         "n_problems": len(ids),
         "n_left_out": work.problems.n_left_out,
         **asked.params(),
+        **work.conditions.told(),
         "verifier": asked.verifier,
         "prompt": work.prompting.text("{question}")[-2000:],
         "contamination": _contamination(overlap),

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tilth.errors import UserError, did_you_mean
+
 if TYPE_CHECKING:
     from tilth.evaluate.solving import Solving
+
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,9 @@ class Evaluation:
 
     batches: a sweep, each measured by itself. shots: FILE:K; template: with `{question}`; stops: strings that end an answer.
     memory_bytes caps the states of the engine. verifier: a run of classes, or RUN:CLASS. contaminated_too: also where the run
-    was trained on some of the problems. against: an evaluation of the same problems to be compared with.
+    was trained on some of the problems. against: an evaluation of the same problems to be compared with. dtype: of DTYPES, that
+    of the model's weights (None: as stored), while the verifier's stay, so that the same text has the same score everywhere.
+    Raises UserError for another dtype.
     """
 
     run: str
@@ -38,8 +44,13 @@ class Evaluation:
     uses_cache: bool = False
     memory_bytes: int | None = None
     device: str = "cpu"
+    dtype: str | None = None
     n_threads: int | None = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise UserError(f"a model is not evaluated in `{self.dtype}`", "--dtype", did_you_mean(self.dtype, DTYPES))
 
     def solving(self, batch: int) -> Solving:
         """How one batch is drawn. Raises UserError for numbers that cannot be."""

@@ -18,6 +18,7 @@ from tilth.artifacts.atomic import write_atomically
 from tilth.contracts import SAMPLES
 from tilth.errors import TilthError
 from tilth.pipeline.evaluation import Evaluation
+from tilth.pipeline.evaluation_conditions import Conditions
 from tilth.pipeline.evaluation_results import counts_of, read_samples
 from tilth.pipeline.parquet import Writer, write_table
 from tilth.pipeline.problem_sets import ProblemSet
@@ -53,6 +54,7 @@ class Work:
     problems: ProblemSet
     prompting: Prompting
     stops: tuple[str, ...]
+    conditions: Conditions
     loaded: dict[str, Any] = field(default_factory=dict)  # models, once loaded
 
 
@@ -72,7 +74,7 @@ def sample(store: Store, spec: Spec, work: Work, batch: int, on_samples: Told | 
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     counts = _join(parts, final / SAMPLES_FILE, len(order))
-    (final / MEASURED_FILE).write_text(json.dumps({**measured.values, "device": spec.params["device"]}))
+    (final / MEASURED_FILE).write_text(json.dumps({**measured.values, "device": work.conditions.device}))
     if counts["n_error"] == counts["n_samples"]:
         shutil.rmtree(folder)
         raise TilthError("every sample failed", work.model.label, f"The first said: {counts['error']}")
@@ -130,7 +132,7 @@ def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured:
     if on_samples:
         for problem, _ in sorted({(sample.problem, 0 if how.is_greedy else sample.branch // how.width) for sample in kept}):
             on_samples(f"batch {batch}: problem {problem}, kept")
-    with _threads(work.asked.n_threads):
+    with _threads(work.conditions.n_threads):
         model, scorer = _load(work)
         coder = Coder.open(work.model.folder, work.stops)
         texts = [work.prompting.text(problem.question) for problem in work.problems.problems]
@@ -154,7 +156,7 @@ def _load(work: Work) -> tuple[Any, Scorer | None]:
     from tilth.evaluate.engines import open_model
 
     if "model" not in work.loaded:
-        work.loaded["model"] = open_model(work.model.folder, work.asked.device)
+        work.loaded["model"] = open_model(work.model.folder, work.asked.device, work.asked.dtype)
         work.loaded["scorer"] = _scorer(work.verifier, work.asked.device) if work.verifier else None
     return work.loaded["model"], work.loaded["scorer"]
 
@@ -170,11 +172,11 @@ def _scorer(found: FoundModel, device: str) -> Scorer:
 
 
 @contextlib.contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
+def _threads(wanted: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
+    torch.set_num_threads(wanted)
     try:
         yield
     finally:
