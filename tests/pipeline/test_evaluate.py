@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,6 +27,7 @@ from tilth.errors import NotFoundError, RecipeError, SourceError, TilthError, Us
 from tilth.evaluate.budgets import Trial
 from tilth.evaluate.samples import Sample, arranged
 from tilth.evaluate.votes import is_decided
+from tilth.inference.engine.limits import EngineLimits
 from tilth.pipeline.evaluate import evaluate
 from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_differences import in_words
@@ -335,6 +337,32 @@ def test_seconds_are_those_of_a_dtype_and_of_threads(
     assert said == ["seconds and memory are compared with those of other conditions: of `first`: n_threads 1 there and 2 here"]
     with pytest.raises(UserError, match="not evaluated in `bf16`"):
         asked(problems, dtype="bf16")
+
+
+def test_samples_are_drawn_while_the_device_is_current(project: Project, problems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from tilth.evaluate import engines
+    from tilth.inference import devices
+
+    now: list[torch.device] = []
+    opened: list[list[torch.device]] = []
+
+    @contextlib.contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        now.append(device)
+        yield
+        now.pop()
+
+    def make_engine(*words: Any) -> engines.MeasuredEngine:
+        opened.append(list(now))
+        return engines.MeasuredEngine(words[0], EngineLimits())
+
+    monkeypatch.setattr(devices, "current_device", current)
+    monkeypatch.setattr(engines, "make_engine", make_engine)
+    evaluate(project, asked(problems, name="current", temperature=0.0, n=1, batches=(7, 8)))
+    assert opened == [[torch.device("cpu")]] * 2
+    assert now == []
 
 
 # -- what was trained on ------------------------------------------------------------------------------------------------

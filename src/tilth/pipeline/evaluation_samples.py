@@ -126,13 +126,14 @@ def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured:
     from tilth.evaluate.engines import longest_prompt, make_engine
     from tilth.evaluate.prompting import Coder
     from tilth.evaluate.solving import solve
+    from tilth.inference.devices import current_device, find_device
 
     how = work.asked.solving(batch)
     places = {problem.id: place for place, problem in enumerate(work.problems.problems)}
     if on_samples:
         for problem, _ in sorted({(sample.problem, 0 if how.is_greedy else sample.branch // how.width) for sample in kept}):
             on_samples(f"batch {batch}: problem {problem}, kept")
-    with _threads(work.conditions.n_threads):
+    with _threads(work.conditions.n_threads), current_device(find_device(work.asked.device)):
         model, scorer = _load(work)
         coder = Coder.open(work.model.folder, work.stops)
         texts = [work.prompting.text(problem.question) for problem in work.problems.problems]
