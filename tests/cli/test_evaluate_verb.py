@@ -36,13 +36,17 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tupl
     def run(*words: str, **meta: Any) -> tuple[Result, Evaluation]:
         seen: list[Evaluation] = []
 
-        def work(project: object, asked: Evaluation, tell: Callable[[str], None], on_samples: Callable[[str], None]) -> object:
+        def prepare(project: object, asked: Evaluation, tell: Callable[[str], None]) -> object:
             seen.append(asked)
             tell("a sentence")
+            return SimpleNamespace(model=SimpleNamespace(label="base"), n_requests=2)
+
+        def draw(project: object, work: object, on_samples: Callable[[str], None]) -> object:
             on_samples("problem 1")
             return SimpleNamespace(label="evaluation/base-two@0", name="base-two", meta=META | meta)
 
-        monkeypatch.setattr(pipeline_evaluate, "evaluate", work)
+        monkeypatch.setattr(pipeline_evaluate, "prepare", prepare)
+        monkeypatch.setattr(pipeline_evaluate, "draw", draw)
         done = CliRunner().invoke(evaluate, ["base", *words])
         return done, seen[0] if seen else Evaluation(run="", problems="")
 
@@ -100,7 +104,6 @@ def test_json_is_all_that_is_known(typed: Callable[..., tuple[Result, Evaluation
         (("--problems", "two.jsonl", "--batch", "4,x"), "is not a number from 1 on"),
         (("--problems", "two.jsonl", "--batch", "0"), "is not a number from 1 on"),
         (("--problems", "two.jsonl", "--n", "0"), "0 is not in the range"),
-        (("--problems", "none.jsonl"), "there is no file of problems"),
     ],
 )
 def test_what_cannot_be_is_refused(typed: Callable[..., tuple[Result, Evaluation]], words: tuple[str, ...], said: str) -> None:

@@ -28,7 +28,7 @@ from tilth.evaluate.budgets import Trial
 from tilth.evaluate.samples import Sample, arranged
 from tilth.evaluate.votes import is_decided
 from tilth.inference.engine.limits import EngineLimits
-from tilth.pipeline.evaluate import evaluate
+from tilth.pipeline.evaluate import draw, evaluate, prepare
 from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_differences import in_words
 from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
@@ -287,6 +287,29 @@ def test_an_evaluation_is_compared_with_another_problem_by_problem(
         evaluate(project, asked(problems, name="1st"))
     with pytest.raises(NotFoundError, match="evaluation `frist`"):
         evaluate(project, asked(problems, against="frist"))
+
+
+def test_the_other_evaluation_is_the_one_that_was_found_before_anything_was_drawn(
+    project: Project, problems: Path, first: tuple[Named, list[str]]
+) -> None:
+    store, named = project.store, first[0]
+    store.save_named("evaluation", "passing", named.parts, named.meta)
+
+    def forget(what: str) -> None:
+        if "passing" in store.names("evaluation"):
+            store.remove_named("evaluation", "passing")
+
+    other = evaluate(project, asked(problems, name="lasting", batches=(5,), against="passing"), on_samples=forget)
+    assert "passing" not in store.names("evaluation")
+    assert other.meta["difference"]["against"] == "passing"
+
+
+def test_the_work_says_how_many_requests_it_will_tell_of(project: Project, problems: Path) -> None:
+    for settings in ({"batches": (2, 3, 2), "name": "counted"}, {"temperature": 0.0, "batches": (3,), "name": "counted_greedy"}):
+        work = prepare(project, asked(problems, seed=9, **settings))
+        said: list[str] = []
+        draw(project, work, said.append)
+        assert work.n_requests == len(said) > 0
 
 
 def test_a_difference_is_told_where_it_is_sure() -> None:

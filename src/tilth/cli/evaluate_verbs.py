@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -81,17 +80,15 @@ def evaluate(run: str, stops: tuple[str, ...], as_data: bool, debug: bool, **set
 
 
 def _run(asked: Evaluation, as_data: bool) -> None:
-    from tilth.pipeline.evaluate import evaluate as work
-    from tilth.pipeline.evaluate import n_requests
+    from tilth.pipeline.evaluate import draw, prepare
     from tilth.pipeline.evaluation_differences import in_words
-    from tilth.pipeline.problem_sets import problem_set
     from tilth.pipeline.progress import progress
     from tilth.pipeline.project import Project
 
     project = Project.find()
-    found = problem_set(asked.problems, asked.limit)
-    with progress(f"evaluate {Path(asked.run).name}", n_requests(asked, len(found.problems))) as advance:
-        named = work(project, asked, say, advance)
+    work = prepare(project, asked, say)
+    with progress(f"evaluate {work.model.label}", work.n_requests) as advance:
+        named = draw(project, work, advance)
     if as_data:
         print(as_json({"name": named.name, **named.meta}))
         return

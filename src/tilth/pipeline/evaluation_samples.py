@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_conditions import Conditions
 from tilth.pipeline.evaluation_results import counts_of, read_samples
 from tilth.pipeline.parquet import Writer, write_table
+from tilth.pipeline.problem_overlap import Searched
 from tilth.pipeline.problem_sets import ProblemSet
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
     from tilth.evaluate.prompting import Prompting
     from tilth.evaluate.samples import Sample
     from tilth.evaluate.solving import Scorer
+    from tilth.models.decoder import Decoder
 
 MEASURED_FILE, SAMPLES_FILE = "measured.json", "samples.parquet"
+_PROGRESS_FILE = "progress.json"
 Told = Callable[[str], None]
 
 
@@ -41,12 +45,12 @@ class FoundModel:
     folder: Path
     digest: str
     run: Named | None
-    chosen: str | None = None  # of a verifier: the class that was named
+    right_class: int | None = None  # of a verifier: the number of the class of right solutions
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that an attempt at one batch needs."""
+    """All that was found before anything is drawn; against: what the other evaluation's name stood for then."""
 
     asked: Evaluation
     model: FoundModel
@@ -55,26 +59,62 @@ class Work:
     prompting: Prompting
     stops: tuple[str, ...]
     conditions: Conditions
-    loaded: dict[str, Any] = field(default_factory=dict)  # models, once loaded
+    overlap: Searched
+    against: Named | None
+
+    @property
+    def n_requests(self) -> int:
+        """How many there are of all batches together."""
+        widths = [self.asked.solving(batch) for batch in set(self.asked.batches)]
+        return sum(len(self.problems.problems) * (1 if how.is_greedy else -(-how.n // how.width)) for how in widths)
 
 
-def sample(store: Store, spec: Spec, work: Work, batch: int, on_samples: Told | None) -> Artifact:
+class Models:
+    """The model of an evaluation and its verifier, opened when the first batch needs them and there for the others."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    @cached_property
+    def model(self) -> Decoder:
+        """The one that is evaluated."""
+        from tilth.evaluate.engines import open_model
+
+        return open_model(self._work.model.folder, self._work.asked.device, self._work.asked.dtype)
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        """What the verifier says; None without one."""
+        from tilth.evaluate.engines import open_model
+        from tilth.evaluate.prompting import Coder
+        from tilth.evaluate.verifier import Verifier
+
+        found = self._work.verifier
+        if found is None:
+            return None
+        assert found.right_class is not None
+        seq_len = found.run.meta.get("seq_len") if found.run else None
+        model, tokenizer = open_model(found.folder, self._work.asked.device), Coder.open(found.folder).tokenizer
+        return Verifier(model, tokenizer, found.right_class, seq_len).score
+
+
+def sample(store: Store, spec: Spec, work: Work, models: Models, batch: int, on_samples: Told | None) -> Artifact:
     """Draw what is missing, a file for each request; then one file of all becomes the artifact."""
     folder = store.work_folder(spec)
     parts = folder / "parts"
     parts.mkdir(exist_ok=True)
     for leftover in parts.glob(".*"):
         leftover.unlink()
-    measured = _Measured(folder / "measured.json")
+    progress = _Progress(folder / _PROGRESS_FILE)
     kept = list(_kept(parts))
-    _draw(work, batch, parts, kept, measured, on_samples)
+    _draw(work, models, batch, parts, kept, progress, on_samples)
     kept.clear()
     order = {problem.id: place for place, problem in enumerate(work.problems.problems)}
     final = folder / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     counts = _join(parts, final / SAMPLES_FILE, len(order))
-    (final / MEASURED_FILE).write_text(json.dumps({**measured.values, "device": work.conditions.device}))
+    (final / MEASURED_FILE).write_text(json.dumps({**progress.values, "device": work.conditions.device}))
     if counts["n_error"] == counts["n_samples"]:
         shutil.rmtree(folder)
         raise TilthError("every sample failed", work.model.label, f"The first said: {counts['error']}")
@@ -94,7 +134,7 @@ def _kept(parts: Path) -> Iterator[Sample]:
             yield from samples
 
 
-class _Measured:
+class _Progress:
     """What no request tells: how often the work was begun, and the most bytes of weights and states over all attempts."""
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +157,9 @@ class _Measured:
         return {"n_attempts": self.n_attempts, "memory_bytes": self.memory_bytes}
 
 
-def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured: _Measured, on_samples: Told | None) -> None:
+def _draw(
+    work: Work, models: Models, batch: int, parts: Path, kept: Sequence[Sample], progress: _Progress, on_samples: Told | None
+) -> None:
     """Solve what `kept` does not hold.
 
     Seconds go on from the last that was kept: a request that a kill broke off is drawn anew and takes its time again, so a
@@ -134,7 +176,7 @@ def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured:
         for problem, _ in sorted({(sample.problem, 0 if how.is_greedy else sample.branch // how.width) for sample in kept}):
             on_samples(f"batch {batch}: problem {problem}, kept")
     with _threads(work.conditions.n_threads), current_device(find_device(work.asked.device)):
-        model, scorer = _load(work)
+        model, scorer = models.model, models.scorer
         coder = Coder.open(work.model.folder, work.stops)
         texts = [work.prompting.text(problem.question) for problem in work.problems.problems]
         engine = make_engine(model, how, longest_prompt(coder, texts), work.asked.memory_bytes)
@@ -147,29 +189,9 @@ def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured:
             first = samples[0]
             place = places[first.problem]
             _write(parts / f"{first.branch:06d}-{place:08d}.parquet", asked[place], samples, batch)
-            measured.note(engine.weight_bytes + engine.most_bytes)
+            progress.note(engine.weight_bytes + engine.most_bytes)
             if on_samples:
                 on_samples(f"batch {batch}: problem {first.problem}")
-
-
-def _load(work: Work) -> tuple[Any, Scorer | None]:
-    """The model and the verifier, once for all batches."""
-    from tilth.evaluate.engines import open_model
-
-    if "model" not in work.loaded:
-        work.loaded["model"] = open_model(work.model.folder, work.asked.device, work.asked.dtype)
-        work.loaded["scorer"] = _scorer(work.verifier, work.asked.device) if work.verifier else None
-    return work.loaded["model"], work.loaded["scorer"]
-
-
-def _scorer(found: FoundModel, device: str) -> Scorer:
-    from tilth.evaluate.engines import open_model
-    from tilth.evaluate.prompting import Coder
-    from tilth.evaluate.verifier import Verifier
-
-    seq_len = found.run.meta.get("seq_len") if found.run else None
-    tokenizer = Coder.open(found.folder).tokenizer
-    return Verifier(open_model(found.folder, device), tokenizer, int(found.chosen or 0), seq_len).score
 
 
 @contextlib.contextmanager
