@@ -17,7 +17,7 @@ from tilth.pipeline.evaluation import Evaluation
 
 SCORES = [{"k": k, "mean": 0.1 * k, "low": 0.05 * k, "high": 0.15 * k, "n_problems": 2} for k in (1, 2, 4)]
 RESULT = {
-    "batch": 64, "n_samples": 8, "n_unparsed": 1, "n_error": 0, "n_cancelled": 0, "tokens_per_second": 1234.5, "seconds": 12.34,
+    "batch": 64, "n_samples": 8, "n_unparsed": 1, "n_refused": 0, "n_cancelled": 0, "tokens_per_second": 1234.5, "seconds": 12.34,
     "memory_bytes": 2_000_000, "coverage": SCORES, "majority": SCORES,
 }  # fmt: skip
 META: dict[str, Any] = {
@@ -68,14 +68,14 @@ def test_the_table_has_a_row_for_each_batch_with_intervals(typed: Callable[..., 
 
 
 def test_what_was_stopped_tells_the_majority_alone(typed: Callable[..., tuple[Result, Evaluation]]) -> None:
-    result = {**RESULT, "coverage": [], "majority": SCORES[2:], "n_cancelled": 5, "n_error": 3}
+    result = {**RESULT, "coverage": [], "majority": SCORES[2:], "n_cancelled": 5, "n_refused": 3}
     done, asked = typed("--problems", "two.jsonl", "--stop-when-decided", stops_when_decided=True, results=[result])
     assert asked.stops_when_decided
     head, row = done.stdout.splitlines()
     assert "pass@" not in head
     assert "cancelled" in head
     assert "40.0 [20.0, 60.0] %" in row
-    assert "3 samples failed" in done.stderr
+    assert "3 samples were refused" in done.stderr
 
 
 def test_json_is_all_that_is_known(typed: Callable[..., tuple[Result, Evaluation]]) -> None:

@@ -194,7 +194,7 @@ def test_less_memory_than_one_request_needs_fails_by_name_and_loses_nobody_else(
     engine = make_engine(model, how, 60)
     samples = [each for group in solve(engine, coder, Prompting(), [PROBLEMS[0], long, PROBLEMS[1]], how) for each in group]
     failed = [each for each in samples if each.problem == "long"]
-    assert [(each.finish_reason, each.n_tokens, each.is_complete) for each in failed] == [("error", 0, False)] * 2
+    assert [(each.finish_reason, each.n_tokens, each.is_complete) for each in failed] == [("refused", 0, False)] * 2
     assert "tokens" in failed[0].text
     assert all(each.is_complete for each in samples if each.problem != "long")
 
@@ -271,6 +271,13 @@ def test_one_that_fails_loses_nobody_else(coder: Coder) -> None:
     assert {each.text for each in failed} == {"ArithmeticError: none"}
     table = arranged(samples, [one.id for one in PROBLEMS])
     assert table.n_complete_P.tolist() == [2] * 6
+
+
+def test_what_failed_may_yet_vote(coder: Coder) -> None:
+    """Two votes to none with one to come are decided, unless the one that failed counts as well: it may draw level."""
+    texts: dict[str, Sequence[str | None]] = {"p1": ["#### 4", None, "#### 4", "#### 5 and a long way to it"]}
+    samples = drawn(Script(coder, says(texts), Clock()), PROBLEMS[1:2], Solving(n=4, stops_when_decided=True))
+    assert [each.finish_reason for each in samples] == ["stop", "error", "stop", "stop"]
 
 
 def test_a_stop_string_ends_a_sample_and_is_left_out(coder: Coder) -> None:

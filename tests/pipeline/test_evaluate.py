@@ -28,6 +28,7 @@ from tilth.evaluate.budgets import Trial
 from tilth.evaluate.samples import Sample, arranged
 from tilth.evaluate.votes import is_decided
 from tilth.inference.engine.limits import EngineLimits
+from tilth.inference.engine.requests import BranchFinished, Event, FinishReason, OnEvent, Request
 from tilth.pipeline.evaluate import draw, evaluate, prepare
 from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_differences import in_words
@@ -481,6 +482,47 @@ def test_a_model_that_always_fails_is_told_of_and_nothing_is_kept(project: Proje
         evaluate(project, asked(problems, str(folder)))
     assert "not finite" in str(failed.value)
     assert not list(store.root.glob("work/*"))
+
+
+def test_a_sample_that_failed_is_asked_for_again_and_a_refused_one_is_not(
+    project: Project, problems: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilth.evaluate import engines
+
+    class Failing(engines.MeasuredEngine):
+        """One branch of the second request fails."""
+
+        def submit(self, request: Request, on_event: OnEvent) -> int:
+            numbers.append(len(numbers))
+            fails = len(numbers) == 3  # the first one warms up
+
+            def hear(event: Event) -> None:
+                if fails and isinstance(event, BranchFinished) and event.branch == 1:
+                    event = BranchFinished(1, FinishReason.ERROR, "out of memory")
+                on_event(event)
+
+            return super().submit(request, hear)
+
+    numbers: list[int] = []
+    store, wanted = project.store, asked(problems, name="failing", batches=(9,))
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "MeasuredEngine", Failing)
+        with pytest.raises(TilthError, match="1 of 12 samples failed, the first with: out of memory") as failed:
+            evaluate(project, wanted)
+    assert "same command again" in str(failed.value)
+    assert store.find_named("evaluation", "failing") is None
+    said: list[str] = []
+    named = evaluate(project, wanted, on_samples=said.append)
+    assert sum(what.endswith("kept") for what in said) == 3
+    assert len(said) == 4
+    assert Counter(row["finish_reason"] for row in samples_of(store, "failing").to_pylist()).keys() <= {"stop", "length"}
+    assert named.meta["results"][0]["n_attempts"] == 2
+    assert not list(store.root.glob("work/*"))
+    # too little memory for the longest question refuses it, now and later
+    costs = [len(text) for text in QUESTIONS.values()]
+    monkeypatch.setattr(engines, "longest_prompt", lambda coder, prompts: min(costs) + 60)
+    refused = evaluate(project, asked(problems, name="refused", batches=(10,)))
+    assert 0 < refused.meta["results"][0]["n_refused"] < 12
 
 
 def test_examples_stand_before_the_question_with_their_whole_solution(tmp_path: Path) -> None:

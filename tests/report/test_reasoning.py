@@ -39,7 +39,7 @@ def meta(run: str, problems: str, scale: float, top: float, has_verifier: bool =
     curves = {"coverage": points(scale, top), "majority": points(scale, top * 0.7)}
     result = {
         "batch": 64, "seconds": 40 * scale, "tokens_per_second": 5000.0 / scale, "memory_bytes": 10**7, "n_samples": 1600, "n_unparsed": 12,
-        "n_error": 0, "n_cancelled": 0, "coverage": [score(1, 0.3 * top), score(16, top)], "majority": [score(16, 0.7 * top)],
+        "n_refused": 0, "n_cancelled": 0, "coverage": [score(1, 0.3 * top), score(16, top)], "majority": [score(16, 0.7 * top)],
     }  # fmt: skip
     if has_verifier:
         curves["best_of"] = points(scale, top * 0.8)

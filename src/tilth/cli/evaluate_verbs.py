@@ -98,8 +98,8 @@ def _run(asked: Evaluation, as_data: bool) -> None:
     )
     print(table(*_rows(meta)))
     for result in meta["results"]:
-        if result["n_error"]:
-            say(f"batch {result['batch']}: {result['n_error']:,} samples failed, and count neither as right nor as wrong")
+        if result["n_refused"]:
+            say(f"batch {result['batch']}: {result['n_refused']:,} samples were refused, and count neither as right nor as wrong")
     for sentence in in_words(meta["difference"]) if meta.get("difference") else ():
         say(sentence)
     say("95 % intervals over problems; `tilth report` draws them against seconds")

@@ -69,7 +69,7 @@ def prepare(project: Project, asked: Evaluation, tell: Told = lambda what: None)
 def draw(project: Project, work: Work, on_samples: Told | None = None) -> Named:
     """Sample, score and keep it as `evaluation/<name>`; what an earlier attempt finished is not drawn again.
 
-    on_samples: a few words after each request of n samples. Raises TilthError where every sample failed.
+    on_samples: a few words after each request of n samples. Raises TilthError where some failed: the next call asks for them.
     """
     from tilth.catalog.publish import publish
 

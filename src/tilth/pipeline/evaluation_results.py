@@ -43,7 +43,7 @@ def counts_of(samples: Iterable[Sample]) -> Result:
         n_tokens += sample.n_tokens
         n_unparsed += sample.is_complete and sample.answer is None
         seconds = max(seconds, sample.finished)
-    ended = {f"n_{reason}": ends[reason] for reason in ("stop", "length", "cancelled", "error", "duplicate")}
+    ended = {f"n_{reason}": ends[reason] for reason in ("stop", "length", "cancelled", "error", "refused", "duplicate")}
     return {"n_samples": sum(ends.values()), **ended, "n_unparsed": n_unparsed, "n_tokens": n_tokens, "seconds": seconds}
 
 

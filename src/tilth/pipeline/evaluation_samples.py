@@ -99,7 +99,10 @@ class Models:
 
 
 def sample(store: Store, spec: Spec, work: Work, models: Models, batch: int, on_samples: Told | None) -> Artifact:
-    """Draw what is missing, a file for each request; then one file of all becomes the artifact."""
+    """Draw what is missing, a file for each request; then one file of all becomes the artifact.
+
+    Raises TilthError where a sample failed: what did not stays for the next attempt. What was refused would be so again.
+    """
     folder = store.work_folder(spec)
     parts = folder / "parts"
     parts.mkdir(exist_ok=True)
@@ -115,10 +118,13 @@ def sample(store: Store, spec: Spec, work: Work, models: Models, batch: int, on_
     final.mkdir()
     counts = _join(parts, final / SAMPLES_FILE, len(order))
     (final / MEASURED_FILE).write_text(json.dumps({**progress.values, "device": work.conditions.device}))
-    if counts["n_error"] == counts["n_samples"]:
+    if counts["n_error"] + counts["n_refused"] == counts["n_samples"]:
         shutil.rmtree(folder)
         raise TilthError("every sample failed", work.model.label, f"The first said: {counts['error']}")
-    made = store.adopt(spec, final, {key: counts[key] for key in ("n_samples", "n_tokens", "n_error", "n_unparsed")})
+    if counts["n_error"]:
+        what = f"{counts['n_error']:,} of {counts['n_samples']:,} samples failed, the first with: {counts['error']}"
+        raise TilthError(what, f"{work.model.label}, batch {batch}", "The same command again asks for them and keeps all others.")
+    made = store.adopt(spec, final, {key: counts[key] for key in ("n_samples", "n_tokens", "n_refused", "n_unparsed")})
     store.note_time(spec, counts["seconds"])
     shutil.rmtree(folder)
     return made
@@ -219,6 +225,8 @@ def _join(parts: Path, out: Path, n_problems: int) -> dict[str, Any]:
     """All requests in one file, problem by problem, a row group each; what they come to as counts."""
     import pyarrow.parquet as pq
 
+    from tilth.evaluate.samples import REFUSED
+
     by_problem: dict[str, list[Path]] = {}
     for path in sorted(parts.glob("*.parquet")):
         by_problem.setdefault(path.stem.partition("-")[2], []).append(path)
@@ -231,5 +239,5 @@ def _join(parts: Path, out: Path, n_problems: int) -> dict[str, Any]:
             writer.write(table)
             if not error:
                 rows = table.select(["finish_reason", "text"]).to_pylist()
-                error = next((row["text"] for row in rows if row["finish_reason"] == "error"), "")
+                error = next((row["text"] for row in rows if row["finish_reason"] in ("error", REFUSED)), "")
     return {**counts_of(read_samples(out)), "error": error}
