@@ -430,6 +430,20 @@ def test_an_origin_that_was_trained_anew_is_not_known(project: Project, problems
         assert evaluate(project, asked(problems, name, temperature=0.0, n=1)).meta["contamination"] == wanted
 
 
+def test_a_run_that_took_an_origins_name_is_not_searched_in_its_place(project: Project, problems: Path) -> None:
+    store = project.store
+    clean, leaky = store.get_named("run", "clean"), store.get_named("run", "leaky")
+    store.save_named("run", "takes_name", leaky.parts, leaky.meta)
+    found = []
+    for digest in ("0" * 32, leaky.one("train").digest):
+        store.save_named("run", "heir", clean.parts, {**clean.meta, "base": "takes_name", "origins": {"takes_name": digest}})
+        found.append(search_runs(store, ["heir"], problem_set(str(problems))))
+    other, same = found
+    assert (other.overlaps, other.unknown) == ((), ("takes_name as it was for heir",))
+    assert {one.run for one in same.overlaps} == {"takes_name"}
+    assert same.unknown == ()
+
+
 def test_validation_documents_were_not_trained_on(project: Project, problems: Path) -> None:
     store = project.store
     parts = put_texts(store, [f"Question: {QUESTIONS['short']}"], "validation")
