@@ -248,7 +248,9 @@ class _Run:
 
     def _end(self, group: _Group, branch: int, reason: str, text: str) -> None:
         """A sample has ended: read its answer, count it, and give up what this decides."""
-        said = extract(text) if reason in (FinishReason.STOP.value, FinishReason.LENGTH.value) else None
+        ids = group.ids[branch]
+        is_cut = reason == FinishReason.LENGTH.value and not (ids and self._coder.has_stopped(ids))
+        said = extract(text, is_cut) if reason in (FinishReason.STOP.value, FinishReason.LENGTH.value) else None
         answer = None if said is None else canonical(said)
         sample = Sample(
             problem=group.vote.problem.id,
@@ -256,7 +258,7 @@ class _Run:
             text=text,
             answer=answer,
             is_correct=answer is not None and answer == group.vote.reference,
-            n_tokens=len(group.ids[branch]),
+            n_tokens=len(ids),
             finish_reason=reason,
             started=group.started,
             finished=self.seconds,
