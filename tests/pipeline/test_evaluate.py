@@ -562,8 +562,10 @@ def test_arithmetic_is_what_training_never_gets() -> None:
     with pytest.raises(SourceError, match="no file of problems") as missing:
         problem_set("nowhere.jsonl")
     assert len(problem_set(str(missing.value.fix).split("`")[3]).problems) == 200  # what it proposes works
-    with pytest.raises(UserError, match="`digits=2` is no setting"):
-        problem_set("arithmetic:digits=2")
+    assert len(problem_set("arithmetic:n=3,largest=20,split=train").problems) == 3
+    for unknown in ("digits", "steps"):  # a property of Arithmetic is no setting either
+        with pytest.raises(UserError, match=f"`{unknown}=2` is no setting"):
+            problem_set(f"arithmetic:{unknown}=2")
     with pytest.raises(UserError, match="largest"):
         problem_set("arithmetic:largest=one")
 
@@ -595,6 +597,7 @@ def made(problem: str, answers: Sequence[str | None], reason: str = "stop", scor
 def test_scores_by_k_are_those_of_the_room_of_evaluation() -> None:
     table = arranged([*made("a", ["1", "1", "2", "3"], score=0.1), *made("b", ["2", "2", "2", "1"], score=0.1)])
     found = scores_of(table, 4, True, False)
+    assert list(found) == ["coverage", "majority", "best_of", "weighted"], "all that is shown, and nothing else"
     assert [(one["k"], one["mean"]) for one in found["coverage"]] == [
         (1, pytest.approx(0.375)),
         (2, pytest.approx((5 / 6 + 0.5) / 2)),
