@@ -57,7 +57,7 @@ def test_the_table_has_a_row_for_each_batch_with_intervals(typed: Callable[..., 
     done, asked = typed("--problems", "two.jsonl", "--n", "4", "--batch", "8,64", results=[{**RESULT, "batch": 8}, RESULT])
     assert done.exit_code == 0, done.output
     assert asked.batches == (8, 64)
-    assert (asked.n, asked.temperature, asked.stops, asked.verifier) == (4, 0.8, None, None)
+    assert (asked.n, asked.temperature, asked.stops, asked.verifier) == (4, 0.8, (), None)
     head, *rows = done.stdout.splitlines()
     assert all(word in head for word in ("pass@1", "pass@2", "pass@4", "maj@4", "no answer", "tokens/s", "seconds", "memory"))
     assert len(rows) == 2

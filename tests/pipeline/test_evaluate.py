@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -192,7 +193,7 @@ def test_samples_are_rows_and_the_evaluation_says_what_they_come_to(
     assert project.store.verify(store.artifact(named.parts[0])) is None
 
 
-def test_a_sweep_has_the_same_samples_at_each_batch(project: Project, problems: Path) -> None:
+def test_a_sweep_has_the_same_samples_at_each_batch(project: Project, problems: Path, repository: Path) -> None:
     named = evaluate(project, asked(problems, name="sweep", batches=(2, 8), verifier="judge", temperature=1.0))
     assert [part.shard for part in named.of("samples")] == ["batch 2", "batch 8"]
     by_batch = run_sql(
@@ -202,6 +203,9 @@ def test_a_sweep_has_the_same_samples_at_each_batch(project: Project, problems: 
     ).to_pylist()
     assert [(row["n"], row["n_texts"]) for row in by_batch] == [(2, 1)] * 12
     assert all(row["spread"] < 1e-5 for row in by_batch)
+    (query,) = re.findall(r"```sql\n(select evaluation.*?)```", (repository / "docs" / "distillation.md").read_text(), re.DOTALL)
+    told = [row for row in run_sql(project.store, query).to_pylist() if row["evaluation"] == "sweep"]
+    assert sorted((row["batch"], row["samples"]) for row in told) == [(2, 12), (8, 12)]
     ends = "select min(score) as low, max(score) as high from samples where evaluation = 'sweep'"
     (row,) = run_sql(project.store, ends).to_pylist()
     assert 0 < row["low"] < row["high"] < 1
@@ -303,6 +307,15 @@ def test_the_other_evaluation_is_the_one_that_was_found_before_anything_was_draw
     other = evaluate(project, asked(problems, name="lasting", batches=(5,), against="passing"), on_samples=forget)
     assert "passing" not in store.names("evaluation")
     assert other.meta["difference"]["against"] == "passing"
+
+
+def test_whatever_the_prompt_a_sample_ends_where_its_answer_is_looked_for(project: Project, problems: Path) -> None:
+    for settings, stops in (
+        ({}, ("\nQuestion:",)),
+        ({"template": "Q {question} A"}, ("\nQuestion:",)),
+        ({"stops": ("\n\n",)}, ("\n\n", "\nQuestion:")),
+    ):
+        assert prepare(project, asked(problems, **settings)).stops == stops
 
 
 def test_the_work_says_how_many_requests_it_will_tell_of(project: Project, problems: Path) -> None:

@@ -44,7 +44,7 @@ class Numbers(click.ParamType):
 @option("--temperature", group=SAMPLES, type=float, default=0.8, show_default=True, help="0 draws one sample; the rest are it.")
 @option("--top-p", group=SAMPLES, type=float, default=1.0, show_default=True, help="The likeliest that sum to this share.")
 @option("--seed", group=SAMPLES, type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of all chances.")
-@option("--stop", "stops", group=SAMPLES, multiple=True, metavar="TEXT", help="Ends a sample; default `\\nQuestion:`.")
+@option("--stop", "stops", group=SAMPLES, multiple=True, metavar="TEXT", help="Ends a sample, as `\\nQuestion:` always does.")
 @option("--verifier", group=CHOICE, metavar="RUN[:CLASS]", help="Scores samples: best-of-n and weighted votes.")
 @option(
     "--stop-when-decided",
@@ -75,7 +75,7 @@ def evaluate(run: str, stops: tuple[str, ...], as_data: bool, debug: bool, **set
     maj@k takes the answer that most of k give. Seconds count prefill, scoring and the last sample. Every sample is a row of
     `samples`: `tilth sql "from samples"`. What is broken off goes on where it was.
     """
-    ends = tuple(stop.replace("\\n", "\n") for stop in stops) or None
+    ends = tuple(stop.replace("\\n", "\n") for stop in stops)
     _run(Evaluation(run=run, stops=ends, **settings), as_data)
 
 

@@ -54,7 +54,7 @@ def prepare(project: Project, asked: Evaluation, tell: Told = lambda what: None)
     if problems.n_left_out:
         tell(f"{problems.n_left_out} problems are left out: their right answers cannot be parsed")
     how = prompting(asked.shots, asked.template, problems)
-    stops = asked.stops if asked.stops is not None else ((NEXT_QUESTION,) if asked.template is None else ())
+    stops = tuple(dict.fromkeys((*asked.stops, NEXT_QUESTION)))
     for batch in asked.batches:
         asked.solving(batch)
     overlap = _search(store, [one for one in (model, verifier) if one], problems)

@@ -17,7 +17,8 @@ DTYPES = ("float32", "bfloat16")
 class Evaluation:
     """What is asked of whom: a run or a model's folder, problems (`problem_set`), and how samples are drawn.
 
-    batches: a sweep, each measured by itself. shots: FILE:K; template: with `{question}`; stops: strings that end an answer.
+    batches: a sweep, each measured by itself. shots: FILE:K; template: with `{question}`; stops: strings that end a sample, as
+    NEXT_QUESTION always does, behind which no answer is looked for.
     memory_bytes caps the states of the engine. verifier: a run of classes, or RUN:CLASS. contaminated_too: also where the run
     was trained on some of the problems. against: an evaluation of the same problems to be compared with. dtype: of DTYPES, that
     of the model's weights (None: as stored), while the verifier's stay, so that the same text has the same score everywhere.
@@ -36,7 +37,7 @@ class Evaluation:
     limit: int | None = None
     shots: str | None = None
     template: str | None = None
-    stops: tuple[str, ...] | None = None
+    stops: tuple[str, ...] = ()
     verifier: str | None = None
     stops_when_decided: bool = False
     contaminated_too: bool = False
