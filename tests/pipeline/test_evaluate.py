@@ -351,7 +351,7 @@ def test_seconds_are_those_of_a_dtype_and_of_threads(
     said: list[str] = []
     half = evaluate(project, asked(problems, name="half", dtype="bfloat16", against="first"), said.append)
     assert said == [
-        "seconds and memory are compared with those of other conditions: of `first`: dtype float32 there and bfloat16 here"
+        "seconds and memory also tell of other conditions than those of `first`: dtype float32 there and bfloat16 here"
     ]
     ((weights, halved),) = [
         (whole["memory_bytes"], part["memory_bytes"])
@@ -371,7 +371,7 @@ def test_seconds_are_those_of_a_dtype_and_of_threads(
     said.clear()
     others = evaluate(project, asked(problems, name="two_threads", n_threads=None, against="first"), said.append)
     assert others.parts != named.parts
-    assert said == ["seconds and memory are compared with those of other conditions: of `first`: n_threads 1 there and 2 here"]
+    assert said == ["seconds and memory also tell of other conditions than those of `first`: n_threads 1 there and 2 here"]
     with pytest.raises(UserError, match="not evaluated in `bf16`"):
         asked(problems, dtype="bf16")
 

@@ -62,7 +62,7 @@ def prepare(project: Project, asked: Evaluation, tell: Told = lambda what: None)
     conditions = Conditions.of(asked, model.folder)
     against = check_comparable(store, asked.against, problems.digest) if asked.against else None
     if against and (others := conditions.unlike(against)):
-        tell(f"seconds and memory are compared with those of other conditions: of `{against.name}`: {others}")
+        tell(f"seconds and memory also tell of other conditions than those of `{against.name}`: {others}")
     return Work(asked, model, verifier, problems, how, stops, conditions, overlap, against)
 
 
