@@ -289,6 +289,20 @@ def test_the_last_answer_of_a_text_is_found(text: str, wanted: str | None) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "whole", "cut"),
+    [
+        ("#### 1", "1", None),
+        ("#### 1\n", "1", "1"),
+        ("#### 1\nQuestion: 2", "1", "1"),
+        ("#### 7\n#### 1", "1", "7"),
+        ("#### \\boxed{1}", "1", "1"),
+    ],
+)
+def test_an_answer_that_the_end_breaks_off_is_none(text: str, whole: str, cut: str | None) -> None:
+    assert (extract(text), extract(text, is_cut=True)) == (whole, cut)
+
+
+@pytest.mark.parametrize(
     "text", ["\\boxed{" * 15_000, "}" * 100_000, "{" * 100_000, "#" * 100_000, "#### " * 20_000, "\\boxed{1}" * 10_000]
 )
 def test_extraction_is_linear(text: str) -> None:

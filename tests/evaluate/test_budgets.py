@@ -151,7 +151,8 @@ def test_equal_memory_keeps_the_batches_that_fit() -> None:
         Trial("teacher", 8, table, 400),
         Trial("teacher", 4, table, 200),
     ]
-    assert common_memory(trials) == 400
+    assert common_memory([trials[:2], trials[2:]]) == 400
+    assert common_memory([trials[:2], trials[1:2]]) == common_memory([trials[:2]]) == 640  # against itself
     assert budget_curve(trials[:2], [3.0], memory_bytes=400).batch_T.tolist() == [8]
     assert budget_curve(trials[2:], [3.0], memory_bytes=400).batch_T.tolist() == [4]
     # what needs exactly as much fits
@@ -159,7 +160,10 @@ def test_equal_memory_keeps_the_batches_that_fit() -> None:
     with pytest.raises(UserError, match="at most 199 bytes"):
         budget_curve(trials[2:], [3.0], memory_bytes=199)
     with pytest.raises(UserError, match="not measured"):
-        common_memory([*trials, Trial("other", 1, table)])
+        common_memory([trials, [Trial("other", 1, table)]])
+    for none in ([], [trials, []]):
+        with pytest.raises(UserError, match="no run to compare"):
+            common_memory(none)
     with pytest.raises(UserError, match="no batch"):
         budget_curve([Trial("other", 1, table)], [3.0], memory_bytes=400)
 

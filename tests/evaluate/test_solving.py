@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +64,7 @@ class Script:
     seconds_a_step: float = 1.0
     requests: list[Request] = field(default_factory=list)
     _rows: dict[tuple[int, int], deque[int]] = field(default_factory=dict)
+    _said: Counter[tuple[int, int]] = field(default_factory=Counter)
     _listeners: dict[int, OnEvent] = field(default_factory=dict)
     _given_up: set[tuple[int, int | None, bool]] = field(default_factory=set)
 
@@ -96,6 +97,9 @@ class Script:
                 self._end(row, FinishReason.STOP)
             else:
                 self._listeners[row[0]](NewToken(row[1], token))
+                self._said[row] += 1
+                if self._said[row] == self.requests[row[0]].max_tokens:
+                    self._end(row, FinishReason.LENGTH)
         return has_worked
 
     def _end(self, row: tuple[int, int], reason: FinishReason, message: str = "") -> None:
@@ -194,7 +198,7 @@ def test_less_memory_than_one_request_needs_fails_by_name_and_loses_nobody_else(
     engine = make_engine(model, how, 60)
     samples = [each for group in solve(engine, coder, Prompting(), [PROBLEMS[0], long, PROBLEMS[1]], how) for each in group]
     failed = [each for each in samples if each.problem == "long"]
-    assert [(each.finish_reason, each.n_tokens, each.is_complete) for each in failed] == [("error", 0, False)] * 2
+    assert [(each.finish_reason, each.n_tokens, each.is_complete) for each in failed] == [("refused", 0, False)] * 2
     assert "tokens" in failed[0].text
     assert all(each.is_complete for each in samples if each.problem != "long")
 
@@ -259,6 +263,22 @@ def test_answers_that_cannot_be_read_do_not_vote_and_are_wrong(coder: Coder) -> 
     assert all(each.is_complete for each in samples)
 
 
+@pytest.mark.parametrize(
+    ("text", "said", "wanted"),
+    [
+        ("It is\n#### 15", "It is\n#### 1", None),  # 15 was coming
+        ("#### 15\nIt is 15", "#### 15\nIt is 1", "15"),
+        ("#### 7\nNo.\n#### 15", "#### 7\nNo.\n#### 1", "7"),
+        ("\\boxed{15}.", "\\boxed{15}", "15"),
+        ("#### 15\nQuestion: 2", "#### 15", "15"),  # the last token that there was room for completes the stop string
+    ],
+)
+def test_a_sample_that_is_cut_within_its_answer_has_none(coder: Coder, text: str, said: str, wanted: str | None) -> None:
+    n_tokens = len(coder.tokenizer.encode(said if "Question" not in text else f"{said}\nQuestion:"))
+    (sample,) = drawn(Script(coder, says({"p1": [text]}), Clock()), PROBLEMS[1:2], Solving(n=1, max_tokens=n_tokens))
+    assert (sample.text, sample.finish_reason, sample.answer) == (said, "length", wanted)
+
+
 # -- what goes wrong, and what ends early -------------------------------------------------------------------------------
 
 
@@ -271,6 +291,13 @@ def test_one_that_fails_loses_nobody_else(coder: Coder) -> None:
     assert {each.text for each in failed} == {"ArithmeticError: none"}
     table = arranged(samples, [one.id for one in PROBLEMS])
     assert table.n_complete_P.tolist() == [2] * 6
+
+
+def test_what_failed_may_yet_vote(coder: Coder) -> None:
+    """Two votes to none with one to come are decided, unless the one that failed counts as well: it may draw level."""
+    texts: dict[str, Sequence[str | None]] = {"p1": ["#### 4", None, "#### 4", "#### 5 and a long way to it"]}
+    samples = drawn(Script(coder, says(texts), Clock()), PROBLEMS[1:2], Solving(n=4, stops_when_decided=True))
+    assert [each.finish_reason for each in samples] == ["stop", "error", "stop", "stop"]
 
 
 def test_a_stop_string_ends_a_sample_and_is_left_out(coder: Coder) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tilth.models.config import ModelConfig
-from tilth.models.decoder import Decoder, mark_parameters
+from tilth.models.decoder import Decoder, mark_parameters, store_in
 from tilth.models.layout import lay_out
 
 PATTERNS = ["M", "A", "MMA", "AM"]
@@ -71,6 +71,17 @@ def test_marks_tell_the_optimiser_what_not_to_decay(make_model: Callable[..., De
     twin = copy.deepcopy(model)
     mark_parameters(twin)
     assert {n for n, p in twin.named_parameters() if getattr(p, "_no_weight_decay", False)} == names
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_is_stored_in_a_dtype_but_for_what_stays_fp32(make_model: Callable[..., Decoder], dtype: torch.dtype) -> None:
+    model = make_model("MDSA").bfloat16()
+    store_in(model, dtype)
+    for name, parameter in model.named_parameters():
+        stays = name.rsplit(".", 1)[-1] in ("A_log", "dt_bias", "D")
+        assert parameter.dtype == (torch.float32 if stays else dtype), name
+        assert getattr(parameter, "_keep_fp32", False) == stays
+    model(torch.zeros(1, 5, dtype=torch.long)).sum().backward()
 
 
 def _copy_task(n_rows: int) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -26,10 +28,12 @@ from tilth.errors import NotFoundError, RecipeError, SourceError, TilthError, Us
 from tilth.evaluate.budgets import Trial
 from tilth.evaluate.samples import Sample, arranged
 from tilth.evaluate.votes import is_decided
-from tilth.pipeline.evaluate import evaluate
+from tilth.inference.engine.limits import EngineLimits
+from tilth.inference.engine.requests import BranchFinished, Event, FinishReason, OnEvent, Request
+from tilth.pipeline.evaluate import draw, evaluate, prepare
+from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_differences import in_words
 from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
-from tilth.pipeline.evaluation_samples import Evaluation
 from tilth.pipeline.problem_overlap import WHOLE_TEXT, search_runs, whole_text
 from tilth.pipeline.problem_sets import ProblemSet, problem_set, prompting
 from tilth.pipeline.project import Project
@@ -189,7 +193,7 @@ def test_samples_are_rows_and_the_evaluation_says_what_they_come_to(
     assert project.store.verify(store.artifact(named.parts[0])) is None
 
 
-def test_a_sweep_has_the_same_samples_at_each_batch(project: Project, problems: Path) -> None:
+def test_a_sweep_has_the_same_samples_at_each_batch(project: Project, problems: Path, repository: Path) -> None:
     named = evaluate(project, asked(problems, name="sweep", batches=(2, 8), verifier="judge", temperature=1.0))
     assert [part.shard for part in named.of("samples")] == ["batch 2", "batch 8"]
     by_batch = run_sql(
@@ -199,6 +203,9 @@ def test_a_sweep_has_the_same_samples_at_each_batch(project: Project, problems: 
     ).to_pylist()
     assert [(row["n"], row["n_texts"]) for row in by_batch] == [(2, 1)] * 12
     assert all(row["spread"] < 1e-5 for row in by_batch)
+    (query,) = re.findall(r"```sql\n(select evaluation.*?)```", (repository / "docs" / "distillation.md").read_text(), re.DOTALL)
+    told = [row for row in run_sql(project.store, query).to_pylist() if row["evaluation"] == "sweep"]
+    assert sorted((row["batch"], row["samples"]) for row in told) == [(2, 12), (8, 12)]
     ends = "select min(score) as low, max(score) as high from samples where evaluation = 'sweep'"
     (row,) = run_sql(project.store, ends).to_pylist()
     assert 0 < row["low"] < row["high"] < 1
@@ -212,7 +219,7 @@ def test_a_kill_loses_no_finished_request_and_takes_no_second_back(
     code = f"""
 import os, signal
 from tilth.pipeline.evaluate import evaluate
-from tilth.pipeline.evaluation_samples import Evaluation
+from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.project import Project
 seen = []
 def stop(what):
@@ -287,6 +294,38 @@ def test_an_evaluation_is_compared_with_another_problem_by_problem(
         evaluate(project, asked(problems, against="frist"))
 
 
+def test_the_other_evaluation_is_the_one_that_was_found_before_anything_was_drawn(
+    project: Project, problems: Path, first: tuple[Named, list[str]]
+) -> None:
+    store, named = project.store, first[0]
+    store.save_named("evaluation", "passing", named.parts, named.meta)
+
+    def forget(what: str) -> None:
+        if "passing" in store.names("evaluation"):
+            store.remove_named("evaluation", "passing")
+
+    other = evaluate(project, asked(problems, name="lasting", batches=(5,), against="passing"), on_samples=forget)
+    assert "passing" not in store.names("evaluation")
+    assert other.meta["difference"]["against"] == "passing"
+
+
+def test_whatever_the_prompt_a_sample_ends_where_its_answer_is_looked_for(project: Project, problems: Path) -> None:
+    for settings, stops in (
+        ({}, ("\nQuestion:",)),
+        ({"template": "Q {question} A"}, ("\nQuestion:",)),
+        ({"stops": ("\n\n",)}, ("\n\n", "\nQuestion:")),
+    ):
+        assert prepare(project, asked(problems, **settings)).stops == stops
+
+
+def test_the_work_says_how_many_requests_it_will_tell_of(project: Project, problems: Path) -> None:
+    for settings in ({"batches": (2, 3, 2), "name": "counted"}, {"temperature": 0.0, "batches": (3,), "name": "counted_greedy"}):
+        work = prepare(project, asked(problems, seed=9, **settings))
+        said: list[str] = []
+        draw(project, work, said.append)
+        assert work.n_requests == len(said) > 0
+
+
 def test_a_difference_is_told_where_it_is_sure() -> None:
     points = [
         {"seconds": s, "mean": m, "low": m - 0.1, "high": m + 0.1} for s, m in ((1.0, 0.05), (2.0, 0.3), (4.0, 0.25), (8.0, -0.2))
@@ -301,6 +340,66 @@ def test_a_difference_is_told_where_it_is_sure() -> None:
         "1 s to 1 s a problem, by 20.0 points at most",
         "3 s to 3 s a problem, by 30.0 points at most",
     ]
+
+
+def test_seconds_are_those_of_a_dtype_and_of_threads(
+    project: Project, problems: Path, first: tuple[Named, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    named, _ = first
+    said: list[str] = []
+    half = evaluate(project, asked(problems, name="half", dtype="bfloat16", against="first"), said.append)
+    assert said == [
+        "seconds and memory also tell of other conditions than those of `first`: dtype float32 there and bfloat16 here"
+    ]
+    ((weights, halved),) = [
+        (whole["memory_bytes"], part["memory_bytes"])
+        for whole, part in zip(named.meta["results"], half.meta["results"], strict=True)
+    ]
+    assert halved < 0.6 * weights
+    told = run_sql(project.store, "select name, dtype, n_threads from evaluations where name in ('first', 'half') order by name")
+    assert told.to_pylist() == [
+        {"name": "first", "dtype": "float32", "n_threads": 1},
+        {"name": "half", "dtype": "bfloat16", "n_threads": 1},
+    ]
+    assert asked(problems).params().items() <= named.meta.items()
+    # the threads that were there are those that were asked for
+    assert evaluate(project, asked(problems, name="same_threads", n_threads=None)).parts == named.parts
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    said.clear()
+    others = evaluate(project, asked(problems, name="two_threads", n_threads=None, against="first"), said.append)
+    assert others.parts != named.parts
+    assert said == ["seconds and memory also tell of other conditions than those of `first`: n_threads 1 there and 2 here"]
+    with pytest.raises(UserError, match="not evaluated in `bf16`"):
+        asked(problems, dtype="bf16")
+
+
+def test_samples_are_drawn_while_the_device_is_current(project: Project, problems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from tilth.evaluate import engines
+    from tilth.inference import devices
+
+    now: list[torch.device] = []
+    opened: list[list[torch.device]] = []
+
+    @contextlib.contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        now.append(device)
+        yield
+        now.pop()
+
+    def make_engine(*words: Any) -> engines.MeasuredEngine:
+        opened.append(list(now))
+        return engines.MeasuredEngine(words[0], EngineLimits())
+
+    monkeypatch.setattr(devices, "current_device", current)
+    monkeypatch.setattr(engines, "make_engine", make_engine)
+    evaluate(project, asked(problems, name="current", temperature=0.0, n=1, batches=(7, 8)))
+    assert opened == [[torch.device("cpu")]] * 2
+    assert now == []
 
 
 # -- what was trained on ------------------------------------------------------------------------------------------------
@@ -342,6 +441,20 @@ def test_an_origin_that_was_trained_anew_is_not_known(project: Project, problems
     ):  # fmt: skip
         store.save_named("run", name, clean.parts, {**clean.meta, "base": "clean", "origins": {"clean": digest}})
         assert evaluate(project, asked(problems, name, temperature=0.0, n=1)).meta["contamination"] == wanted
+
+
+def test_a_run_that_took_an_origins_name_is_not_searched_in_its_place(project: Project, problems: Path) -> None:
+    store = project.store
+    clean, leaky = store.get_named("run", "clean"), store.get_named("run", "leaky")
+    store.save_named("run", "takes_name", leaky.parts, leaky.meta)
+    found = []
+    for digest in ("0" * 32, leaky.one("train").digest):
+        store.save_named("run", "heir", clean.parts, {**clean.meta, "base": "takes_name", "origins": {"takes_name": digest}})
+        found.append(search_runs(store, ["heir"], problem_set(str(problems))))
+    other, same = found
+    assert (other.overlaps, other.unknown) == ((), ("takes_name as it was for heir",))
+    assert {one.run for one in same.overlaps} == {"takes_name"}
+    assert same.unknown == ()
 
 
 def test_validation_documents_were_not_trained_on(project: Project, problems: Path) -> None:
@@ -398,6 +511,47 @@ def test_a_model_that_always_fails_is_told_of_and_nothing_is_kept(project: Proje
     assert not list(store.root.glob("work/*"))
 
 
+def test_a_sample_that_failed_is_asked_for_again_and_a_refused_one_is_not(
+    project: Project, problems: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilth.evaluate import engines
+
+    class Failing(engines.MeasuredEngine):
+        """One branch of the second request fails."""
+
+        def submit(self, request: Request, on_event: OnEvent) -> int:
+            numbers.append(len(numbers))
+            fails = len(numbers) == 3  # the first one warms up
+
+            def hear(event: Event) -> None:
+                if fails and isinstance(event, BranchFinished) and event.branch == 1:
+                    event = BranchFinished(1, FinishReason.ERROR, "out of memory")
+                on_event(event)
+
+            return super().submit(request, hear)
+
+    numbers: list[int] = []
+    store, wanted = project.store, asked(problems, name="failing", batches=(9,))
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "MeasuredEngine", Failing)
+        with pytest.raises(TilthError, match="1 of 12 samples failed, the first with: out of memory") as failed:
+            evaluate(project, wanted)
+    assert "same command again" in str(failed.value)
+    assert store.find_named("evaluation", "failing") is None
+    said: list[str] = []
+    named = evaluate(project, wanted, on_samples=said.append)
+    assert sum(what.endswith("kept") for what in said) == 3
+    assert len(said) == 4
+    assert Counter(row["finish_reason"] for row in samples_of(store, "failing").to_pylist()).keys() <= {"stop", "length"}
+    assert named.meta["results"][0]["n_attempts"] == 2
+    assert not list(store.root.glob("work/*"))
+    # too little memory for the longest question refuses it, now and later
+    costs = [len(text) for text in QUESTIONS.values()]
+    monkeypatch.setattr(engines, "longest_prompt", lambda coder, prompts: min(costs) + 60)
+    refused = evaluate(project, asked(problems, name="refused", batches=(10,)))
+    assert 0 < refused.meta["results"][0]["n_refused"] < 12
+
+
 def test_examples_stand_before_the_question_with_their_whole_solution(tmp_path: Path) -> None:
     path = tmp_path / "shots.jsonl"
     path.write_text('{"question": "1 + 1", "answer": "1 + 1 = 2\\n#### 2"}\n{"question": "2 + 1", "answer": "#### 3"}\n')
@@ -421,8 +575,10 @@ def test_arithmetic_is_what_training_never_gets() -> None:
     with pytest.raises(SourceError, match="no file of problems") as missing:
         problem_set("nowhere.jsonl")
     assert len(problem_set(str(missing.value.fix).split("`")[3]).problems) == 200  # what it proposes works
-    with pytest.raises(UserError, match="`digits=2` is no setting"):
-        problem_set("arithmetic:digits=2")
+    assert len(problem_set("arithmetic:n=3,largest=20,split=train").problems) == 3
+    for unknown in ("digits", "steps"):  # a property of Arithmetic is no setting either
+        with pytest.raises(UserError, match=f"`{unknown}=2` is no setting"):
+            problem_set(f"arithmetic:{unknown}=2")
     with pytest.raises(UserError, match="largest"):
         problem_set("arithmetic:largest=one")
 
@@ -454,6 +610,7 @@ def made(problem: str, answers: Sequence[str | None], reason: str = "stop", scor
 def test_scores_by_k_are_those_of_the_room_of_evaluation() -> None:
     table = arranged([*made("a", ["1", "1", "2", "3"], score=0.1), *made("b", ["2", "2", "2", "1"], score=0.1)])
     found = scores_of(table, 4, True, False)
+    assert list(found) == ["coverage", "majority", "best_of", "weighted"], "all that is shown, and nothing else"
     assert [(one["k"], one["mean"]) for one in found["coverage"]] == [
         (1, pytest.approx(0.375)),
         (2, pytest.approx((5 / 6 + 0.5) / 2)),

@@ -39,11 +39,12 @@ def meta(run: str, problems: str, scale: float, top: float, has_verifier: bool =
     curves = {"coverage": points(scale, top), "majority": points(scale, top * 0.7)}
     result = {
         "batch": 64, "seconds": 40 * scale, "tokens_per_second": 5000.0 / scale, "memory_bytes": 10**7, "n_samples": 1600, "n_unparsed": 12,
-        "n_error": 0, "n_cancelled": 0, "coverage": [score(1, 0.3 * top), score(16, top)], "majority": [score(16, 0.7 * top)],
+        "n_refused": 0, "n_cancelled": 0, "coverage": [score(1, 0.3 * top), score(16, top)], "majority": [score(16, 0.7 * top)],
     }  # fmt: skip
     if has_verifier:
         curves["best_of"] = points(scale, top * 0.8)
         result["best_of"] = [score(16, 0.8 * top)]
+        result["weighted"] = [score(16, 0.75 * top)]
     return {
         "run": run, "problems": problems, "problems_digest": problems, "n_problems": 100, "n": 16, "temperature": 0.8,
         "contamination": "none found", "curves": curves, "results": [result, {**result, "batch": 8}], **more,
@@ -141,6 +142,7 @@ def test_the_table_tells_each_batch_and_what_was_trained_on(blocks: list[Any]) -
     html = tables[0].html()
     assert 'data-name="evaluation/teacher-gsm/64/pass_at_n" data-value="0.9"' in html
     assert f'data-name="evaluation/teacher-gsm/8/best_of_n" data-value="{0.8 * 0.9}"' in html
+    assert f'data-name="evaluation/teacher-gsm/8/weighted" data-value="{0.75 * 0.9}"' in html
     assert "90.0 % (85.0–95.0)" in html
     assert "2 problems were trained on" in tables[3].html()
 

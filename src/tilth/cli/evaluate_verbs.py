@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tilth.cli.byte_sizes import ByteSize
 from tilth.cli.option_groups import GroupedCommand, option
 from tilth.cli.tables import as_json, say, size, table
-
-if TYPE_CHECKING:
-    from tilth.pipeline.evaluation_samples import Evaluation
+from tilth.pipeline.evaluation import DTYPES, Evaluation
 
 PROBLEMS, SAMPLES, CHOICE, MACHINE, ANSWER = "The problems", "The samples", "The choice", "The machine", "The answer"
 _CHOSEN = {"majority": "maj", "best_of": "best of", "weighted": "weighted"}
@@ -47,90 +44,51 @@ class Numbers(click.ParamType):
 @option("--temperature", group=SAMPLES, type=float, default=0.8, show_default=True, help="0 draws one sample; the rest are it.")
 @option("--top-p", group=SAMPLES, type=float, default=1.0, show_default=True, help="The likeliest that sum to this share.")
 @option("--seed", group=SAMPLES, type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of all chances.")
-@option("--stop", "stops", group=SAMPLES, multiple=True, metavar="TEXT", help="Ends a sample; default `\\nQuestion:`.")
+@option("--stop", "stops", group=SAMPLES, multiple=True, metavar="TEXT", help="Ends a sample, as `\\nQuestion:` always does.")
 @option("--verifier", group=CHOICE, metavar="RUN[:CLASS]", help="Scores samples: best-of-n and weighted votes.")
-@option("--stop-when-decided", is_flag=True, group=CHOICE, help="Cancel what no vote can change: the majority alone is told.")
+@option(
+    "--stop-when-decided",
+    "stops_when_decided",
+    is_flag=True,
+    group=CHOICE,
+    help="Cancel what no vote can change: the majority alone is told.",
+)
 @option("--device", group=MACHINE, default="cpu", show_default=True, help="Where the model lies, such as cuda.")
-@option("--threads", group=MACHINE, type=click.IntRange(min=1), metavar="N", help="Of the products on the CPU.")
-@option("--memory", group=MACHINE, type=ByteSize(), help="For states, at most; default: what the batch needs.")
-@option("--cache", is_flag=True, group=MACHINE, help="Read what prompts share once; samples are then the same to rounding.")
+@option("--dtype", group=MACHINE, type=click.Choice(DTYPES), help="Of the model's weights; default: as stored.")
+@option("--threads", "n_threads", group=MACHINE, type=click.IntRange(min=1), metavar="N", help="Of the products on the CPU.")
+@option("--memory", "memory_bytes", group=MACHINE, type=ByteSize(), help="For states, at most; default: what the batch needs.")
+@option(
+    "--cache",
+    "uses_cache",
+    is_flag=True,
+    group=MACHINE,
+    help="Read what prompts share once; samples are then the same to rounding.",
+)
 @option("--against", group=ANSWER, metavar="EVALUATION", help="Of the same problems: the difference at each second.")
 @option("--name", group=ANSWER, help="Of the evaluation; default RUN-PROBLEMS.")
 @option("--json", "as_data", is_flag=True, group=ANSWER, help="As JSON.")
 @option("--debug", is_flag=True, group=ANSWER, help="Show tracebacks.")
-def evaluate(
-    run: str,
-    problems: str,
-    limit: int | None,
-    shots: str | None,
-    template: str | None,
-    contaminated_too: bool,
-    n: int,
-    batches: tuple[int, ...],
-    at_once: int | None,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    stops: tuple[str, ...],
-    verifier: str | None,
-    stop_when_decided: bool,
-    device: str,
-    threads: int | None,
-    memory: int | None,
-    cache: bool,
-    against: str | None,
-    name: str | None,
-    as_data: bool,
-    debug: bool,
-) -> None:
+def evaluate(run: str, stops: tuple[str, ...], as_data: bool, debug: bool, **settings: Any) -> None:
     """Sample solutions of problems, and say how many are right.
 
     RUN is a run of this project or the folder of a model. Coverage is pass@k, the chance that one of k samples is right;
     maj@k takes the answer that most of k give. Seconds count prefill, scoring and the last sample. Every sample is a row of
     `samples`: `tilth sql "from samples"`. What is broken off goes on where it was.
     """
-    from tilth.pipeline.evaluation_samples import Evaluation
-
-    asked = Evaluation(
-        run=run,
-        problems=problems,
-        n=n,
-        batches=batches,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        at_once=at_once,
-        limit=limit,
-        shots=shots,
-        template=template,
-        stops=tuple(stop.replace("\\n", "\n") for stop in stops) or None,
-        verifier=verifier,
-        stops_when_decided=stop_when_decided,
-        contaminated_too=contaminated_too,
-        against=against,
-        uses_cache=cache,
-        memory_bytes=memory,
-        device=device,
-        n_threads=threads,
-        name=name,
-    )
-    _run(asked, as_data)
+    ends = tuple(stop.replace("\\n", "\n") for stop in stops)
+    _run(Evaluation(run=run, stops=ends, **settings), as_data)
 
 
 def _run(asked: Evaluation, as_data: bool) -> None:
-    from tilth.pipeline.evaluate import evaluate as work
-    from tilth.pipeline.evaluate import n_requests
+    from tilth.pipeline.evaluate import draw, prepare
     from tilth.pipeline.evaluation_differences import in_words
-    from tilth.pipeline.problem_sets import problem_set
     from tilth.pipeline.progress import progress
     from tilth.pipeline.project import Project
 
     project = Project.find()
-    found = problem_set(asked.problems, asked.limit)
-    with progress(f"evaluate {Path(asked.run).name}", n_requests(asked, len(found.problems))) as advance:
-        named = work(project, asked, say, advance)
+    work = prepare(project, asked, say)
+    with progress(f"evaluate {work.model.label}", work.n_requests) as advance:
+        named = draw(project, work, advance)
     if as_data:
         print(as_json({"name": named.name, **named.meta}))
         return
@@ -140,8 +98,8 @@ def _run(asked: Evaluation, as_data: bool) -> None:
     )
     print(table(*_rows(meta)))
     for result in meta["results"]:
-        if result["n_error"]:
-            say(f"batch {result['batch']}: {result['n_error']:,} samples failed, and count neither as right nor as wrong")
+        if result["n_refused"]:
+            say(f"batch {result['batch']}: {result['n_refused']:,} samples were refused, and count neither as right nor as wrong")
     for sentence in in_words(meta["difference"]) if meta.get("difference") else ():
         say(sentence)
     say("95 % intervals over problems; `tilth report` draws them against seconds")

@@ -28,16 +28,18 @@ _PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])|\+/-|\+-")
 _UNION = re.compile(r"\\cup(?![a-zA-Z])|(?<=[)\]])\s*U\s*(?=[(\[])")
 
 
-def extract(text: str) -> str | None:
+def extract(text: str, is_cut: bool = False) -> str | None:
     """What the last `#### x` (to the end of its line) or `\\boxed{x}` says, whichever comes later; None where neither is.
 
     What follows a line that begins with "Question:" is left out: a model that goes on asks itself the next problem. A box that
-    is not closed, such as in a sample that was cut, does not count.
+    is not closed, such as in a sample that was cut, does not count; nor, where the text is_cut, does a `####` line that its end
+    breaks off: of `#### 15` it may say `#### 1`.
     """
-    text = text.split(NEXT_QUESTION, 1)[0]
+    text, next_question, _ = text.partition(NEXT_QUESTION)
     start, answer = -1, None
     for found in _MARKED.finditer(text):
-        start, answer = found.start(), found[1].strip()
+        if found.end() < len(text) or next_question or not is_cut:
+            start, answer = found.start(), found[1].strip()
     boxed_start, boxed = _last_boxed(text)
     return boxed if boxed_start > start else answer
 

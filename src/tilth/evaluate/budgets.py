@@ -118,16 +118,16 @@ def budget_difference(
     return bootstrap_columns(both[0] - both[1], n_draws, seed)
 
 
-def common_memory(trials: Sequence[Trial]) -> int:
-    """The bytes at which runs are compared: the least over runs of the most that each used; refused where not measured."""
-    most: dict[str, int] = {}
-    for trial in trials:
-        if trial.memory_bytes is None:
-            raise UserError(f"the memory of run `{trial.run}` at batch {trial.batch} was not measured", fix="sample it again")
-        most[trial.run] = max(most.get(trial.run, 0), trial.memory_bytes)
-    if not most:
+def common_memory(runs: Sequence[Sequence[Trial]]) -> int:
+    """The bytes at which runs are compared, given the trials of each: the least over runs of the most that each used.
+
+    Raises UserError for a trial whose memory was not measured, a run without trials, and no run.
+    """
+    for trial in (trial for trials in runs for trial in trials if trial.memory_bytes is None):
+        raise UserError(f"the memory of run `{trial.run}` at batch {trial.batch} was not measured", fix="sample it again")
+    if not runs or not all(runs):
         raise UserError("there is no run to compare", fix="sample two runs at one batch or more")
-    return min(most.values())
+    return min(max(trial.memory_bytes or 0 for trial in trials) for trials in runs)
 
 
 def shared_budgets(trials: Sequence[Trial], n: int = 60, clock: Clock = "run") -> NDArray[np.float64]:

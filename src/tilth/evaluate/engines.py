@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from tilth.evaluate.prompting import Coder
 from tilth.evaluate.solving import Solving
 from tilth.inference.cache.costs import StateCosts
@@ -13,7 +15,7 @@ from tilth.inference.engine.engine import Engine
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.engine.memory import TAIL_SLOTS
 from tilth.inference.engine.requests import OnEvent, Request
-from tilth.models.decoder import Decoder
+from tilth.models.decoder import Decoder, store_in
 from tilth.models.weights import load_model
 
 ROWS_BESIDE = 4  # a reading, its cut, what it begins from, and one to spare
@@ -74,9 +76,12 @@ def needed_bytes(costs: StateCosts, how: Solving, longest_prompt: int) -> int:
     return costs.kv_bytes * n_tokens + costs.checkpoint_bytes * (how.batch + how.width + n_requests + ROWS_BESIDE)
 
 
-def open_model(folder: Path, device: str = "cpu") -> Decoder:
-    """The model of a folder on a device. Raises what find_device and load_model raise."""
-    return load_model(folder).to(find_device(device)).eval()
+def open_model(folder: Path, device: str = "cpu", dtype: str | None = None) -> Decoder:
+    """The model of a folder on a device, in a dtype (`store_in`; None: as stored). Raises as find_device and load_model do."""
+    model = load_model(folder)
+    if dtype is not None:
+        store_in(model, getattr(torch, dtype))
+    return model.to(find_device(device)).eval()
 
 
 def longest_prompt(coder: Coder, prompts: Sequence[str]) -> int:

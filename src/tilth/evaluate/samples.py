@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from tilth.errors import UserError
 
-CANCELLED = frozenset({"cancelled", "error"})
+REFUSED = "refused"
+"""Why a sample ended that the engine does not take, such as one of too long a prompt, and would not take a second time."""
+CANCELLED = frozenset({"cancelled", "error", REFUSED})
 """Reasons of an end that completes nothing: the text up to there is no sample of the model."""
 
 
@@ -20,9 +22,9 @@ class Sample:
     """One branch of one problem.
 
     answer is canonical (None = none was found, or it could not be parsed), is_correct says whether it is the right one.
-    finish_reason is the engine's (stop, length, cancelled, error). started and finished are seconds since the start of the run:
-    when the problem's request was handed in, before its prefill, and when the sample could be used, which is after its scoring
-    where it has a score. score is the verifier's p(correct).
+    finish_reason is the engine's (stop, length, cancelled, error) or REFUSED. started and finished are seconds since the start of
+    the run: when the problem's request was handed in, before its prefill, and when the sample could be used, which is after its
+    scoring where it has a score. score is the verifier's p(correct).
     """
 
     problem: str
@@ -38,7 +40,7 @@ class Sample:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it ended by itself or by its length; one that was cancelled, or that failed, never completes."""
+        """Whether it ended by itself or by its length; one that was cancelled or refused, or that failed, never completes."""
         return self.finish_reason not in CANCELLED
 
 

@@ -17,7 +17,7 @@ from tilth.errors import TilthError, UserError
 from tilth.evaluate.answers import canonical, extract
 from tilth.evaluate.problems import Problem
 from tilth.evaluate.prompting import Coder, Prompting
-from tilth.evaluate.samples import Sample
+from tilth.evaluate.samples import REFUSED, Sample
 from tilth.evaluate.votes import is_decided
 from tilth.inference.engine.requests import (
     BranchFinished,
@@ -25,6 +25,7 @@ from tilth.inference.engine.requests import (
     FinishReason,
     NewToken,
     OnEvent,
+    QueueFullError,
     Request,
     RequestFinished,
 )
@@ -109,7 +110,8 @@ def solve(
 
     Seconds count from the first call on, prefill, scoring, tails and what the caller does with the samples included, after
     seconds_before. `kept` are whole requests of an earlier attempt, which are not drawn again. A problem that the engine
-    cannot take, or fails on, gets samples that end with "error", and others go on. Raises TilthError where the engine stalls.
+    cannot take gets samples that end with REFUSED, one that it fails on with "error", and others go on. Raises TilthError where
+    the engine stalls.
     """
     return _Run(engine, coder, prompting, how, scorer, seconds_before, now).samples(problems, kept)
 
@@ -219,8 +221,10 @@ class _Run:
         )
         try:
             group.number = self._engine.submit(request, partial(self._leave, group))
-        except UserError as error:
+        except QueueFullError as error:
             self._give_up(group, FinishReason.ERROR.value, error.what)
+        except UserError as error:
+            self._give_up(group, REFUSED, error.what)
 
     def _leave(self, group: _Group, event: Event) -> None:
         self._events.append((group, event))
@@ -244,7 +248,9 @@ class _Run:
 
     def _end(self, group: _Group, branch: int, reason: str, text: str) -> None:
         """A sample has ended: read its answer, count it, and give up what this decides."""
-        said = extract(text) if reason in (FinishReason.STOP.value, FinishReason.LENGTH.value) else None
+        ids = group.ids[branch]
+        is_cut = reason == FinishReason.LENGTH.value and not (ids and self._coder.has_stopped(ids))
+        said = extract(text, is_cut) if reason in (FinishReason.STOP.value, FinishReason.LENGTH.value) else None
         answer = None if said is None else canonical(said)
         sample = Sample(
             problem=group.vote.problem.id,
@@ -252,7 +258,7 @@ class _Run:
             text=text,
             answer=answer,
             is_correct=answer is not None and answer == group.vote.reference,
-            n_tokens=len(group.ids[branch]),
+            n_tokens=len(ids),
             finish_reason=reason,
             started=group.started,
             finished=self.seconds,
@@ -265,7 +271,8 @@ class _Run:
                     self._engine.cancel(each.number)
 
     def _count(self, vote: _Vote, sample: Sample) -> None:
-        vote.n_left -= 1
+        # what failed is asked again by whoever draws the rest, and may vote then
+        vote.n_left -= sample.finish_reason != FinishReason.ERROR.value
         if sample.answer is not None:
             vote.counts[sample.answer] += 1
         vote.is_decided = self._how.stops_when_decided and is_decided(vote.counts, vote.n_left)

@@ -1,6 +1,8 @@
-"""Devices by their names, as verbs are given them."""
+"""Devices by their names, as verbs are given them, and the one that is current."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -14,3 +16,8 @@ def find_device(name: str) -> torch.device:
     if name not in known:
         raise UserError(f"there is no device `{name}` here", "--device", did_you_mean(name, known))
     return torch.device(name)
+
+
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """While it lasts, a GPU is the current one of this thread: Triton launches there, wherever the tensors of a kernel lie."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

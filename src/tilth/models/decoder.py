@@ -223,6 +223,12 @@ class Decoder(nn.Module):
         return own + other
 
 
+def store_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Turn all parameters into `dtype`, in place; those marked `_keep_fp32` into fp32, however they were stored."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32 if getattr(parameter, "_keep_fp32", False) else dtype)
+
+
 def mark_parameters(model: nn.Module) -> None:
     """Set `_no_weight_decay` and `_keep_fp32` on the parameters that need them; a deep copy loses the marks."""
     for module in model.modules():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,50 +15,33 @@ from tilth.artifacts.atomic import locked
 from tilth.artifacts.naming import check_name
 from tilth.artifacts.spec import library_versions
 from tilth.errors import RecipeError, UserError, did_you_mean
+from tilth.pipeline.evaluation import Evaluation
+from tilth.pipeline.evaluation_conditions import Conditions
 from tilth.pipeline.evaluation_differences import check_comparable, differences, trial_of
 from tilth.pipeline.evaluation_results import counts_of, curves_of, scores_of
-from tilth.pipeline.evaluation_samples import MEASURED_FILE, Evaluation, FoundModel, Told, Work, sample
+from tilth.pipeline.evaluation_samples import MEASURED_FILE, FoundModel, Models, Told, Work, sample
 from tilth.pipeline.problem_overlap import Searched, as_rows, search_runs
-from tilth.pipeline.problem_sets import problem_set, prompting
+from tilth.pipeline.problem_sets import ProblemSet, problem_set, prompting
 from tilth.pipeline.project import Project
 from tilth.tokenize.question_form import NEXT_QUESTION
 
-VERSION = 2
+VERSION = 3
 RIGHT_CLASSES = ("correct", "right")
 MOST_OVERLAPS = 20  # that a name remembers
 _NAMED_OVERLAPS = 3  # that a refusal names
 
 
 def evaluate(project: Project, asked: Evaluation, tell: Told = lambda what: None, on_samples: Told | None = None) -> Named:
-    """Sample, score and keep it as `evaluation/<name>`; what an earlier attempt finished is not drawn again.
+    """`prepare`, then `draw`, whose arguments and errors are its own."""
+    return draw(project, prepare(project, asked, tell), on_samples)
 
-    tell: sentences for people; on_samples: a few words after each request of n samples. Raises UserError, before anything is
-    drawn, for a run that was trained on some of the problems; NotFoundError, SourceError and RecipeError for what is missing
-    or no verifier; TilthError where every sample failed.
+
+def prepare(project: Project, asked: Evaluation, tell: Told = lambda what: None) -> Work:
+    """Find everything, and refuse what cannot be, before a model is loaded.
+
+    tell: sentences for people. Raises UserError for a run that was trained on some of the problems; NotFoundError, SourceError
+    and RecipeError for what is missing or no verifier.
     """
-    from tilth.catalog.publish import publish
-
-    work, overlap = _prepare(project, asked, tell)
-    store = project.store
-    made = {}
-    for batch in dict.fromkeys(asked.batches):
-        spec = _spec(work, batch)
-        with locked(store.root / "locks" / f"evaluate.{spec.key}"):
-            made[batch] = store.find(spec) or sample(store, spec, work, batch, on_samples)
-    meta = _meta(store, work, overlap, made)
-    named = store.save_named("evaluation", _name(asked, work), [each.part() for each in made.values()], meta)
-    publish(store)
-    return named
-
-
-def n_requests(asked: Evaluation, n_problems: int) -> int:
-    """How often on_samples is called at most."""
-    widths = [asked.solving(batch) for batch in dict.fromkeys(asked.batches)]
-    return sum(n_problems * (1 if how.is_greedy else -(-how.n // how.width)) for how in widths)
-
-
-def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Searched]:
-    """Find everything, and refuse what cannot be, before a model is loaded."""
     from tilth.inference.devices import find_device
 
     store = project.store
@@ -72,16 +54,40 @@ def _prepare(project: Project, asked: Evaluation, tell: Told) -> tuple[Work, Sea
     if problems.n_left_out:
         tell(f"{problems.n_left_out} problems are left out: their right answers cannot be parsed")
     how = prompting(asked.shots, asked.template, problems)
-    stops = asked.stops if asked.stops is not None else ((NEXT_QUESTION,) if asked.template is None else ())
+    stops = tuple(dict.fromkeys((*asked.stops, NEXT_QUESTION)))
     for batch in asked.batches:
         asked.solving(batch)
-    used = [one for one in (model, verifier) if one]
-    overlap = search_runs(store, [one.run.name for one in used if one.run], problems)
-    overlap = replace(overlap, unknown=(*(one.label for one in used if one.run is None), *overlap.unknown))
+    overlap = _search(store, [one for one in (model, verifier) if one], problems)
     _refuse(overlap, asked, tell)
-    if asked.against:
-        check_comparable(store, asked.against, problems.digest)
-    return Work(asked, model, verifier, problems, how, stops), overlap
+    conditions = Conditions.of(asked, model.folder)
+    against = check_comparable(store, asked.against, problems.digest) if asked.against else None
+    if against and (others := conditions.unlike(against)):
+        tell(f"seconds and memory also tell of other conditions than those of `{against.name}`: {others}")
+    return Work(asked, model, verifier, problems, how, stops, conditions, overlap, against)
+
+
+def draw(project: Project, work: Work, on_samples: Told | None = None) -> Named:
+    """Sample, score and keep it as `evaluation/<name>`; what an earlier attempt finished is not drawn again.
+
+    on_samples: a few words after each request of n samples. Raises TilthError where some failed: the next call asks for them.
+    """
+    from tilth.catalog.publish import publish
+
+    store, models = project.store, Models(work)
+    made = {}
+    for batch in work.asked.batches:
+        spec = _spec(work, batch)
+        with locked(store.root / "locks" / f"evaluate.{spec.key}"):
+            made[batch] = store.find(spec) or sample(store, spec, work, models, batch, on_samples)
+    named = store.save_named("evaluation", _name(work), [each.part() for each in made.values()], _meta(store, work, made))
+    publish(store)
+    return named
+
+
+def _search(store: Store, models: Sequence[FoundModel], problems: ProblemSet) -> Searched:
+    """Of models that are no runs of this project nothing is known."""
+    overlap = search_runs(store, [one.run.name for one in models if one.run], problems)
+    return replace(overlap, unknown=(*(one.label for one in models if one.run is None), *overlap.unknown))
 
 
 def _refuse(overlap: Searched, asked: Evaluation, tell: Told) -> None:
@@ -126,9 +132,9 @@ def _find_verifier(store: Store, name: str) -> FoundModel:
     wanted = None if whole else name.rpartition(":")[2]
     right = [one for one in classes if (one == wanted if wanted else one in RIGHT_CLASSES)]
     if len(right) == 1:
-        return FoundModel(found.label, found.folder, found.digest, found.run, str(classes.index(right[0])))
+        return replace(found, right_class=classes.index(right[0]))
     if wanted and wanted.isdigit() and not classes:
-        return FoundModel(found.label, found.folder, found.digest, found.run, wanted)
+        return replace(found, right_class=int(wanted))
     what = f"which class of `{found.label}` is that of right solutions?"
     fix = f"Name it: `--verifier {found.label}:CLASS`. {did_you_mean(wanted or '', classes)}"
     raise RecipeError(what, f"its classes: {', '.join(classes) or 'not known here'}", fix)
@@ -137,22 +143,16 @@ def _find_verifier(store: Store, name: str) -> FoundModel:
 def _spec(work: Work, batch: int) -> Spec:
     asked = work.asked
     params = {
-        "n": asked.n,
+        **asked.params(),
         "batch": batch,
-        "max_tokens": asked.max_tokens,
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "seed": asked.seed,
-        "at_once": asked.at_once,
-        "stops_when_decided": asked.stops_when_decided,
-        "uses_cache": asked.uses_cache,
-        "memory_bytes": asked.memory_bytes,
         "prompt": work.prompting.text("{question}"),
         "stops": list(work.stops),
-        "class": work.verifier.chosen if work.verifier else None,
+        "class": work.verifier.right_class if work.verifier else None,
+        # None: as stored, which the model's digest tells
+        "dtype": asked.dtype,
         # seconds are those of a machine
-        "device": _device_name(asked.device),
-        "n_threads": asked.n_threads,
+        "device": work.conditions.device,
+        "n_threads": work.conditions.n_threads,
     }
     inputs = {"model": work.model.digest, "problems": work.problems.digest}
     if work.verifier:
@@ -162,17 +162,7 @@ def _spec(work: Work, batch: int) -> Spec:
     return Spec("samples", VERSION, params, inputs, libraries, shard=f"batch {batch}")
 
 
-def _device_name(device: str) -> str:
-    import platform
-
-    import torch
-
-    if device == "cpu" or not torch.cuda.is_available():
-        return f"{device} {platform.machine()} x{os.cpu_count()}"
-    return torch.cuda.get_device_name(device)
-
-
-def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifact]) -> dict[str, Any]:
+def _meta(store: Store, work: Work, made: Mapping[int, Artifact]) -> dict[str, Any]:
     asked, ids = work.asked, [problem.id for problem in work.problems.problems]
     has_verifier, stopped = work.verifier is not None, asked.stops_when_decided
     trials, results = [], []
@@ -190,16 +180,12 @@ def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifa
         "problems_digest": work.problems.digest,
         "n_problems": len(ids),
         "n_left_out": work.problems.n_left_out,
-        "n": asked.n,
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "max_tokens": asked.max_tokens,
-        "seed": asked.seed,
+        **asked.params(),
+        **work.conditions.told(),
         "verifier": asked.verifier,
-        "stops_when_decided": stopped,
         "prompt": work.prompting.text("{question}")[-2000:],
-        "contamination": _contamination(overlap),
-        "overlaps": as_rows(overlap.overlaps, MOST_OVERLAPS),
+        "contamination": _contamination(work.overlap),
+        "overlaps": as_rows(work.overlap.overlaps, MOST_OVERLAPS),
         **{key: best[key] for key in ("batch", "seconds", "tokens_per_second")},
         "pass_at_1": _last(best, "coverage", 1),
         "pass_at_n": _last(best, "coverage", asked.n),
@@ -207,7 +193,7 @@ def _meta(store: Store, work: Work, overlap: Searched, made: Mapping[int, Artifa
         "best_of_n": _last(best, "best_of", asked.n),
         "results": results,
         "curves": curves_of(trials, has_verifier, stopped),
-        "difference": differences(store, trials, store.get_named("evaluation", asked.against)) if asked.against else None,
+        "difference": differences(store, trials, work.against) if work.against else None,
     }
 
 
@@ -222,8 +208,8 @@ def _contamination(overlap: Searched) -> str:
     return f"not known of {', '.join(overlap.unknown)}" if overlap.unknown else "none found"
 
 
-def _name(asked: Evaluation, work: Work) -> str:
-    if asked.name:
-        return asked.name
+def _name(work: Work) -> str:
+    if work.asked.name:
+        return work.asked.name
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{work.model.label}-{work.problems.name}").strip("_-")
     return (name if name[:1].isalpha() else f"on-{name}")[:64].rstrip("_-")

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilth.artifacts import Artifact, Named, Store
 from tilth.errors import UserError
+from tilth.evaluate.budgets import Trial, budget_difference, common_memory, shared_budgets
+from tilth.evaluate.samples import arranged
+from tilth.evaluate.votes import majority
 from tilth.pipeline.evaluation_results import N_BUDGETS, read_samples
 from tilth.pipeline.evaluation_samples import MEASURED_FILE, SAMPLES_FILE
-
-if TYPE_CHECKING:
-    from tilth.evaluate.budgets import Trial
 
 
 def trial_of(artifact: Artifact, run: str, problems: Sequence[str]) -> Trial:
     """The samples of one batch as arrays, with the bytes that they took."""
-    from tilth.evaluate.budgets import Trial
-    from tilth.evaluate.samples import arranged
-
     table = arranged(read_samples(artifact.path / SAMPLES_FILE), problems)
     measured = json.loads((artifact.path / MEASURED_FILE).read_text())
     return Trial(run, artifact.spec.params["batch"], table, measured["memory_bytes"])
@@ -41,12 +38,9 @@ def differences(store: Store, own: Sequence[Trial], other: Named) -> dict[str, A
     `equal_memory` is the same with the batches of each that needed no more than the larger of the other's: it is empty where
     one has no such batch. Coverage is left out where either was stopped when votes were decided.
     """
-    from tilth.evaluate.budgets import common_memory
-
     theirs = [trial_of(store.artifact(part), other.meta["run"], own[0].table.problems) for part in other.of("samples")]
     has_coverage = not any(_was_stopped(trial) for trial in (*own, *theirs))
-    # a run may be evaluated against itself: its names must differ for the memory of each to be looked at
-    memory = common_memory([_renamed(trial, f"{place}") for place, trials in enumerate((own, theirs)) for trial in trials])
+    memory = common_memory([own, theirs])
     found = {"against": other.name, **_curves(own, theirs, has_coverage, None), "memory_bytes": memory}
     try:
         found["equal_memory"] = _curves(own, theirs, has_coverage, memory)
@@ -55,20 +49,11 @@ def differences(store: Store, own: Sequence[Trial], other: Named) -> dict[str, A
     return found
 
 
-def _renamed(trial: Trial, run: str) -> Trial:
-    from dataclasses import replace
-
-    return replace(trial, run=run)
-
-
 def _was_stopped(trial: Trial) -> bool:
     return any(sample.finish_reason == "cancelled" for row in trial.table.rows for sample in row)
 
 
 def _curves(own: Sequence[Trial], theirs: Sequence[Trial], has_coverage: bool, memory: int | None) -> dict[str, Any]:
-    from tilth.evaluate.budgets import budget_difference, shared_budgets
-    from tilth.evaluate.votes import majority
-
     budgets_T = shared_budgets([*own, *theirs], N_BUDGETS)
     curves = {}
     for name, choose in {**({"coverage": None} if has_coverage else {}), "majority": majority}.items():

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 
-if TYPE_CHECKING:
-    from tilth.evaluate.budgets import Trial
-    from tilth.evaluate.samples import Sample, SampleTable
-    from tilth.evaluate.votes import Choose
+from tilth.evaluate.budgets import Trial, budget_curve, shared_budgets
+from tilth.evaluate.coverage import bootstrap, pass_at_k
+from tilth.evaluate.samples import Sample, SampleTable
+from tilth.evaluate.votes import Choose, accuracy_at_k, best_of, majority, weighted_majority
 
 N_BUDGETS = 40
 N_DRAWS = 100
 Result = dict[str, Any]
 
-CHOICES = ("majority", "best_of", "weighted")
-"""How an answer is chosen; all but the first need a verifier's scores."""
+CHOICES: dict[str, Choose] = {"majority": majority}
+"""How an answer is chosen."""
+SCORED_CHOICES: dict[str, Choose] = {"best_of": best_of, "weighted": weighted_majority}
+"""Those that need a verifier's scores."""
 
 
 def read_samples(path: Path, with_text: bool = False) -> Iterator[Sample]:
     """The samples of a file (samples/1), a row group at a time; without their texts unless asked, for these are most of it."""
-    from tilth.evaluate.samples import Sample
-
     columns = ["problem", "branch", "answer", "is_correct", "n_tokens", "finish_reason", "started", "finished", "score"]
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
@@ -43,72 +43,56 @@ def counts_of(samples: Iterable[Sample]) -> Result:
         n_tokens += sample.n_tokens
         n_unparsed += sample.is_complete and sample.answer is None
         seconds = max(seconds, sample.finished)
-    ended = {f"n_{reason}": ends[reason] for reason in ("stop", "length", "cancelled", "error", "duplicate")}
+    ended = {f"n_{reason}": ends[reason] for reason in ("stop", "length", "cancelled", "error", "refused", "duplicate")}
     return {"n_samples": sum(ends.values()), **ended, "n_unparsed": n_unparsed, "n_tokens": n_tokens, "seconds": seconds}
 
 
 def scores_of(table: SampleTable, n: int, has_verifier: bool, stopped_when_decided: bool) -> Result:
-    """By k: coverage (pass@k), reliability (pass^k) and the accuracy of each choice, over problems with k samples.
+    """By k: coverage (pass@k) and the accuracy of each choice, over problems with k samples.
 
     All with 95 % intervals over problems.
 
     Where votes were stopped, only that of the majority is told, of all n: what was cancelled is neither right nor wrong, and
     which samples were drawn depended on what the others said, so shares of right ones would be biased.
     """
-    from tilth.evaluate.coverage import pass_at_k, pass_power_k
-
     if stopped_when_decided:
         # the rows as they are: what was cancelled has no answer and does not vote, and a tie falls as it would have
-        return {"coverage": [], "majority": [_interval(n, _accuracy(table.rows, n, _choose("majority")))]}
+        return {"coverage": [], "majority": [_interval(n, _accuracy(table.rows, n, majority))]}
     ks = sorted({*(1 << i for i in range(n.bit_length())), n})
-    found: Result = {"coverage": [], "reliability": [], **{name: [] for name in CHOICES[: 3 if has_verifier else 1]}}
+    choices = _choices(has_verifier)
+    found: Result = {"coverage": [], **{name: [] for name in choices}}
     for k in (k for k in ks if k <= n):
         enough = table.n_complete_P >= k
         if not enough.any():
             break
         coverage_P = pass_at_k(table.n_complete_P[enough], table.n_correct_P[enough], k)
         found["coverage"].append(_interval(k, coverage_P))
-        reliability_P = pass_power_k(table.n_complete_P[enough], table.n_correct_P[enough], k)
-        found["reliability"].append(_interval(k, reliability_P))
         rows = [row for row, has_k in zip(table.complete_rows(), enough, strict=True) if has_k]
-        for name in found.keys() - {"coverage", "reliability"}:
-            found[name].append(_interval(k, _accuracy(rows, k, _choose(name))))
+        for name, choose in choices.items():
+            found[name].append(_interval(k, _accuracy(rows, k, choose)))
     return found
 
 
-def _accuracy(rows: Sequence[Sequence[Sample]], k: int, choose: Choose) -> Any:
-    from tilth.evaluate.votes import accuracy_at_k
+def _choices(has_verifier: bool) -> dict[str, Choose]:
+    return CHOICES | SCORED_CHOICES if has_verifier else CHOICES
 
+
+def _accuracy(rows: Sequence[Sequence[Sample]], k: int, choose: Choose) -> Any:
     return accuracy_at_k(rows, k, choose, N_DRAWS)
 
 
 def _interval(k: int, values: Any) -> Result:
-    from tilth.evaluate.coverage import bootstrap
-
     found = bootstrap(values)
     return {"k": k, "mean": found.mean, "low": found.low, "high": found.high, "n_problems": len(values)}
 
 
-def _choose(name: str) -> Choose:
-    from tilth.evaluate import votes
-
-    chosen: Mapping[str, Choose] = {
-        "majority": votes.majority,
-        "best_of": votes.best_of,
-        "weighted": votes.weighted_majority,
-    }
-    return chosen[name]
-
-
 def curves_of(trials: Sequence[Trial], has_verifier: bool, stopped_when_decided: bool) -> dict[str, list[Result]]:
     """Coverage and accuracies by seconds per problem, at each budget by the batch that had completed most samples."""
-    from tilth.evaluate.budgets import budget_curve, shared_budgets
-
     if not any(table.n_complete_P.any() for table in (trial.table for trial in trials)):
         return {}
     budgets_T = shared_budgets(trials, N_BUDGETS)
     wanted: dict[str, Choose | None] = {} if stopped_when_decided else {"coverage": None}
-    wanted |= {name: _choose(name) for name in CHOICES[: 3 if has_verifier and not stopped_when_decided else 1]}
+    wanted |= _choices(has_verifier and not stopped_when_decided)
     curves = {}
     for name, choose in wanted.items():
         curve = budget_curve(trials, budgets_T, choose)

@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,67 +18,23 @@ from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import write_atomically
 from tilth.contracts import SAMPLES
 from tilth.errors import TilthError
+from tilth.pipeline.evaluation import Evaluation
+from tilth.pipeline.evaluation_conditions import Conditions
 from tilth.pipeline.evaluation_results import counts_of, read_samples
 from tilth.pipeline.parquet import Writer, write_table
+from tilth.pipeline.problem_overlap import Searched
 from tilth.pipeline.problem_sets import ProblemSet
 
 if TYPE_CHECKING:
     from tilth.evaluate.problems import Problem
     from tilth.evaluate.prompting import Prompting
     from tilth.evaluate.samples import Sample
-    from tilth.evaluate.solving import Scorer, Solving
+    from tilth.evaluate.solving import Scorer
+    from tilth.models.decoder import Decoder
 
 MEASURED_FILE, SAMPLES_FILE = "measured.json", "samples.parquet"
+_PROGRESS_FILE = "progress.json"
 Told = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What is asked of whom: a run or a model's folder, problems (`problem_set`), and how samples are drawn.
-
-    batches: a sweep, each measured by itself. shots: FILE:K; template: with `{question}`; stops: strings that end an answer.
-    memory_bytes caps the states of the engine. verifier: a run of classes, or RUN:CLASS. contaminated_too: also where the run
-    was trained on some of the problems. against: an evaluation of the same problems to be compared with.
-    """
-
-    run: str
-    problems: str
-    n: int = 16
-    batches: tuple[int, ...] = (64,)
-    max_tokens: int = 512
-    temperature: float = 0.8
-    top_p: float = 1.0
-    seed: int = 0
-    at_once: int | None = None
-    limit: int | None = None
-    shots: str | None = None
-    template: str | None = None
-    stops: tuple[str, ...] | None = None
-    verifier: str | None = None
-    stops_when_decided: bool = False
-    contaminated_too: bool = False
-    against: str | None = None
-    uses_cache: bool = False
-    memory_bytes: int | None = None
-    device: str = "cpu"
-    n_threads: int | None = None
-    name: str | None = None
-
-    def solving(self, batch: int) -> Solving:
-        """How one batch is drawn. Raises UserError for numbers that cannot be."""
-        from tilth.evaluate.solving import Solving
-        from tilth.inference.sampling import Sampling
-
-        return Solving(
-            n=self.n,
-            batch=batch,
-            max_tokens=self.max_tokens,
-            sampling=Sampling(temperature=self.temperature, top_p=self.top_p),
-            seed=self.seed,
-            at_once=self.at_once,
-            stops_when_decided=self.stops_when_decided,
-            uses_cache=self.uses_cache,
-        )
 
 
 @dataclass(frozen=True)
@@ -88,12 +45,12 @@ class FoundModel:
     folder: Path
     digest: str
     run: Named | None
-    chosen: str | None = None  # of a verifier: the class that was named
+    right_class: int | None = None  # of a verifier: the number of the class of right solutions
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that an attempt at one batch needs."""
+    """All that was found before anything is drawn; against: what the other evaluation's name stood for then."""
 
     asked: Evaluation
     model: FoundModel
@@ -101,30 +58,73 @@ class Work:
     problems: ProblemSet
     prompting: Prompting
     stops: tuple[str, ...]
-    loaded: dict[str, Any] = field(default_factory=dict)  # models, once loaded
+    conditions: Conditions
+    overlap: Searched
+    against: Named | None
+
+    @property
+    def n_requests(self) -> int:
+        """How many there are of all batches together."""
+        widths = [self.asked.solving(batch) for batch in set(self.asked.batches)]
+        return sum(len(self.problems.problems) * (1 if how.is_greedy else -(-how.n // how.width)) for how in widths)
 
 
-def sample(store: Store, spec: Spec, work: Work, batch: int, on_samples: Told | None) -> Artifact:
-    """Draw what is missing, a file for each request; then one file of all becomes the artifact."""
+class Models:
+    """The model of an evaluation and its verifier, opened when the first batch needs them and there for the others."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    @cached_property
+    def model(self) -> Decoder:
+        """The one that is evaluated."""
+        from tilth.evaluate.engines import open_model
+
+        return open_model(self._work.model.folder, self._work.asked.device, self._work.asked.dtype)
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        """What the verifier says; None without one."""
+        from tilth.evaluate.engines import open_model
+        from tilth.evaluate.prompting import Coder
+        from tilth.evaluate.verifier import Verifier
+
+        found = self._work.verifier
+        if found is None:
+            return None
+        assert found.right_class is not None
+        seq_len = found.run.meta.get("seq_len") if found.run else None
+        model, tokenizer = open_model(found.folder, self._work.asked.device), Coder.open(found.folder).tokenizer
+        return Verifier(model, tokenizer, found.right_class, seq_len).score
+
+
+def sample(store: Store, spec: Spec, work: Work, models: Models, batch: int, on_samples: Told | None) -> Artifact:
+    """Draw what is missing, a file for each request; then one file of all becomes the artifact.
+
+    Raises TilthError where a sample failed: what did not stays for the next attempt. What was refused would be so again.
+    """
     folder = store.work_folder(spec)
     parts = folder / "parts"
     parts.mkdir(exist_ok=True)
     for leftover in parts.glob(".*"):
         leftover.unlink()
-    measured = _Measured(folder / "measured.json")
+    progress = _Progress(folder / _PROGRESS_FILE)
     kept = list(_kept(parts))
-    _draw(work, batch, parts, kept, measured, on_samples)
+    _draw(work, models, batch, parts, kept, progress, on_samples)
     kept.clear()
     order = {problem.id: place for place, problem in enumerate(work.problems.problems)}
     final = folder / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     counts = _join(parts, final / SAMPLES_FILE, len(order))
-    (final / MEASURED_FILE).write_text(json.dumps({**measured.values, "device": spec.params["device"]}))
-    if counts["n_error"] == counts["n_samples"]:
+    (final / MEASURED_FILE).write_text(json.dumps({**progress.values, "device": work.conditions.device}))
+    if counts["n_error"] + counts["n_refused"] == counts["n_samples"]:
         shutil.rmtree(folder)
         raise TilthError("every sample failed", work.model.label, f"The first said: {counts['error']}")
-    made = store.adopt(spec, final, {key: counts[key] for key in ("n_samples", "n_tokens", "n_error", "n_unparsed")})
+    if counts["n_error"]:
+        what = f"{counts['n_error']:,} of {counts['n_samples']:,} samples failed, the first with: {counts['error']}"
+        raise TilthError(what, f"{work.model.label}, batch {batch}", "The same command again asks for them and keeps all others.")
+    made = store.adopt(spec, final, {key: counts[key] for key in ("n_samples", "n_tokens", "n_refused", "n_unparsed")})
     store.note_time(spec, counts["seconds"])
     shutil.rmtree(folder)
     return made
@@ -140,7 +140,7 @@ def _kept(parts: Path) -> Iterator[Sample]:
             yield from samples
 
 
-class _Measured:
+class _Progress:
     """What no request tells: how often the work was begun, and the most bytes of weights and states over all attempts."""
 
     def __init__(self, path: Path) -> None:
@@ -163,7 +163,9 @@ class _Measured:
         return {"n_attempts": self.n_attempts, "memory_bytes": self.memory_bytes}
 
 
-def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured: _Measured, on_samples: Told | None) -> None:
+def _draw(
+    work: Work, models: Models, batch: int, parts: Path, kept: Sequence[Sample], progress: _Progress, on_samples: Told | None
+) -> None:
     """Solve what `kept` does not hold.
 
     Seconds go on from the last that was kept: a request that a kill broke off is drawn anew and takes its time again, so a
@@ -172,14 +174,15 @@ def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured:
     from tilth.evaluate.engines import longest_prompt, make_engine
     from tilth.evaluate.prompting import Coder
     from tilth.evaluate.solving import solve
+    from tilth.inference.devices import current_device, find_device
 
     how = work.asked.solving(batch)
     places = {problem.id: place for place, problem in enumerate(work.problems.problems)}
     if on_samples:
         for problem, _ in sorted({(sample.problem, 0 if how.is_greedy else sample.branch // how.width) for sample in kept}):
             on_samples(f"batch {batch}: problem {problem}, kept")
-    with _threads(work.asked.n_threads):
-        model, scorer = _load(work)
+    with _threads(work.conditions.n_threads), current_device(find_device(work.asked.device)):
+        model, scorer = models.model, models.scorer
         coder = Coder.open(work.model.folder, work.stops)
         texts = [work.prompting.text(problem.question) for problem in work.problems.problems]
         engine = make_engine(model, how, longest_prompt(coder, texts), work.asked.memory_bytes)
@@ -192,37 +195,17 @@ def _draw(work: Work, batch: int, parts: Path, kept: Sequence[Sample], measured:
             first = samples[0]
             place = places[first.problem]
             _write(parts / f"{first.branch:06d}-{place:08d}.parquet", asked[place], samples, batch)
-            measured.note(engine.weight_bytes + engine.most_bytes)
+            progress.note(engine.weight_bytes + engine.most_bytes)
             if on_samples:
                 on_samples(f"batch {batch}: problem {first.problem}")
 
 
-def _load(work: Work) -> tuple[Any, Scorer | None]:
-    """The model and the verifier, once for all batches."""
-    from tilth.evaluate.engines import open_model
-
-    if "model" not in work.loaded:
-        work.loaded["model"] = open_model(work.model.folder, work.asked.device)
-        work.loaded["scorer"] = _scorer(work.verifier, work.asked.device) if work.verifier else None
-    return work.loaded["model"], work.loaded["scorer"]
-
-
-def _scorer(found: FoundModel, device: str) -> Scorer:
-    from tilth.evaluate.engines import open_model
-    from tilth.evaluate.prompting import Coder
-    from tilth.evaluate.verifier import Verifier
-
-    seq_len = found.run.meta.get("seq_len") if found.run else None
-    tokenizer = Coder.open(found.folder).tokenizer
-    return Verifier(open_model(found.folder, device), tokenizer, int(found.chosen or 0), seq_len).score
-
-
 @contextlib.contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
+def _threads(wanted: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
+    torch.set_num_threads(wanted)
     try:
         yield
     finally:
@@ -242,6 +225,8 @@ def _join(parts: Path, out: Path, n_problems: int) -> dict[str, Any]:
     """All requests in one file, problem by problem, a row group each; what they come to as counts."""
     import pyarrow.parquet as pq
 
+    from tilth.evaluate.samples import REFUSED
+
     by_problem: dict[str, list[Path]] = {}
     for path in sorted(parts.glob("*.parquet")):
         by_problem.setdefault(path.stem.partition("-")[2], []).append(path)
@@ -254,5 +239,5 @@ def _join(parts: Path, out: Path, n_problems: int) -> dict[str, Any]:
             writer.write(table)
             if not error:
                 rows = table.select(["finish_reason", "text"]).to_pylist()
-                error = next((row["text"] for row in rows if row["finish_reason"] == "error"), "")
+                error = next((row["text"] for row in rows if row["finish_reason"] in ("error", REFUSED)), "")
     return {**counts_of(read_samples(out)), "error": error}

@@ -88,11 +88,13 @@ def _with_ancestors(store: Store, runs: Iterable[str]) -> tuple[list[str], list[
         known.append(run)
         named = store.find_named("run", run)
         meta: Mapping[str, Any] = named.meta if named else {}
-        waiting += [str(meta[key]) for key in ("base", "initial") if meta.get(key)]
-        for origin, digest in meta.get("origins", {}).items():
+        digests: Mapping[str, str] = meta.get("origins", {})
+        for origin in dict.fromkeys(str(meta[key]) for key in ("base", "initial") if meta.get(key)):
             now = store.find_named("run", origin)
-            if now is not None and now.one("train").digest != digest:
+            if now is not None and now.one("train").digest != digests.get(origin, now.one("train").digest):
                 gone.append(f"{origin} as it was for {run}")
+            else:
+                waiting.append(origin)
     return known, gone
 
 

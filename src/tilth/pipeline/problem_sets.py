@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,19 +60,17 @@ def problem_set(wanted: str, limit: int | None = None) -> ProblemSet:
 
 def _arithmetic(wanted: str) -> list[Problem]:
     """Generated ones: the questions that training never gets."""
-    import inspect
-
-    from tilth.corpus.questions.arithmetic import problems
+    from tilth.corpus.questions.arithmetic import Arithmetic
     from tilth.evaluate.problems import Problem
 
-    known = list(inspect.signature(problems).parameters)
+    known = [field.name for field in fields(Arithmetic)]
     settings: dict[str, int | str] = {"n": N_ARITHMETIC, "seed": 0, "split": "evaluation"}
     for word in filter(None, wanted.partition(":")[2].split(",")):
         key, equals, value = word.partition("=")
         if key not in known or not equals:
             raise UserError(f"`{word}` is no setting of arithmetic", "--problems", did_you_mean(key, known))
         settings[key] = int(value) if value.lstrip("-").isdigit() else value
-    made = problems(**settings)  # type: ignore[arg-type]
+    made = Arithmetic(**settings).problems()  # type: ignore[arg-type]
     return [Problem(str(number), one.question, one.answer) for number, one in enumerate(made, 1)]
 
 

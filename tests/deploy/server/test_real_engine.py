@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 
 from tilth.deploy.delta import compress
 from tilth.deploy.delta_file import apply_delta, save_delta
+from tilth.deploy.server import serve as serving
 from tilth.deploy.server.limits import Limits
 from tilth.deploy.server.serve import ServeOptions, end_of_text, open_served
 from tilth.deploy.server.state_room import StateRoom
@@ -268,3 +271,24 @@ def test_the_end_of_text_of_an_imported_model(tmp_path: Path) -> None:
     assert end_of_text(tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "</s>"}}')
     assert end_of_text(tmp_path) == "</s>"
+
+
+def test_a_served_model_is_opened_while_its_device_is_current(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now: list[torch.device] = []
+    opened: list[list[torch.device]] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        now.append(device)
+        yield
+        now.pop()
+
+    def opens(*words: Any) -> Any:
+        opened.append(list(now))
+        return open_served(*words)
+
+    monkeypatch.setattr(serving, "current_device", current)
+    monkeypatch.setattr(serving, "open_served", opens)
+    monkeypatch.setattr(serving, "run_process", lambda *words, **options: 0)
+    assert serving.serve(world.options) == 0
+    assert opened == [[torch.device("cpu")]]

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from tilth.corpus.questions.problem import Problem
 from tilth.errors import RecipeError, did_you_mean
@@ -103,17 +104,9 @@ class Arithmetic:
         return [number for number in range(2, min(MAX_FACTOR, value) + 1) if value % number == 0]
 
 
-def problems(
-    n: int,
-    seed: int = 0,
-    *,
-    n_steps: int | tuple[int, int] = (2, 4),
-    largest: int = 99,
-    operators: str = "+-",
-    split: str = "train",
-) -> Iterator[Problem]:
+def problems(n: int, seed: int = 0, **settings: Any) -> Iterator[Problem]:
     """The problems of `Arithmetic` with these settings."""
-    return Arithmetic(n=n, seed=seed, n_steps=n_steps, largest=largest, operators=operators, split=split).problems()
+    return Arithmetic(n=n, seed=seed, **settings).problems()
 
 
 def apply(value: int, operator: str, number: int) -> int:

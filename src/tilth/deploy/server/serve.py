@@ -18,7 +18,7 @@ from tilth.deploy.server.running import run_process
 from tilth.deploy.server.service import Served
 from tilth.deploy.server.state_room import StateRoom
 from tilth.deploy.store import DeltaStore, check_name
-from tilth.inference.devices import find_device
+from tilth.inference.devices import current_device, find_device
 from tilth.inference.engine.engine import Engine
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.tenants.bank import TenantBank
@@ -59,8 +59,8 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> int:
     device = check_before_loading(replace(options, ports=ports))
     if options.n_threads is not None:
         torch.set_num_threads(options.n_threads)
-    model = load_model(options.base).to(device)
-    served, store = open_served(options, model)
+    with current_device(device):  # the engine tries the model before its own thread runs
+        served, store = open_served(options, load_model(options.base).to(device))
     assert served.room is not None
     longest = served.room.new_tokens(0, 1)
     limits = replace(options.limits, max_context_tokens=longest, max_samples=options.engine.max_rows)

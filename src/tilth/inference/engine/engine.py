@@ -13,6 +13,7 @@ import torch
 
 from tilth.inference.cache.policies.policy import Policy
 from tilth.inference.cache.quantized import Exact
+from tilth.inference.devices import current_device
 from tilth.inference.engine.batch import DecodeBatch
 from tilth.inference.engine.choosing import Chosen, choose
 from tilth.inference.engine.counts import Counts
@@ -134,6 +135,11 @@ class Engine:
 
     def run(self, stop: threading.Event) -> None:
         """The engine's thread: iterate, or wait for a request, until stop is set; what then is unfinished is cancelled."""
+        with current_device(self._model.embedding.weight.device):
+            self._iterate(stop)
+        self._end_all(FinishReason.CANCELLED, "the engine has stopped")
+
+    def _iterate(self, stop: threading.Event) -> None:
         while not stop.is_set():
             with self._desk.changed:
                 self._desk.changed.wait_for(lambda: not self._n_visitors, IDLE_SECONDS)
@@ -146,7 +152,6 @@ class Engine:
             if not has_worked:
                 with self._desk.changed:
                     self._desk.changed.wait_for(lambda: self._desk.has_news or stop.is_set(), IDLE_SECONDS)
-        self._end_all(FinishReason.CANCELLED, "the engine has stopped")
 
     def step(self) -> bool:
         """One iteration; False when there was nothing to do."""

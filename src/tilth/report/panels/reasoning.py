@@ -23,8 +23,8 @@ _POINT = """[{"seconds": "DOUBLE", "mean": "DOUBLE", "low": "DOUBLE", "high": "D
 "batch": "BIGINT"}]"""
 _SCORE = '[{"k": "BIGINT", "mean": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE"}]'
 _RESULT = f"""[{{"batch": "BIGINT", "seconds": "DOUBLE", "tokens_per_second": "DOUBLE", "memory_bytes": "BIGINT",
-"n_samples": "BIGINT", "n_unparsed": "BIGINT", "n_error": "BIGINT", "n_cancelled": "BIGINT", "coverage": {_SCORE},
-"majority": {_SCORE}, "best_of": {_SCORE}}}]"""
+"n_samples": "BIGINT", "n_unparsed": "BIGINT", "n_refused": "BIGINT", "n_cancelled": "BIGINT", "coverage": {_SCORE},
+"majority": {_SCORE}, "best_of": {_SCORE}, "weighted": {_SCORE}}}]"""
 
 
 @panel("Reasoning", order=87, per_corpus=False)
@@ -124,8 +124,8 @@ def _label(point: Row) -> str:
 
 
 def _table(scope: Scope, evaluations: str, members: Sequence[Row]) -> Table:
-    columns = ["evaluation", "run", "samples each", "temperature", "batch", "pass@1", "pass@n", "maj@n", "best of n"]
-    columns += ["no answer", "failed", "tokens/s", "seconds", "memory", "trained on them"]
+    columns = ["evaluation", "run", "samples each", "temperature", "batch", "pass@1", "pass@n", "maj@n", "best of n", "weighted"]
+    columns += ["no answer", "refused", "tokens/s", "seconds", "memory", "trained on them"]
     body: list[list[Cell | str]] = []
     for row in members:
         results = scope.rows(
@@ -139,8 +139,9 @@ def _table(scope: Scope, evaluations: str, members: Sequence[Row]) -> Table:
                 _score(result["coverage"], row["n"], f"{key}/pass_at_n"),
                 _score(result["majority"], row["n"], f"{key}/majority"),
                 _score(result["best_of"], row["n"], f"{key}/best_of_n"),
+                _score(result["weighted"], row["n"], f"{key}/weighted"),
             ]
-            ends = [Cell(result[name], name=f"{key}/{name}") for name in ("n_unparsed", "n_error")]
+            ends = [Cell(result[name], name=f"{key}/{name}") for name in ("n_unparsed", "n_refused")]
             speed = Cell(result["tokens_per_second"], name=f"{key}/tokens_per_second")
             took = Cell(result["seconds"], seconds(result["seconds"]), f"{key}/seconds")
             memory = Cell(result["memory_bytes"], size(result["memory_bytes"]))
