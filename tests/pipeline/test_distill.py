@@ -204,15 +204,15 @@ def test_the_teachers_pass_is_taken_up_where_it_was_killed(taught: Path, tmp_pat
 
 
 def _fail_at(patch: pytest.MonkeyPatch, n: int) -> None:
-    real, calls = teacher_pass.write_step, []
+    real, calls = teacher_pass.written_step, []
 
-    def write(*arguments: Any) -> None:
+    def written(*arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == n:
             raise KeyboardInterrupt
-        real(*arguments)
+        return real(*arguments)
 
-    patch.setattr(teacher_pass, "write_step", write)
+    patch.setattr(teacher_pass, "written_step", written)
 
 
 def test_more_layers_can_be_replaced_step_by_step_and_the_residual_changed(taught: Path, tmp_path: Path) -> None:
