@@ -6,14 +6,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tilth.artifacts.atomic import disk_errors, is_locked, locked
+from tilth.artifacts.atomic import disk_errors
 from tilth.errors import StaleError, TrainError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
@@ -38,7 +38,7 @@ from tilth.trainer.parallel import add_up_gradients, add_up_slices, clip_gradien
 from tilth.trainer.saving import Checkpointer
 from tilth.trainer.spikes import SpikeGuard
 from tilth.trainer.throughput import speed
-from tilth.trainer.world import World, join_world
+from tilth.trainer.world import World, join_world, sole_use
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
@@ -97,21 +97,6 @@ def train(
             _take_steps(run, on_step)
         model = whole_model(run.model, world)
         return world.from_first(lambda: _finish(run, model))
-
-
-@contextlib.contextmanager
-def sole_use(work_dir: Path, world: World) -> Iterator[None]:
-    """Keep a second run out of `work_dir`: both would cut back the record of the other."""
-    if not world.is_first:
-        yield
-        return
-    with disk_errors(work_dir):
-        work_dir.mkdir(parents=True, exist_ok=True)
-    lock = work_dir / ".lock"
-    if is_locked(lock):
-        raise TrainError("another process is training here", where=str(work_dir), fix="Wait for it, or use another work folder.")
-    with locked(lock):
-        yield
 
 
 @dataclass

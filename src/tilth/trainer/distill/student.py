@@ -56,7 +56,7 @@ def student_config(teacher: ModelConfig, layers: str, changes: Mapping[str, Any]
             known = [name for name in CHANGEABLE if name != "layers"]
             raise RecipeError(f"a student has the `{name}` of its teacher", "the student's model", did_you_mean(name, known))
     pattern = parse_pattern(layers)
-    _check_depth(teacher.pattern, pattern)
+    check_depth(teacher.pattern, pattern)
     replaced = _different(teacher.pattern, pattern)
     keeps_recurrent = any(letter != "A" for number, letter in enumerate(pattern) if number not in replaced)
     shapes = {} if keeps_recurrent or not replaced else _attention_shapes(teacher)
@@ -104,7 +104,7 @@ def make_student(origin: Decoder, config: ModelConfig, from_attention: bool = Tr
 
 def check_layers(teacher: Decoder, student: Decoder) -> tuple[int, ...]:
     """The replaced layers of a student, to be compared with those of its teacher one by one. Raises RecipeError."""
-    _check_depth(teacher.config.pattern, student.config.pattern)
+    check_depth(teacher.config.pattern, student.config.pattern)
     if (old := teacher.config.d_model) != (new := student.config.d_model):
         raise RecipeError(f"the student's d_model is {new}, its teacher's {old}", "ModelConfig.d_model")
     if student.ranks.size > 1:
@@ -196,7 +196,7 @@ def _read_by_mixers(model: Decoder, numbers: Sequence[int]) -> dict[int, Tensor]
 
 def _check(origin: Decoder, config: ModelConfig, from_attention: bool) -> None:
     old = origin.config
-    _check_depth(old.pattern, config.pattern)
+    check_depth(old.pattern, config.pattern)
     was, now = old.to_dict(), config.to_dict()
     if others := differences(was, now | {name: was[name] for name in CHANGEABLE}, "model."):
         fix = "Change only " + ", ".join(CHANGEABLE) + "."
@@ -233,7 +233,8 @@ def _check_attention_fits(number: int, before: str, after: str, config: ModelCon
         )
 
 
-def _check_depth(old: str, new: str) -> None:
+def check_depth(old: str, new: str) -> None:
+    """Raise RecipeError for a student whose pattern has more or fewer letters than its teacher's."""
     if len(old) != len(new):
         fix = f"Give one letter for each layer of the teacher, {old}."
         raise RecipeError(f"the student has {len(new)} layers, its teacher {len(old)}", "layers", fix)

@@ -23,8 +23,7 @@ from tilth.trainer.distill.stored_logits import Header, has_step, sweep, write_h
 from tilth.trainer.distill.teacher import load_teacher
 from tilth.trainer.execution import autocast
 from tilth.trainer.failures import memory_errors
-from tilth.trainer.loop import sole_use
-from tilth.trainer.world import World, join_world
+from tilth.trainer.world import World, join_world, sole_use
 
 
 def store_logits(
@@ -35,12 +34,25 @@ def store_logits(
     k: int | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Header:
+    """`write_logits` in a world of its own. Raises TrainError, too, while another process does the same (beside `folder`)."""
+    with join_world(config.device) as world, sole_use(folder.parent, world):
+        return write_logits(teacher, config, sources, folder, world, k, on_step)
+
+
+def write_logits(
+    teacher: Path,
+    config: TrainConfig,
+    sources: Path | Sequence[Source],
+    folder: Path,
+    world: World,
+    k: int | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Header:
     """Write what `teacher` says of each sequence of a run with `config`: of all ids, or of the `k` likeliest and the rest.
 
-    A call that was killed goes on after the last whole step. Under `torchrun` every process calls this and takes its share of
-    the steps. Raises RecipeError for a k that the vocabulary does not have, TrainError for logits that are not finite, or
-    while another process does the same (a lock beside `folder`), StaleError for another tokenizer, StoreError when the disk is
-    full.
+    A call that was killed goes on after the last whole step. Every process of `world` calls this, nobody else for this folder,
+    and takes its share of the steps. Raises RecipeError for a k that the vocabulary does not have, TrainError for logits that
+    are not finite or when memory is out, StaleError for another tokenizer, StoreError when the disk is full.
     """
     model_config = load_config(teacher)
     if k is not None and not 1 <= k <= model_config.vocab_size:
@@ -49,11 +61,7 @@ def store_logits(
             where="Distill(cached_logits=...)",
             fix=f'Give a number from 1 to {model_config.vocab_size}, or "all".',
         )
-    with (
-        join_world(config.device) as world,
-        sole_use(folder.parent, world),
-        memory_errors(folder.parent, config, world.size, is_training=False),
-    ):
+    with memory_errors(folder.parent, config, world.size, is_training=False):
         tokens = open_tokens(sources, model_config)
         model = load_teacher(teacher, model_config.vocab_size, tokens, world.device)
         header = Header.of(config, tokens, model_config.vocab_size, k)
