@@ -168,14 +168,16 @@ def _run_of(store: Store, role: str, name: str) -> tuple[Named, Artifact]:
 
 
 def _check_tokenizers(store: Store, recipe: Distill, run: Named, model: Artifact) -> None:
-    """Refuse subsets whose ids mean something else than the model's, as they are, without their tokens."""
-    own = (model.path / "tokenizer.json").read_bytes()
+    """Refuse subsets whose texts the model would misread, as they are, without their tokens."""
+    from tilth.tokenize.bpe import Tokenizer
+
+    own = Tokenizer.open(model.path)
     for name in [recipe.subset] if isinstance(recipe.subset, str) else sorted(recipe.subset):
-        subset = store.get_named("subset", name)
-        parts = subset.of("tokenizer")
-        if not parts or (store.artifact(parts[0]).path / "tokenizer.json").read_bytes() != own:
+        parts = store.get_named("subset", name).of("tokenizer")
+        difference = own.difference(Tokenizer.open(store.artifact(parts[0]).path)) if parts else "it has none"
+        if difference:
             raise RecipeError(
-                f"run `{run.name}` was trained with another tokenizer than that of subset `{name}`",
+                f"run `{run.name}` was trained with another tokenizer than that of subset `{name}`: {difference}",
                 where=f"subset/{name}",
                 fix="Pick the subset from a corpus that is built with the tokenizer of the teacher.",
             )

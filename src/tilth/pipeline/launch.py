@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from tilth.pipeline.recipe import Train
 from tilth.pipeline.run_sources import RunData, run_data, token_inputs
 from tilth.pipeline.tokenise import SPLITS
 
+log = logging.getLogger(__name__)
 DOCUMENT_LOSSES_FILE = "document_losses.parquet"
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
 # What a trace needs of a run's settings, and what lists of runs show.
@@ -122,7 +124,7 @@ def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:
-            folder, losses = _final_folder(work, train[0].folder)
+            folder, losses = _final_folder(work)
             stats = {
                 **_ends(losses),
                 "start_validation_loss": result.start_validation_loss,
@@ -136,23 +138,20 @@ def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[
     return done, {key: getattr(result, key) for key in MEASURED}
 
 
-def _final_folder(work: Path, tokens: Path) -> tuple[Path, list[float]]:
+def _final_folder(work: Path) -> tuple[Path, list[float]]:
     """What of a finished training becomes the run: weights, configuration, tokenizer, losses (those of steps are returned)."""
     import pyarrow as pa
 
     from tilth.contracts import LOSSES
     from tilth.pipeline.parquet import write_table
-    from tilth.tokenize.bpe import Tokenizer
-    from tilth.tokenize.text_ends import write_text_ends
+    from tilth.tokenize.text_ends import CONFIG_FILE as TEXT_ENDS_FILE
 
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        shutil.copy(work / name, final / name)
-    write_text_ends(final, Tokenizer.open(tokens))
-    if (work / DOCUMENT_LOSSES_FILE).exists():
-        shutil.copy(work / DOCUMENT_LOSSES_FILE, final / DOCUMENT_LOSSES_FILE)
+    for name in ("model.safetensors", "config.json", "tokenizer.json", TEXT_ENDS_FILE, DOCUMENT_LOSSES_FILE):
+        if (work / name).exists():
+            shutil.copy(work / name, final / name)
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
     rows = [{field: line.get(field) for field in LOSSES.schema.names} for line in lines]
     write_table(final / "losses.parquet", pa.Table.from_pylist(rows, schema=LOSSES.schema), LOSSES)
@@ -234,6 +233,14 @@ def _run_meta(job: Job) -> dict[str, Any]:
 
 
 def _check_same_tokenizer(name: str, initial: Artifact, tokens: Artifact) -> None:
-    if (initial.path / "tokenizer.json").read_bytes() != (tokens.path / "tokenizer.json").read_bytes():
+    """Refuse other ids. A fine-tune may learn another token that ends or begins a text, as a chat does: that is told."""
+    from tilth.tokenize.bpe import Tokenizer
+
+    own, new = (Tokenizer.open(each.path) for each in (initial, tokens))
+    difference = own.difference(new)
+    if own.digest != new.digest:
         fix = "Pick the subset from the corpus that the initial run was trained on."
-        raise RecipeError(f"run `{name}` was trained with another tokenizer than this subset's", f"run/{name}", fix)
+        what = f"run `{name}` was trained with another tokenizer than this subset's: {difference}"
+        raise RecipeError(what, f"run/{name}", fix)
+    if difference:
+        log.warning("run `%s`: %s, which is learnt anew", name, difference)

@@ -21,6 +21,7 @@ from tilth.models.weights import save_model, weights_digest
 from tilth.tokenize.mixed_order import MixedOrder
 from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
+from tilth.tokenize.text_ends import write_text_ends
 from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_inputs, count_targets, micro_batches, open_tokens, require_targets
@@ -268,7 +269,9 @@ def _is_due(n_done: int, every: int, n_steps: int) -> bool:
 def _finish(run: _Run, model: Decoder) -> TrainResult:
     """Publish the model of the last step. Every part can be repeated: a kill here is made good by the next call."""
     with disk_errors(run.work_dir):
-        digest = save_model(run.work_dir, model, (run.tokens.folder / "tokenizer.json").read_bytes())
+        tokenizer = run.tokens.sets[0].tokenizer()
+        digest = save_model(run.work_dir, model, tokenizer.data)
+        write_text_ends(run.work_dir, tokenizer)
     lines = read_metrics(run.work_dir)
     if not lines:
         raise TrainError("metrics.jsonl of a finished run is missing or empty", where=str(run.work_dir))

@@ -216,6 +216,21 @@ def test_a_teacher_of_another_vocabulary_is_refused(distil: Run, tokens: Path, t
         distil(tokens=folder, initial=None)
 
 
+def test_a_teacher_whose_texts_begin_otherwise_is_refused(run: Run, teacher: Path, config: TrainConfig, tmp_path: Path) -> None:
+    """The folder of a run says what its texts begin with, so it is known of a teacher whose tokenizer.json is the same."""
+    data = train_bpe(["some words about cheese and rails"] * 5, 290, special_tokens=["<begin>"])
+    kinds = {"plain": Tokenizer(data), "begun": Tokenizer(data, begin_id=Tokenizer(data).special_ids["<begin>"])}
+    for name, tokenizer in kinds.items():
+        (tmp_path / f"{name}-set").mkdir()
+        write_tokens(tmp_path / f"{name}-set", iter([(bytes(16), "a", 0, np.arange(1, 200))]), tokenizer)
+    small = {"steps": 1, "warmup_steps": 0, "model_config": load_model(teacher).config}
+    taught = run("taught", tokens=tmp_path / "begun-set", **small).folder
+    kd = {**small, "objective": "distillation", "teacher": taught}
+    assert run("same", tokens=tmp_path / "begun-set", **kd).steps == 1
+    with pytest.raises(StaleError, match=r"its texts begin with `<begin>`, these with `<\|endoftext\|>`"):
+        run("other", tokens=tmp_path / "plain-set", **kd)
+
+
 def test_settings_that_cannot_be_are_refused(distil: Run, run: Run, student: Path, teacher: Path) -> None:
     with pytest.raises(RecipeError, match="needs a teacher"):
         distil(teacher=None)

@@ -12,6 +12,7 @@ import torch
 from tilth.errors import RecipeError, StaleError
 from tilth.models.decoder import Decoder
 from tilth.models.weights import load_config, load_model, weights_digest
+from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.trainer.config import OF_TEACHER, TrainConfig
 from tilth.trainer.data import open_tokens
@@ -56,16 +57,17 @@ def identity_of(teacher: Decoder | StoredLogits | None) -> dict[str, Any]:
 def load_teacher(folder: Path, vocab_size: int, tokens: TokenMixture, device: torch.device) -> Decoder:
     """The model of `folder` in fp32 on `device`, whole in every process, without gradients.
 
-    Raises StaleError when it means something else by an id than `tokens`, RecipeError for other ids than `vocab_size`.
+    Raises StaleError when it would misread `tokens` (see Tokenizer.difference), RecipeError for other ids than `vocab_size`.
     """
     teacher = load_model(folder).float()  # autocast makes the products bf16 as it does the student's
-    tokenizer = folder / "tokenizer.json"
-    if tokenizer.exists() and tokenizer.read_bytes() != (tokens.folder / "tokenizer.json").read_bytes():
-        raise StaleError(
-            "the teacher was trained with another tokenizer than these tokens, so the same id would mean another token",
-            where=str(tokenizer),
-            fix="Tokenise the subset with the teacher's tokenizer.json, or take a teacher of this tokenizer.",
-        )
+    if (folder / "tokenizer.json").exists():
+        difference = Tokenizer.open(folder).difference(tokens.sets[0].tokenizer())
+        if difference:
+            raise StaleError(
+                f"the teacher was trained with another tokenizer than these tokens: {difference}",
+                where=str(folder / "tokenizer.json"),
+                fix="Tokenise the subset with the teacher's tokenizer, or take a teacher of this one.",
+            )
     if teacher.config.vocab_size != vocab_size:
         raise RecipeError(
             f"the teacher predicts {teacher.config.vocab_size} ids, the student {vocab_size}",
