@@ -29,8 +29,8 @@ from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Bpe, Corpus, Distill, Train
 from tilth.pipeline.trace import trace
 from tilth.pipeline.why import Why
+from tilth.trainer import given
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.distill import teacher as teachers
 from tilth.trainer.distill import teacher_pass
 from tilth.trainer.distill.student import student_config
 
@@ -165,7 +165,7 @@ def test_stored_logits_serve_a_second_student_without_the_teacher(
         n_logits = len(list((project.store.root / "artifacts" / "teacher_logits").iterdir()))
         with monkeypatch.context() as patch:
             patch.setattr(teacher_pass, "load_teacher", _must_not)
-            patch.setattr(teachers, "load_teacher", _must_not)
+            patch.setattr(given, "load_teacher", _must_not)
             second = distill(project, f"second-{k}", Distill("clean", "teacher", "MMM", [stage], cached_logits=k))
         assert not second[0].launched.was_there
         assert len(list((project.store.root / "artifacts" / "teacher_logits").iterdir())) == n_logits

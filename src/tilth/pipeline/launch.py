@@ -114,13 +114,14 @@ def _measured_before(store: Store, name: str, done: Artifact) -> dict[str, Any]:
 
 
 def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[Artifact, dict[str, Any]]:
+    from tilth.trainer.given import Given
     from tilth.trainer.loop import train as run_loop
 
     logits = job.make_logits() if job.make_logits else None
     work = store.work_folder(spec)
     train, validation = (job.data.token_sources(store, split) for split in SPLITS)
-    initial, teacher, stored = (given.path if given else None for given in (job.initial, job.teacher, logits))
-    result = run_loop(job.model_config, job.config, train, validation, work, initial, on_step, teacher, stored)
+    given = Given(*(one.path if one else None for one in (job.initial, job.teacher, logits)))
+    result = run_loop(job.model_config, job.config, train, validation, work, given, on_step)
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:

@@ -25,11 +25,12 @@ from tilth.tokenize.text_ends import write_text_ends
 from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_inputs, count_targets, micro_batches, open_tokens, require_targets
-from tilth.trainer.distill.teacher import Given, freeze, identity_of
+from tilth.trainer.distill.student import freeze
 from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
 from tilth.trainer.failures import memory_errors, not_finite
+from tilth.trainer.given import NOTHING, Given, identity_of
 from tilth.trainer.initial import initial_model
 from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
@@ -70,17 +71,13 @@ def train(
     tokens: Path | Sequence[Source],
     validation: Path | Sequence[Source] | None,
     work_dir: Path,
-    initial: Path | None = None,
+    given: Given = NOTHING,
     on_step: OnStep | None = None,
-    teacher: Path | None = None,
-    teacher_logits: Path | None = None,
 ) -> TrainResult:
     """Train on the token set `tokens`, or a mixture of several, or go on where an interrupted call with the same inputs stopped.
 
     Under `torchrun` every process calls this with the same arguments and a `work_dir` that all can read.
-    `initial` is a saved model to start from; `on_step` gets the metrics of each step, in the first process. `teacher` is the
-    saved model that an objective of distillation learns from; what it says of this run may be stored in `teacher_logits`
-    (see distill/teacher_pass.py), and is then not computed.
+    `given` is what it begins with and learns from; `on_step` gets the metrics of each step, in the first process.
     Bits are equal to those of an uninterrupted run at the same number of processes and threads. Raises StaleError
     (other inputs than the run was begun with), TrainError (loss not finite, a process died, no whole checkpoint),
     StoreError (disk full; the last checkpoint stays), RecipeError, ContractError, and KeyboardInterrupt after a
@@ -92,7 +89,6 @@ def train(
         sole_use(work_dir, world),
         memory_errors(work_dir, config, world.data_size),
     ):
-        given = Given(initial, teacher, teacher_logits)
         run = _prepare(model_config, config, tokens, validation, work_dir, given, world)
         if run.first_step < config.steps:
             _take_steps(run, on_step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder, mark_parameters
 from tilth.models.mixers.discrete_mamba2 import GATE_OF_ONE
 from tilth.models.pattern import parse_pattern
-from tilth.trainer.config import differences
+from tilth.models.weights import load_config
+from tilth.trainer.config import OF_TEACHER, TrainConfig, differences
 
 SHAPES = ("d_state", "expand", "ssm_head_dim", "n_groups", "d_conv")
 """Settings that give the recurrent layers of a model their shapes; those of all its layers are the same."""
@@ -69,6 +71,30 @@ def student_config(teacher: ModelConfig, layers: str, changes: Mapping[str, Any]
 def replaced_layers(teacher: ModelConfig, student: ModelConfig) -> tuple[int, ...]:
     """The layers, counted from 0, whose mixer is of another kind than the teacher's."""
     return _different(teacher.pattern, student.pattern)
+
+
+def freeze(model: Decoder, config: TrainConfig, teacher: Path | None) -> None:
+    """Leave gradients to what the run trains. Raises RecipeError when that would be nothing."""
+    if config.objective not in OF_TEACHER or not config.trains_mixers_only:
+        return
+    if teacher is None:
+        raise RecipeError("without a teacher no mixer differs from its", "TrainConfig.trained", "Give the teacher.")
+    known = load_config(teacher)
+    if len(known.pattern) != len(model.config.pattern):
+        fix = "Give the student a letter for each layer of the teacher."
+        raise RecipeError(
+            f"the student has the layers {model.config.layers}, the teacher {known.layers}", "ModelConfig.layers", fix
+        )
+    numbers = replaced_layers(known, model.config)
+    if not numbers:
+        raise RecipeError(
+            f"all mixers are of the teacher's kind ({known.layers}): none is to be trained",
+            where="TrainConfig.trained",
+            fix="Give the student other layers, or train 'all' with objective='distillation'.",
+        )
+    model.requires_grad_(False)
+    for number in numbers:
+        model.get_submodule(f"blocks.{number}.mixer").requires_grad_(True)
 
 
 def make_student(origin: Decoder, config: ModelConfig, from_attention: bool = True) -> Decoder:
