@@ -20,17 +20,17 @@ from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import RunOrder, SequencePlan
 from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer.answers import Answers
 from tilth.trainer.classification import Classify, Conditional
 from tilth.trainer.config import OBJECTIVES, OF_DOCUMENTS, TrainConfig
 from tilth.trainer.distill.alignment import Alignment
-from tilth.trainer.distill.answers import Answers
 from tilth.trainer.distill.distillation import Distillation
 from tilth.trainer.distill.orientation import Orientation
-from tilth.trainer.distill.preferences import Preferences
 from tilth.trainer.loop import TrainResult
 from tilth.trainer.metrics import read_metrics
 from tilth.trainer.next_token import NextToken
 from tilth.trainer.objectives import Masked, Objective, make_objective
+from tilth.trainer.preferences import Preferences
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:torch.utils.tensorboard",

@@ -13,8 +13,8 @@ from tilth.tokenize.order import SequencePlan
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.kl import Teacher, linear_distillation, of_hidden, of_stored
+from tilth.trainer.distill.of_teacher import OfTeacher
 from tilth.trainer.distill.stored_logits import StoredLogits
-from tilth.trainer.next_token import OfTeacher
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from tilth.tokenize.nucleotides import nucleotide_tokenizer
 from tilth.tokenize.order import Piece, SequencePlan
 from tilth.tokenize.question_form import prompt_of
 from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer.answers import Answers
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.distill.answers import Answers
 from tilth.trainer.given import Given
 from tilth.trainer.loop import train
 from tilth.trainer.metrics import read_metrics

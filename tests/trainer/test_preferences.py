@@ -26,9 +26,9 @@ from tilth.tokenize.shards import write_tokens
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch
 from tilth.trainer.distill import preferences
-from tilth.trainer.distill.preferences import Preferences, token_log_p
 from tilth.trainer.given import Given
 from tilth.trainer.loop import train
+from tilth.trainer.preferences import Preferences, token_log_p
 
 MARKS = ("\nAnswer:", "\nRejected:")
 TOKENIZER = Tokenizer(train_bpe(["0 1 2 3 4 5 6 7 8 9 + - = #### Question: Answer: Rejected:\n"] * 3, 290))
