@@ -23,9 +23,9 @@ from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.order import Piece, SequencePlan
 from tilth.tokenize.question_form import prompt_of
 from tilth.tokenize.shards import write_tokens
+from tilth.trainer import preferences
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch
-from tilth.trainer.distill import preferences
 from tilth.trainer.given import Given
 from tilth.trainer.loop import train
 from tilth.trainer.preferences import Preferences, token_log_p

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
@@ -19,6 +19,9 @@ from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Train
 from tilth.pipeline.run_sources import RunData, run_data, token_inputs
 from tilth.pipeline.tokenise import SPLITS
+
+if TYPE_CHECKING:
+    from tilth.trainer.given import Given
 
 log = logging.getLogger(__name__)
 DOCUMENT_LOSSES_FILE = "document_losses.parquet"
@@ -82,6 +85,12 @@ class Job:
     logits: Spec | None = None
     make_logits: Callable[[], Artifact] | None = None
 
+    def given(self, logits: Artifact | None = None) -> Given:
+        """What the trainer is given."""
+        from tilth.trainer.given import Given
+
+        return Given(*(one.path if one else None for one in (self.initial, self.teacher, logits)))
+
 
 def launch(project: Project, name: str, job: Job, on_step: Told | None = None, on_start: Told | None = None) -> Launched:
     """Take `job` to its end as `run/<name>`, or find that it was; see `train`."""
@@ -93,9 +102,7 @@ def launch(project: Project, name: str, job: Job, on_step: Told | None = None, o
     was_there = done is not None
     if done is None:
         if on_start:
-            from tilth.trainer.throughput import run_costs
-
-            on_start(run_costs(job.model_config, job.config))
+            on_start(_costs(job))
         done, facts = _run_and_publish(store, spec, job, on_step)
     else:
         facts = _measured_before(store, name, done)
@@ -106,6 +113,14 @@ def launch(project: Project, name: str, job: Job, on_step: Told | None = None, o
     return Launched(named, done, was_there)
 
 
+def _costs(job: Job) -> dict[str, Any]:
+    from tilth.models.weights import load_config
+    from tilth.trainer.throughput import run_costs
+
+    second = job.given().second(job.config)
+    return run_costs(job.model_config, job.config, load_config(second) if second else None, is_stored=job.logits is not None)
+
+
 def _measured_before(store: Store, name: str, done: Artifact) -> dict[str, Any]:
     """Speed belongs to an attempt, not to what it made: it stays with the name."""
     earlier = store.find_named("run", name)
@@ -114,14 +129,12 @@ def _measured_before(store: Store, name: str, done: Artifact) -> dict[str, Any]:
 
 
 def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[Artifact, dict[str, Any]]:
-    from tilth.trainer.given import Given
     from tilth.trainer.loop import train as run_loop
 
     logits = job.make_logits() if job.make_logits else None
     work = store.work_folder(spec)
     train, validation = (job.data.token_sources(store, split) for split in SPLITS)
-    given = Given(*(one.path if one else None for one in (job.initial, job.teacher, logits)))
-    result = run_loop(job.model_config, job.config, train, validation, work, given, on_step)
+    result = run_loop(job.model_config, job.config, train, validation, work, job.given(logits), on_step)
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:

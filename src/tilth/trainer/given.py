@@ -30,16 +30,17 @@ class Given:
     def read_teacher(
         self, config: TrainConfig, vocab_size: int, tokens: TokenMixture, device: torch.device
     ) -> Decoder | StoredLogits | None:
-        """The teacher of a run with `config`, or its words where they are stored. Raises what `load_teacher` and `check` do.
-
-        Preferences are learnt by comparison with what a run began with, unless it has a teacher.
-        """
+        """The teacher of a run with `config`, or its words where they are stored. Raises what `load_teacher` and `check` do."""
         if self.teacher_logits is not None:
             stored = StoredLogits(self.teacher_logits)
             stored.check(config, tokens, vocab_size)
             return stored
-        folder = self.teacher or (self.initial if config.objective == "preferences" else None)
+        folder = self.second(config)
         return None if folder is None else load_teacher(folder, vocab_size, tokens, device)
+
+    def second(self, config: TrainConfig) -> Path | None:
+        """The model beside the one that is trained: a teacher, or of preferences what the run began with."""
+        return self.teacher or (self.initial if config.objective == "preferences" else None)
 
 
 NOTHING = Given()

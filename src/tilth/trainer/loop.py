@@ -39,7 +39,7 @@ from tilth.trainer.optim import learning_rate, make_optimizer, set_learning_rate
 from tilth.trainer.parallel import add_up_gradients, add_up_slices, clip_gradients, lay_out, whole_model
 from tilth.trainer.saving import Checkpointer
 from tilth.trainer.spikes import SpikeGuard
-from tilth.trainer.throughput import speed
+from tilth.trainer.throughput import flops_per_token, speed
 from tilth.trainer.world import World, join_world, sole_use
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ class _Run:
     guard: SpikeGuard
     saver: Checkpointer
     resumed_from: int | None
+    flops_per_token: float
     losses: DocumentLosses | None = None
 
     @property
@@ -158,7 +159,10 @@ def _prepare(
     guard = SpikeGuard(config.skip_spikes, checkpoint.state["ledger"] if checkpoint else None)
     saver = Checkpointer(work_dir, model, optimizer, world, identity, place)
     resumed_from = checkpoint.step if checkpoint else None
-    return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from)
+    flops = flops_per_token(model_config, config, teacher.config if isinstance(teacher, Decoder) else None)
+    return _Run(
+        config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from, flops
+    )
 
 
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
@@ -215,7 +219,7 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
         log.warning("step %d is skipped: its loss is %.3f, its gradient norm %.3f", step, loss, grad_norm)
         line["skipped"] = True
     seconds = time.perf_counter() - began
-    return line | speed(run.model.config, config.seq_len, n_read, seconds, world.device, world.size), n_wishes > 0
+    return line | speed(run.flops_per_token, n_read, seconds, world.device, world.size), n_wishes > 0
 
 
 def _read_share(run: _Run, step: int) -> list[Batch]:

@@ -19,6 +19,7 @@ from tilth.errors import ContractError, RecipeError, StaleError
 from tilth.models.weights import load_model, save_model
 from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer import throughput
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.distill import teacher_pass
 from tilth.trainer.distill.stored_logits import StoredLogits, step_file
@@ -250,3 +251,13 @@ def test_settings_that_an_objective_does_not_read_are_no_part_of_its_runs(config
     assert {"kl", "temperature", "ce_weight", "trained"} <= set(own)
     assert "beta" not in own
     assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("objective", ["alignment", "distillation"])
+def test_mfu_counts_what_the_teacher_does(objective: str, distil: Run, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 2e12)
+    folder = distil(objective=objective, steps=1).folder
+    own = TrainConfig(steps=1, seq_len=48, global_batch=4, objective=objective)
+    flops = throughput.flops_per_token(load_model(folder).config, own, load_model(teacher).config)
+    (line,) = read_metrics(folder)
+    assert line["mfu"] == pytest.approx(4 * 48 / line["seconds"] * flops / 2e12, rel=1e-9)

@@ -69,7 +69,8 @@ def student_config(teacher: ModelConfig, layers: str, changes: Mapping[str, Any]
 
 
 def replaced_layers(teacher: ModelConfig, student: ModelConfig) -> tuple[int, ...]:
-    """The layers, counted from 0, whose mixer is of another kind than the teacher's."""
+    """The layers, counted from 0, whose mixer is of another kind than the teacher's. Raises RecipeError for another number."""
+    check_depth(teacher.pattern, student.pattern)
     return _different(teacher.pattern, student.pattern)
 
 
@@ -80,11 +81,6 @@ def freeze(model: Decoder, config: TrainConfig, teacher: Path | None) -> None:
     if teacher is None:
         raise RecipeError("without a teacher no mixer differs from its", "TrainConfig.trained", "Give the teacher.")
     known = load_config(teacher)
-    if len(known.pattern) != len(model.config.pattern):
-        fix = "Give the student a letter for each layer of the teacher."
-        raise RecipeError(
-            f"the student has the layers {model.config.layers}, the teacher {known.layers}", "ModelConfig.layers", fix
-        )
     numbers = replaced_layers(known, model.config)
     if not numbers:
         raise RecipeError(
