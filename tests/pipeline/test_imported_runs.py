@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,7 +286,7 @@ def test_a_separator_that_its_name_does_not_tell_goes_with_the_run(
     told = "its texts end with `<|end_of_text|>`, these with `<|eot_id|>`"
     assert f"run `llama`: {told}, which is learnt anew" in caplog.text
     kd = {**SETTINGS, "steps": 1, "objective": "distillation"}
-    with pytest.raises(RecipeError, match=re.escape(told)):
+    with pytest.raises(RecipeError, match=r"subset `chats`: its texts end with `<\|end_of_text\|>`, these with `<\|eot_id\|>`"):
         distill(project, "no", Distill("chats", "llama", "DA", [kd]))
     tokenizer = Tokenizer.open(launched.artifact.path)
     assert tokenizer.separator == "<|eot_id|>"
