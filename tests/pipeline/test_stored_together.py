@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,22 +39,14 @@ def is_clean(store: Store) -> bool:
     return not (store.root / "work" / SPEC.key).exists()
 
 
-def test_two_processes_store_and_publish_together(store: Store) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name("run_stored_together.py")), str(store.root)]
-    pair = [
-        subprocess.Popen(
-            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    ends = [process.communicate(timeout=300) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], ends
-    found = [json.loads(out) for out, _ in ends]
+def test_two_processes_store_and_publish_together(store: Store, tmp_path: Path) -> None:
+    script = str(Path(__file__).with_name("run_stored_together.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, script, str(store.root), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [one["written"] for one in found] == [[0], [1]]  # the second call finds what the first made
     made = store.find(SPEC)
     assert made is not None
