@@ -34,6 +34,7 @@ from tilth.tokenize.shards import write_tokens
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.distill.student import make_student, student_config
 from tilth.trainer.distill.teacher_pass import store_logits
+from tilth.trainer.given import Given
 from tilth.trainer.loop import train
 
 VOCABULARY, SEQ_LEN, BATCH = 320, 128, 4
@@ -102,13 +103,10 @@ class Study:
         self, name: str, config: ModelConfig, settings: TrainConfig, initial: str | None = None, stored: Path | None = None
     ) -> None:
         """Train from the weights in folder `initial`; all but the next token is learnt from the teacher."""
-        teacher = None if settings.objective == "next_token" else self.root / "teacher"
-        begun = self.root / initial if initial else None
+        is_taught = settings.objective != "next_token" and stored is None
+        given = Given(self.root / initial if initial else None, self.root / "teacher" if is_taught else None, stored)
         began = time.perf_counter()
-        done = train(
-            config, settings, self.sets["train"], self.sets["validation"], self.root / name, begun, None,
-            None if stored else teacher, stored,
-        )  # fmt: skip
+        done = train(config, settings, self.sets["train"], self.sets["validation"], self.root / name, given)
         self.losses[name] = done.validation_loss or float("nan")
         before, seconds = done.start_validation_loss or float("nan"), time.perf_counter() - began
         print(

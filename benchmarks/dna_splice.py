@@ -29,6 +29,7 @@ from tilth.tokenize.mixture import Source
 from tilth.tokenize.nucleotides import nucleotide_tokenizer
 from tilth.tokenize.shards import write_tokens
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.given import Given
 from tilth.trainer.loop import TrainResult, train
 
 VARIANTS = {"shared": (True, 0.0), "turned": (False, 0.5), "plain": (False, 0.0)}
@@ -156,7 +157,7 @@ def study(
         eval_batches=1000, **common,
     )  # fmt: skip
     classes = ModelConfig.from_dict(model | {"n_classes": len(names)})
-    tuned = train(classes, settings, *sources, root / f"{name}-tuned", initial=root / f"{name}-pretrained")
+    tuned = train(classes, settings, *sources, root / f"{name}-tuned", Given(root / f"{name}-pretrained"))
     return pretrained, tuned
 
 

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tilth.artifacts import Named, Store
 from tilth.cli.main import cli
 from tilth.corpus.sources.folder import Folder
 from tilth.errors import NotFoundError, RecipeError
+from tilth.models.config import ModelConfig
 from tilth.models.weights import load_config, load_model
 from tilth.pipeline import distill as distilling
 from tilth.pipeline.build import build
@@ -27,8 +29,10 @@ from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Bpe, Corpus, Distill, Train
 from tilth.pipeline.trace import trace
 from tilth.pipeline.why import Why
-from tilth.trainer.distill import teacher as teachers
+from tilth.trainer import given
+from tilth.trainer.config import TrainConfig
 from tilth.trainer.distill import teacher_pass
+from tilth.trainer.distill.student import student_config
 
 # torch.utils.tensorboard still imports what Python 3.12 moved.
 pytestmark = pytest.mark.filterwarnings(
@@ -161,7 +165,7 @@ def test_stored_logits_serve_a_second_student_without_the_teacher(
         n_logits = len(list((project.store.root / "artifacts" / "teacher_logits").iterdir()))
         with monkeypatch.context() as patch:
             patch.setattr(teacher_pass, "load_teacher", _must_not)
-            patch.setattr(teachers, "load_teacher", _must_not)
+            patch.setattr(given, "load_teacher", _must_not)
             second = distill(project, f"second-{k}", Distill("clean", "teacher", "MMM", [stage], cached_logits=k))
         assert not second[0].launched.was_there
         assert len(list((project.store.root / "artifacts" / "teacher_logits").iterdir())) == n_logits
@@ -204,15 +208,15 @@ def test_the_teachers_pass_is_taken_up_where_it_was_killed(taught: Path, tmp_pat
 
 
 def _fail_at(patch: pytest.MonkeyPatch, n: int) -> None:
-    real, calls = teacher_pass.write_step, []
+    real, calls = teacher_pass.written_step, []
 
-    def write(*arguments: Any) -> None:
+    def written(*arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == n:
             raise KeyboardInterrupt
-        real(*arguments)
+        return real(*arguments)
 
-    patch.setattr(teacher_pass, "write_step", write)
+    patch.setattr(teacher_pass, "written_step", written)
 
 
 def test_more_layers_can_be_replaced_step_by_step_and_the_residual_changed(taught: Path, tmp_path: Path) -> None:
@@ -271,6 +275,20 @@ def test_what_cannot_be_is_refused_before_anything_is_tokenised(
     recipe = {"subset": "clean", "teacher": "teacher", "layers": "DAD", "stages": [KD], **changed}
     with pytest.raises(error, match=words):
         distill(Project(taught), "own", Distill(**recipe))
+
+
+def test_a_student_of_a_shape_of_its_own_is_not_measured_by_its_teachers(tmp_path: Path) -> None:
+    """Three heads of 8 are no multiple of 16 channels, so a student's layers have no shape of the teacher's attention."""
+    taught = ModelConfig(vocab_size=300, d_model=16, layers="AAA", n_heads=3, head_dim=8)
+    begun = student_config(taught, "ADA", {"expand": 2, "d_state": 8, "ssm_head_dim": 16, "n_groups": 1})
+    artifacts: list[Any] = []
+    for name, config in (("begun", begun), ("taught", taught)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config.to_dict()))
+        artifacts.append(SimpleNamespace(path=tmp_path / name))
+    recipe = Distill("clean", "teacher", "DDD", [KD], initial="begun", from_attention=False)
+    found = distilling._student_config(recipe, [TrainConfig.from_dict(KD)], *artifacts)
+    assert (found.layers, found.expand) == ("DDD", 2)
 
 
 def _tokenises(*arguments: Any) -> Any:

@@ -306,12 +306,19 @@ def test_what_decides_the_tokenizer_of_a_corpus(project: Project, llama: Path, t
     assert planned(tokenizer=PretrainedTokenizer(str(copy))).part is None
 
 
-def test_a_separator_that_its_name_does_not_tell_goes_with_the_run(project: Project, llama: Path) -> None:
+def test_a_separator_that_its_name_does_not_tell_goes_with_the_run(
+    project: Project, llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     corpus = Corpus(sources=[Questions("sums", SUMS)], signals=(), tokenizer=PretrainedTokenizer(str(llama), "<|eot_id|>"))
     build(project, "chats", corpus)
     pick(project, "chats", "true", corpus="chats", validation_share=0.0)
     settings = {**SETTINGS, "steps": 1, "objective": "answers"}
     launched = train(project, "chatting", Train(subset="chats", initial="llama", settings=settings))
+    told = "its texts end with `<|end_of_text|>`, these with `<|eot_id|>`"
+    assert f"run `llama`: {told}, which is learnt anew" in caplog.text
+    kd = {**SETTINGS, "steps": 1, "objective": "distillation"}
+    with pytest.raises(RecipeError, match=r"subset `chats`: its texts end with `<\|end_of_text\|>`, these with `<\|eot_id\|>`"):
+        distill(project, "no", Distill("chats", "llama", "DA", [kd]))
     tokenizer = Tokenizer.open(launched.artifact.path)
     assert tokenizer.separator == "<|eot_id|>"
     tokens = TokenMixture.open([Source("chats", project.store.artifact(launched.named.one("tokens.train")).path)])

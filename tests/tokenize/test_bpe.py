@@ -167,3 +167,16 @@ def test_counting_counts_the_separator(tokenizer: Tokenizer) -> None:
 def test_it_travels_to_other_processes(tokenizer: Tokenizer) -> None:
     other = pickle.loads(pickle.dumps(tokenizer))
     assert (other.digest, other.encode(SEPARATOR).tolist()) == (tokenizer.digest, tokenizer.encode(SEPARATOR).tolist())
+
+
+def test_two_tokenizers_differ_in_their_ids_or_in_what_ends_or_begins_a_text() -> None:
+    special = ("<begin>", "<end>")
+    data = train_bpe(TEXTS, 400, special_tokens=special)
+    plain, ids = Tokenizer(data), Tokenizer(data).special_ids
+    assert plain.difference(Tokenizer(data)) is None
+    assert plain.difference(Tokenizer(data, SEPARATOR, ids[SEPARATOR])) is None  # said, or the default
+    other = plain.difference(Tokenizer(train_bpe(TEXTS, 401, special_tokens=special)))
+    assert other == "their tokenizer.json differ, so the same id would mean another token"
+    assert plain.difference(Tokenizer(data, "<end>")) == f"its texts end with `{SEPARATOR}`, these with `<end>`"
+    begun = Tokenizer(data, begin_id=ids["<begin>"])
+    assert begun.difference(plain) == f"its texts begin with `<begin>`, these with `{SEPARATOR}`"

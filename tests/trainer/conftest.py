@@ -22,6 +22,7 @@ from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer.checkpoint import published
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.given import Given
 from tilth.trainer.loop import TrainResult, train
 
 SCRIPT = Path(__file__).with_name("run_tiny.py")
@@ -102,15 +103,15 @@ def setup(
 
 @pytest.fixture
 def run(tokens: Path, model_config: ModelConfig, config: TrainConfig, tmp_path: Path) -> Callable[..., TrainResult]:
-    """Train into tmp_path/<name>; keyword arguments replace those of `train` or fields of the config."""
+    """Train into tmp_path/<name>; keyword arguments replace those of `train`, of what it is given, or fields of the config."""
 
     def call(name: str = "run", **changed: Any) -> TrainResult:
-        arguments = {
-            key: changed.pop(key)
-            for key in ("model_config", "tokens", "validation", "initial", "on_step", "teacher", "teacher_logits")
-            if key in changed
-        }
-        values = {"model_config": model_config, "tokens": tokens, "validation": None, **arguments}
+        def taken(*names: str) -> dict[str, Any]:
+            return {key: changed.pop(key) for key in names if key in changed}
+
+        given = Given(**taken("initial", "teacher", "teacher_logits"))
+        arguments = taken("model_config", "tokens", "validation", "on_step")
+        values = {"model_config": model_config, "tokens": tokens, "validation": None, "given": given, **arguments}
         return train(config=TrainConfig.from_dict({**config.to_dict(), **changed}), work_dir=tmp_path / name, **values)
 
     return call

@@ -28,6 +28,7 @@ from tilth.tokenize.strands import other_strand
 from tilth.trainer import evaluate
 from tilth.trainer.classification import Classify, Conditional
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.given import Given
 from tilth.trainer.loop import train
 from tilth.trainer.metrics import read_metrics
 
@@ -160,13 +161,13 @@ def test_ids_for_classes_fit_into_a_pretrained_table(classes: dict[str, list[Sou
     save_model(tmp_path / "bare", Decoder(bare))
     settings = TrainConfig(**{**SETTINGS, "objective": "conditional", "steps": 1, "warmup_steps": 0, "lr": 1e-9})
     wider = dataclasses.replace(bare, vocab_size=14)
-    train(wider, settings, classes["train"], None, tmp_path / "run", initial=tmp_path / "bare")
+    train(wider, settings, classes["train"], None, tmp_path / "run", Given(tmp_path / "bare"))
     before, after = (load_model(tmp_path / name).embedding.weight for name in ("bare", "run"))
     assert torch.allclose(before[:12], after[:12], atol=1e-6)
     assert after[12:14].abs().max() > 0.01
     too_wide = dataclasses.replace(bare, vocab_size=17)
     with pytest.raises(StaleError, match="the table has other rows"):
-        train(too_wide, settings, classes["train"], None, tmp_path / "other", initial=tmp_path / "bare")
+        train(too_wide, settings, classes["train"], None, tmp_path / "other", Given(tmp_path / "bare"))
 
 
 def test_validation_on_some_of_the_classes_keeps_their_numbers(
@@ -209,7 +210,7 @@ def test_a_saved_half_precision_model_is_trained_in_full(
 ) -> None:
     save_model(tmp_path / "half", Decoder(model_config).bfloat16())
     settings = TrainConfig(**{**SETTINGS, "steps": 1, "warmup_steps": 0})
-    train(model_config, settings, classes["train"], None, tmp_path / "run", initial=tmp_path / "half")
+    train(model_config, settings, classes["train"], None, tmp_path / "run", Given(tmp_path / "half"))
     assert {tensor.dtype for tensor in load_model(tmp_path / "run").state_dict().values()} == {torch.float32}
 
 
@@ -226,10 +227,10 @@ def test_a_pretrained_model_gets_classes_and_keeps_its_weights(
     save_model(tmp_path / "bare", Decoder(bare))
     settings = {**SETTINGS, "steps": 1, "warmup_steps": 0, "lr": 1e-9, "weight_decay": 0.0}
     run: Callable[..., Any] = train
-    run(model_config, TrainConfig(**settings), classes["train"], None, tmp_path / "run", initial=tmp_path / "bare")
+    run(model_config, TrainConfig(**settings), classes["train"], None, tmp_path / "run", Given(tmp_path / "bare"))
     before, after = load_model(tmp_path / "bare").state_dict(), load_model(tmp_path / "run").state_dict()
     assert set(after) - set(before) == {"classes.weight", "classes.bias"}
     assert all((after[name] - tensor).abs().max() < 1e-6 for name, tensor in before.items())
     other = dataclasses.replace(model_config, expand=4)
     with pytest.raises(StaleError, match=r"model.expand: 2 -> 4"):
-        run(other, TrainConfig(**settings), classes["train"], None, tmp_path / "other", initial=tmp_path / "bare")
+        run(other, TrainConfig(**settings), classes["train"], None, tmp_path / "other", Given(tmp_path / "bare"))

@@ -20,10 +20,17 @@ from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import RunOrder, SequencePlan
 from tilth.tokenize.shards import TokenSet, write_tokens
-from tilth.trainer.config import TrainConfig
+from tilth.trainer.answers import Answers
+from tilth.trainer.classification import Classify, Conditional
+from tilth.trainer.config import OBJECTIVES, OF_DOCUMENTS, TrainConfig
+from tilth.trainer.distill.alignment import Alignment
+from tilth.trainer.distill.distillation import Distillation
+from tilth.trainer.distill.orientation import Orientation
 from tilth.trainer.loop import TrainResult
 from tilth.trainer.metrics import read_metrics
-from tilth.trainer.objectives import Masked, make_objective
+from tilth.trainer.next_token import NextToken
+from tilth.trainer.objectives import Masked, Objective, make_objective
+from tilth.trainer.preferences import Preferences
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:torch.utils.tensorboard",
@@ -33,6 +40,16 @@ pytestmark = pytest.mark.filterwarnings(
 SPECIAL = np.array([0, 5, 9])
 OBJECTIVE = Masked(seed=3, mask_id=5, special_ids=SPECIAL, vocab_size=40)
 PLAN = SequencePlan((), ())
+
+
+def test_the_list_of_objectives_on_whole_documents_says_what_they_say_themselves() -> None:
+    """The pipeline reads the list: it tells the order of a run from its name alone."""
+    kinds: dict[str, type[Objective]] = {
+        "next_token": NextToken, "masked": Masked, "classify": Classify, "conditional": Conditional, "answers": Answers,
+        "preferences": Preferences, "orientation": Orientation, "alignment": Alignment, "distillation": Distillation,
+    }  # fmt: skip
+    assert set(kinds) == set(OBJECTIVES)
+    assert {name for name, kind in kinds.items() if kind.reads_whole_documents} == set(OF_DOCUMENTS)
 
 
 def row(n_tokens: int = 512) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

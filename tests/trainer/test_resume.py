@@ -23,6 +23,7 @@ from tilth.models.weights import load_model
 from tilth.trainer import loop, saving
 from tilth.trainer.checkpoint import latest_checkpoint, published
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.given import Given
 from tilth.trainer.loop import train
 from tilth.trainer.metrics import read_metrics
 
@@ -195,7 +196,7 @@ def test_other_inputs_are_refused_with_the_difference(
     with pytest.raises(StaleError, match=r"tokens\.train\.n_documents: 300 -> 21; tokens\.train\.n_tokens: "):
         resume(stopped, tokens=validation)
     with pytest.raises(StaleError, match="initial_digest: None -> "):
-        resume(stopped, initial=stopped)
+        resume(stopped, given=Given(stopped))
 
 
 def test_a_finished_run_may_be_asked_again_and_may_look_more_often(resume: Train, stopped: Path, config: TrainConfig) -> None:

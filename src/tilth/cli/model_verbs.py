@@ -63,9 +63,10 @@ def say_costs(costs: dict[str, Any]) -> None:
     """Say what a run will take, before it begins."""
     if os.environ.get("RANK", "0") != "0":
         return
+    others = " and the model that is asked" if costs["n_asked_parameters"] else ""
     say(
         f"{costs['n_parameters']:,} parameters, {costs['n_parameters_without_embedding']:,} of them not embedding; "
-        f"{size(costs['state_bytes'])} for parameters, gradients and optimiser\n"
+        f"{size(costs['state_bytes'])} for parameters, gradients and optimiser{others}\n"
         f"{costs['n_tokens']:,} tokens, {costs['tokens_per_step']:,} a step; "
         f"{costs['flops_per_token']:.3g} FLOPs a token, {costs['flops']:.3g} in all"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,8 +23,14 @@ def count_parameters(config: ModelConfig) -> int:
     return total + tables * config.padded_vocab_size * config.d_model + classes
 
 
-def count_training_flops(config: ModelConfig, seq_len: int) -> float:
-    """FLOPs of one token's forward and backward pass (backward = 2 x forward), as model FLOPs.
+def count_mixer_parameters(config: ModelConfig, layers: Iterable[int]) -> int:
+    """Number of values of the mixers of `layers`, counted from 0."""
+    matrices, vectors = _matrices(config), _vectors(config)
+    return sum(matrices[config.pattern[number]] + vectors[config.pattern[number]] for number in layers)
+
+
+def count_training_flops(config: ModelConfig, seq_len: int, layers: Collection[int] | None = None) -> float:
+    """FLOPs of one token's forward and backward pass (backward = 2 x forward), as model FLOPs; of `layers` alone, without head.
 
     Counted: every matrix product at 2 per multiply-add, the head included, attention over the
     (seq_len + 1) / 2 keys that a causal token sees on average, or all of them, the chunked form of the SSD
@@ -37,9 +44,10 @@ def count_training_flops(config: ModelConfig, seq_len: int) -> float:
         "D": _directions(config) * _ssd_products(config, seq_len),
         "S": _directions(config) * 6 * config.d_inner * config.d_state,
     }
-    forward = sum(2 * matrices[letter] + sequence[letter] for letter in config.pattern)
-    forward += len(config.pattern) * 6 * config.d_model * config.mlp_width
-    forward += 2 * config.padded_vocab_size * config.d_model
+    letters = config.pattern if layers is None else [config.pattern[number] for number in layers]
+    forward = sum(2 * matrices[letter] + sequence[letter] for letter in letters)
+    forward += len(letters) * 6 * config.d_model * config.mlp_width
+    forward += 2 * config.padded_vocab_size * config.d_model if layers is None else 0
     return float(BACKWARD_AND_FORWARD * forward) * (2 if config.rcps else 1)
 
 

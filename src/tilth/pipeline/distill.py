@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
@@ -21,8 +21,12 @@ from tilth.pipeline.launch import Job, Launched, Told, launch
 from tilth.pipeline.project import Project
 from tilth.pipeline.recipe import Distill
 from tilth.pipeline.run_sources import RunData, run_data, token_inputs
+from tilth.trainer.config import OF_LAYERS, OF_TEACHER, TrainConfig
 
-OBJECTIVES = ("orientation", "alignment", "distillation", "next_token", "answers")
+if TYPE_CHECKING:
+    from tilth.trainer.world import World
+
+OBJECTIVES = (*OF_TEACHER, "next_token", "answers")
 STUDENT_VERSION = 2  # raise it when make_student gives other weights
 LOGITS_VERSION = LOSS_VERSION = 2
 Watch = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
@@ -88,7 +92,7 @@ def distill(
             "base": recipe.teacher, "initial": before, "origins": origins, "stage": f"{number} of {len(configs)}",
             "teacher_loss": loss, "n_student_tokens": n_read, "n_teacher_tokens": n_taught,
         }  # fmt: skip
-        job = Job(config, model_config, data, meta, initial, teacher[1] if config.objective in OBJECTIVES[:3] else None)
+        job = Job(config, model_config, data, meta, initial, teacher[1] if config.objective in OF_TEACHER else None)
         job = _with_logits(store, job, recipe, partial(watch, f"teacher of {own}"))
         with watch(f"distill {own}", config.steps) as advance:
             launched = launch(project, own, job, partial(_tell, advance), on_start)
@@ -123,10 +127,8 @@ def tokens_read(store: Store, run: Named, later: frozenset[str] = frozenset()) -
     return None if n_before is None else n_before + meta["steps"] * meta["seq_len"] * meta["global_batch"]
 
 
-def _config(number: int, settings: Mapping[str, Any]) -> Any:
+def _config(number: int, settings: Mapping[str, Any]) -> TrainConfig:
     """The TrainConfig of a stage."""
-    from tilth.trainer.config import TrainConfig
-
     where = f"Distill(stages=...), stage {number + 1}"
     objective = settings.get("objective")
     if objective not in OBJECTIVES:
@@ -138,7 +140,7 @@ def _config(number: int, settings: Mapping[str, Any]) -> Any:
         raise RecipeError(error.what, f"{where}, {error.where}" if error.where else where, error.fix) from error
 
 
-def _named(name: str, configs: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+def _named(name: str, configs: Sequence[TrainConfig]) -> Iterator[tuple[str, TrainConfig]]:
     """Each config with the name of its run."""
     objectives = [config.objective for config in configs]
     for number, config in enumerate(configs):
@@ -166,36 +168,39 @@ def _run_of(store: Store, role: str, name: str) -> tuple[Named, Artifact]:
 
 
 def _check_tokenizers(store: Store, recipe: Distill, run: Named, model: Artifact) -> None:
-    """Refuse subsets whose ids mean something else than the model's, as they are, without their tokens."""
-    own = (model.path / "tokenizer.json").read_bytes()
+    """Refuse subsets whose texts the model would misread, as they are, without their tokens."""
+    from tilth.tokenize.bpe import Tokenizer
+
+    own = Tokenizer.open(model.path)
     for name in [recipe.subset] if isinstance(recipe.subset, str) else sorted(recipe.subset):
-        subset = store.get_named("subset", name)
-        parts = subset.of("tokenizer")
-        if not parts or (store.artifact(parts[0]).path / "tokenizer.json").read_bytes() != own:
+        parts = store.get_named("subset", name).of("tokenizer")
+        difference = own.difference(Tokenizer.open(store.artifact(parts[0]).path)) if parts else "it has none"
+        if difference:
             raise RecipeError(
-                f"run `{run.name}` was trained with another tokenizer than that of subset `{name}`",
+                f"run `{run.name}` was trained with another tokenizer than that of subset `{name}`: {difference}",
                 where=f"subset/{name}",
                 fix="Pick the subset from a corpus that is built with the tokenizer of the teacher.",
             )
 
 
-def _student_config(recipe: Distill, configs: Sequence[Any], origin: Artifact, teacher: Artifact) -> Any:
+def _student_config(recipe: Distill, configs: Sequence[TrainConfig], origin: Artifact, teacher: Artifact) -> Any:
     """The ModelConfig of the student. Raises RecipeError where it does not fit the teacher, or a stage does not fit it."""
     from tilth.models.config import ModelConfig
+    from tilth.models.pattern import parse_pattern
     from tilth.trainer.distill.orientation import check_heads
-    from tilth.trainer.distill.student import replaced_layers, student_config
+    from tilth.trainer.distill.student import check_depth, replaced_layers, student_config
 
     begun, taught = (ModelConfig.from_dict(json.loads((one.path / "config.json").read_text())) for one in (origin, teacher))
-    student_config(taught, recipe.layers, recipe.model)  # another number of layers than the teacher's
+    check_depth(taught.pattern, parse_pattern(recipe.layers))
     found = student_config(begun, recipe.layers, recipe.model)
     replaced = replaced_layers(taught, found)
     for config in configs:
-        if config.objective not in OBJECTIVES[:3]:
+        if config.objective not in OF_TEACHER:
             continue
         if config.trains_mixers_only and not replaced:
             what = f"the student has the mixers of its teacher, {taught.layers}: `{config.objective}` has nothing to train"
             raise RecipeError(what, "Distill(layers=...)", "Replace a layer, or leave that stage out.")
-        if config.objective == "distillation":
+        if config.objective not in OF_LAYERS:
             continue
         if odd := next((one.residual for one in (found, taught) if one.residual != "standard"), None):
             fix = "Leave that stage out, or change the residual in a later `Distill(initial=...)`."
@@ -228,12 +233,12 @@ def _make_student(store: Store, recipe: Distill, origin: Artifact, model_config:
     return store.make(spec, write)
 
 
-def _teacher_loss(store: Store, teacher: Artifact, config: Any, data: RunData) -> float | None:
+def _teacher_loss(store: Store, teacher: Artifact, config: TrainConfig, data: RunData) -> float | None:
     """The teacher's loss on what the stage evaluates, in nats; None without a validation split."""
     sources = data.token_sources(store, "validation")
     if not sources:
         return None
-    is_compared = config.objective in ("next_token", *OBJECTIVES[:3])  # all of them are evaluated by the next token
+    is_compared = config.objective in ("next_token", *OF_TEACHER)  # all of them are evaluated by the next token
     settings = {name: getattr(config, name) for name in ("seq_len", "global_batch", "eval_batches", "precision")}
     settings |= {} if is_compared else {name: getattr(config, name) for name in ("objective", "answers_after")}
     inputs = {"teacher": teacher.digest, **_tokens(store, data, "validation")}
@@ -262,23 +267,39 @@ def _with_logits(store: Store, job: Job, recipe: Distill, watch: Callable[[int],
     inputs = {"teacher": teacher.digest, **_tokens(store, job.data, "train")}
     spec = Spec("teacher_logits", LOGITS_VERSION, params, inputs, library_versions(("torch",)))
 
-    def make() -> Artifact:
-        from tilth.trainer.distill.teacher_pass import store_logits
+    def read(folder: Path, world: World) -> dict[str, Any]:
+        from tilth.trainer.distill.teacher_pass import write_logits
 
-        if done := store.find(spec):
-            return done
-        work = store.work_folder(spec)
+        sources = job.data.token_sources(store, "train")
         with watch(config.steps) as advance:
-            header = store_logits(
-                teacher.path, config, job.data.token_sources(store, "train"), work / "logits", k,
-                lambda step: advance("reading what the student will read"),
-            )  # fmt: skip
-        with locked(store.root / "locks" / f"publish.{spec.key}"):
-            done = store.find(spec) or store.adopt(spec, work / "logits", {"k": k, "n_bytes": header.bytes_of_run()})
-            shutil.rmtree(work, ignore_errors=True)
-        return done
+            header = write_logits(
+                teacher.path, config, sources, folder, world, k, lambda step: advance("reading what the student will read")
+            )
+        return {"k": k, "n_bytes": header.bytes_of_run()}
 
-    return replace(job, logits=spec, make_logits=make)
+    return replace(job, logits=spec, make_logits=lambda: stored_together(store, spec, config.device, read))
+
+
+def stored_together(store: Store, spec: Spec, device: str, write: Callable[[Path, World], Mapping[str, Any]]) -> Artifact:
+    """The predictions of `spec`: those that are there, or what `write(folder, world)` of all processes makes; each calls this.
+
+    What a kill leaves is taken up by the next call. Raises TrainError while another command makes the same.
+    """
+    from tilth.trainer.world import join_world, sole_use
+
+    with join_world(device) as world:
+        # The first process looks, for all of them: another command may publish between two looks.
+        if done := world.from_first(lambda: store.find(spec)):
+            return done
+        work = world.from_first(lambda: store.work_folder(spec))
+        with sole_use(work, world):
+            is_there = world.from_first(lambda: store.find(spec)) is not None
+            stats = {} if is_there else write(work / "logits", world)
+            # Not by the first alone: the others would give it up after minutes, and the digest of terabytes takes longer.
+            with locked(store.root / "locks" / f"publish.{spec.key}"):
+                done = store.find(spec) or store.adopt(spec, work / "logits", stats)
+                shutil.rmtree(work, ignore_errors=True)
+        return done
 
 
 def _tokens(store: Store, data: RunData, split: str) -> dict[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.artifacts import Artifact, Named, Spec, Store
 from tilth.artifacts.atomic import locked
@@ -19,6 +20,10 @@ from tilth.pipeline.recipe import Train
 from tilth.pipeline.run_sources import RunData, run_data, token_inputs
 from tilth.pipeline.tokenise import SPLITS
 
+if TYPE_CHECKING:
+    from tilth.trainer.given import Given
+
+log = logging.getLogger(__name__)
 DOCUMENT_LOSSES_FILE = "document_losses.parquet"
 MEASURED = ("tokens_per_second", "seconds", "resumed_from")  # of an attempt, so not of the artifact
 # What a trace needs of a run's settings, and what lists of runs show.
@@ -80,6 +85,12 @@ class Job:
     logits: Spec | None = None
     make_logits: Callable[[], Artifact] | None = None
 
+    def given(self, logits: Artifact | None = None) -> Given:
+        """What the trainer is given."""
+        from tilth.trainer.given import Given
+
+        return Given(*(one.path if one else None for one in (self.initial, self.teacher, logits)))
+
 
 def launch(project: Project, name: str, job: Job, on_step: Told | None = None, on_start: Told | None = None) -> Launched:
     """Take `job` to its end as `run/<name>`, or find that it was; see `train`."""
@@ -91,9 +102,7 @@ def launch(project: Project, name: str, job: Job, on_step: Told | None = None, o
     was_there = done is not None
     if done is None:
         if on_start:
-            from tilth.trainer.throughput import run_costs
-
-            on_start(run_costs(job.model_config, job.config))
+            on_start(_costs(job))
         done, facts = _run_and_publish(store, spec, job, on_step)
     else:
         facts = _measured_before(store, name, done)
@@ -102,6 +111,14 @@ def launch(project: Project, name: str, job: Job, on_step: Told | None = None, o
     named = store.save_named("run", name, parts, {**meta, **done.stats, **facts})
     publish(store)
     return Launched(named, done, was_there)
+
+
+def _costs(job: Job) -> dict[str, Any]:
+    from tilth.models.weights import load_config
+    from tilth.trainer.throughput import run_costs
+
+    second = job.given().second(job.config)
+    return run_costs(job.model_config, job.config, load_config(second) if second else None, is_stored=job.logits is not None)
 
 
 def _measured_before(store: Store, name: str, done: Artifact) -> dict[str, Any]:
@@ -117,12 +134,11 @@ def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[
     logits = job.make_logits() if job.make_logits else None
     work = store.work_folder(spec)
     train, validation = (job.data.token_sources(store, split) for split in SPLITS)
-    initial, teacher, stored = (given.path if given else None for given in (job.initial, job.teacher, logits))
-    result = run_loop(job.model_config, job.config, train, validation, work, initial, on_step, teacher, stored)
+    result = run_loop(job.model_config, job.config, train, validation, work, job.given(logits), on_step)
     with locked(store.root / "locks" / f"publish.{spec.key}"):
         done = store.find(spec)
         if done is None:
-            folder, losses = _final_folder(work, train[0].folder)
+            folder, losses = _final_folder(work)
             stats = {
                 **_ends(losses),
                 "start_validation_loss": result.start_validation_loss,
@@ -136,23 +152,20 @@ def _run_and_publish(store: Store, spec: Spec, job: Job, on_step: Any) -> tuple[
     return done, {key: getattr(result, key) for key in MEASURED}
 
 
-def _final_folder(work: Path, tokens: Path) -> tuple[Path, list[float]]:
+def _final_folder(work: Path) -> tuple[Path, list[float]]:
     """What of a finished training becomes the run: weights, configuration, tokenizer, losses (those of steps are returned)."""
     import pyarrow as pa
 
     from tilth.contracts import LOSSES
     from tilth.pipeline.parquet import write_table
-    from tilth.tokenize.bpe import Tokenizer
-    from tilth.tokenize.text_ends import write_text_ends
+    from tilth.tokenize.text_ends import CONFIG_FILE as TEXT_ENDS_FILE
 
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        shutil.copy(work / name, final / name)
-    write_text_ends(final, Tokenizer.open(tokens))
-    if (work / DOCUMENT_LOSSES_FILE).exists():
-        shutil.copy(work / DOCUMENT_LOSSES_FILE, final / DOCUMENT_LOSSES_FILE)
+    for name in ("model.safetensors", "config.json", "tokenizer.json", TEXT_ENDS_FILE, DOCUMENT_LOSSES_FILE):
+        if (work / name).exists():
+            shutil.copy(work / name, final / name)
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
     rows = [{field: line.get(field) for field in LOSSES.schema.names} for line in lines]
     write_table(final / "losses.parquet", pa.Table.from_pylist(rows, schema=LOSSES.schema), LOSSES)
@@ -234,6 +247,14 @@ def _run_meta(job: Job) -> dict[str, Any]:
 
 
 def _check_same_tokenizer(name: str, initial: Artifact, tokens: Artifact) -> None:
-    if (initial.path / "tokenizer.json").read_bytes() != (tokens.path / "tokenizer.json").read_bytes():
+    """Refuse other ids. A fine-tune may learn another token that ends or begins a text, as a chat does: that is told."""
+    from tilth.tokenize.bpe import Tokenizer
+
+    own, new = (Tokenizer.open(each.path) for each in (initial, tokens))
+    difference = own.difference(new)
+    if own.digest != new.digest:
         fix = "Pick the subset from the corpus that the initial run was trained on."
-        raise RecipeError(f"run `{name}` was trained with another tokenizer than this subset's", f"run/{name}", fix)
+        what = f"run `{name}` was trained with another tokenizer than this subset's: {difference}"
+        raise RecipeError(what, f"run/{name}", fix)
+    if difference:
+        log.warning("run `%s`: %s, which is learnt anew", name, difference)

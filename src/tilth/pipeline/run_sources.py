@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilth.artifacts import Artifact, Named, Part, Store
 from tilth.errors import NotFoundError, RecipeError, SubsetError
 from tilth.pipeline.tokenise import SPLITS, tokenise_subset
+from tilth.trainer.config import OF_DOCUMENTS
 
 if TYPE_CHECKING:
     from tilth.tokenize.mixed_order import MixedOrder
@@ -145,7 +146,7 @@ def order_of(run: Named, sources: Sequence[RunSource], sets: Sequence[TokenSet])
 
 def reads_whole_documents(run: Named) -> bool:
     """Whether a sequence of the run is a document, of which it learnt the class or the answer, instead of a window."""
-    return run.meta.get("objective") in ("classify", "conditional", "answers", "preferences")
+    return run.meta.get("objective") in OF_DOCUMENTS
 
 
 def plan_of(run: Named, order: MixedOrder, step: int, sequence: int) -> SequencePlan:

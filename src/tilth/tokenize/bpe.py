@@ -127,6 +127,17 @@ class Tokenizer:
             found[int(number)] = b"" if added.special else str(added.content).encode()
         return found
 
+    def difference(self, other: Tokenizer) -> str | None:
+        """How a model that learnt texts by this one would misread those of `other`, in words; None where it would not."""
+        if self.digest != other.digest:
+            return "their tokenizer.json differ, so the same id would mean another token"
+        if self.separator_id != other.separator_id:
+            return f"its texts end with `{self.separator}`, these with `{other.separator}`"
+        if self.begin_id != other.begin_id:
+            names = {number: name for name, number in self.special_ids.items()}
+            return f"its texts begin with `{names[self.begin_id]}`, these with `{names[other.begin_id]}`"
+        return None
+
     @property
     def complement(self) -> tuple[int, ...] | None:
         """The id that pairs with each id on the other strand, (vocab_size,); None where the tokens are no nucleotides."""

@@ -16,6 +16,7 @@ from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch, Row
+from tilth.trainer.documents import loss_of_documents, trimmed
 
 
 @dataclass(frozen=True)
@@ -114,24 +115,6 @@ class Conditional(OfDocuments):
         """The loss alone."""
         loss, count = self.loss(model, batch)
         return {"loss": loss}, count
-
-
-def loss_of_documents(model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cross entropy (sum, count) of the targets of padded documents; `each_BT` is filled with that of each target."""
-    ids_BT = trimmed(batch)[0]
-    n = ids_BT.shape[1]
-    each_Bn = None if each_BT is None else torch.empty_like(each_BT[:, :n])
-    loss, count = model.loss(ids_BT, batch[1][:, :n], batch[2][:, :n], each_Bn)
-    if each_BT is not None and each_Bn is not None:
-        each_BT.zero_()[:, :n] = each_Bn
-    return loss, count
-
-
-def trimmed(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Ids up to the longest document's end, to a power of two, so that compiled layers meet few widths; and lengths."""
-    ids_BT, _, is_padding_BT, *_ = batch
-    lengths_B = (is_padding_BT == 0).sum(1)
-    return ids_BT[:, : 1 << (int(lengths_B.max()) - 1).bit_length()], lengths_B
 
 
 def _other_strand(ids_BT: Tensor, lengths_B: Tensor, complement: tuple[int, ...]) -> Tensor:

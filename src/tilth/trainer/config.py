@@ -36,6 +36,7 @@ FREE = (
 OF_LAYERS = ("orientation", "alignment")  # objectives that ask the student's layers for what the teacher's do, one by one
 OF_TEACHER = (*OF_LAYERS, "distillation")
 OF_ANSWERS = ("answers", "preferences")
+OF_DOCUMENTS = ("classify", "conditional", *OF_ANSWERS)  # of which a sequence is a whole document instead of a window
 # Settings that some objectives alone read: others refuse them, and their runs have the identity that they had without.
 READ_BY = {
     "kl": ("distillation",),

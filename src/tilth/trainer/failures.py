@@ -23,7 +23,7 @@ def not_finite(work_dir: Path, step: int, loss: float, grad_norm: float) -> Trai
 
 
 @contextlib.contextmanager
-def memory_errors(work_dir: Path, config: TrainConfig, n_processes: int) -> Iterator[None]:
+def memory_errors(work_dir: Path, config: TrainConfig, n_processes: int, *, is_training: bool = True) -> Iterator[None]:
     """Turn running out of memory, on a GPU or not, into a TrainError that says what to lower."""
     try:
         yield
@@ -31,11 +31,9 @@ def memory_errors(work_dir: Path, config: TrainConfig, n_processes: int) -> Iter
         if not _is_out_of_memory(error):
             raise
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainError(
-            f"out of memory: {first_line}",
-            where=str(work_dir),
-            fix=f"{_last_good(work_dir)} {_what_to_lower(config, n_processes)}",
-        ) from error
+        kept = _last_good(work_dir) if is_training else "The steps that the teacher has read are kept."
+        fix = f"{kept} {_what_to_lower(config, n_processes, is_training)}"
+        raise TrainError(f"out of memory: {first_line}", where=str(work_dir), fix=fix) from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -43,10 +41,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _what_to_lower(config: TrainConfig, n_processes: int) -> str:
+def _what_to_lower(config: TrainConfig, n_processes: int, is_training: bool) -> str:
     size = config.micro_batch or max(1, config.global_batch // n_processes)
     ways = [f"set micro_batch={size // 2} (it was {size}; the loss stays)"] if size > 1 else []
-    if not config.recompute:
+    if is_training and not config.recompute:
         ways.append("set recompute=True")
     if config.precision == "float32":
         ways.append("set precision='bfloat16'")

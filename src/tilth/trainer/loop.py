@@ -6,14 +6,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tilth.artifacts.atomic import disk_errors, is_locked, locked
+from tilth.artifacts.atomic import disk_errors
 from tilth.errors import StaleError, TrainError
 from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder
@@ -21,14 +21,16 @@ from tilth.models.weights import save_model, weights_digest
 from tilth.tokenize.mixed_order import MixedOrder
 from tilth.tokenize.mixture import Source, TokenMixture, check_repeats
 from tilth.tokenize.strands import mark_turned
+from tilth.tokenize.text_ends import write_text_ends
 from tilth.trainer.checkpoint import check_identity, latest_checkpoint, restore
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, count_inputs, count_targets, micro_batches, open_tokens, require_targets
-from tilth.trainer.distill.teacher import Given, freeze, identity_of
+from tilth.trainer.distill.student import freeze
 from tilth.trainer.document_losses import DocumentLosses, write_table
 from tilth.trainer.evaluate import evaluate
 from tilth.trainer.execution import autocast, wrap_sublayers
 from tilth.trainer.failures import memory_errors, not_finite
+from tilth.trainer.given import NOTHING, Given, identity_of
 from tilth.trainer.initial import initial_model
 from tilth.trainer.interrupt import Wish, stop_wish
 from tilth.trainer.metrics import Metrics, read_metrics
@@ -37,8 +39,8 @@ from tilth.trainer.optim import learning_rate, make_optimizer, set_learning_rate
 from tilth.trainer.parallel import add_up_gradients, add_up_slices, clip_gradients, lay_out, whole_model
 from tilth.trainer.saving import Checkpointer
 from tilth.trainer.spikes import SpikeGuard
-from tilth.trainer.throughput import speed
-from tilth.trainer.world import World, join_world
+from tilth.trainer.throughput import flops_per_token, speed
+from tilth.trainer.world import World, join_world, sole_use
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
@@ -69,17 +71,13 @@ def train(
     tokens: Path | Sequence[Source],
     validation: Path | Sequence[Source] | None,
     work_dir: Path,
-    initial: Path | None = None,
+    given: Given = NOTHING,
     on_step: OnStep | None = None,
-    teacher: Path | None = None,
-    teacher_logits: Path | None = None,
 ) -> TrainResult:
     """Train on the token set `tokens`, or a mixture of several, or go on where an interrupted call with the same inputs stopped.
 
     Under `torchrun` every process calls this with the same arguments and a `work_dir` that all can read.
-    `initial` is a saved model to start from; `on_step` gets the metrics of each step, in the first process. `teacher` is the
-    saved model that an objective of distillation learns from; what it says of this run may be stored in `teacher_logits`
-    (see distill/teacher_pass.py), and is then not computed.
+    `given` is what it begins with and learns from; `on_step` gets the metrics of each step, in the first process.
     Bits are equal to those of an uninterrupted run at the same number of processes and threads. Raises StaleError
     (other inputs than the run was begun with), TrainError (loss not finite, a process died, no whole checkpoint),
     StoreError (disk full; the last checkpoint stays), RecipeError, ContractError, and KeyboardInterrupt after a
@@ -91,27 +89,11 @@ def train(
         sole_use(work_dir, world),
         memory_errors(work_dir, config, world.data_size),
     ):
-        given = Given(initial, teacher, teacher_logits)
         run = _prepare(model_config, config, tokens, validation, work_dir, given, world)
         if run.first_step < config.steps:
             _take_steps(run, on_step)
         model = whole_model(run.model, world)
         return world.from_first(lambda: _finish(run, model))
-
-
-@contextlib.contextmanager
-def sole_use(work_dir: Path, world: World) -> Iterator[None]:
-    """Keep a second run out of `work_dir`: both would cut back the record of the other."""
-    if not world.is_first:
-        yield
-        return
-    with disk_errors(work_dir):
-        work_dir.mkdir(parents=True, exist_ok=True)
-    lock = work_dir / ".lock"
-    if is_locked(lock):
-        raise TrainError("another process is training here", where=str(work_dir), fix="Wait for it, or use another work folder.")
-    with locked(lock):
-        yield
 
 
 @dataclass
@@ -128,6 +110,7 @@ class _Run:
     guard: SpikeGuard
     saver: Checkpointer
     resumed_from: int | None
+    flops_per_token: float
     losses: DocumentLosses | None = None
 
     @property
@@ -176,7 +159,10 @@ def _prepare(
     guard = SpikeGuard(config.skip_spikes, checkpoint.state["ledger"] if checkpoint else None)
     saver = Checkpointer(work_dir, model, optimizer, world, identity, place)
     resumed_from = checkpoint.step if checkpoint else None
-    return _Run(config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from)
+    flops = flops_per_token(model_config, config, teacher.config if isinstance(teacher, Decoder) else None)
+    return _Run(
+        config, work_dir, world, tokens, validation, order, objective, model, optimizer, guard, saver, resumed_from, flops
+    )
 
 
 def _take_steps(run: _Run, on_step: OnStep | None) -> None:
@@ -233,7 +219,7 @@ def _take_step(run: _Run, step: int, wish: Wish) -> tuple[dict[str, Any], bool]:
         log.warning("step %d is skipped: its loss is %.3f, its gradient norm %.3f", step, loss, grad_norm)
         line["skipped"] = True
     seconds = time.perf_counter() - began
-    return line | speed(run.model.config, config.seq_len, n_read, seconds, world.device, world.size), n_wishes > 0
+    return line | speed(run.flops_per_token, n_read, seconds, world.device, world.size), n_wishes > 0
 
 
 def _read_share(run: _Run, step: int) -> list[Batch]:
@@ -283,7 +269,9 @@ def _is_due(n_done: int, every: int, n_steps: int) -> bool:
 def _finish(run: _Run, model: Decoder) -> TrainResult:
     """Publish the model of the last step. Every part can be repeated: a kill here is made good by the next call."""
     with disk_errors(run.work_dir):
-        digest = save_model(run.work_dir, model, (run.tokens.folder / "tokenizer.json").read_bytes())
+        tokenizer = run.tokens.sets[0].tokenizer()
+        digest = save_model(run.work_dir, model, tokenizer.data)
+        write_text_ends(run.work_dir, tokenizer)
     lines = read_metrics(run.work_dir)
     if not lines:
         raise TrainError("metrics.jsonl of a finished run is missing or empty", where=str(run.work_dir))

@@ -39,11 +39,3 @@ class NextToken(OfTokens):
     def for_validation(self, tokens: TokenMixture) -> Self:
         """The same: it depends on no seed."""
         return self
-
-
-class OfTeacher(OfTokens):
-    """What is learnt from a teacher is validated by the next token: one measure for all stages, and for the teacher."""
-
-    def for_validation(self, tokens: TokenMixture) -> NextToken:
-        """What the student alone is worth."""
-        return NextToken()

@@ -15,16 +15,16 @@ from tilth.models.decoder import Decoder
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan, hash_of, mix64
 from tilth.tokenize.shards import IGNORED
+from tilth.trainer.answers import Answers
 from tilth.trainer.classification import Classify, Conditional
 from tilth.trainer.config import OF_ANSWERS, OF_TEACHER, TrainConfig
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.alignment import Alignment
-from tilth.trainer.distill.answers import Answers
 from tilth.trainer.distill.distillation import Distillation
 from tilth.trainer.distill.orientation import Orientation
-from tilth.trainer.distill.preferences import Preferences
 from tilth.trainer.distill.stored_logits import StoredLogits
 from tilth.trainer.next_token import NextToken, OfTokens
+from tilth.trainer.preferences import Preferences
 
 MASK = "[MASK]"
 ASKED, MASKED, RANDOM = 0.15, 0.8, 0.1  # shares of positions, and of those asked for (Devlin et al. 2019)

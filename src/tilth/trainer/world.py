@@ -10,12 +10,14 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from tilth.artifacts.atomic import disk_errors, is_locked, locked
 from tilth.errors import BackendError, RecipeError, TilthError, TrainError
 from tilth.trainer.heartbeat import Heartbeat
 
@@ -180,6 +182,21 @@ def join_world(device: str, tensor_parallel: int = 1) -> Iterator[World]:
         time.sleep(_SETTLE_SECONDS)
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def sole_use(work_dir: Path, world: World) -> Iterator[None]:
+    """Keep a second run out of `work_dir`: both would cut back the record of the other."""
+    if not world.is_first:
+        yield
+        return
+    with disk_errors(work_dir):
+        work_dir.mkdir(parents=True, exist_ok=True)
+    lock = work_dir / ".lock"
+    if is_locked(lock):
+        raise TrainError("another process is training here", where=str(work_dir), fix="Wait for it, or use another work folder.")
+    with locked(lock):
+        yield
 
 
 def _meet(device: torch.device, tensor_size: int) -> World:

@@ -15,6 +15,7 @@ import torch.utils.tensorboard  # noqa: F401 (a second, which each run would pay
 from tilth.models.config import ModelConfig
 from tilth.trainer import loop
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.given import Given
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -36,9 +37,10 @@ def main() -> None:
 
         def stage(folder: str, name: str = name, settings: dict[str, Any] = settings) -> None:
             config = TrainConfig.from_dict({**setup["train"], **settings["train"]})
-            given = {key: Path(setup[key]) for key in ("tokens", "validation", "initial", "teacher")}
-            given |= {key: Path(value) for key, value in settings.items() if key == "teacher_logits"}
-            loop.train(ModelConfig.from_dict(setup["model"]), config, work_dir=Path(setup["work_dir"]) / name / folder, **given)
+            tokens, validation, initial, teacher = (Path(setup[key]) for key in ("tokens", "validation", "initial", "teacher"))
+            stored = Path(settings["teacher_logits"]) if "teacher_logits" in settings else None
+            work_dir, given = Path(setup["work_dir"]) / name / folder, Given(initial, teacher, stored)
+            loop.train(ModelConfig.from_dict(setup["model"]), config, tokens, validation, work_dir, given)
 
         def killed(stage: Callable[[str], None] = stage) -> None:
             real, n_steps = loop._take_step, 0

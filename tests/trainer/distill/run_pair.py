@@ -10,6 +10,7 @@ from tilth.models.config import ModelConfig
 from tilth.trainer import loop
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.distill.teacher_pass import store_logits
+from tilth.trainer.given import Given
 
 
 def main() -> None:
@@ -24,9 +25,7 @@ def main() -> None:
             tokens,
             Path(setup["validation"]),
             folder / name,
-            Path(setup["initial"]),
-            teacher=teacher,
-            teacher_logits=folder / "stored" / "logits" if name == "stored_student" else None,
+            Given(Path(setup["initial"]), teacher, folder / "stored" / "logits" if name == "stored_student" else None),
         )
 
 

@@ -42,9 +42,10 @@ def test_gradients_in_shards_are_those_of_one_process() -> None:
     ends = [process.communicate(timeout=300) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], ends
     report = json.loads(ends[0][0])
-    assert report.keys() == {"Orientation", "Alignment"}
+    assert report.keys() == {"Orientation", "Alignment", "Distillation", "Preferences"}
     for found in report.values():
         assert found["missing"] == []
+        assert found["largest"] > 0
         assert found["off"] < 1e-5
 
 

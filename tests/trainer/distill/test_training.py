@@ -19,6 +19,7 @@ from tilth.errors import ContractError, RecipeError, StaleError
 from tilth.models.weights import load_model, save_model
 from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer import throughput
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.distill import teacher_pass
 from tilth.trainer.distill.stored_logits import StoredLogits, step_file
@@ -216,6 +217,21 @@ def test_a_teacher_of_another_vocabulary_is_refused(distil: Run, tokens: Path, t
         distil(tokens=folder, initial=None)
 
 
+def test_a_teacher_whose_texts_begin_otherwise_is_refused(run: Run, teacher: Path, config: TrainConfig, tmp_path: Path) -> None:
+    """The folder of a run says what its texts begin with, so it is known of a teacher whose tokenizer.json is the same."""
+    data = train_bpe(["some words about cheese and rails"] * 5, 290, special_tokens=["<begin>"])
+    kinds = {"plain": Tokenizer(data), "begun": Tokenizer(data, begin_id=Tokenizer(data).special_ids["<begin>"])}
+    for name, tokenizer in kinds.items():
+        (tmp_path / f"{name}-set").mkdir()
+        write_tokens(tmp_path / f"{name}-set", iter([(bytes(16), "a", 0, np.arange(1, 200))]), tokenizer)
+    small = {"steps": 1, "warmup_steps": 0, "model_config": load_model(teacher).config}
+    taught = run("taught", tokens=tmp_path / "begun-set", **small).folder
+    kd = {**small, "objective": "distillation", "teacher": taught}
+    assert run("same", tokens=tmp_path / "begun-set", **kd).steps == 1
+    with pytest.raises(StaleError, match=r"its texts begin with `<begin>`, these with `<\|endoftext\|>`"):
+        run("other", tokens=tmp_path / "plain-set", **kd)
+
+
 def test_settings_that_cannot_be_are_refused(distil: Run, run: Run, student: Path, teacher: Path) -> None:
     with pytest.raises(RecipeError, match="needs a teacher"):
         distil(teacher=None)
@@ -235,3 +251,13 @@ def test_settings_that_an_objective_does_not_read_are_no_part_of_its_runs(config
     assert {"kl", "temperature", "ce_weight", "trained"} <= set(own)
     assert "beta" not in own
     assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("objective", ["alignment", "distillation"])
+def test_mfu_counts_what_the_teacher_does(objective: str, distil: Run, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 2e12)
+    folder = distil(objective=objective, steps=1).folder
+    own = TrainConfig(steps=1, seq_len=48, global_batch=4, objective=objective)
+    flops = throughput.flops_per_token(load_model(folder).config, own, load_model(teacher).config)
+    (line,) = read_metrics(folder)
+    assert line["mfu"] == pytest.approx(4 * 48 / line["seconds"] * flops / 2e12, rel=1e-9)

@@ -10,8 +10,8 @@ from torch import Tensor
 from tilth.models.decoder import Decoder
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch
+from tilth.trainer.distill.of_teacher import OfTeacher
 from tilth.trainer.distill.student import check_layers
-from tilth.trainer.next_token import OfTeacher
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from tilth.models.decoder import Decoder
-from tilth.models.losses import IGNORE_INDEX
 from tilth.tokenize.order import SequencePlan
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch, Row
 from tilth.trainer.distill.kl import Teacher, linear_distillation, of_hidden, of_stored
+from tilth.trainer.distill.of_teacher import OfTeacher
 from tilth.trainer.distill.stored_logits import StoredLogits
-from tilth.trainer.next_token import OfTeacher
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,22 @@ class Distillation(OfTeacher):
 
     def loss(self, model: Decoder, batch: Batch, each_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The mixed loss of the targets, as (sum, count)."""
-        targets_BT, segments_BT = batch[1:3]
-        kept_BT = targets_BT != IGNORE_INDEX
-        teacher, targets_S = self._teacher(batch, kept_BT), targets_BT[kept_BT]
-        each_S = None if each_BT is None else each_BT.new_empty(len(targets_S))
+        targets_S, teacher = batch[1].flatten(), self._teacher(batch)
+        each_S = None if each_BT is None else each_BT.view(-1)
 
         def of(hidden_BTD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
             return linear_distillation(
-                hidden_BTD[kept_BT], weight_VD, targets_S, teacher, is_reverse=self.is_reverse,
+                hidden_BTD.flatten(0, 1), weight_VD, targets_S, teacher, is_reverse=self.is_reverse,
                 temperature=self.temperature, ce_weight=self.ce_weight, each_S=each_S,
             )  # fmt: skip
 
-        found = model.measure(batch[0], segments_BT, of)
-        if each_BT is not None and each_S is not None:
-            each_BT.zero_()[kept_BT] = each_S
-        return found
+        return model.measure(batch[0], batch[2], of)
 
-    def _teacher(self, batch: Batch, kept_BT: Tensor) -> Teacher:
-        """What the teacher says of the kept places, in their order."""
+    def _teacher(self, batch: Batch) -> Teacher:
+        """What the teacher says of all places, one sequence behind the other."""
         if isinstance(self.teacher, StoredLogits):
             log_p_BTK, ids_BTk = self.teacher.read(batch[3], batch[0].device)
-            ids_Sk = None if ids_BTk is None else ids_BTk[kept_BT]
-            return of_stored(log_p_BTK[kept_BT], ids_Sk, self.temperature)
+            return of_stored(log_p_BTK.flatten(0, 1), None if ids_BTk is None else ids_BTk.flatten(0, 1), self.temperature)
         with torch.no_grad():
             hidden_BTE = self.teacher.hidden(batch[0], batch[2])
-        return of_hidden(hidden_BTE[kept_BT], self.teacher.head_weight, self.temperature)
+        return of_hidden(hidden_BTE.flatten(0, 1), self.teacher.head_weight, self.temperature)

@@ -56,11 +56,10 @@ def of_stored(log_p_SK: Tensor, ids_Sk: Tensor | None, temperature: float) -> Te
     return say
 
 
-def top_k(logits_SV: Tensor, k: int) -> Buckets:
-    """The k likeliest ids, their log p and that of the rest, as `of_stored` is given; of logits divided by the temperature."""
-    log_p_SV = torch.log_softmax(logits_SV, -1)
-    log_p_Sk, ids_Sk = log_p_SV.topk(k, -1)
-    return Buckets(torch.cat([log_p_Sk, _rest(log_p_SV, ids_Sk)], -1), ids_Sk)
+def top_k(said: Buckets, k: int) -> Buckets:
+    """Of what is said of all ids the k likeliest, their log p and that of the rest: what `of_stored` is given."""
+    log_p_Ck, ids_Ck = said.log_p.topk(k, -1)
+    return Buckets(torch.cat([log_p_Ck, _rest(said.log_p, ids_Ck)], -1), ids_Ck)
 
 
 def divergence(log_q_CV: Tensor, teacher: Buckets, *, is_reverse: bool) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from tilth.models.layout import lay_out
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
 from tilth.trainer.data import Batch, Row
+from tilth.trainer.distill.of_teacher import OfTeacher
 from tilth.trainer.distill.student import check_layers
-from tilth.trainer.next_token import OfTeacher
 
 
 @dataclass(frozen=True)

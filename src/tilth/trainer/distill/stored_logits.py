@@ -7,24 +7,25 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tilth.artifacts.atomic import write_atomically
+from tilth.artifacts.atomic import write_atomically, written_atomically
 from tilth.errors import ContractError, NotFoundError, StaleError
 from tilth.tokenize.mixture import TokenMixture
 from tilth.trainer.config import TrainConfig, differences
+from tilth.trainer.distill.kl import Buckets
 
 FORMAT = "tilth.teacher_logits/1"
 HEADER = "teacher_logits.json"
-_KINDS = ("ids", "log_p")  # in the order of writing: a step that has its log p is whole
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,37 @@ def write_header(folder: Path, header: Header) -> None:
     write_atomically(folder / HEADER, json.dumps(values, indent=1).encode())
 
 
-def write_step(folder: Path, step: int, log_p: np.ndarray, ids: np.ndarray | None, vocab_size: int) -> None:
-    """Publish what was said of a step: log p (B, T, V or k + 1), and ids (B, T, k) of the k likeliest."""
-    arrays = {"log_p": log_p.astype(np.float16)} | ({} if ids is None else {"ids": ids.astype(_id_type(vocab_size))})
-    for kind in _KINDS:
-        if kind in arrays:
-            buffer = io.BytesIO()
-            np.save(buffer, arrays[kind])
-            write_atomically(step_file(folder, step, kind), buffer.getbuffer())
+@contextlib.contextmanager
+def written_step(folder: Path, step: int, header: Header) -> Iterator[Callable[[Buckets], None]]:
+    """Publish a step, whole, at the end. The value takes what was said of its next tokens, until it had all of them.
+
+    Tokens go to the disk as they come: a step of all ids may be larger than the memory.
+    """
+    with contextlib.ExitStack() as files:
+
+        def begun(kind: str, width: int, dtype: type[np.generic]) -> BinaryIO:
+            file = files.enter_context(written_atomically(step_file(folder, step, kind)))
+            described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+            shape = (header.global_batch, header.seq_len, width)
+            np.lib.format.write_array_header_1_0(file, {**described, "shape": shape})
+            return file
+
+        # the last that is begun is the first that is published: a step that has its log p is whole
+        log_p_file = begun("log_p", header.vocab_size if header.k is None else header.k + 1, np.float16)
+        ids_file = None if header.k is None else begun("ids", header.k, _id_type(header.vocab_size))
+
+        def write(said: Buckets) -> None:
+            log_p_file.write(said.log_p.half().cpu().numpy().tobytes())
+            if ids_file is not None and said.ids is not None:
+                ids_file.write(said.ids.cpu().numpy().astype(_id_type(header.vocab_size)).tobytes())
+
+        yield write
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left of half-written steps; nobody may be writing."""
+    for path in folder.glob(".*"):
+        path.unlink()
 
 
 def has_step(folder: Path, step: int) -> bool:

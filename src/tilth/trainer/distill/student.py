@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from tilth.models.config import ModelConfig
 from tilth.models.decoder import Decoder, mark_parameters
 from tilth.models.mixers.discrete_mamba2 import GATE_OF_ONE
 from tilth.models.pattern import parse_pattern
-from tilth.trainer.config import differences
+from tilth.models.weights import load_config
+from tilth.trainer.config import OF_TEACHER, TrainConfig, differences
 
 SHAPES = ("d_state", "expand", "ssm_head_dim", "n_groups", "d_conv")
 """Settings that give the recurrent layers of a model their shapes; those of all its layers are the same."""
@@ -56,7 +58,7 @@ def student_config(teacher: ModelConfig, layers: str, changes: Mapping[str, Any]
             known = [name for name in CHANGEABLE if name != "layers"]
             raise RecipeError(f"a student has the `{name}` of its teacher", "the student's model", did_you_mean(name, known))
     pattern = parse_pattern(layers)
-    _check_depth(teacher.pattern, pattern)
+    check_depth(teacher.pattern, pattern)
     replaced = _different(teacher.pattern, pattern)
     keeps_recurrent = any(letter != "A" for number, letter in enumerate(pattern) if number not in replaced)
     shapes = {} if keeps_recurrent or not replaced else _attention_shapes(teacher)
@@ -67,8 +69,28 @@ def student_config(teacher: ModelConfig, layers: str, changes: Mapping[str, Any]
 
 
 def replaced_layers(teacher: ModelConfig, student: ModelConfig) -> tuple[int, ...]:
-    """The layers, counted from 0, whose mixer is of another kind than the teacher's."""
+    """The layers, counted from 0, whose mixer is of another kind than the teacher's. Raises RecipeError for another number."""
+    check_depth(teacher.pattern, student.pattern)
     return _different(teacher.pattern, student.pattern)
+
+
+def freeze(model: Decoder, config: TrainConfig, teacher: Path | None) -> None:
+    """Leave gradients to what the run trains. Raises RecipeError when that would be nothing."""
+    if config.objective not in OF_TEACHER or not config.trains_mixers_only:
+        return
+    if teacher is None:
+        raise RecipeError("without a teacher no mixer differs from its", "TrainConfig.trained", "Give the teacher.")
+    known = load_config(teacher)
+    numbers = replaced_layers(known, model.config)
+    if not numbers:
+        raise RecipeError(
+            f"all mixers are of the teacher's kind ({known.layers}): none is to be trained",
+            where="TrainConfig.trained",
+            fix="Give the student other layers, or train 'all' with objective='distillation'.",
+        )
+    model.requires_grad_(False)
+    for number in numbers:
+        model.get_submodule(f"blocks.{number}.mixer").requires_grad_(True)
 
 
 def make_student(origin: Decoder, config: ModelConfig, from_attention: bool = True) -> Decoder:
@@ -104,7 +126,7 @@ def make_student(origin: Decoder, config: ModelConfig, from_attention: bool = Tr
 
 def check_layers(teacher: Decoder, student: Decoder) -> tuple[int, ...]:
     """The replaced layers of a student, to be compared with those of its teacher one by one. Raises RecipeError."""
-    _check_depth(teacher.config.pattern, student.config.pattern)
+    check_depth(teacher.config.pattern, student.config.pattern)
     if (old := teacher.config.d_model) != (new := student.config.d_model):
         raise RecipeError(f"the student's d_model is {new}, its teacher's {old}", "ModelConfig.d_model")
     if student.ranks.size > 1:
@@ -196,7 +218,7 @@ def _read_by_mixers(model: Decoder, numbers: Sequence[int]) -> dict[int, Tensor]
 
 def _check(origin: Decoder, config: ModelConfig, from_attention: bool) -> None:
     old = origin.config
-    _check_depth(old.pattern, config.pattern)
+    check_depth(old.pattern, config.pattern)
     was, now = old.to_dict(), config.to_dict()
     if others := differences(was, now | {name: was[name] for name in CHANGEABLE}, "model."):
         fix = "Change only " + ", ".join(CHANGEABLE) + "."
@@ -233,7 +255,8 @@ def _check_attention_fits(number: int, before: str, after: str, config: ModelCon
         )
 
 
-def _check_depth(old: str, new: str) -> None:
+def check_depth(old: str, new: str) -> None:
+    """Raise RecipeError for a student whose pattern has more or fewer letters than its teacher's."""
     if len(old) != len(new):
         fix = f"Give one letter for each layer of the teacher, {old}."
         raise RecipeError(f"the student has {len(new)} layers, its teacher {len(old)}", "layers", fix)

@@ -30,8 +30,9 @@ from tilth.tokenize.nucleotides import nucleotide_tokenizer
 from tilth.tokenize.order import Piece, SequencePlan
 from tilth.tokenize.question_form import prompt_of
 from tilth.tokenize.shards import TokenSet, write_tokens
+from tilth.trainer.answers import Answers
 from tilth.trainer.config import TrainConfig
-from tilth.trainer.distill.answers import Answers
+from tilth.trainer.given import Given
 from tilth.trainer.loop import train
 from tilth.trainer.metrics import read_metrics
 
@@ -257,15 +258,15 @@ def test_it_begins_from_a_saved_model_and_is_the_same_when_interrupted(
     save_model(tmp_path / "saved", Decoder(small), TOKENIZERS["bpe"].data)
     short = {**SETTINGS, "steps": 6, "global_batch": 4, "seq_len": 60, "warmup_steps": 0, "checkpoint_every": 2}
     run: Callable[..., Any] = train
-    whole = run(small, TrainConfig(**short), tokens.folder, None, tmp_path / "whole", initial=tmp_path / "saved")
+    whole = run(small, TrainConfig(**short), tokens.folder, None, tmp_path / "whole", Given(tmp_path / "saved"))
 
     def stop(line: dict[str, Any]) -> None:
         if line["step"] == 3:
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        run(small, TrainConfig(**short), tokens.folder, None, tmp_path / "torn", initial=tmp_path / "saved", on_step=stop)
-    again = run(small, TrainConfig(**short), tokens.folder, None, tmp_path / "torn", initial=tmp_path / "saved")
+        run(small, TrainConfig(**short), tokens.folder, None, tmp_path / "torn", Given(tmp_path / "saved"), on_step=stop)
+    again = run(small, TrainConfig(**short), tokens.folder, None, tmp_path / "torn", Given(tmp_path / "saved"))
     assert (again.resumed_from, again.weights_digest) == (2, whole.weights_digest)
     named = TokenSet.open(tokens.folder)
     assert whole.n_tokens == sum(line["n_tokens"] for line in read_metrics(tmp_path / "whole"))

@@ -23,9 +23,8 @@ from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
-from tilth.trainer.classification import trimmed
 from tilth.trainer.data import Batch, Row
-from tilth.trainer.distill.answers import refuse_documents
+from tilth.trainer.documents import refuse_documents, trimmed
 
 CHUNK_TOKENS = 1024  # whose logits are held at a time
 

@@ -9,14 +9,13 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from tilth.errors import RecipeError
 from tilth.models.decoder import Decoder
 from tilth.tokenize.answer_places import NOWHERE, answer_places
 from tilth.tokenize.mixture import TokenMixture
 from tilth.tokenize.order import SequencePlan
 from tilth.tokenize.shards import IGNORED
-from tilth.trainer.classification import loss_of_documents
 from tilth.trainer.data import Batch, Row
+from tilth.trainer.documents import loss_of_documents, refuse_documents
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +71,3 @@ class Answers:
         """The loss alone."""
         loss, count = self.loss(model, batch)
         return {"loss": loss}, count
-
-
-def refuse_documents(tokens: TokenMixture, name: str, are_unfit: np.ndarray, why: str, fix: str) -> None:
-    """Raise RecipeError where there are unfit documents in the source `name`: how many, and where the first one is."""
-    if not are_unfit.any():
-        return
-    own = tokens.sets[tokens.names.index(name)]
-    first = own.rows([int(are_unfit.argmax())]).to_pylist()[0]
-    what = f"{int(are_unfit.sum()):,} of {own.n_documents:,} documents of `{name}` {why}"
-    raise RecipeError(what, f"{first['shard']} row {first['row']}, the first of them", fix)

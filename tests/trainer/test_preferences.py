@@ -23,11 +23,12 @@ from tilth.tokenize.mixture import Source, TokenMixture
 from tilth.tokenize.order import Piece, SequencePlan
 from tilth.tokenize.question_form import prompt_of
 from tilth.tokenize.shards import write_tokens
+from tilth.trainer import preferences
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.data import Batch
-from tilth.trainer.distill import preferences
-from tilth.trainer.distill.preferences import Preferences, token_log_p
+from tilth.trainer.given import Given
 from tilth.trainer.loop import train
+from tilth.trainer.preferences import Preferences, token_log_p
 
 MARKS = ("\nAnswer:", "\nRejected:")
 TOKENIZER = Tokenizer(train_bpe(["0 1 2 3 4 5 6 7 8 9 + - = #### Question: Answer: Rejected:\n"] * 3, 290))
@@ -189,7 +190,7 @@ def test_a_tuned_model_comes_to_prefer_the_chosen(tmp_path: Path) -> None:
     found = {}
     for name in ("shown", "swapped"):
         source, held_out = ([Source("pairs", tmp_path / folder)] for folder in (name, "held"))
-        result = train(config, settings, source, held_out, tmp_path / f"dpo-{name}", initial=tmp_path / "tuned")
+        result = train(config, settings, source, held_out, tmp_path / f"dpo-{name}", Given(tmp_path / "tuned"))
         assert result.first_loss == pytest.approx(np.log(2), rel=1e-5)  # it begins as its own reference
         assert result.final_loss < 0.5
         assert result.start_validation_loss == pytest.approx(np.log(2), rel=1e-5)
@@ -211,7 +212,7 @@ def test_a_run_that_begins_with_nothing_has_no_reference(tmp_path: Path) -> None
     save_model(tmp_path / "saved", Decoder(config), TOKENIZER.data)
     with pytest.raises(RecipeError, match="not cut into slices"):
         preferences_of_slices(config, settings, tmp_path)
-    result = train(config, TrainConfig(**settings), tmp_path / "set", None, tmp_path / "run", initial=tmp_path / "saved")
+    result = train(config, TrainConfig(**settings), tmp_path / "set", None, tmp_path / "run", Given(tmp_path / "saved"))
     assert result.first_loss == pytest.approx(np.log(2), rel=1e-5)
     assert prompt_of("2 + 3").endswith(MARKS[0])
 
