@@ -19,7 +19,7 @@ tilth evaluate teacher $how --name reason-teacher
 tilth evaluate hybrid $how --name reason-hybrid --against reason-teacher
 tilth evaluate pure $how --name reason-pure --against reason-teacher
 tilth evaluate control $how --name reason-control --against reason-hybrid
-tilth sql "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by 1"
+tilth sql "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by evaluation"
 tilth report
 """
 
@@ -102,7 +102,7 @@ def main(
         # four samples of every problem, then the next four: what a second more buys for all of them
         drawn = ["--n", samples, "--at-once", "4", "--max-tokens", "64"]
         _tilth("evaluate", run, "--problems", problems, *drawn, "--name", f"reason-{run}", *against)
-    _tilth("sql", "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by 1")
+    _tilth("sql", "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by evaluation")
     _tilth("report")
 
 

@@ -35,6 +35,7 @@ _FROM_META = {
         "subset": "VARCHAR",
         "tokens": "VARCHAR",
         "base": "VARCHAR",
+        "objective": "VARCHAR",
         "seed": "BIGINT",
         "steps": "BIGINT",
         "seq_len": "BIGINT",

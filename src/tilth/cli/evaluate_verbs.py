@@ -80,13 +80,15 @@ def evaluate(run: str, stops: tuple[str, ...], as_data: bool, debug: bool, **set
 
 
 def _run(asked: Evaluation, as_data: bool) -> None:
-    from tilth.pipeline.evaluate import draw, prepare
+    from tilth.pipeline.evaluate import draw, is_drawn, prepare
     from tilth.pipeline.evaluation_differences import in_words
     from tilth.pipeline.progress import progress
     from tilth.pipeline.project import Project
 
     project = Project.find()
     work = prepare(project, asked, say)
+    if is_drawn(project, work):
+        say("all samples were drawn before: seconds are those of then")
     with progress(f"evaluate {work.model.label}", work.n_requests) as advance:
         named = draw(project, work, advance)
     if as_data:

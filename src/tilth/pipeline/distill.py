@@ -134,6 +134,10 @@ def _config(number: int, settings: Mapping[str, Any]) -> TrainConfig:
     if objective not in OBJECTIVES:
         given = "has no objective" if objective is None else f"has the objective {objective!r}"
         raise RecipeError(f"stage {number + 1} {given}", where, did_you_mean(str(objective), OBJECTIVES))
+    if "cached_logits" in settings:
+        raise RecipeError(
+            "`cached_logits` is no setting of a stage", where, "Give it to Distill: `Distill(..., cached_logits=64)`."
+        )
     try:
         return TrainConfig.from_dict(settings)
     except RecipeError as error:

@@ -66,6 +66,11 @@ def prepare(project: Project, asked: Evaluation, tell: Told = lambda what: None)
     return Work(asked, model, verifier, problems, how, stops, conditions, overlap, against)
 
 
+def is_drawn(project: Project, work: Work) -> bool:
+    """Whether all samples are there from an earlier call."""
+    return all(project.store.find(_spec(work, batch)) for batch in work.asked.batches)
+
+
 def draw(project: Project, work: Work, on_samples: Told | None = None) -> Named:
     """Sample, score and keep it as `evaluation/<name>`; what an earlier attempt finished is not drawn again.
 

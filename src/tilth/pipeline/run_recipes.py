@@ -84,6 +84,9 @@ class Distill:
         if k is not None and k != "all" and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
             fix = 'Give a number of ids, such as 64, or "all".'
             raise RecipeError(f"`cached_logits` is {k!r}", "Distill(cached_logits=...)", fix)
+        if k is not None and all(stage.get("objective") != "distillation" for stage in stages):
+            fix = "Leave it out, or add such a stage."
+            raise RecipeError("no stage reads `cached_logits`: none is a distillation", "Distill(cached_logits=...)", fix)
 
 
 def _check_subset(kind: str, subset: object) -> None:

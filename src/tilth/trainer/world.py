@@ -194,7 +194,11 @@ def sole_use(work_dir: Path, world: World) -> Iterator[None]:
         work_dir.mkdir(parents=True, exist_ok=True)
     lock = work_dir / ".lock"
     if is_locked(lock):
-        raise TrainError("another process is training here", where=str(work_dir), fix="Wait for it, or use another work folder.")
+        raise TrainError(
+            "another process is training here",
+            where=str(work_dir),
+            fix="Wait until it has ended, and run the same command again: what it made is not made twice.",
+        )
     with locked(lock):
         yield
 

@@ -56,7 +56,9 @@ def student_config(teacher: ModelConfig, layers: str, changes: Mapping[str, Any]
     for name in changes:
         if name not in CHANGEABLE or name == "layers":
             known = [name for name in CHANGEABLE if name != "layers"]
-            raise RecipeError(f"a student has the `{name}` of its teacher", "the student's model", did_you_mean(name, known))
+            is_setting = name in teacher.to_dict()
+            what = f"a student has the `{name}` of its teacher" if is_setting else f"a model has no setting `{name}`"
+            raise RecipeError(what, "the student's model", did_you_mean(name, known))
     pattern = parse_pattern(layers)
     check_depth(teacher.pattern, pattern)
     replaced = _different(teacher.pattern, pattern)
