@@ -33,7 +33,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tupl
     (tmp_path / "two.jsonl").write_text('{"question": "1 + 1", "answer": "2"}\n{"question": "1 + 2", "answer": "3"}\n')
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str, **meta: Any) -> tuple[Result, Evaluation]:
+    def run(*words: str, was_drawn: bool = False, **meta: Any) -> tuple[Result, Evaluation]:
         seen: list[Evaluation] = []
 
         def prepare(project: object, asked: Evaluation, tell: Callable[[str], None]) -> object:
@@ -47,6 +47,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tupl
 
         monkeypatch.setattr(pipeline_evaluate, "prepare", prepare)
         monkeypatch.setattr(pipeline_evaluate, "draw", draw)
+        monkeypatch.setattr(pipeline_evaluate, "is_drawn", lambda project, work: was_drawn)
         done = CliRunner().invoke(evaluate, ["base", *words])
         return done, seen[0] if seen else Evaluation(run="", problems="")
 
@@ -65,6 +66,9 @@ def test_the_table_has_a_row_for_each_batch_with_intervals(typed: Callable[..., 
     assert all("10.0 [5.0, 15.0] %" in row and "12.3 s" in row and "2.0 MB" in row for row in rows)
     assert "a sentence" in done.stderr
     assert "overlap: none found" in done.stderr
+    assert "drawn before" not in done.stderr
+    again, _ = typed("--problems", "two.jsonl", was_drawn=True)
+    assert "all samples were drawn before" in again.stderr
 
 
 def test_what_was_stopped_tells_the_majority_alone(typed: Callable[..., tuple[Result, Evaluation]]) -> None:

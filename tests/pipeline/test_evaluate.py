@@ -30,7 +30,7 @@ from tilth.evaluate.samples import Sample, arranged
 from tilth.evaluate.votes import is_decided
 from tilth.inference.engine.limits import EngineLimits
 from tilth.inference.engine.requests import BranchFinished, Event, FinishReason, OnEvent, Request
-from tilth.pipeline.evaluate import draw, evaluate, prepare
+from tilth.pipeline.evaluate import draw, evaluate, is_drawn, prepare
 from tilth.pipeline.evaluation import Evaluation
 from tilth.pipeline.evaluation_differences import in_words
 from tilth.pipeline.evaluation_results import counts_of, curves_of, read_samples, scores_of
@@ -186,6 +186,8 @@ def test_samples_are_rows_and_the_evaluation_says_what_they_come_to(
     assert result["memory_bytes"] > 4 * 270 * 32
     assert len(named.meta["curves"]["coverage"]) == 40
     # the same words again draw nothing
+    assert is_drawn(project, prepare(project, asked(problems, name="second")))
+    assert not is_drawn(project, prepare(project, asked(problems, name="second", seed=1)))
     again = evaluate(project, asked(problems, name="second"), on_samples=said.append)
     assert len(said) == 4
     assert again.parts == named.parts
