@@ -36,7 +36,9 @@ class Given:
             stored.check(config, tokens, vocab_size)
             return stored
         folder = self.second(config)
-        return None if folder is None else load_teacher(folder, vocab_size, tokens, device)
+        if folder is None:
+            return None
+        return load_teacher(folder, vocab_size, tokens, device, is_reference=self.teacher is None)
 
     def second(self, config: TrainConfig) -> Path | None:
         """The model beside the one that is trained: a teacher, or of preferences what the run began with."""

@@ -21,10 +21,12 @@ from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer import throughput
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.data import open_tokens
 from tilth.trainer.distill import teacher_pass
 from tilth.trainer.distill.stored_logits import StoredLogits, step_file
 from tilth.trainer.distill.teacher import validation_loss
 from tilth.trainer.distill.teacher_pass import store_logits
+from tilth.trainer.given import Given
 from tilth.trainer.metrics import read_metrics
 
 # torch.utils.tensorboard still imports what Python 3.12 moved.
@@ -230,6 +232,12 @@ def test_a_teacher_whose_texts_begin_otherwise_is_refused(run: Run, teacher: Pat
     assert run("same", tokens=tmp_path / "begun-set", **kd).steps == 1
     with pytest.raises(StaleError, match=r"its texts begin with `<begin>`, these with `<\|endoftext\|>`"):
         run("other", tokens=tmp_path / "plain-set", **kd)
+    # what a run of preferences begins with may learn another beginning, so it may be compared with, too
+    preferences = TrainConfig(steps=1, seq_len=48, global_batch=1, objective="preferences")
+    tokens = open_tokens(tmp_path / "plain-set", load_model(taught).config)
+    assert Given(initial=taught).read_teacher(preferences, 290, tokens, torch.device("cpu")) is not None
+    with pytest.raises(StaleError, match="its texts begin with"):
+        Given(teacher=taught).read_teacher(preferences, 290, tokens, torch.device("cpu"))
 
 
 def test_settings_that_cannot_be_are_refused(distil: Run, run: Run, student: Path, teacher: Path) -> None:

@@ -20,15 +20,19 @@ from tilth.trainer.objectives import make_objective
 from tilth.trainer.world import World, pick_device
 
 
-def load_teacher(folder: Path, vocab_size: int, tokens: TokenMixture, device: torch.device) -> Decoder:
+def load_teacher(
+    folder: Path, vocab_size: int, tokens: TokenMixture, device: torch.device, *, is_reference: bool = False
+) -> Decoder:
     """The model of `folder` in fp32 on `device`, whole in every process, without gradients.
 
-    Raises StaleError when it would misread `tokens` (see Tokenizer.difference), RecipeError for other ids than `vocab_size`.
+    Raises StaleError when it would misread `tokens` (see Tokenizer.difference), RecipeError for other ids than `vocab_size`. A
+    reference is what the run began with, so it may end or begin its texts otherwise, as that may.
     """
     teacher = load_model(folder).float()  # autocast makes the products bf16 as it does the student's
     if (folder / "tokenizer.json").exists():
-        difference = Tokenizer.open(folder).difference(tokens.sets[0].tokenizer())
-        if difference:
+        own, new = Tokenizer.open(folder), tokens.sets[0].tokenizer()
+        difference = own.difference(new)
+        if difference and (own.digest != new.digest or not is_reference):
             raise StaleError(
                 f"the teacher was trained with another tokenizer than these tokens: {difference}",
                 where=str(folder / "tokenizer.json"),
