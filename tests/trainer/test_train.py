@@ -21,8 +21,10 @@ from tilth.tokenize.bpe import Tokenizer, train_bpe
 from tilth.tokenize.order import RunOrder
 from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.trainer.config import TrainConfig
+from tilth.trainer.data import Batch
 from tilth.trainer.loop import TrainResult
 from tilth.trainer.metrics import read_metrics
+from tilth.trainer.next_token import NextToken
 from tilth.trainer.optim import learning_rate, make_optimizer
 
 pytestmark = pytest.mark.filterwarnings(
@@ -165,6 +167,22 @@ def test_the_validation_loss_is_the_mean_over_its_tokens(run: Run, validation: P
             total += float(cross_entropy(model(ids, segments)[0], targets[0], reduction="sum", ignore_index=-100))
         count += int((targets != -100).sum())
     assert result.validation_loss == pytest.approx(total / count, rel=1e-5)
+
+
+def test_validation_reads_no_more_at_once_than_training(run: Run, validation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    score = NextToken.score
+
+    def counted(self: NextToken, model: Decoder, batch: Batch) -> Any:
+        sizes.append(len(batch[0]))
+        return score(self, model, batch)
+
+    monkeypatch.setattr(NextToken, "score", counted)
+    for micro_batch, most in ((None, 4), (1, 1)):
+        run(f"in {most}", steps=1, warmup_steps=0, validation=validation, eval_batches=3, micro_batch=micro_batch)
+        assert set(sizes) == {most}
+        assert sum(sizes) % 12 == 0
+        sizes.clear()
 
 
 def run_config(folder: Path) -> dict[str, Any]:

@@ -39,7 +39,9 @@ def evaluate(model: Decoder, objective: Objective, tokens: TokenMixture, config:
         ids_T, targets_T, *others = objective.arrange(row, plan, 0, max(number, 0))
         return ids_T, np.full_like(targets_T, IGNORED) if number == _SPARE else targets_T, *others
 
-    batches = micro_batches(tokens, numbered, config.micro_batch, world.device, arrange)
+    # as many at a time as in training, which is what fits
+    size = config.micro_batch or max(1, config.global_batch // world.data_size)
+    batches = micro_batches(tokens, numbered, size, world.device, arrange)
     model.eval()
     sums = dict.fromkeys(objective.scores, 0.0)
     n_targets = 0
