@@ -122,6 +122,11 @@ def retokenised(folder: Path) -> None:
     write_tokens(folder, [(bytes(16), "web/0", 0, tokenizer.encode("x y z"))], tokenizer)
 
 
+def other_beginning(folder: Path) -> None:
+    described = json.loads((folder / "tokens.json").read_text())
+    (folder / "tokens.json").write_text(json.dumps(described | {"begin_id": 7}))
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "said"),
     [
@@ -129,6 +134,7 @@ def retokenised(folder: Path) -> None:
         (other_tokenizer, ContractError, "is not the tokenizer that made these tokens"),
         (empty, SubsetError, "`code` has no tokens to train on"),
         (retokenised, RecipeError, "`code` and `web` were made by different tokenizers"),
+        (other_beginning, RecipeError, "texts of `code` and `web` end or begin with different tokens"),
         (shutil.rmtree, ContractError, "is missing"),
     ],
 )

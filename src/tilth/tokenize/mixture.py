@@ -48,9 +48,12 @@ class TokenMixture:
         for source, tokens in zip(ordered, sets, strict=True):
             if tokens.n_tokens == tokens.n_documents:  # nothing but separators
                 raise SubsetError(f"`{source.name}` has no tokens to train on", str(source.folder), "Choose one that holds text.")
-            if tokens.tokenizer_digest != sets[0].tokenizer_digest:
+            ends = {(one.separator_id, one.begin_id) for one in (tokens, sets[0])}
+            if tokens.tokenizer_digest != sets[0].tokenizer_digest or len(ends) > 1:
                 raise RecipeError(
-                    f"`{ordered[0].name}` and `{source.name}` were made by different tokenizers: an id would mean two things",
+                    f"`{ordered[0].name}` and `{source.name}` were made by different tokenizers: an id would mean two things"
+                    if len(ends) == 1
+                    else f"texts of `{ordered[0].name}` and `{source.name}` end or begin with different tokens",
                     where=str(source.folder),
                     fix="Pick both from one corpus, or build the second with the tokenizer of the first.",
                 )
