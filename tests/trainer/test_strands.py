@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tilth.models.decoder import Decoder
 from tilth.tokenize.bpe import Tokenizer
 from tilth.tokenize.nucleotides import nucleotide_tokenizer
 from tilth.tokenize.order import RunOrder
-from tilth.tokenize.shards import IGNORED, TokenSet, write_tokens
+from tilth.tokenize.shards import TokenSet, write_tokens
 from tilth.tokenize.strands import is_turned
 from tilth.trainer.config import TrainConfig
 from tilth.trainer.loop import train
@@ -51,12 +50,10 @@ def test_the_first_loss_is_that_of_the_turned_batch(dna: Path, tmp_path: Path) -
     for sequence, is_other in enumerate(turned):
         read = [order.locate(0, sequence, position) for position in range(CONFIG.seq_len + 1)]
         ids = [int(tokens.tokens[int(tokens.offsets[at.document]) + at.offset]) for at in read]
-        owner = [(at.document, at.epoch) for at in read]
         if is_other:
-            ids, owner = [PAIRS.get(one, one) for one in reversed(ids)], owner[::-1]
-        segments = np.cumsum([0, *(one != other for one, other in pairwise(owner))])
-        targets = np.where(segments[1:] == segments[:-1], ids[1:], IGNORED)
-        rows.append((np.array(ids[:-1]), targets, segments[:-1].astype(np.int32)))
+            ids = [PAIRS.get(one, one) for one in reversed(ids)]
+        segments = np.cumsum([one == tokens.separator_id for one in ids[:-1]])  # with which a document begins, on both strands
+        rows.append((np.array(ids[:-1]), np.array(ids[1:]), segments.astype(np.int32)))
     torch.manual_seed(CONFIG.seed)
     batch = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
     loss, n_targets = Decoder(MODEL).loss(*batch)

@@ -21,9 +21,9 @@ MAX_ROWS_SHOWN = 50
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="A shipped recipe; again for more.  [default: demo]")
 def new(folder: Path, recipes: tuple[str, ...]) -> None:
-    """Make a project in FOLDER with the demo recipe, or with others that Tilth ships.
+    """Make a project in FOLDER, with the demo recipe in it.
 
-    A project that is there already gets the recipes that --recipe names.
+    With --recipe others that Tilth ships come in its place; a project that is there already gets them besides its own.
     """
     from tilth.pipeline.project import create_project
 

@@ -61,7 +61,7 @@ def test_samples_of_a_chat_are_as_long_as_fits_for_all_of_them(serve: Any, stub:
 
 def test_a_long_text_is_decoded_beside_the_event_loop() -> None:
     class Slow:
-        separator_id, special_ids, byte_lengths = 0, {}, np.ones(1)
+        separator_id, begin_id, special_ids, byte_lengths = 0, 0, {}, np.ones(1)
 
         def decode(self, ids: Any) -> str:
             return threading.current_thread().name

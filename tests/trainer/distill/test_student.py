@@ -187,7 +187,7 @@ def test_of_a_llama_the_new_mixers_are_as_large_as_attention_with_its_keys_repea
         ("DDX", {}, "has 'X', which is no mixer"),
         ("DDD", {"d_model": 64}, "a student has the `d_model` of its teacher"),
         ("DDD", {"layers": "AAA"}, "a student has the `layers` of its teacher"),
-        ("DDD", {"d_stat": 4}, "a student has the `d_stat` of its teacher"),
+        ("DDD", {"d_stat": 4}, "a model has no setting `d_stat`"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(
