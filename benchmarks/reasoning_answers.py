@@ -70,13 +70,13 @@ def rows(found: list[dict[str, dict[str, Any]]], steps: int) -> list[dict[str, s
     measures = {**{key: (name, "%") for key, name in SHARES.items()}, "loss": ("validation loss", "nats")}
     measures |= {
         "seconds coverage": ("to the teacher's pass@32", "s/problem"),
-        "seconds majority": ("to its maj@32", "s/problem"),
+        "seconds majority": ("to the teacher's maj@32", "s/problem"),
     }
     for model in MODELS:
         for key, (name, unit) in measures.items():
             own, teacher = ([seed[which][key] for seed in found] for which in (model, "teacher"))
             if float("inf") in own:
-                print(f"{model} comes to {name} in {sum(value < float('inf') for value in own)} of {len(own)} seeds")
+                print(f"{model} comes {name} in {sum(value < float('inf') for value in own)} of {len(own)} seeds")
                 continue
             note = f"peer: the teacher of each seed; {_differences([a - b for a, b in zip(own, teacher, strict=True)])}"
             made.append(row(f"reasoners: {name}, {model}", size, statistics.fmean(own), unit, statistics.fmean(teacher), note))
