@@ -23,11 +23,10 @@ tilth sql "select evaluation, avg(is_correct::int) as correct, max(finished) as 
 tilth report
 """
 
-import shlex
-import subprocess
 import sys
 
 from tilth import Bpe, Corpus, Train
+from tilth.cli.typed import typed
 from tilth.corpus import PackageDescriptions, Questions
 from tilth.corpus.questions.arithmetic import Arithmetic
 from tilth.pipeline.recipe import Distill
@@ -90,31 +89,20 @@ def main(
 ) -> None:
     """All of it, verb by verb, as a user would type it; the students and the control are trained with the seed behind `seed`."""
     later = f"seed={int(seed) + 1}"
-    _tilth("build", "distill", f"n={n}", f"megabytes={megabytes}")
-    _tilth("pick", "lessons", "is_keeper and n_tokens >= 8", "--from", "distill", "--validation", "0.02")
-    _tilth("train", "distill:teacher", f"steps={steps}", f"seed={seed}")
+    typed("build", "distill", f"n={n}", f"megabytes={megabytes}")
+    typed("pick", "lessons", "is_keeper and n_tokens >= 8", "--from", "distill", "--validation", "0.02")
+    typed("train", "distill:teacher", f"steps={steps}", f"seed={seed}")
     for student in STUDENTS:
-        _tilth("distill", f"distill:{student}", f"steps={steps}", later)
-    _tilth("train", "distill:control", f"steps={steps}", later)
+        typed("distill", f"distill:{student}", f"steps={steps}", later)
+    typed("train", "distill:control", f"steps={steps}", later)
     problems = f"arithmetic:n={n_problems},n_steps={N_STEPS}"
     for run, other in {"teacher": None, **dict.fromkeys(STUDENTS, "teacher"), "control": "hybrid"}.items():
         against = ["--against", f"reason-{other}"] if other else []
         # four samples of every problem, then the next four: what a second more buys for all of them
         drawn = ["--n", samples, "--at-once", "4", "--max-tokens", "64"]
-        _tilth("evaluate", run, "--problems", problems, *drawn, "--name", f"reason-{run}", *against)
-    _tilth("sql", "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by evaluation")
-    _tilth("report")
-
-
-def _tilth(*words: str) -> None:
-    print(f"\n$ {shlex.join(['tilth', *words])}", flush=True)
-    running = subprocess.Popen([sys.executable, "-m", "tilth", *words])
-    try:
-        code = running.wait()
-    except KeyboardInterrupt:  # which the verb has got, too: it leaves a checkpoint
-        code = running.wait()
-    if code:
-        sys.exit(code)
+        typed("evaluate", run, "--problems", problems, *drawn, "--name", f"reason-{run}", *against)
+    typed("sql", "select evaluation, avg(is_correct::int) as correct, max(finished) as seconds from samples group by evaluation")
+    typed("report")
 
 
 if __name__ == "__main__":

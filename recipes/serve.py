@@ -24,6 +24,7 @@ import sys
 import time
 
 from tilth import Bpe, Corpus, Train
+from tilth.cli.typed import typed
 from tilth.corpus import PackageDescriptions, PackageSource
 
 TENANTS = {"prose": "readmes", "python": "packages"}
@@ -75,15 +76,15 @@ def _settings(steps: int, lr: float, seed: int) -> dict:
 
 def make(megabytes: str, base_steps: str, tuned_steps: str) -> None:
     """Everything up to the deltas, verb by verb, as a user would type it."""
-    _tilth("build", "serve", f"megabytes={megabytes}")
+    typed("build", "serve", f"megabytes={megabytes}")
     clean = "is_keeper and n_tokens >= 32"
     subsets = {"everything": clean} | {tenant: f"{clean} and source = '{source}'" for tenant, source in TENANTS.items()}
     for subset, predicate in subsets.items():
-        _tilth("pick", subset, predicate, "--from", "serve", "--validation", "0.1")
-    _tilth("train", "serve:base", f"steps={base_steps}")
+        typed("pick", subset, predicate, "--from", "serve", "--validation", "0.1")
+    typed("train", "serve:base", f"steps={base_steps}")
     for tenant in TENANTS:
-        _tilth("train", f"serve:{tenant}", f"steps={tuned_steps}")
-        _tilth("deploy", tenant, "--base", "base")
+        typed("train", f"serve:{tenant}", f"steps={tuned_steps}")
+        typed("deploy", tenant, "--base", "base")
 
 
 def serve() -> tuple[subprocess.Popen, str]:
@@ -130,17 +131,6 @@ def main(megabytes: str = "4.0", base_steps: str = "240", tuned_steps: str = "60
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _tilth(*words: str) -> None:
-    print(f"\n$ {shlex.join(['tilth', *words])}", flush=True)
-    running = subprocess.Popen([sys.executable, "-m", "tilth", *words])
-    try:
-        code = running.wait()
-    except KeyboardInterrupt:  # which the verb has got, too: it leaves a checkpoint
-        code = running.wait()
-    if code:
-        sys.exit(code)
 
 
 if __name__ == "__main__":
